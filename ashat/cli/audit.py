@@ -1,0 +1,233 @@
+"""`deploy audit`: checkpoints of the record, exports of it, and whether it is still what it was. None needs Prefect."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ashat.cli import glance, output
+from ashat.cli.reading import Json, open_ledger
+from ashat.errors import AuditError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ashat.auditlog import Auditor
+    from ashat.checkpoint import Checkpoint, Verifier
+    from ashat.ledger import Ledger
+
+audit_app = typer.Typer(help="Prove that the record is what it was: sign it, hand it out, hold it against that.")
+
+Key = Annotated[str, typer.Option(metavar="VKEY", help="The verifier key of the signatures, or a file that holds it.")]
+Since = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="An older checkpoint or export, which the record has to continue."),
+]
+
+
+@audit_app.command("checkpoint", short_help="Sign the record as it is now.")
+def checkpoint(as_json: Json = False) -> None:
+    """Print a signed checkpoint of the record as it is now, in the format of c2sp.org/tlog-checkpoint.
+
+    Whoever keeps it can prove later whether the record still begins with what it was.
+    """
+    with open_ledger() as ledger:
+        note, vkey = _sign(ledger, documents=False)
+    if as_json:
+        from ashat.checkpoint import Checkpoint
+
+        found = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+        output.show_json({**_told(found), "origin": found.origin, "checkpoint": note, "key": vkey})
+        return
+    output.write(note)
+
+
+@audit_app.command("export", short_help="Write the record into one file.")
+def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")]) -> None:
+    """Write a signed checkpoint, every event and every document they name into one file that can be checked offline."""
+    from ashat.auditexport import write_export
+    from ashat.auditlog import with_documents
+    from ashat.checkpoint import Checkpoint
+
+    with open_ledger() as ledger:
+        note, vkey = _sign(ledger, documents=True)
+        size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
+        write_export(file, note, with_documents(ledger.records(limit=size), ledger.document_text))
+    output.say(f"📦 {file}: {_events(size)}")
+    output.say(f"  Whoever checks it needs this key, from you and not from the file: {vkey}")
+
+
+@audit_app.command("verify", short_help="Hold the record against what was signed.")
+def verify(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="An export; without it, the ledger here.", show_default=False),
+    ] = None,
+    key: Key = "",
+    since: Since = None,
+    as_json: Json = False,
+) -> None:
+    """Check every event, every document, the order and the signatures; name the first event that does not fit.
+
+    Signatures are held against VKEY; without it, against the key that signs on this machine.
+    """
+    try:
+        report = _verify_export(file, key, since) if file else _verify_ledger(key, since)
+    except AuditError as error:
+        if as_json:
+            named = {name: getattr(error, name) for name in ("event", "update_id", "attempt", "version")}
+            output.show_json({"fits": False, "why": str(error), **named})
+        raise
+    if as_json:
+        output.show_json({"fits": True, **report})
+        return
+    output.say(f"🔏 Audit of {report['origin']}")
+    for line in output.columns(_lines(report)):
+        output.say(line)
+    output.say("✅ Every event fits.")
+
+
+def _sign(ledger: Ledger, *, documents: bool) -> tuple[str, str]:
+    """A signed checkpoint of the ledger, and the verifier key."""
+    from ashat.auditkeys import AuditKeys
+
+    keys = AuditKeys(glance.home(), ledger.log_head()[0])
+    with keys.alone():
+        note = keys.sign(_audited(ledger, ledger.log_head()[1], documents=documents))
+    return note, keys.vkey.read_text("utf-8").strip()
+
+
+def _audited(ledger: Ledger, appended: int, *, expected: Sequence[bytes] = (), documents: bool = True) -> Auditor:
+    """Every event, checked; `appended` is the size that the log's row had before."""
+    from ashat.auditlog import Auditor, with_documents
+
+    auditor = Auditor(expected=expected, documents=documents, appended=appended)
+    records = ledger.records()
+    for item in with_documents(records, ledger.document_text) if documents else records:
+        auditor.check(item)
+    auditor.end()
+    return auditor
+
+
+def _verify_ledger(key: str, since: Path | None) -> dict[str, Any]:
+    from ashat.auditkeys import AuditKeys
+
+    with open_ledger() as ledger:
+        origin = ledger.log_head()[0]
+        older, hashes = _older(since, key, origin) if since else (None, ())
+        # The size, then the list, then the events: what is appended meanwhile is no gap.
+        appended, listed = ledger.log_head()[1], ledger.listed()
+        auditor = _audited(ledger, appended, expected=hashes)
+    keys = AuditKeys(glance.home(), origin)
+    signed = keys.last()
+    for known in (older, signed):
+        if known is not None:
+            auditor.hold_against(known)
+    auditor.hold_list_against(listed)
+    return _report(auditor, origin, signed, older, keys.verifier() if signed else None)
+
+
+def _verify_export(file: Path, key: str, since: Path | None) -> dict[str, Any]:
+    from ashat.auditexport import Export
+    from ashat.checkpoint import open_checkpoint, origin_of
+
+    with Export(file) as opened:
+        origin = origin_of(opened.note)
+        verifier = _verifier(key, origin)
+        signed = open_checkpoint(opened.note, [verifier])
+        older, hashes = _older(since, key, origin) if since else (None, ())
+        auditor = _checked(opened, signed, hashes)
+    if older is not None:
+        auditor.hold_against(older)
+    return _report(auditor, origin, signed, older, verifier)
+
+
+def _checked(opened: Any, signed: Checkpoint, expected: Sequence[bytes] = ()) -> Auditor:
+    """The events of an export, once they are those of its checkpoint."""
+    from ashat.auditlog import Auditor
+
+    auditor = Auditor(expected=expected)
+    for item in opened.items():
+        auditor.check(item)
+    auditor.end()
+    auditor.hold_against(signed, whole=True)
+    return auditor
+
+
+def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[bytes]]:
+    """What `--since` names: the checkpoint, and the leaf hashes where it is an export."""
+    from ashat.auditexport import Export, is_export
+    from ashat.auditlog import check_origin
+    from ashat.checkpoint import open_checkpoint
+
+    verifier = _verifier(key, origin)
+    if is_export(path):
+        with Export(path) as opened:
+            signed = open_checkpoint(opened.note, [verifier])
+            check_origin(signed, origin, str(path))
+            try:
+                return signed, _checked(opened, signed).hashes
+            except AuditError as error:
+                raise AuditError(f"{path} itself is not what was signed: {error}") from None
+    try:
+        signed = open_checkpoint(path.read_text("utf-8"), [verifier])
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{path} cannot be read as a checkpoint: it is no text in UTF-8.") from None
+    check_origin(signed, origin, str(path))
+    return signed, ()
+
+
+def _verifier(key: str, origin: str) -> Verifier:
+    """The key that signatures are held against: the one that was given, or the one of this machine."""
+    from ashat.auditkeys import AuditKeys
+    from ashat.checkpoint import Verifier
+
+    if key:
+        path = Path(key)
+        try:
+            return Verifier.parse(path.read_text("utf-8") if "+" not in key and path.is_file() else key)
+        except (OSError, UnicodeDecodeError):
+            raise UsageError(f"{path} cannot be read as a verifier key.") from None
+    found = AuditKeys(glance.home(), origin).verifier()
+    if found is None:
+        raise UsageError(f"Nothing here ever signed {origin}: give --key VKEY, the line that its keeper hands out.")
+    return found
+
+
+def _report(
+    auditor: Auditor, origin: str, signed: Checkpoint | None, older: Checkpoint | None, verifier: Verifier | None
+) -> dict[str, Any]:
+    return {
+        "origin": origin,
+        "events": auditor.size,
+        "deployments": auditor.deployments,
+        "documents": len(auditor.documents),
+        "root": base64.b64encode(auditor.root).decode("ascii"),
+        "checkpoint": _told(signed) if signed else None,
+        "since": _told(older) if older else None,
+        "signed_by": f"{verifier.name}+{verifier.key_id.hex()}" if verifier else None,
+    }
+
+
+def _told(found: Checkpoint) -> dict[str, Any]:
+    return {"size": found.size, "root": base64.b64encode(found.root).decode("ascii")}
+
+
+def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    signed, older = report["checkpoint"], report["since"]
+    counts = f"{report['deployments']} deployments, {report['documents']} documents"
+    rows = [("Events", f"{report['events']}, of {counts}"), ("Root", report["root"])]
+    if signed:
+        rows.append(("Checkpoint", f"the first {_events(signed['size'])}, signed by {report['signed_by']}"))
+    else:
+        rows.append(("Checkpoint", "none was signed here yet: deploy audit checkpoint"))
+    if older:
+        rows.append(("Since", f"the first {_events(older['size'])} are what they were"))
+    return rows
+
+
+def _events(number: int) -> str:
+    return f"{number} event{'' if number == 1 else 's'}"

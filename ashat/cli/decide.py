@@ -1,0 +1,252 @@
+"""`deploy approve`: what a person is shown, what they answer, and what comes of it."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ashat.cli import output
+from ashat.cli.interrupts import when_interrupted
+from ashat.cli.reading import MAINFRAME_MARKS, open_ledger
+from ashat.errors import NotConfiguredError, SessionError, UsageError
+from ashat.stages import Stage
+
+if TYPE_CHECKING:
+    from ashat.events import AnyEvent
+    from ashat.gate import Answer
+    from ashat.session import State
+
+_OPENING_SECONDS = 60.0
+_TRIES = 3
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+
+def approve(
+    update_id: Annotated[str, typer.Argument(metavar="ID", help="The update that awaits approval.")],
+    evidence: Annotated[str, typer.Option(metavar="TAIL", help="The last 8 characters of the evidence you read.")] = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Keep it out of production.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is rejected.")] = "",
+    comment: Annotated[str, typer.Option(help="Why; needed where a check is a warning.")] = "",
+    by: Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")] = "",
+) -> None:
+    """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
+    from ashat.cli.controlplane import ensure_control_plane
+    from ashat.settings import Settings
+
+    if reason and not reject:
+        raise UsageError("--reason goes with --reject; say why you approve with --comment.")
+    with open_ledger() as ledger:
+        state = ledger.load(update_id)
+    refuse_decision(state, output.now())
+    plane = ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.blocks import is_configured
+    from ashat.cli.runs import warn_if_nobody_works
+    from tasks.gate import answer_gate, gate_text
+
+    warn_if_nobody_works("control")
+    if not reject and not is_configured(state.target):
+        raise NotConfiguredError(_without_target(state))
+    state = _asked(state)
+    _show(gate_text(state))
+    if state.gate is not None:
+        output.say(f"In a browser: {plane.run_url(state.gate.run)}")
+    answer = _answer(state, evidence, reject=reject, reason=reason, comment=comment, by=by)
+    if answer is None:
+        output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
+        return
+    _refuse_if_asked_again(state)
+    answer_gate(state, answer)
+    advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."
+    with when_interrupted(advice):
+        watch(state)
+
+
+def refuse_decision(state: State, at: datetime) -> None:
+    """Refuse to decide on what does not await a decision.
+
+    Raises:
+        SessionError: the message says in which stage it is, and what to do about it.
+    """
+    name = f"Deployment '{state.update_id}'"
+    stage = state.stage_at(at)
+    if state.rolling_back:
+        raise SessionError(f"{name} is being rolled back: deploy status {state.update_id} shows how far it is.")
+    by = f" by {state.decision.approver}" if state.decision and state.decision.approver else ""
+    again = f"Push it again, as its next attempt: deploy push {state.update_id} <description>."
+    words = {
+        Stage.PLANNING: f"is still being pushed: finish that first (deploy push {state.update_id} … --resume).",
+        Stage.PUSHED: f"is not verified yet: deploy verify {state.update_id}.",
+        Stage.TESTING: f"is being verified: wait for that to end, or run it again (deploy verify {state.update_id}).",
+        Stage.DEPLOYING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
+        Stage.DISTRIBUTING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
+        Stage.COMPLETED: f"was approved{by} already, and is completed.",
+        Stage.FAILED: f"has failed ({state.reason}). " + ("Push a new id." if state.reached_omega else again),
+        Stage.REJECTED: f"was rejected{by} ({state.reason}). {again}",
+        Stage.EXPIRED: f"has expired: nobody answered in time. {again}",
+        Stage.CANCELLED: f"was cancelled. {again}",
+        Stage.ROLLED_BACK: "was rolled back: push a new id.",
+    }
+    if stage in words:
+        raise SessionError(f"{name} {words[stage]}")
+
+
+def _without_target(state: State) -> str:
+    kind = state.target if state.target == "omega" else f"omega <url> <name> --as {state.target}"
+    until = f" until {state.gate.expires:%Y-%m-%d %H:%M} UTC" if state.gate else ""
+    how = f"deploy configure {kind}" if " " in kind else f"deploy configure {kind} <url> <name>"
+    return f"{state.target} is not configured: {how}. '{state.update_id}' keeps waiting{until}."
+
+
+def _asked(state: State) -> State:
+    """The state once the run that has the gate has put its question, which takes a few seconds after `verify`.
+
+    Raises:
+        SessionError: it did not.
+    """
+    told = False
+    deadline = time.monotonic() + _OPENING_SECONDS
+    while state.gate is None or not state.gate.run or state.gate.shown is None or state.gate.answered:
+        if time.monotonic() > deadline:
+            raise SessionError(f"The gate of '{state.update_id}' is not open yet; try again when a worker is there.")
+        if not told:
+            output.note("The gate is being opened …")
+            told = True
+        time.sleep(0.3)
+        with open_ledger() as ledger:
+            state = ledger.load(state.update_id, state.attempt)
+        refuse_decision(state, output.now())
+    return state
+
+
+def _show(markdown: str) -> None:
+    if not sys.stdout.isatty():
+        for line in markdown.splitlines():
+            output.say(html.unescape(_ESCAPED.sub(r"\1", line)))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown("\n".join(output.clean(line) for line in markdown.splitlines())))
+
+
+def _answer(state: State, evidence: str, *, reject: bool, reason: str, comment: str, by: str) -> Answer | None:
+    from ashat.gate import TAIL, Answer
+    from tasks.record import whoami
+
+    expected = (state.evidence or "")[-TAIL:]
+    who = by or whoami()
+    if not reject and not evidence and output.interactive():
+        evidence = _ask_for_tail(expected)
+        if not evidence:
+            return None
+        reject = evidence == "reject"
+    if reject:
+        why = reason or comment or _ask("Why is it rejected?", "--reason")
+        return Answer("reject", expected, who, why)
+    if not evidence:
+        raise UsageError(f"Say which evidence you read: --evidence TAIL, its last {TAIL} characters (or --reject).")
+    if evidence.strip().lower() != expected:
+        raise SessionError(
+            f"The evidence shown does not end in {evidence!r}: nothing was decided. Read it, and type its last {TAIL} "
+            "characters."
+        )
+    if state.outcome == "attention" and not comment.strip():
+        comment = _ask("A check did not pass cleanly. Why is it approved?", "--comment")
+    return Answer("approve", expected, who, comment)
+
+
+def _ask_for_tail(expected: str) -> str:
+    question = "The evidence's last 8 characters approve; 'reject' rejects; nothing leaves it waiting"
+    for _ in range(_TRIES):
+        typed = str(typer.prompt(question, default="", show_default=False)).strip().lower()
+        if typed in ("", "reject", expected):
+            return typed
+        output.note("That is not how the evidence ends.")
+    return ""
+
+
+def _ask(question: str, option: str) -> str:
+    if not output.interactive():
+        raise UsageError(f"{question} Say so with {option}.")
+    return str(typer.prompt(question)).strip()
+
+
+def _refuse_if_asked_again(state: State) -> None:
+    with open_ledger() as ledger:
+        newest = ledger.load(state.update_id, state.attempt)
+    refuse_decision(newest, output.now())
+    if newest.gate is None or state.gate is None or newest.gate.ordinal != state.gate.ordinal:
+        raise SessionError(
+            f"'{state.update_id}' was asked again meanwhile. Read it anew: deploy approve {state.update_id}."
+        )
+
+
+def watch(state: State) -> None:
+    """Tell what comes of the answer to the gate of `state`, until it is settled.
+
+    Raises:
+        SessionError: it ended as something else than completed or rejected.
+    """
+    from ashat.cli.follow import follow
+
+    run = state.gate.run if state.gate else ""
+    state = follow(state, run, show=_tell, done=_settled)
+    if state.stage is Stage.REJECTED:
+        output.say(f"🛑 Deployment '{state.update_id}' rejected.")
+    elif state.stage is Stage.COMPLETED:
+        output.say("✅ Deployment completed successfully!")
+    else:
+        why = f": {state.reason}" if state.reason else " by now."
+        raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
+
+
+def _settled(state: State) -> bool:
+    return state.ended and not state.owes_public
+
+
+def _tell(event: AnyEvent, state: State) -> None:
+    """Say what an event means to the person who decided.
+
+    Raises:
+        SessionError: their answer does not count, or came too late.
+    """
+    if event.kind == "answered" and not event.accepted:
+        raise SessionError(
+            f"Your answer does not count: {event.reason}. It is asked again: deploy approve {state.update_id}."
+        )
+    if event.kind == "decision_void":
+        raise SessionError(
+            f"The approval came too late: {event.reason}. It is asked again: deploy approve {state.update_id}."
+        )
+    for line in _lines(event, state):
+        output.say(line)
+
+
+def _lines(event: AnyEvent, state: State) -> list[str]:
+    if event.kind == "answered" and event.decision == "approve":
+        return [
+            "🎉 ASHAT Deployment to OMEGA Approved!",
+            f"Update ID: {state.update_id}",
+            f"Approved by: {event.approver}",
+        ]
+    if event.kind == "promoting":
+        return [f"  🔄 {state.target} receives bundle {(state.bundle or '')[:12]} and switches to it"]
+    if event.kind == "promoted":
+        return [f"  ✅ {state.target} runs it (release {event.release_seq})", "📤 Distributing to Licensed Mainframes"]
+    if event.kind == "distributed":
+        return [
+            f"  {MAINFRAME_MARKS[m.result]} {m.name}: {m.result}" + (f" ({m.reason})" if m.reason else "")
+            for m in event.mainframes
+        ] or ["  No Mainframe is licensed."]
+    if event.kind == "public_restored":
+        return [
+            f"  {state.public} " + (f"was left alone: {event.kept}" if event.kept else "runs again what it ran before")
+        ]
+    return []

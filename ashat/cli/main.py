@@ -1,0 +1,145 @@
+"""The `deploy` command: its words, and how it ends.
+
+Exit codes: 0 done; 1 refused or failed, with one line that says why and what to do next; 2 the words were wrong;
+130 interrupted. `ASHAT_DEBUG=1` adds the traceback of anything unexpected.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from ashat.cli import audit, control, decide, evidence, output, reading, releases, servers, trust, undo
+from ashat.errors import AshatError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+app = typer.Typer(
+    name="deploy",
+    help="Ship a release from ALPHA to the Public Server, verify it, stop for a person, then to OMEGA and Mainframes.",
+    epilog="A first release: deploy configure public <url> <name>, deploy push UPD-1 'What it brings', "
+    "deploy verify UPD-1, deploy approve UPD-1.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _deploy(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from ashat import __version__
+
+        output.say(f"ashat-deploy {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        output.write(context.get_help())
+
+
+app.command("push", short_help="Pack a tree and let the Public Server run it.")(releases.push)
+app.command("verify", short_help="Run every check on the Public Server.")(releases.verify)
+app.command("approve", short_help="Decide, and watch it go to OMEGA and the Mainframes.")(decide.approve)
+app.command("rollback", short_help="Let every server run again what it ran before.")(undo.rollback)
+app.command("cancel", short_help="Call an update off before it is approved.")(undo.cancel)
+app.command("status", short_help="What is under way, awaits approval, or ended last.")(reading.status)
+app.command("history", short_help="Every deployment, or everything about one.")(reading.history)
+app.command("evidence", short_help="What the last verification saw.")(evidence.evidence)
+app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record is what it was.")
+app.command("servers", short_help="What each server runs now.")(servers.servers)
+app.add_typer(servers.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
+app.add_typer(trust.trust_app, name="trust", short_help="Say who approves, and by which keys.")
+app.command("up", short_help="Run the control plane.")(control.up)
+app.command("down", short_help="Stop the control plane.")(control.down)
+app.command("worker", short_help="Run a worker for one pool.")(control.worker)
+
+
+@app.command(
+    "demo",
+    short_help="The whole path on this machine, for real.",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+def _demo(context: typer.Context) -> None:
+    """Show the whole path on this machine: ALPHA, Public, OMEGA and two Mainframes, for real."""
+    from ashat.cli.demo import demo_command
+
+    demo = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    demo.command()(demo_command)
+    raise typer.Exit(_code(demo(args=context.args, prog_name="deploy demo", standalone_mode=False)))
+
+
+@app.command("help")
+def _help(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(help="The command to explain.")] = None,
+) -> None:
+    """Explain deploy, or one of its commands."""
+    raise typer.Exit(_code(app(args=[*(command or []), "--help"], prog_name="deploy", standalone_mode=False)))
+
+
+def main() -> None:
+    """Run `deploy` with this process's arguments, and end the process with its exit code."""
+    output.prepare_streams()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run `deploy` with `arguments`; its exit code. Every error becomes one line on stderr."""
+    try:
+        code = _code(app(args=arguments, prog_name="deploy", standalone_mode=False))
+        output.flush()
+        return code
+    except output.PipeClosedError:
+        return _nobody_listens()
+    except AshatError as error:
+        return _end(str(error), error.exit_code)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "deploy"
+        return _end(f"{error.format_message().rstrip('.')}. See: {command} --help", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _end("Interrupted.", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  the last line of defence: one line, and how to see more
+        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
+            # A node's failures are NodeErrors: what is left is Prefect's client.
+            return _end(f"Prefect stopped answering ({type(error).__name__}): is it up? deploy up starts it.", 1)
+        return _end(
+            f"Unexpected {type(error).__name__}: {str(error).strip() or 'no more is known'}. "
+            "This is a fault of deploy itself; ASHAT_DEBUG=1 shows where.",
+            1,
+        )
+
+
+def _end(message: str, code: int) -> int:
+    if os.environ.get("ASHAT_DEBUG"):
+        traceback.print_exc()
+    try:
+        output.flush()
+        output.note(f"❌ {message}")
+    except output.PipeClosedError:
+        return _nobody_listens()
+    return code
+
+
+def _nobody_listens() -> int:
+    """Keep Python from complaining when it flushes what nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    return BROKEN_PIPE
+
+
+def _code(result: object) -> int:
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

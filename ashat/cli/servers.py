@@ -1,0 +1,310 @@
+"""`deploy configure` and `deploy servers`: which servers there are, and what each runs now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from ashat.cli import output
+from ashat.cli.policies import configure_policy
+from ashat.cli.reading import Json
+from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
+
+if TYPE_CHECKING:
+    from ashat.cli.blocks import ServerBlock
+    from ashat.client.node import NodeClient
+    from ashat.wire import Identity
+    from blocks.server import RaosServer
+
+Kind = Literal["public", "omega"]
+_NAME_LIMIT = 100
+_ANSWER_SECONDS = 10.0
+
+
+class ConfigureGroup(TyperGroup):
+    """Refuses by name what cannot be configured."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name.
+
+        Raises:
+            UsageError: nothing of that name can be configured.
+        """
+        found = super().get_command(ctx, cmd_name)
+        if found is None and not ctx.resilient_parsing:
+            hint = " A Mainframe asks OMEGA with its licence: ashat-node init." if cmd_name == "mainframe" else ""
+            raise UsageError(f"{cmd_name!r} cannot be configured: use public, omega, source or policy.{hint}")
+        return found
+
+
+configure_app = typer.Typer(
+    cls=ConfigureGroup, help="Say where a server or a source tree is, or what a verification asks."
+)
+configure_app.command("policy")(configure_policy)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="Its URL, or its name or address with the port.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that people know it by.")]
+TokenStdin = Annotated[bool, typer.Option("--token-stdin", help="Read its token from standard input.")]
+Ca = Annotated[Path | None, typer.Option(help="PEM file of the private authority its certificate comes from.")]
+InsecureHttp = Annotated[
+    bool, typer.Option("--insecure-http", help="Let the token travel over plain http to another machine.")
+]
+
+
+@configure_app.command("public")
+def configure_public(
+    url: Url,
+    name: Name,
+    block: Annotated[str, typer.Option("--as", help="The name of its block.")] = "public",
+    token_stdin: TokenStdin = False,
+    ca: Ca = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """Configure the Public Server. Its token: a prompt, --token-stdin, or ASHAT_PUBLIC_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
+    _configure("public", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+
+
+@configure_app.command("omega")
+def configure_omega(
+    url: Url,
+    name: Name,
+    block: Annotated[str, typer.Option("--as", help="The name of its block, such as omega-eu.")] = "omega",
+    token_stdin: TokenStdin = False,
+    ca: Ca = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """Configure OMEGA. Its token: a prompt, --token-stdin, or ASHAT_OMEGA_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
+    _configure("omega", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+
+
+@configure_app.command("source")
+def configure_source(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that push and release ask for, such as raos.")],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="A directory of this machine, or the URL of a git repository.")
+    ],
+    ref: Annotated[str, typer.Option(help="The commit, branch or tag to pack.")] = "",
+    subdirectory: Annotated[str, typer.Option(help="The part of the tree to pack.")] = "",
+) -> None:
+    """Configure where a tree is, for pushes from the UI and on a schedule."""
+    from ashat.gitsource import without_credentials
+    from ashat.names import check_server_name
+
+    check_server_name(name)
+    remote = "://" in location or location.startswith("git@")
+    if without_credentials(location) != location:
+        raise UsageError("A source's URL holds no user and password: let git find them (a credential helper, ssh).")
+    if not remote:
+        if not Path(location).expanduser().is_dir():
+            raise UsageError(f"The source {location} is not a directory.")
+        location = str(Path(location).expanduser().resolve())
+    _ready()
+
+    from blocks.source import Source
+
+    Source(location=location, ref=ref, subdirectory=subdirectory).save(name, overwrite=True)
+    output.say("✅ Source configured successfully")
+    _facts(("Name", name), ("Location", location), ("Ref", ref or "as it lies there"))
+
+
+def servers(as_json: Json = False) -> None:
+    """List the configured servers: what each runs now, or why it does not answer."""
+    _ready()
+    from ashat.cli.blocks import configured_servers
+
+    found = configured_servers()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        rows = list(pool.map(_look, found))
+    if as_json:
+        output.show_json({"servers": rows})
+        return
+    output.say("🖥️ Configured Servers")
+    shown = [("ALPHA (localhost)", "", "", "this machine")]
+    shown += [_row(row) for row in rows]
+    for kind in ("public", "omega"):
+        if not any(row["role"] == kind for row in rows):
+            shown.append((kind.upper(), "", "", f"not configured: deploy configure {kind} <url> <name>"))
+    for line in output.columns(shown):
+        output.say(line)
+
+
+def _configure(
+    kind: Kind, url: str, name: str, block: str, *, token_stdin: bool, ca: Path | None, insecure_http: bool
+) -> None:
+    from ashat.client.transport import normalise_url
+    from ashat.names import check_server_name
+
+    check_server_name(block)
+    if block in ("public", "omega") and block != kind:
+        raise UsageError(f"The block {block!r} is for a server of that kind: choose another name with --as.")
+    if not name.strip() or len(name) > _NAME_LIMIT:
+        raise UsageError(f"A server's name has 1 to {_NAME_LIMIT} characters.")
+    address = normalise_url(url)
+    authority = _pem(ca) if ca else None
+    given = _given_token(block, token_stdin=token_stdin)
+    _ready()
+    kept = _configured_before(block)
+    token = given or _prompted(name, keep=kept is not None and kept.token is not None)
+    if kept is not None:
+        token = token or (kept.token.get_secret_value() if kept.token else None)
+        authority = authority or kept.ca
+    answers = _answers(kind, address, name, authority)
+    _save(kind, block, name, address, token, authority, insecure_http=insecure_http)
+    output.say("✅ Server configured successfully")
+    named = [] if block == kind else [("Block", block)]
+    _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
+    _warn(name, address, token, insecure_http=insecure_http)
+
+
+def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
+    """Whether the server answers now, in words.
+
+    Raises:
+        WrongRoleError: it does, as another kind of server.
+        UsageError: the CA cannot be used.
+    """
+    with _client(kind, address, name, authority) as node:
+        try:
+            return f"yes, {_runs(node.check_role())}"
+        except WrongRoleError:
+            raise
+        except NodeError as error:
+            return f"no: {error}"
+
+
+def _warn(name: str, address: str, token: str | None, *, insecure_http: bool) -> None:
+    import httpx
+
+    from ashat.client.transport import is_loopback
+
+    if token is None:
+        output.warn(f"{name} has no token here: it will refuse whatever asks for more than who it is.")
+    if address.startswith("http://") and not is_loopback(httpx.URL(address).host):
+        sent = "its token will cross the network readable" if insecure_http else "its token will not be sent over that"
+        output.warn(f"{address} is plain http on another machine: {sent}. Use https (or allow it: --insecure-http).")
+
+
+def _given_token(block: str, *, token_stdin: bool) -> str | None:
+    variable = f"ASHAT_{block.upper().replace('-', '_')}_TOKEN"
+    told = sys.stdin.readline() if token_stdin else os.environ.get(variable, "")
+    token = told.strip()
+    if token_stdin and not token:
+        raise UsageError("No token came on standard input.")
+    return _usable(token, "standard input" if token_stdin else variable) if token else None
+
+
+def _prompted(name: str, *, keep: bool) -> str | None:
+    if not output.interactive():
+        return None
+    nothing = "nothing keeps the one it has" if keep else "nothing gives it none"
+    typed = typer.prompt(f"Token of {name} ({nothing})", default="", hide_input=True, show_default=False)
+    return _usable(str(typed).strip(), "the prompt") if str(typed).strip() else None
+
+
+def _usable(token: str, origin: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"What came from {origin} is no token: it holds a space or a character that no token has.")
+    return token
+
+
+def _configured_before(block: str) -> RaosServer | None:
+    from ashat.cli.blocks import is_configured
+    from blocks.server import load_server
+
+    return load_server(block) if is_configured(block) else None
+
+
+def _save(
+    kind: Kind, block: str, name: str, address: str, token: str | None, authority: str | None, *, insecure_http: bool
+) -> None:
+    from pydantic import SecretStr
+
+    from blocks.server import RaosServer
+
+    RaosServer(
+        role=kind,
+        title=name,
+        url=address,
+        token=SecretStr(token) if token else None,
+        ca=authority,
+        insecure_http=insecure_http,
+    ).save(block, overwrite=True)
+
+
+def _pem(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not PEM"
+        raise UsageError(f"The CA file {path} cannot be used: {reason}.") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UsageError(f"The CA file {path} cannot be used: it holds no PEM certificate.")
+    return text
+
+
+def _look(server: ServerBlock) -> dict[str, Any]:
+    """A configured server as it answers now; its token is neither needed nor loaded."""
+    row: dict[str, Any] = {"block": server.block, "role": server.role, "name": server.title, "url": server.url}
+    try:
+        with _client(server.role, server.url, server.title, server.ca) as node:
+            identity = node.check_role()
+    except AshatError as error:
+        return {**row, "answers": False, "status": None, "current": None, "error": str(error)}
+    current = identity.current.model_dump(mode="json") if identity.current else None
+    return {
+        **row,
+        "answers": True,
+        "status": identity.status,
+        "current": current,
+        "runs": _runs(identity),
+        "error": None,
+    }
+
+
+def _client(role: str, address: str, name: str, authority: str | None) -> NodeClient:
+    """A client without a token: who a node is, it tells anyone."""
+    from ashat.client.node import NodeClient
+    from ashat.settings import Settings
+    from ashat.wire import Role
+
+    return NodeClient(
+        address,
+        ca=authority,
+        name=name,
+        expect_role=Role(role),
+        connect_timeout=Settings().connect_timeout,
+        read_timeout=_ANSWER_SECONDS,
+    )
+
+
+def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    kind = str(row["role"]).upper()
+    shown = kind if row["block"] == row["role"] else f"{kind} ({row['block']})"
+    told = f"✅ {row['runs']}" if row["answers"] else f"❌ {row['error']}"
+    return shown, row["name"], row["url"], told
+
+
+def _runs(identity: Identity) -> str:
+    current = identity.current
+    if current is None:
+        return "runs nothing yet"
+    attempt = f"#{current.attempt}" if current.attempt > 1 else ""
+    return f"runs {current.update_id}{attempt} (bundle {current.bundle[:12]}, {identity.status})"
+
+
+def _facts(*facts: tuple[str, str]) -> None:
+    for name, value in facts:
+        output.say(f"  {name}: {value}")
+
+
+def _ready() -> None:
+    from ashat.cli.controlplane import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)

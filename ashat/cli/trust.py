@@ -1,0 +1,165 @@
+"""`deploy trust`: who approves, and by which keys. Nothing demands their signatures yet (docs/trust.md)."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ashat.cli import output
+from ashat.cli.reading import Json
+from ashat.errors import UsageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
+    from ashat.trust.authority import Authority, AuthorityState
+
+trust_app = typer.Typer(no_args_is_help=True, help="Say who approves releases, and by which keys.")
+
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="A file, closed to others, with the passphrase.")
+]
+_SOON = timedelta(days=30)
+
+
+@trust_app.command("keygen", short_help="Make an approver's key pair.")
+def keygen(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The approver's name, such as kim.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make an approver's key pair, with a passphrase: asked for, from ASHAT_KEY_PASSPHRASE, or from a file."""
+    from ashat.trust.keys import check_name, create_key, given_passphrase, public_path
+
+    check_name(name)
+    people = _authority().people
+    people.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = people / f"{name}.pem"
+    passphrase = given_passphrase(passphrase_file) or _ask(f"A passphrase for {name}", twice=True)
+    key = create_key(path, name, passphrase)
+    output.say(f"✅ {name} has a key: {key.keyid[:12]}")
+    output.say(f"  private: {path}  (keep it, and its passphrase; nobody can restore either)")
+    output.say(f"  public:  {public_path(path)}  (give it to whoever runs deploy trust init)")
+
+
+@trust_app.command("init", short_help="Set up who approves.")
+def init(
+    approver: Annotated[
+        list[str] | None, typer.Option("--approver", metavar="NAME=FILE.pub", help="An approver; may be repeated.")
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(help="How many of them it takes; more than half of them by default.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be set up, and write nothing.")] = False,
+) -> None:
+    """Set up who approves: people by their public keys, or without --approver the one-person mode."""
+    from ashat.trust.authority import ONE_PERSON
+    from ashat.trust.metadata import PRODUCTION, check_holders
+
+    authority = _authority()
+    authority.refuse_second()
+    keys = [_approver(given) for given in approver or []]
+    if threshold is not None and not keys:
+        raise UsageError("--threshold counts approvers: give each with --approver NAME=FILE.pub.")
+    needed = threshold if threshold is not None else len(keys) // 2 + 1
+    if keys:
+        check_holders(PRODUCTION, keys, needed)
+    if not dry_run:
+        authority.init(keys, needed, now=output.now())
+    output.say(f"{'Would be set up' if dry_run else '✅ Set up'} in {authority.directory}:")
+    if not keys:
+        for line in ONE_PERSON:
+            output.say(f"  {line}")
+        return
+    names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
+    output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
+    output.say("  OMEGA's online keys are made here, without a passphrase; they approve nothing.")
+    output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
+
+
+@trust_app.command("sign", short_help="Sign who approves, as one who holds it.")
+def sign(
+    key: Annotated[Path, typer.Option("--key", help="Your private key.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign root and targets of a new trust root with your key; again changes nothing."""
+    from ashat.trust.keys import given_passphrase, load_signer
+
+    signer = load_signer(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase of {key}"))
+    _say_signed(_authority().sign(signer))
+
+
+@trust_app.command("status", short_help="Who approves, who has signed, until when.")
+def status(as_json: Json = False) -> None:
+    """Show who approves, how many it takes, who has signed that, and until when it holds."""
+    from ashat.trust.authority import ONE_PERSON
+
+    state = _authority().read()
+    if as_json:
+        output.show_json(_json(state))
+        return
+    if state.one_person:
+        for line in ONE_PERSON:
+            output.say(line)
+    else:
+        names = ", ".join(state.approvers.missing)
+        output.say(f"{state.approvers.threshold} of {len(state.approvers.missing)} approve each release: {names}.")
+    _say_signed(state)
+    for name, end in (("root", state.root.signed.expires), ("targets", state.targets.signed.expires)):
+        output.say(f"  {name:<8} holds until {end:%Y-%m-%d}")
+        if end - output.now() < _SOON:
+            output.warn(f"{name} ends in {output.span(end - output.now())}; it must be signed anew before.")
+    output.say("OMEGA and Mainframes do not demand these signatures yet.")
+
+
+def _json(state: AuthorityState) -> dict[str, object]:
+    roles = (("root", state.root, state.root_signatures), ("targets", state.targets, state.targets_signatures))
+    return {
+        "mode": "one-person" if state.one_person else "approvers",
+        "approvers": list(state.approvers.missing),
+        "threshold": state.approvers.threshold,
+        "complete": state.complete,
+        "demanded": False,
+        "roles": {
+            name: {
+                "version": metadata.signed.version,
+                "expires": metadata.signed.expires,
+                "threshold": found.threshold,
+                "signed": list(found.signed),
+                "missing": list(found.missing),
+            }
+            for name, metadata, found in roles
+        },
+    }
+
+
+def _say_signed(state: AuthorityState) -> None:
+    for name, found in (("root", state.root_signatures), ("targets", state.targets_signatures)):
+        output.say(f"  {name:<8} signed by {found}")
+    if not state.complete:
+        output.warn("Not in force before enough have signed: deploy trust sign --key FILE.pem")
+
+
+def _approver(given: str) -> SSlibKey:
+    from ashat.trust.keys import load_public_key
+
+    name, _, file = given.partition("=")
+    if not name or not file:
+        raise UsageError(f"--approver {given[:80]!r}: write it as NAME=FILE.pub, such as kim=kim.pub.")
+    return load_public_key(Path(file), name)
+
+
+def _authority() -> Authority:
+    from ashat.settings import Settings
+    from ashat.trust.authority import Authority
+
+    return Authority(Settings().ensure_home())
+
+
+def _ask(what: str, *, twice: bool = False) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError("A passphrase is needed, and nobody can be asked: give --passphrase-file FILE.")
+    return str(typer.prompt(what, hide_input=True, confirmation_prompt=twice, err=True))

@@ -1,0 +1,327 @@
+"""A node as seen from outside: every call of `docs/node-api.md` as a method, with the types of `ashat.wire`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from ashat.bundle import FileEntry, Manifest
+from ashat.client import transfer
+from ashat.client.transfer import BundleStore, Progress, TransferReport
+from ashat.client.transport import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
+from ashat.errors import (
+    IntegrityError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    WrongRoleError,
+)
+from ashat.packing import Packed
+from ashat.wire import (
+    DatabaseProbe,
+    DatabaseProbeRequest,
+    HealthProbe,
+    Identity,
+    Lease,
+    LeaseRequest,
+    LicenceRequest,
+    Mainframe,
+    ModulesProbe,
+    NodeState,
+    Offer,
+    Operation,
+    OperationRequest,
+    Role,
+    Tree,
+)
+
+_Message = TypeVar("_Message", bound=BaseModel)
+
+
+class NodeClient:
+    """One node. Close it, or use it in a `with` block; safe to use from many threads.
+
+    Every method that asks raises `NodeError`, of the class that says whose fault it is (`ashat.errors`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        licence: str | None = None,
+        ca: str | Path | None = None,
+        insecure_http: bool = False,
+        name: str = "",
+        expect_role: Role | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
+        """`ca` is a PEM file or PEM text, `name` what messages call the server. Timeouts are in seconds.
+
+        Raises:
+            UsageError: the address, the CA, or a token over plain http to another machine.
+        """
+        self.transport = Transport(
+            url,
+            token=token,
+            licence=licence,
+            ca=ca,
+            insecure_http=insecure_http,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            name=name,
+        )
+        self.expect_role = expect_role
+
+    @property
+    def name(self) -> str:
+        """What messages call the server."""
+        return self.transport.name
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.transport.url
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Who it is
+
+    def identity(self) -> Identity:
+        """Who the node is; needs no token."""
+        return self._get(Identity, "/v1/identity")
+
+    def check_role(self) -> Identity:
+        """Who the node is, if it is what `expect_role` says.
+
+        Raises:
+            WrongRoleError: it is another kind of server.
+        """
+        identity = self.identity()
+        self._check(identity.role)
+        return identity
+
+    def state(self) -> NodeState:
+        """Everything the node says about itself.
+
+        Raises:
+            WrongRoleError: it is another kind of server than `expect_role`.
+        """
+        state = self._get(NodeState, "/v1/state")
+        self._check(state.role)
+        return state
+
+    def metrics(self) -> str:
+        """Its figures, as Prometheus text."""
+        return self.transport.request("GET", "/metrics").text
+
+    # Bytes
+
+    def push_bundle(self, packed: Packed, *, progress: Progress | None = None) -> TransferReport:
+        """Send what the node lacks of a bundle; see `ashat.client.transfer.push_bundle`."""
+        return transfer.push_bundle(self.transport, packed, progress=progress)
+
+    def pull_bundle(
+        self,
+        digest: str,
+        store: BundleStore,
+        *,
+        prefix: str = "/v1",
+        progress: Progress | None = None,
+    ) -> TransferReport:
+        """Fetch what `store` lacks of a bundle; see `ashat.client.transfer.pull_bundle`."""
+        return transfer.pull_bundle(self.transport, digest, store, prefix=prefix, progress=progress)
+
+    def relay_bundle(self, target: NodeClient, digest: str, *, progress: Progress | None = None) -> TransferReport:
+        """Copy a bundle from this node to `target`; see `ashat.client.transfer.relay_bundle`."""
+        return transfer.relay_bundle(self.transport, target.transport, digest, progress=progress)
+
+    def manifest(self, digest: str) -> Manifest:
+        """A bundle's manifest, verified.
+
+        Raises:
+            IntegrityError: the node sent another one.
+        """
+        return transfer.fetch_manifest(self.transport, digest)
+
+    def object_bytes(self, digest: str) -> bytes:
+        """One object, verified.
+
+        Raises:
+            IntegrityError: the node sent other bytes.
+        """
+        content = self.transport.request("GET", f"/v1/objects/{digest}").content
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise IntegrityError(f"{self.name} sent bytes that do not match {digest}.", digest=digest)
+        return content
+
+    def file_bytes(self, manifest: Manifest, path: str) -> bytes:
+        """One file of a bundle, verified.
+
+        Raises:
+            KeyError: the bundle has no such file.
+            IntegrityError: the node sent other bytes.
+        """
+        return next(self.files_bytes([manifest.by_path[path]]))
+
+    def files_bytes(self, files: Iterable[FileEntry]) -> Iterator[bytes]:
+        """Files of a bundle, in order, each verified; in one request, and a file at a time in memory.
+
+        Raises:
+            IntegrityError: the node sent other bytes.
+        """
+        wanted = list(files)
+        objects = transfer.fetch_objects(self.transport, [digest for file in wanted for digest, _ in file.objects()])
+        for file in wanted:
+            yield b"".join(next(objects)[1] for _ in file.objects())
+
+    def put_evidence(self, bundle: str, document: bytes) -> str:
+        """Have evidence (its canonical JSON) kept beside its bundle; its digest. Twice is once."""
+        digest = hashlib.sha256(document).hexdigest()
+        headers = {"Content-Type": "application/json"}
+        self.transport.request("PUT", _evidence_path(bundle, digest), content=document, headers=headers)
+        return digest
+
+    def evidence(self, bundle: str, digest: str) -> bytes:
+        """The canonical JSON of evidence that is kept beside a bundle, verified.
+
+        Raises:
+            IntegrityError: the node sent other bytes.
+        """
+        document = self.transport.request("GET", _evidence_path(bundle, digest)).content
+        if hashlib.sha256(document).hexdigest() != digest:
+            raise IntegrityError(f"{self.name} sent evidence that does not match {digest}.", digest=digest)
+        return document
+
+    # The lease
+
+    def acquire_lease(self, request: LeaseRequest) -> Lease:
+        """Have the server, or have it for longer; 423 (`NodeRefusedError`) names who has it."""
+        return self._send(Lease, "PUT", "/v1/lease", request)
+
+    def release_lease(self, holder: str) -> None:
+        """Give the server back; no matter if it was not held."""
+        self.transport.request("DELETE", "/v1/lease", params={"holder": holder})
+
+    # What runs
+
+    def start_operation(self, operation_id: str, request: OperationRequest) -> Operation:
+        """Have the node begin a change; asking again with the same id and request is safe."""
+        return self._send(Operation, "PUT", _operation_path(operation_id), request)
+
+    def operation(self, operation_id: str, wait: float = 0) -> Operation:
+        """The operation, after waiting up to `wait` seconds (at most 60) for it to end."""
+        options: dict[str, Any] = {"params": {"wait": wait}, "timeout": wait + READ_TIMEOUT} if wait else {}
+        return self._get(Operation, _operation_path(operation_id), **options)
+
+    def wait_operation(self, operation_id: str, timeout: float = 600, *, patience: float = 30) -> Operation:
+        """The operation once it has ended. A node that is away for less than `patience` seconds is waited for.
+
+        Raises:
+            NodeUnreachableError: it did not end within `timeout` seconds, or the node stayed away.
+        """
+        deadline = time.monotonic() + timeout
+        answered = time.monotonic()
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                operation = self.operation(operation_id, wait=max(min(left, 20.0), 0.0))
+                answered = time.monotonic()
+                if operation.status != "running":
+                    return operation
+            except NodeUnreachableError as error:
+                if not error.transient or time.monotonic() - answered > patience:
+                    raise
+                time.sleep(0.2)
+            if time.monotonic() >= deadline:
+                raise NodeUnreachableError(
+                    f"{self.name}: the operation {operation_id!r} did not end within {timeout:g} s; ask again later.",
+                    server=self.name,
+                )
+
+    # Probes
+
+    def probe_health(self) -> HealthProbe:
+        """The program's health, asked now."""
+        return self._get(HealthProbe, "/v1/probes/health")
+
+    def probe_modules(self) -> ModulesProbe:
+        """The program's report of its modules, asked now."""
+        return self._get(ModulesProbe, "/v1/probes/modules")
+
+    def probe_database(self, request: DatabaseProbeRequest) -> DatabaseProbe:
+        """What the node finds in the program's database now."""
+        return self._send(DatabaseProbe, "POST", "/v1/probes/database", request)
+
+    def tree(self) -> Tree:
+        """The running release, hashed now as it lies on the node's disk."""
+        return self._get(Tree, "/v1/tree")
+
+    # OMEGA
+
+    def put_offer(self, offer: Offer) -> Offer:
+        """Let Mainframes have what OMEGA runs."""
+        return self._send(Offer, "PUT", "/v1/offer", offer)
+
+    def mainframes(self) -> list[Mainframe]:
+        """Every licensed install that OMEGA knows."""
+        found = self.transport.json("GET", "/v1/mainframes").get("mainframes")
+        return [self._parse(Mainframe, item) for item in found] if isinstance(found, list) else []
+
+    def put_licence(self, request: LicenceRequest) -> Mainframe:
+        """Have OMEGA honour a licence."""
+        return self._send(Mainframe, "PUT", "/v1/licences", request)
+
+    def revoke_licence(self, licence_id: str) -> Mainframe:
+        """Have OMEGA honour it no more."""
+        return self._parse(
+            Mainframe,
+            self.transport.json("POST", f"/v1/licences/{quote(licence_id, safe='')}/revoke"),
+        )
+
+    def _check(self, role: Role) -> None:
+        if self.expect_role is not None and role is not self.expect_role:
+            raise WrongRoleError(
+                f"{self.name} at {self.url} is a server of the role {role}, not {self.expect_role}; "
+                "check which address is configured for which.",
+                server=self.name,
+            )
+
+    def _get(self, kind: type[_Message], path: str, **options: Any) -> _Message:
+        return self._parse(kind, self.transport.json("GET", path, **options))
+
+    def _send(self, kind: type[_Message], method: str, path: str, message: BaseModel) -> _Message:
+        body = message.model_dump(mode="json", by_alias=True)
+        return self._parse(kind, self.transport.json(method, path, json=body))
+
+    def _parse(self, kind: type[_Message], content: Any) -> _Message:
+        try:
+            return kind.model_validate(content)
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+            raise NodeRefusedError(
+                f"{self.name} answers, but not as this version's {kind.__name__} ({where}); are both up to date?",
+                server=self.name,
+            ) from None
+
+
+def _evidence_path(bundle: str, digest: str) -> str:
+    return f"/v1/bundles/{bundle}/evidence/{digest}"
+
+
+def _operation_path(operation_id: str) -> str:
+    return f"/v1/operations/{quote(operation_id, safe='')}"

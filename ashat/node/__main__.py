@@ -1,0 +1,8 @@
+"""`python -m ashat.node` is `ashat-node`."""
+
+from __future__ import annotations
+
+from ashat.node.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The node as an ASGI application: its routes, and what starts and stops with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from ashat import __version__
+from ashat.node import probes, routes, upkeep
+from ashat.node.api_errors import install_error_handlers
+from ashat.node.auth import require
+from ashat.node.context import NodeContext
+from ashat.node.evidence import evidence_router
+from ashat.node.guard import Guard
+from ashat.node.transfer import transfer_router
+from ashat.wire import Role
+
+
+def create_app(context: NodeContext) -> FastAPI:
+    """The application that serves the node `context`. Its lifespan starts the services, and ends the program."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for service in context.services:
+            await run_in_threadpool(service.start)
+        try:
+            yield
+        finally:
+            for service in reversed(context.services):
+                await run_in_threadpool(service.stop)
+            await run_in_threadpool(context.program.close)
+
+    app = FastAPI(
+        title="ASHAT Deploy node",
+        version=__version__,
+        description="Every call of `docs/node-api.md`, which says what each is for.",
+        lifespan=lifespan,
+    )
+    app.state.context = context
+    install_error_handlers(app)
+    app.add_middleware(Guard, context=context)
+    app.include_router(routes.router)
+    app.include_router(transfer_router(context.store, require))
+    app.include_router(evidence_router(context.evidence, require))
+    app.include_router(probes.probes_router(context))
+    context.services.extend(upkeep.services(context))
+    _install_role(app, context)
+    return app
+
+
+def _install_role(app: FastAPI, context: NodeContext) -> None:
+    if context.config.role is Role.OMEGA:
+        from ashat.node import omega
+
+        omega.install(app, context)
+    elif context.config.role is Role.MAINFRAME:
+        from ashat.node import mainframe
+
+        mainframe.install(app, context)

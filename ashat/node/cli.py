@@ -1,0 +1,199 @@
+"""`ashat-node`: the agent of a server, and what its operator does about it there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ashat.durable import replace_file
+from ashat.errors import AshatError, UsageError
+from ashat.node.config import NodeConfig
+from ashat.node.omega.cli import licence_app
+from ashat.node.tokens import TokenFile
+from ashat.node.tuf_shim import shim_app
+from ashat.wire import Role, Scope
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+token_app = typer.Typer(no_args_is_help=True, help="The tokens that open this node.")
+app.add_typer(token_app, name="token")
+app.add_typer(licence_app, name="licence")
+app.add_typer(shim_app, name="tuf-shim", hidden=True)
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
+Data = Annotated[Path | None, typer.Option("--data", help="The directory that holds everything the node keeps.")]
+TokenPath = Annotated[Path | None, typer.Option("--token-file", help="The tokens' hashes; <data>/tokens.json.")]
+RoleOption = Annotated[Role | None, typer.Option("--role", help="What this node is.")]
+
+# What Typer raises at wrong words; the class is Click's, which some versions of Typer hold inside.
+_MISTAKES: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_FIRST_SCOPES = {
+    Role.PUBLIC: (Scope.PUSH,),
+    Role.OMEGA: (Scope.PUSH, Scope.PROMOTE),
+    Role.MAINFRAME: (Scope.READ,),
+}
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's is one line on standard error, and no traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except AshatError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except _MISTAKES as error:
+        _complain(error.format_message())
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    sys.exit(code or 0)
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    role: RoleOption = None,
+    name: Annotated[str | None, typer.Option(help="What others call this node.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to serve on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to serve on; 0 picks a free one.")] = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+    omega: Annotated[str | None, typer.Option(help="OMEGA's URL, for a Mainframe.")] = None,
+    license_file: Annotated[Path | None, typer.Option(help="The file with the Mainframe's licence key.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="The CA of OMEGA's certificate, if private.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This node's certificate chain (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    insecure_http: Annotated[
+        bool | None, typer.Option("--insecure-http", help="Send the licence over plain http to another machine.")
+    ] = None,
+    poll_interval: Annotated[float | None, typer.Option(help="Seconds between a Mainframe's questions.")] = None,
+) -> None:
+    """Serve, until SIGTERM. Flags win over ASHAT_NODE_* settings, and these over the file."""
+    from ashat.node.serve import serve as run
+
+    run(
+        NodeConfig.load(
+            config,
+            role=role,
+            name=name,
+            host=host,
+            port=port,
+            data=data,
+            token_file=token_file,
+            omega=omega,
+            license_file=license_file,
+            ca_file=ca_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            insecure_http=insecure_http,
+            poll_interval=poll_interval,
+        )
+    )
+
+
+@app.command()
+def init(
+    role: Annotated[Role, typer.Option("--role", help="What this node is.")],
+    data: Annotated[Path, typer.Option("--data", help="The directory that holds everything the node keeps.")],
+    name: Annotated[str | None, typer.Option(help="What others call this node.")] = None,
+    host: Annotated[str, typer.Option(help="The address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to serve on; 0 picks a free one.")] = 8470,
+    omega: Annotated[str, typer.Option(help="OMEGA's URL, for a Mainframe.")] = "",
+) -> None:
+    """Write a first configuration, and print the token that opens the node, once."""
+    from ashat.node.template import first_config
+
+    path = data / "node.toml"
+    if path.exists():
+        raise UsageError(f"{path} is there already; edit it, or give another --data.")
+    if role is Role.MAINFRAME and not omega:
+        raise UsageError("A mainframe asks OMEGA: give its address with --omega URL.")
+    tokens = TokenFile(data / "tokens.json")
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = first_config(role=role, name=name or str(role), host=host, port=port, omega=omega)
+        replace_file(path, content.encode(), mode=0o600)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    _, secret = tokens.add("first", _FIRST_SCOPES[role])
+    typer.echo(f"Written: {path}. Say in its [app] how the program is started, then:", err=True)
+    typer.echo(f"  ashat-node serve --config {path}", err=True)
+    typer.echo(f"Its token ({', '.join(_FIRST_SCOPES[role])}), which is shown this once and kept nowhere:", err=True)
+    typer.echo(secret)
+
+
+@token_app.command("add")
+def add_token(
+    scope: Annotated[list[Scope], typer.Option("--scope", help="What it may do; may be given several times.")],
+    name: Annotated[str, typer.Option(help="What it is for, such as alpha.")] = "",
+    config: Config = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+) -> None:
+    """Make a token and print it, once. A running node knows it at once."""
+    token, secret = _tokens(config, data, token_file).add(name, scope)
+    typer.echo(f"Token {token.id} ({', '.join(token.scopes)}), which is shown this once and kept nowhere:", err=True)
+    typer.echo(secret)
+
+
+@token_app.command("list")
+def list_tokens(config: Config = None, data: Data = None, token_file: TokenPath = None) -> None:
+    """List the tokens: id, scopes, since when, what for."""
+    for token in _tokens(config, data, token_file).all():
+        typer.echo(f"{token.id}  {','.join(token.scopes):<16}  {token.created:%Y-%m-%d %H:%M}Z  {token.name}")
+
+
+@token_app.command("revoke")
+def revoke_token(
+    token_id: Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")],
+    config: Config = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+) -> None:
+    """Forget a token. A running node refuses it at once."""
+    token = _tokens(config, data, token_file).revoke(token_id)
+    typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
+
+
+@app.command()
+def status(config: Config = None, data: Data = None) -> None:
+    """Say whether the node of that data directory serves, and what it runs by its record. Exit code 1: it does not."""
+    from ashat.node.status import describe
+
+    serves, lines = describe(_data(config, data))
+    typer.echo("\n".join(lines))
+    if not serves:
+        raise typer.Exit(1)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting, its default and what it is for."""
+    from ashat.node.settings_table import settings_table
+
+    for line in settings_table():
+        typer.echo(line)
+
+
+def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> TokenFile:
+    if token_file is None and config is not None:
+        token_file = NodeConfig.load(config, data=data).tokens_path
+    return TokenFile(token_file or _data(config, data) / "tokens.json")
+
+
+def _data(config: Path | None, data: Path | None) -> Path:
+    if data is not None:
+        return data.absolute()
+    if config is not None:
+        return NodeConfig.load(config).data
+    if os.environ.get("ASHAT_NODE_DATA"):
+        return Path(os.environ["ASHAT_NODE_DATA"]).absolute()
+    raise UsageError("Which node? Give --data DIR or --config FILE.")
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        typer.echo(f"ashat-node: {line}", err=True)

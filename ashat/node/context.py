@@ -1,0 +1,151 @@
+"""What the parts of one running node share, and where the parts of one role plug in.
+
+`open_node` builds it; a route gets it with `Context` as the type of a parameter.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from fastapi import Depends
+from filelock import FileLock, Timeout
+from starlette.requests import HTTPConnection
+
+from ashat.errors import UsageError
+from ashat.node.config import NodeConfig
+from ashat.node.db import Database
+from ashat.node.evidence import EvidenceStore
+from ashat.node.health import Health
+from ashat.node.journal import Journal
+from ashat.node.materialise import Releases
+from ashat.node.metrics import Metrics
+from ashat.node.operations import Operations
+from ashat.node.program import HookedProgram, NoProgram, Program
+from ashat.node.store import Store
+from ashat.node.supervisor import SupervisedProgram
+from ashat.node.switch import Switcher
+from ashat.node.tokens import TokenFile
+from ashat.wire import Agent, Offer
+
+LOCK_FILE = "node.lock"
+RECORD_FILE = "node.db"
+
+
+class Service(Protocol):
+    """Something that works in the background while the node serves."""
+
+    def start(self) -> None:
+        """Begin; return at once."""
+
+    def stop(self) -> None:
+        """End, within a few seconds."""
+
+
+def _nothing_offered() -> Offer | None:
+    return None
+
+
+def _no_agent() -> Agent | None:
+    return None
+
+
+@dataclass
+class NodeContext:
+    """One running node.
+
+    A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.install`) adds its routes to the application and
+    here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
+    state's fields of those names, and `keep` functions naming bundles that the store must not drop. `stopping` is set
+    as soon as the node was told to stop: who waits, stops waiting.
+    """
+
+    config: NodeConfig
+    db: Database
+    store: Store
+    evidence: EvidenceStore
+    tokens: TokenFile
+    journal: Journal
+    metrics: Metrics
+    releases: Releases
+    program: Program
+    health: Health
+    operations: Operations
+    stopping: threading.Event
+    services: list[Service] = field(default_factory=list)
+    offer: Callable[[], Offer | None] = _nothing_offered
+    agent: Callable[[], Agent | None] = _no_agent
+    keep: list[Callable[[], Iterable[str]]] = field(default_factory=list)
+
+
+@contextmanager
+def open_node(config: NodeConfig) -> Iterator[NodeContext]:
+    """The node whose data is in `config.data`, for this process alone, until the block ends. Nothing runs yet.
+
+    Raises:
+        UsageError: another process has it, it is another role's, or the directory cannot be used.
+        AshatError: the record or the store cannot be opened.
+    """
+    with ExitStack() as stack:
+        try:
+            config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(FileLock(config.data / LOCK_FILE, timeout=0, mode=0o600, thread_local=False))
+        except Timeout:
+            raise UsageError(
+                f"Another node runs on {config.data}; stop it first, or give this one a --data of its own."
+            ) from None
+        except OSError as error:
+            raise UsageError(f"The data directory {config.data} cannot be used: {error.strerror}.") from None
+        db = Database(config.data / RECORD_FILE)
+        stack.callback(db.close)
+        _check_owner(config, db)
+        journal = Journal(db.path)
+        stack.callback(journal.close)
+        store = stack.enter_context(Store(config.data / "store"))
+        releases = Releases(config.data, store)
+        program = _program(config, db)
+        health, metrics = Health(config.app, program), Metrics()
+        stopping = threading.Event()
+        switcher = Switcher(config, db, releases, program, health, stopping)
+        yield NodeContext(
+            config=config,
+            db=db,
+            store=store,
+            evidence=EvidenceStore(config.data / "evidence", store),
+            tokens=TokenFile(config.tokens_path),
+            journal=journal,
+            metrics=metrics,
+            releases=releases,
+            program=program,
+            health=health,
+            operations=Operations(config, db, store, switcher, metrics),
+            stopping=stopping,
+        )
+
+
+def _check_owner(config: NodeConfig, db: Database) -> None:
+    owner = db.get_meta("role")
+    if owner is None:
+        db.set_meta("role", config.role)
+    elif owner != config.role:
+        raise UsageError(
+            f"{config.data} holds the data of a node of the role {owner}; give the {config.role} a --data of its own."
+        )
+
+
+def context_of(connection: HTTPConnection) -> NodeContext:
+    """The node that serves this request."""
+    context: NodeContext = connection.app.state.context
+    return context
+
+
+Context = Annotated[NodeContext, Depends(context_of)]
+
+
+def _program(config: NodeConfig, db: Database) -> Program:
+    if config.app.command:
+        return SupervisedProgram(config, db)
+    return HookedProgram(config, db) if config.app.hook else NoProgram()

@@ -1,0 +1,28 @@
+"""OMEGA's side of the node: decisions, licences, and what Mainframes are offered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ashat.node.context import NodeContext
+
+
+def install(app: FastAPI, context: NodeContext) -> None:
+    """Make `context` an OMEGA: its rules, its calls, and its offer in the state."""
+    # Here, so that `ashat-node licence` does not load the server.
+    from ashat.node.auth import require
+    from ashat.node.omega.decisions import SCHEMA, decision_rule
+    from ashat.node.omega.mainframes import mainframe_router
+    from ashat.node.omega.offers import Offers
+    from ashat.node.omega.register import Register
+    from ashat.node.omega.routes import omega_router
+
+    context.db.ensure(SCHEMA)
+    register, offers = Register(context.db), Offers(context.db)
+    context.operations.add_rule(decision_rule)
+    context.offer = offers.effective
+    app.include_router(omega_router(register, offers, require))
+    app.include_router(mainframe_router(register, offers, context.store, context.stopping))

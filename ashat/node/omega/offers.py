@@ -1,0 +1,116 @@
+"""What Mainframes are offered: the rules, and where the offer is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ashat.node import record
+from ashat.node.api_errors import ApiError
+from ashat.node.db import Database, now, to_text
+from ashat.wire import Current, Offer
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS offer (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    release_seq INTEGER NOT NULL,
+    bundle TEXT NOT NULL,
+    update_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    offered_at TEXT NOT NULL
+) STRICT;
+"""
+_RAN = "SELECT 1 FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
+
+
+def effective_offer(put: Offer | None, current: Current | None, *, rolled_back: bool) -> Offer | None:
+    """What Mainframes are offered, from the offer that was last `put` and what OMEGA runs.
+
+    A promotion is not offered before somebody says so: until then Mainframes stay with the offer before. A rollback
+    (`rolled_back`: it brought `current`) is offered by itself as soon as it is done, because what it replaced must
+    not spread further; where nothing was ever offered there is nothing to take back.
+    """
+    if put is None or current is None or not rolled_back or current.release_seq is None:
+        return put
+    return put if put.release_seq >= current.release_seq else offer_of(current)
+
+
+def offer_of(current: Current) -> Offer | None:
+    """The offer of what OMEGA runs; None where that came without a `release_seq`."""
+    if current.release_seq is None:
+        return None
+    return Offer(
+        release_seq=current.release_seq, bundle=current.bundle, update_id=current.update_id, attempt=current.attempt
+    )
+
+
+def why_not_offered(offer: Offer, current: Current | None) -> str | None:
+    """Why `offer` cannot be put while OMEGA runs `current`; None where it can."""
+    if current is None:
+        return "OMEGA runs nothing yet, so there is nothing to offer. Promote a release first."
+    running = offer_of(current)
+    if running is None:
+        return f"OMEGA runs {current.bundle[:12]}, which was not promoted. Promote a release first."
+    if offer != running:
+        return (
+            f"OMEGA runs {current.bundle[:12]} of {current.update_id}/{current.attempt} as release_seq "
+            f"{running.release_seq}, not {offer.bundle[:12]} of {offer.update_id}/{offer.attempt} as "
+            f"{offer.release_seq}. Only what OMEGA runs can be offered."
+        )
+    return None
+
+
+class Offers:
+    """The offer of one OMEGA, kept in the node's record."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.ensure(_SCHEMA)
+
+    def effective(self) -> Offer | None:
+        """What Mainframes are offered now."""
+        with self._database.snapshot() as connection:
+            standing = record.read_standing(connection)
+            put = _read(connection)
+        return effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
+
+    def put(self, offer: Offer) -> None:
+        """Offer from now on what OMEGA runs, durably.
+
+        Raises:
+            ApiError: 409 `busy` while a change is under way, `expected_current` where OMEGA runs something else.
+        """
+        with self._database.transaction() as connection:
+            running = connection.execute("SELECT * FROM operations WHERE status = 'running'").fetchone()
+            if running:
+                operation = record.to_operation(running)
+                raise ApiError(
+                    409,
+                    "busy",
+                    f"The operation {operation.id!r} is under way; wait for it to end.",
+                    operation=operation.model_dump(mode="json", by_alias=True),
+                )
+            current = record.read_standing(connection).current
+            reason = why_not_offered(offer, current)
+            if reason:
+                raise ApiError(
+                    409, "expected_current", reason, current=current.model_dump(mode="json") if current else None
+                )
+            connection.execute(
+                "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
+                "VALUES (1, ?, ?, ?, ?, ?)",
+                (offer.release_seq, offer.bundle, offer.update_id, offer.attempt, to_text(now())),
+            )
+
+    def check_reported(self, release_seq: int, bundle: str) -> None:
+        """Refuse a report about what OMEGA never ran, so never offered.
+
+        Raises:
+            ApiError: 404.
+        """
+        if not self._database.one(_RAN, (release_seq, bundle)):
+            raise ApiError(404, "not_found", f"OMEGA never ran {bundle[:12]} as release_seq {release_seq}.")
+
+
+def _read(connection: sqlite3.Connection) -> Offer | None:
+    row = connection.execute("SELECT release_seq, bundle, update_id, attempt FROM offer").fetchone()
+    return Offer(**dict(row)) if row else None

@@ -1,0 +1,148 @@
+"""Serving a node: its socket, its TLS, its log, and a clean end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+
+from ashat import __version__
+from ashat.client.transport import is_loopback
+from ashat.durable import replace_file
+from ashat.errors import AshatError, UsageError
+from ashat.node.app import create_app
+from ashat.node.config import NodeConfig
+from ashat.node.context import NodeContext, open_node
+from ashat.wire import Role
+
+log = logging.getLogger("ashat.node")
+
+ADDRESS_FILE = "node.json"
+_BACKLOG = 512
+_KEEP_ALIVE = 30
+_GRACE = 5
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def serve(config: NodeConfig) -> None:
+    """Serve the node until SIGTERM or SIGINT. Its address is printed, and kept in `node.json` of its data.
+
+    Raises:
+        UsageError: a setting does not work here, such as a certificate or a directory.
+        AshatError: the address is taken, or the record cannot be opened.
+    """
+    configure_logging()
+    config.database.read_dsn()
+    _check_tls(config)
+    with open_node(config) as context:
+        _check_tokens(context)
+        app = create_app(context)
+        with _listen(config) as listening:
+            _announce(config, listening)
+            server = _Server(
+                context,
+                uvicorn.Config(
+                    app,
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    ssl_certfile=config.tls_cert,
+                    ssl_keyfile=config.tls_key,
+                    timeout_keep_alive=_KEEP_ALIVE,
+                    timeout_graceful_shutdown=_GRACE,
+                ),
+            )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: None)  # uvicorn raises it again once it has ended
+            server.run(sockets=[listening])
+    if not server.started:
+        raise AshatError("The node could not start; the lines above say why.")
+
+
+def configure_logging() -> None:
+    """Log to standard error: UTC, one line each."""
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Server(uvicorn.Server):
+    """Tells whoever waits within the node as soon as it is to stop, so that no long answer holds it up."""
+
+    def __init__(self, context: NodeContext, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._context = context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._context.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def _listen(config: NodeConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listening = socket.socket(family)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((config.host, config.port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise AshatError(
+            f"The node cannot serve on {config.host}:{config.port}: {error.strerror or error}; choose another --port."
+        ) from None
+    return listening
+
+
+def _announce(config: NodeConfig, listening: socket.socket) -> None:
+    port = listening.getsockname()[1]
+    host = _ANY.get(config.host, config.host)
+    url = f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    address = {
+        "role": config.role,
+        "name": config.name,
+        "url": url,
+        "host": config.host,
+        "port": port,
+        "pid": os.getpid(),
+        "version": __version__,
+    }
+    replace_file(config.data / ADDRESS_FILE, json.dumps(address, indent=1).encode() + b"\n", durable=False)
+    sys.stdout.write(f"ashat-node: {config.role} '{config.name}' serves on {url}, data in {config.data}\n")
+    sys.stdout.flush()
+    if not config.tls_cert and not is_loopback(host):
+        log.warning("tokens cross the network readable: set tls_cert and tls_key, or serve behind a TLS proxy")
+    if not (config.app.command or config.app.hook):
+        log.warning("neither [app] command nor [app] hook is set: the node switches files, and starts no program")
+
+
+def _check_tls(config: NodeConfig) -> None:
+    if not config.tls_cert:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key, password="")
+    except (OSError, ValueError) as error:
+        what = f"{error.strerror or error}" if isinstance(error, OSError) else f"{error}"
+        raise UsageError(
+            f"tls_cert {config.tls_cert} and tls_key {config.tls_key} cannot be used: {what}. Both must be PEM, the "
+            "key without a password."
+        ) from None
+
+
+def _check_tokens(context: NodeContext) -> None:
+    if not context.tokens.all() and context.config.role is not Role.MAINFRAME:
+        raise UsageError(
+            f"There is no token in {context.tokens.path}, so nobody could ask this node anything; "
+            f"run: ashat-node token add --token-file {context.tokens.path} --scope push"
+        )

@@ -1,0 +1,152 @@
+"""Who may ask a node what: scoped bearer tokens, kept as hashes in a file that only the owner may read.
+
+A token is 32 random bytes, so its plain sha256 cannot be searched and needs no salt. The file is
+`{"tokens": [{"id", "name", "scopes", "sha256", "created"}]}` and is read again whenever it changes, so that
+`ashat-node token add` and `revoke` work on a running node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from ashat.durable import replace_file
+from ashat.errors import UsageError
+from ashat.node.db import now
+from ashat.wire import Digest, Scope
+
+PREFIX = "ashat_"
+_INCLUDES = {
+    Scope.READ: {Scope.READ},
+    Scope.PUSH: {Scope.READ, Scope.PUSH},
+    Scope.PROMOTE: {Scope.READ, Scope.PROMOTE},
+    Scope.ADMIN: set(Scope),
+}
+
+
+class Token(BaseModel):
+    """A token as it is kept: everything but the token."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    sha256: Digest
+    created: AwareDatetime
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether one of its scopes is or includes `scope`."""
+        return any(scope in _INCLUDES[own] for own in self.scopes)
+
+
+class _File(BaseModel):
+    tokens: list[Token] = []
+
+
+class TokenFile:
+    """The tokens of one node."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: list[Token] = []
+
+    def identify(self, presented: str) -> Token | None:
+        """The token that `presented` is, None where it is none of ours. Takes as long for each answer."""
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
+        found = None
+        for token in self.all():
+            if hmac.compare_digest(token.sha256, digest):
+                found = token
+        return found
+
+    def all(self) -> list[Token]:
+        """Every token, oldest first; none where there is no file.
+
+        Raises:
+            UsageError: the file cannot be read, is not ours, or others may read it.
+        """
+        with self._lock:
+            try:
+                info = self.path.stat()
+            except FileNotFoundError:
+                return []
+            seen = (info.st_mtime_ns, info.st_ino, info.st_size)
+            if seen != self._seen:
+                if os.name == "posix" and stat.S_IMODE(info.st_mode) & 0o077:
+                    raise UsageError(f"Others can read the token file {self.path}; run: chmod 600 {self.path}")
+                self._tokens, self._seen = self._read(), seen
+            return list(self._tokens)
+
+    def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Token, str]:
+        """Make a token; return it as kept, and the token itself, which is nowhere else.
+
+        Raises:
+            UsageError: the file cannot be read or written.
+        """
+        secret = PREFIX + secrets.token_urlsafe(32)
+        token = Token(
+            id=secrets.token_hex(4),
+            name=name,
+            scopes=tuple(scopes),
+            sha256=hashlib.sha256(secret.encode()).hexdigest(),
+            created=_whole_seconds(now()),
+        )
+        with self._exclusive():
+            self._write([*self.all(), token])
+        return token, secret
+
+    def revoke(self, token_id: str) -> Token:
+        """Forget the token with that id.
+
+        Raises:
+            UsageError: there is none, or the file cannot be read or written.
+        """
+        with self._exclusive():
+            tokens = self.all()
+            found = next((token for token in tokens if token.id == token_id), None)
+            if found is None:
+                raise UsageError(f"There is no token {token_id!r}; see: ashat-node token list")
+            self._write([token for token in tokens if token.id != token_id])
+        return found
+
+    def _exclusive(self) -> FileLock:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"The token file {self.path} cannot be written: {error.strerror}.") from None
+        return FileLock(f"{self.path}.lock", timeout=30, mode=0o600)
+
+    def _read(self) -> list[Token]:
+        try:
+            return _File.model_validate_json(self.path.read_bytes()).tokens
+        except OSError as error:
+            raise UsageError(f"The token file {self.path} cannot be read: {error.strerror}.") from None
+        except ValidationError:
+            raise UsageError(
+                f"{self.path} is no token file of ASHAT Deploy; move it away and run: ashat-node token add"
+            ) from None
+
+    def _write(self, tokens: list[Token]) -> None:
+        document = _File(tokens=tokens).model_dump(mode="json")
+        try:
+            replace_file(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
+        except OSError as error:
+            raise UsageError(f"The token file {self.path} cannot be written: {error.strerror}.") from None
+
+
+def _whole_seconds(time: datetime) -> datetime:
+    return time.replace(microsecond=0)

@@ -1,0 +1,81 @@
+"""What a verification asks of a release: which checks block, how long they may take, for how long evidence counts.
+
+The operator's side of the bargain whose other side is the release's `raos.toml`. It is kept as a Prefect block
+(`blocks.policy`), and stands whole in the evidence, so that evidence taken under another policy does not count.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ashat.canonical import digest_of
+
+CheckName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+_STEPS_OF_SEVERITY = ("high", "medium", "low")
+
+
+class Policy(BaseModel):
+    """What holds for every release that is verified under it. Durations are whole seconds, shares are per mille."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warns: list[CheckName] = Field(
+        default=[], title="Only warn", description="Checks whose failure is shown at the gate, but does not block."
+    )
+    skips: list[CheckName] = Field(
+        default=[], title="Not run", description="Checks that are not run; the gate is marked, and needs a comment."
+    )
+    blocks_from: Literal["high", "medium"] = Field(
+        default="high", title="Blocks from", description="The severity from which a finding fails its check."
+    )
+    time_limit: int = Field(
+        default=60, ge=1, le=3600, title="Time limit", description="Seconds that a check may take, unless named below."
+    )
+    time_limits: dict[CheckName, Annotated[int, Field(ge=1, le=3600)]] = Field(
+        default={}, title="Time limits", description="Seconds that a check may take, by its name."
+    )
+    evidence_max_age: int = Field(
+        default=3 * 86400, ge=60, title="Evidence counts for", description="Seconds for which evidence may be approved."
+    )
+    rolls_back: bool = Field(
+        default=True, title="Roll Public back", description="After a failure Public runs again what it ran before."
+    )
+    rehearses: bool = Field(
+        default=True, title="Rehearse the rollback", description="Go forward, back and forward again on Public."
+    )
+    significance_per_mille: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        title="Significance",
+        description="How unlikely a difference by chance must be before performance speaks of one, in 1/1000.",
+    )
+    advisories: Literal["osv", "file", "off"] = Field(
+        default="osv", title="Advisories", description="Where known vulnerabilities of dependencies are looked up."
+    )
+    osv_url: str = Field(
+        default="https://api.osv.dev", title="OSV address", description="The API that answers for advisories = osv."
+    )
+    osv_file: str = Field(
+        default="", title="OSV database", description="A zip or directory of OSV records, for advisories = file."
+    )
+    requires_self_test: bool = Field(
+        default=True,
+        title="Require the self-test",
+        description="A check that no self-test of this version has proved counts as a warning.",
+    )
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of its canonical JSON: what evidence is held against."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def limit_of(self, check: str) -> int:
+        """Seconds that the check of that name may take."""
+        return self.time_limits.get(check, self.time_limit)
+
+    def blocks(self, severity: str) -> bool:
+        """Whether a finding of that severity fails its check."""
+        return _STEPS_OF_SEVERITY.index(severity) <= _STEPS_OF_SEVERITY.index(self.blocks_from)

@@ -1,0 +1,41 @@
+"""Where things are: one place for every `ASHAT_*` setting of the library and the `deploy` command.
+
+The node has its own settings (`ashat.node.config`): it runs on other people's machines.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment at each `Settings()`; nothing is cached across processes."""
+
+    model_config = SettingsConfigDict(env_prefix="ASHAT_", extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".ashat", description="Every file of ours is under it.")
+    ledger_url: str = Field(default="", description="SQLAlchemy URL of the ledger; empty is SQLite under the home.")
+    gate_timeout: float = Field(default=7 * 86400, gt=0, description="Seconds that a gate waits for a person.")
+    lease_wait: float = Field(default=900, ge=0, description="Seconds to wait for a server that another update holds.")
+    lease_seconds: float = Field(default=60, gt=0, le=3600, description="Seconds that a crash keeps a server lent.")
+    mainframe_timeout: float = Field(default=300, ge=0, description="Seconds to wait for Mainframes to report.")
+    connect_timeout: float = Field(default=5, gt=0, description="Seconds to wait for a server's connection.")
+    read_timeout: float = Field(default=60, gt=0, description="Seconds of silence after which a server is given up.")
+    switch_timeout: float = Field(default=600, gt=0, description="Seconds to wait for a server to change what it runs.")
+    notify: str = Field(default="", description="Notification blocks to tell, as type/name, separated by commas.")
+    retries: int = Field(default=4, ge=0, description="How often a task tries again what can pass by itself.")
+    retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first retry; doubles each time.")
+
+    @cached_property
+    def effective_ledger_url(self) -> str:
+        """`ledger_url`, or SQLite at `<home>/ledger.db`."""
+        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    def ensure_home(self) -> Path:
+        """Make the home directory, mode 0700, if it is not there; return it."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.home

@@ -1,0 +1,200 @@
+"""The trust root of an installation, under `ASHAT_HOME/trust`: who approves, signed by whom, and OMEGA's online keys.
+
+authority/root.json  authority/targets.json  authority/keys/*.pem   made by init, all at once
+keys/NAME.pem, keys/NAME.pub                                        people's keys made here
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from securesystemslib.signer import Signer, SSlibKey
+from tuf.api.metadata import Metadata, Root, Targets
+
+from ashat.durable import make_directory, replace_file, sync_directory
+from ashat.errors import NotConfiguredError, TrustError, UnsignedError, UsageError
+from ashat.trust.keys import create_key, load_signer, name_of
+from ashat.trust.metadata import (
+    PRODUCTION,
+    Holders,
+    Kind,
+    Lifetimes,
+    Signatures,
+    build_root,
+    build_targets,
+    check_holders,
+    parse,
+    sign,
+    signatures_of,
+)
+from ashat.trust.repository import OnlineKeys
+
+ONE_PERSON: Final = (
+    "One-person mode: one key, on this machine and without a passphrase, approves.",
+    "It protects from whoever has only OMEGA's storage, a Mainframe's connection, or an old release.",
+    "It does not protect from whoever can read this directory: they can approve anything.",
+    "It does not show who approved either, and nobody has to agree with them.",
+    "For approvals by people with their own keys: deploy trust keygen, then deploy trust init --approver.",
+)
+
+
+@dataclass(frozen=True)
+class AuthorityState:
+    """What was set up, and who has signed it so far."""
+
+    root: Metadata[Root]
+    targets: Metadata[Targets]
+    root_signatures: Signatures
+    targets_signatures: Signatures
+    approvers: Signatures
+    one_person: bool
+    """Whether the one key that approves lies here, open."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether a repository can begin with it."""
+        return self.root_signatures.complete and self.targets_signatures.complete
+
+
+class Authority:
+    """The trust root under `home`."""
+
+    def __init__(self, home: Path) -> None:
+        self.directory = home / "trust" / "authority"
+        self.people = home / "trust" / "keys"
+
+    def exists(self) -> bool:
+        """Whether it was set up."""
+        return (self.directory / "root.json").exists()
+
+    def refuse_second(self) -> None:
+        """See that it was not set up yet.
+
+        Raises:
+            UsageError: it was.
+        """
+        if self.exists():
+            raise UsageError(f"Trust is set up already, in {self.directory}; deploy trust status shows how.")
+
+    def init(
+        self, approvers: Sequence[SSlibKey], threshold: int, *, now: datetime, lifetimes: Lifetimes | None = None
+    ) -> AuthorityState:
+        """Set it up. Without approvers one is made here, and everything is signed at once (one-person mode); else the
+        approvers hold root and targets too, and each has yet to `sign`.
+
+        Raises:
+            UsageError: it was set up already.
+            KeyPolicyError: see `check_holders`.
+            TrustError: it cannot be written; nothing was set up.
+        """
+        self.refuse_second()
+        if approvers:
+            check_holders(PRODUCTION, approvers, threshold)
+        staging = self.directory.with_name(f".authority.{secrets.token_hex(8)}")
+        try:
+            make_directory(staging / "keys", mode=0o700)
+            self._fill(staging, approvers, threshold, now, lifetimes or Lifetimes())
+            # A rename onto a directory that is not empty fails: of two who set it up at once, one does.
+            os.rename(staging, self.directory)
+            sync_directory(self.directory.parent)
+        except OSError as error:
+            raise TrustError(f"Trust cannot be set up in {self.directory}: {error.strerror}.") from error
+        return self.read()
+
+    def read(self) -> AuthorityState:
+        """What was set up.
+
+        Raises:
+            NotConfiguredError: nothing.
+            TrustError: a file is damaged.
+        """
+        try:
+            raw = {name: (self.directory / name).read_bytes() for name in ("root.json", "targets.json")}
+        except FileNotFoundError:
+            raise NotConfiguredError("Trust is not set up here; run: deploy trust init") from None
+        except OSError as error:
+            raise TrustError(f"{self.directory} cannot be read: {error.strerror}.") from error
+        root = parse(raw["root.json"], Root, "root.json")
+        targets = parse(raw["targets.json"], Targets, "targets.json")
+        return AuthorityState(
+            root,
+            targets,
+            signatures_of(root.signed, Root.type, root),
+            signatures_of(root.signed, Targets.type, targets),
+            signatures_of(targets.signed, PRODUCTION, Metadata(targets.signed)),
+            (self.directory / "keys" / "approver.pem").exists(),
+        )
+
+    def sign(self, signer: Signer) -> AuthorityState:
+        """Add the signature of one holder to root and targets; signing again changes nothing.
+
+        Raises:
+            UnsignedError: the key holds neither.
+            TrustError: a file is damaged or cannot be written.
+        """
+        state = self.read()
+        held = [
+            self._sign(state, "root", state.root, signer),
+            self._sign(state, "targets", state.targets, signer),
+        ]
+        if not any(held):
+            raise UnsignedError(f"This key signs neither root nor targets: {state.root_signatures}.")
+        return self.read()
+
+    def _sign(self, state: AuthorityState, role: str, metadata: Metadata[Kind], signer: Signer) -> bool:
+        keyid = signer.public_key.keyid
+        if keyid not in state.root.signed.get_delegated_role(role).keyids:
+            return False
+        name = name_of(state.root.signed.get_key(keyid))
+        # A signature that does not verify is none, and is replaced.
+        if name not in signatures_of(state.root.signed, role, metadata).signed:
+            sign(state.root.signed, role, metadata, signer)
+            try:
+                replace_file(self.directory / f"{role}.json", metadata.to_bytes())
+            except OSError as error:
+                raise TrustError(f"{role}.json cannot be written: {error.strerror}.") from error
+        return True
+
+    def online(self) -> OnlineKeys:
+        """OMEGA's online keys.
+
+        Raises:
+            KeyFileError: they are not there, or cannot be used.
+        """
+        keys = self.directory / "keys"
+        return OnlineKeys(load_signer(keys / "snapshot.pem"), load_signer(keys / "timestamp.pem"))
+
+    def embedded_approver(self) -> Signer:
+        """The one key that approves in one-person mode.
+
+        Raises:
+            KeyFileError: it is not there, since people approve with their own, or it cannot be used.
+        """
+        return load_signer(self.directory / "keys" / "approver.pem")
+
+    def _fill(
+        self, place: Path, approvers: Sequence[SSlibKey], threshold: int, now: datetime, lifetimes: Lifetimes
+    ) -> None:
+        names = ["snapshot", "timestamp", *([] if approvers else ["root", "targets", "approver"])]
+        made = {name: create_key(place / "keys" / f"{name}.pem", name, None) for name in names}
+        people = Holders(approvers or [made["approver"]], threshold if approvers else 1)
+        root = build_root(
+            root=people if approvers else Holders([made["root"]]),
+            targets=people if approvers else Holders([made["targets"]]),
+            snapshot=made["snapshot"],
+            timestamp=made["timestamp"],
+            lifetime=lifetimes.root,
+            now=now,
+        )
+        targets = build_targets(approvers=people, lifetime=lifetimes.targets, now=now)
+        if not approvers:
+            sign(root.signed, Root.type, root, load_signer(place / "keys" / "root.pem"))
+            sign(root.signed, Targets.type, targets, load_signer(place / "keys" / "targets.pem"))
+        replace_file(place / "targets.json", targets.to_bytes())
+        replace_file(place / "root.json", root.to_bytes())

@@ -1,0 +1,299 @@
+"""What a node and its clients say to each other (`docs/node-api.md`), as types both sides share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # shown on terminals and in logs
+FRAMES = "application/vnd.ashat.frames"
+FRAME_HEADER = 40
+OBJECT_LIMIT = 4 * 1024 * 1024
+REQUEST_LIMIT = 64 * 1024 * 1024
+
+
+class Role(StrEnum):
+    """What a node is."""
+
+    PUBLIC = "public"
+    OMEGA = "omega"
+    MAINFRAME = "mainframe"
+
+
+class Scope(StrEnum):
+    """What a token may do."""
+
+    READ = "read"
+    PUSH = "push"
+    PROMOTE = "promote"
+    ADMIN = "admin"
+
+
+class Wire(BaseModel):
+    """A message: unknown fields are ignored, so that old and new versions can talk."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Current(Wire):
+    """What a server runs, and since when."""
+
+    bundle: Digest
+    update_id: str
+    attempt: int
+    release_seq: int | None = None
+    since: AwareDatetime
+
+
+class Identity(Wire):
+    """Who a node is; open to anyone."""
+
+    role: Role
+    name: str
+    node_version: str
+    current: Current | None
+    status: str
+
+
+class Agent(Wire):
+    """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered."""
+
+    status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
+    detail: str = ""
+    last_contact: AwareDatetime | None = None
+
+
+class Lease(Wire):
+    """Who has the server."""
+
+    holder: str
+    who: str
+    why: str
+    since: AwareDatetime
+    expires: AwareDatetime
+
+
+class LeaseRequest(Wire):
+    """A wish to have the server for `ttl` seconds."""
+
+    holder: Line = Field(min_length=1, max_length=128)
+    who: Line = Field(max_length=128)
+    why: Line = Field(max_length=256)
+    ttl: float = Field(gt=0, le=3600)
+
+
+class Decision(Wire):
+    """A person's approval of one release for one target, as OMEGA is shown it."""
+
+    id: str = Field(min_length=1, max_length=128)
+    decision: Literal["approve"]
+    update_id: str
+    attempt: int
+    bundle: Digest
+    evidence: Digest
+    target: str
+    expected_current: Digest | None
+    release_seq: int = Field(ge=1, le=1 << 53)
+    approver: str
+    at: AwareDatetime
+
+
+class OperationRequest(Wire):
+    """A change of what runs."""
+
+    action: Literal["switch", "promote", "rollback"]
+    bundle: Digest | None
+    expected_current: Digest | None
+    update_id: Line = Field(min_length=1, max_length=128)
+    attempt: int = Field(ge=1, le=1 << 53)
+    holder: Line | None = None
+    decision: Decision | None = None
+    reason: str = Field(default="", max_length=1000)
+
+
+class Step(Wire):
+    """A part of an operation and how long it took, in seconds."""
+
+    name: str
+    seconds: float
+
+
+class Operation(Wire):
+    """A change of what runs, as the node records it."""
+
+    id: str
+    action: Literal["switch", "promote", "rollback"]
+    status: Literal["running", "succeeded", "failed"]
+    from_: Digest | None = Field(alias="from")
+    to: Digest | None
+    update_id: str
+    attempt: int
+    release_seq: int | None = None
+    reason: str = ""
+    steps: list[Step] = []
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    switched_back: bool = False
+    interrupted: bool = False
+
+
+class App(Wire):
+    """The supervised program.
+
+    `started_at` is of its latest start, `healthy_after_ms` how long after that it was first seen healthy (None: not
+    yet, or not known), `failure` how it last ended by itself since it was started on purpose ("": it did not).
+    """
+
+    status: Literal["running", "backing-off", "stopped", "hook"]
+    healthy: bool
+    pid: int | None = None
+    restarts: int = 0
+    started_at: AwareDatetime | None = None
+    url: str | None = None
+    healthy_after_ms: int | None = None
+    failure: str = ""
+
+
+class Offer(Wire):
+    """What OMEGA offers to Mainframes."""
+
+    release_seq: int = Field(ge=1, le=1 << 53)
+    bundle: Digest
+    update_id: str
+    attempt: int = Field(ge=1, le=1 << 53)
+
+
+class StoreState(Wire):
+    """How much the content store holds, and what is free on its disk."""
+
+    objects: int
+    bytes: int
+    free_bytes: int
+
+
+class NodeState(Wire):
+    """Everything a node says about itself to who may read."""
+
+    role: Role
+    name: str
+    node_version: str
+    time: datetime
+    current: Current | None
+    previous: Current | None
+    release_seq: int
+    lease: Lease | None
+    operation: Operation | None
+    app: App
+    offer: Offer | None
+    agent: Agent | None = None
+    store: StoreState
+
+
+class HealthProbe(Wire):
+    """The program's answer to its health path; `ms` is how long it took."""
+
+    healthy: bool
+    status: int | None
+    ms: int
+    restarts: int
+    version: str | None = None
+    bundle: Digest | None = None
+    detail: str = ""
+
+
+class ModuleReport(Wire):
+    """One module as the running program reports it; `load_ms` is how long it took to load."""
+
+    name: str
+    version: str = ""
+    status: str = ""
+    digest: str | None = None
+    error: str | None = None
+    load_ms: int | None = None
+
+
+class ModulesProbe(Wire):
+    """The program's module report; `ok` says that the report itself could be read."""
+
+    ok: bool
+    modules: list[ModuleReport] = []
+    detail: str = ""
+
+
+class DatabaseProbeRequest(Wire):
+    """What the database is expected to hold."""
+
+    tables: list[str] = []
+    migration: str | None = None
+
+
+class DatabaseProbe(Wire):
+    """What the node found with the operator's DSN; the DSN itself never leaves it.
+
+    `connect_ms` is None where no connection came about; `round_trips_us` is empty from a node that measures none.
+    `unreadable_tables` gives a reason for each. `connections` are those taken of the `max_connections` that the DSN's
+    user may have at most; where they are not known, `uncounted` says why.
+    """
+
+    ok: bool
+    dialect: str | None = None
+    connect_ms: int | None = None
+    writable: bool = False
+    migration: str | None = None
+    missing_tables: list[str] = []
+    unreadable_tables: dict[str, str] = {}
+    round_trips_us: list[int] = []
+    connections: int | None = None
+    max_connections: int | None = None
+    uncounted: str = ""
+    detail: str = ""
+
+
+class TreeFile(Wire):
+    """A file of the running release, as it lies on disk."""
+
+    sha256: Digest
+    mode: int
+    size: int
+
+
+class Tree(Wire):
+    """The running release hashed as it lies on disk; `extra` are paths the manifest does not name."""
+
+    bundle: Digest | None
+    files: dict[str, TreeFile]
+    extra: list[str] = []
+
+
+class LicenceRequest(Wire):
+    """A licence to keep."""
+
+    key: str
+    name: str = Field(min_length=1, max_length=128)
+    expires: AwareDatetime | None = None
+
+
+class MainframeReport(Wire):
+    """What a Mainframe says it made of an offer."""
+
+    release_seq: int = Field(ge=1, le=1 << 53)
+    bundle: Digest
+    result: Literal["running", "failed"]
+    reason: str = Field(default="", max_length=2000)
+
+
+class Mainframe(Wire):
+    """A licensed install, as OMEGA knows it. `id` is the start of the sha256 of its key."""
+
+    id: str
+    name: str
+    status: Literal["active", "expired", "revoked"]
+    last_seen: AwareDatetime | None = None
+    bundle: Digest | None = None
+    release_seq: int | None = None
+    result: Literal["running", "failed", "none"] = "none"
+    reason: str = ""

@@ -1,0 +1,79 @@
+"""What a verification asks of a release, as a Prefect block, so that an operator can change it in the UI."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from prefect.types import SecretDict
+from pydantic import Field
+
+from ashat.errors import NotConfiguredError
+from ashat.policy import Policy
+
+DEFAULT = "default"
+
+
+class VerificationPolicy(Block, Policy):
+    """
+    Which checks block and which warn, their time limits, and for how long evidence may be approved.
+
+    Attributes:
+        credentials: What `auth` in raos.toml names: a header value by name, such as `Bearer ...`.
+
+    Example:
+        Load a stored policy and see which checks only warn:
+        ```python
+        from blocks.policy import VerificationPolicy
+
+        print(VerificationPolicy.load("BLOCK_NAME").policy().warns)
+        ```
+    """
+
+    _block_type_name = "RaOS Verification Policy"
+    _block_type_slug = "raos-verification-policy"
+    _description = "Which checks block a release, which warn, their limits, and for how long evidence counts."
+
+    credentials: SecretDict = Field(
+        default=SecretDict({}),
+        title="Credentials",
+        description="The value of the Authorization header for each name that raos.toml uses as auth.",
+    )
+
+    def policy(self) -> Policy:
+        """The policy without its secrets, as it stands in the evidence."""
+        return Policy.model_validate({name: getattr(self, name) for name in Policy.model_fields})
+
+    def secrets(self) -> dict[str, str]:
+        """The credentials in clear text."""
+        return {name: str(value) for name, value in self.credentials.get_secret_value().items()}
+
+
+def load_policy(name: str = DEFAULT) -> VerificationPolicy:
+    """The policy block of that name; without a block named `default`, the built-in policy.
+
+    Raises:
+        NotConfiguredError: there is none of that name.
+    """
+    found = find_policy(name)
+    if found is None and name == DEFAULT:
+        return VerificationPolicy()
+    if found is None:
+        raise NotConfiguredError(
+            f"No verification policy '{name}' is configured: deploy configure policy {name} <file>, or make a block "
+            "RaOS Verification Policy of that name in Prefect's UI."
+        )
+    return found
+
+
+def find_policy(name: str) -> VerificationPolicy | None:
+    """The policy block of that name, None where there is none.
+
+    Raises:
+        NotConfiguredError: a block of that name is something else.
+    """
+    try:
+        block = VerificationPolicy.load(name)
+    except ValueError:
+        return None
+    if not isinstance(block, VerificationPolicy):
+        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Verification Policy.")
+    return block

@@ -1,0 +1,82 @@
+"""A server of ours, as a Prefect block: where it is and how to get in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from ashat.client.node import NodeClient
+from ashat.errors import NotConfiguredError
+from ashat.settings import Settings
+from ashat.wire import Role
+
+
+class RaosServer(Block):
+    """
+    The Public Server or OMEGA: its address and its token.
+
+    Attributes:
+        role: What the server is, public or omega. The server is asked, and refused if it is another.
+        title: A name that people know it by.
+        url: The address of its node, such as https://staging.example.com:8443.
+        token: What opens it. OMEGA's is loaded only by the flows behind the gate.
+        ca: PEM text of a private certificate authority, if its certificate comes from one.
+        insecure_http: Whether the token may travel over plain http to another machine.
+
+    Example:
+        Load a stored server and ask what it runs:
+        ```python
+        from blocks.server import RaosServer
+
+        with RaosServer.load("BLOCK_NAME").client() as node:
+            print(node.identity().current)
+        ```
+    """
+
+    _block_type_name = "RaOS Server"
+    _block_type_slug = "raos-server"
+    _description = "The Public Server or OMEGA, with its address and its token."
+
+    role: Literal["public", "omega"] = Field(title="Role", description="What the server is.")
+    title: str = Field(title="Name", description="A name that people know it by.")
+    url: str = Field(title="URL", description="The address of its node.")
+    token: SecretStr | None = Field(default=None, title="Token", description="What opens it.")
+    ca: str | None = Field(default=None, title="CA", description="PEM text of a private certificate authority.")
+    insecure_http: bool = Field(
+        default=False, title="Insecure HTTP", description="Let the token travel over plain http to another machine."
+    )
+
+    def client(self, settings: Settings | None = None) -> NodeClient:
+        """A client of the server, which refuses a server of another role. Close it, or use it in a `with`."""
+        settings = settings or Settings()
+        return NodeClient(
+            self.url,
+            token=self.token.get_secret_value() if self.token else None,
+            ca=self.ca,
+            insecure_http=self.insecure_http,
+            name=self.title,
+            expect_role=Role(self.role),
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+        )
+
+
+def load_server(name: str) -> RaosServer:
+    """The server block of that name.
+
+    Raises:
+        NotConfiguredError: there is none.
+    """
+    try:
+        block = RaosServer.load(name)
+    except ValueError:
+        kind = name if name in ("public", "omega") else "omega"
+        alias = "" if name == kind else f" --as {name}"
+        raise NotConfiguredError(
+            f"No server '{name}' is configured: deploy configure {kind} <url> <name>{alias}."
+        ) from None
+    if not isinstance(block, RaosServer):
+        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Server.")
+    return block

@@ -1,0 +1,82 @@
+"""Where ALPHA's tree is, as a Prefect block, so that pushes can be run from the UI and on a schedule."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from ashat.errors import NotConfiguredError
+from ashat.gitsource import clone
+
+
+class Source(Block):
+    """
+    A tree that can be pushed: a directory, or a git repository and what to take of it.
+
+    Attributes:
+        location: A directory on ALPHA, or the URL of a git repository.
+        ref: The commit, branch or tag to pack; empty packs a directory as it lies there.
+        subdirectory: The part of the tree to pack; empty packs all of it.
+
+    Example:
+        Load a stored source and look at its tree:
+        ```python
+        from blocks.source import Source
+
+        with Source.load("BLOCK_NAME").checkout() as tree:
+            print(sorted(tree.iterdir()))
+        ```
+    """
+
+    _block_type_name = "RaOS Source"
+    _block_type_slug = "raos-source"
+    _description = "A directory or a git repository that releases are packed from."
+
+    location: str = Field(title="Location", description="A directory on ALPHA, or the URL of a git repository.")
+    ref: str = Field(default="", title="Ref", description="The commit, branch or tag to pack; empty: as it lies there.")
+    subdirectory: str = Field(default="", title="Subdirectory", description="The part to pack; empty: all of it.")
+
+    @property
+    def remote(self) -> bool:
+        """Whether the location is a git URL rather than a directory."""
+        return "://" in self.location or self.location.startswith("git@")
+
+    @contextmanager
+    def checkout(self) -> Iterator[Path]:
+        """The directory to pack, which for a URL is a clone that goes away afterwards.
+
+        Raises:
+            BundleError: git cannot clone it, or has no such ref.
+        """
+        if not self.remote:
+            yield Path(self.location).expanduser() / self.subdirectory
+            return
+        directory = Path(tempfile.mkdtemp(prefix="ashat-source-"))
+        try:
+            clone(self.location, directory / "tree", self.ref or None)
+            yield directory / "tree" / self.subdirectory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def load_source(name: str) -> Source:
+    """The source block of that name.
+
+    Raises:
+        NotConfiguredError: there is none.
+    """
+    try:
+        block = Source.load(name)
+    except ValueError:
+        raise NotConfiguredError(
+            f"No source '{name}' is configured: deploy configure source {name} <directory or git URL>."
+        ) from None
+    if not isinstance(block, Source):
+        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Source.")
+    return block

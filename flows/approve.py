@@ -1,0 +1,131 @@
+"""The gate, and what lies behind it: a person decides, then OMEGA and the Mainframes are served.
+
+The run suspends while it waits, so no process does; a resumption starts again from the first line. What was decided is
+read from the ledger before anything is asked, and each answer is judged once.
+"""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.context import FlowRunContext
+from prefect.flow_runs import suspend_flow_run
+from prefect.states import Completed
+from pydantic import ValidationError
+
+from ashat.errors import ConflictError, SessionError
+from ashat.events import Expired
+from ashat.faults import fault_point
+from ashat.session import BEFORE_APPROVAL, Stage, State
+from flows.ending import ending, in_a_line
+from tasks.artifacts import publish_markdown
+from tasks.distribute import await_mainframes, offer, record_distribution
+from tasks.gate import (
+    GateForm,
+    answer_of,
+    ask,
+    asking_key,
+    gate_text,
+    judge,
+    run_url,
+    seconds_left,
+    take_gate,
+)
+from tasks.notify import notify
+from tasks.promote import promote
+from tasks.public import put_public_back
+from tasks.record import ledger, now, whoami
+from tasks.reporting import reporter
+from tasks.servers import publish_servers
+from tasks.transfer import relay
+
+
+@flow(
+    name="approve",
+    flow_run_name="approve {update_id}",
+    description="Wait for a person's decision, then promote to OMEGA and distribute to the Licensed Mainframes.",
+)
+@in_a_line
+def approve(
+    update_id: str,
+    attempt: int | None = None,
+) -> PrefectState[Any]:
+    """Suspend until a person decides; then do what they decided.
+
+    Args:
+        update_id: The update, such as UPD-2026-11.
+        attempt: Which attempt of it; empty: the last one.
+    """
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+    holder = take_gate(state.update_id, state.attempt) if not state.ended else ""
+    if holder:
+        return Completed(name="AlreadyWaiting", message=f"Another run has this gate: {run_url(holder)}")
+    while not (state := pass_gate(state)).ended:
+        state = ship(state)
+    if state.owes_public:
+        put_public_back(state.update_id, state.attempt)
+    if state.stage is Stage.COMPLETED:
+        publish_servers(state)
+    notify(f"{state.update_id}: {state.stage.value}", state.reason or state.description)
+    return ending(state)
+
+
+def pass_gate(state: State) -> State:
+    """Ask until an answer counts. Returns at once where the decision was taken before."""
+    brought = _brought()
+    while True:
+        with ledger() as record:
+            state = record.load(state.update_id, state.attempt)
+        if state.stage in BEFORE_APPROVAL - {Stage.AWAITING_APPROVAL}:
+            raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: nothing awaits approval.")
+        if state.stage is not Stage.AWAITING_APPROVAL:
+            return state
+        if state.overdue(now()):
+            with ledger() as record:
+                return record.append(state, Expired(at=now(), by=whoami()))
+        state = ask(state, brought=brought)
+        text = gate_text(state)
+        publish_markdown(f"gate-{state.update_id}-{state.attempt}", text, "What is to be decided")
+        key = asking_key(state.askings)
+        try:
+            form = suspend_flow_run(
+                wait_for_input=GateForm.with_initial_data(description=text),
+                key=key,
+                timeout=seconds_left(state, now()),
+            )
+        except ValidationError as error:
+            reporter().say(f"An answer could not be read, so it is asked again: {error.errors()[0]['msg']}")
+            brought -= {key}
+            continue
+        try:
+            judged = judge(state, answer_of(form))
+        except ConflictError as error:
+            reporter().say(f"This answer was not used: {error}")
+            continue
+        fault_point("promote.answer-judged")
+        if judged.decision is None and judged.gate is not None:
+            reporter().say(f"The answer does not count: {judged.gate.reason}")
+
+
+def ship(state: State) -> State:
+    """Promote to OMEGA what was approved, and distribute it; whatever of it is done already is not done again."""
+    identity = state.update_id, state.attempt
+    if state.stage is Stage.DEPLOYING:
+        relay(*identity)
+        state = promote(*identity)
+    if state.stage is Stage.DISTRIBUTING and state.release_seq is not None:
+        offer(*identity)
+        outcomes = await_mainframes(state.target, state.release_seq)
+        state = record_distribution(*identity, outcomes)
+    return state
+
+
+def _brought() -> frozenset[str]:
+    """The keys of the askings that this run suspended for and was resumed from; a Retry forgets them.
+
+    `empirical_policy.resuming` cannot be asked: the engine reads the run anew once it is Running, which clears it.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return frozenset((run.empirical_policy.pause_keys if run and run.empirical_policy else None) or ())

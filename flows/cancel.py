@@ -1,0 +1,53 @@
+"""Call an update off before it is approved."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State as PrefectState
+
+from ashat.events import Cancelled
+from ashat.faults import fault_point
+from ashat.session import Stage, State
+from flows.ending import ending, in_a_line
+from tasks.gate import close_gate_run
+from tasks.public import put_public_back
+from tasks.record import ledger, now, whoami
+
+
+@flow(name="cancel", flow_run_name="cancel {update_id}", description="Call an update off, and put Public back.")
+@in_a_line
+def cancel(
+    update_id: str,
+    attempt: int | None = None,
+    reason: str = "",
+    by: str = "",
+) -> PrefectState[Any]:
+    """Cancel an update that is not approved yet; Public runs again what it ran before.
+
+    Args:
+        update_id: The update, such as UPD-2026-11.
+        attempt: Which attempt of it; empty: the last one.
+        reason: Why; it is recorded.
+        by: Who you are; recorded as you type it.
+    """
+    return ending(cancel_update(update_id, attempt, reason=reason, by=by))
+
+
+def cancel_update(update_id: str, attempt: int | None = None, *, reason: str = "", by: str = "") -> State:
+    """Record the cancellation first, so that no approval can overtake it, then close the gate and put Public back."""
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        gate = state.gate
+        state = record.advance(
+            update_id,
+            state.attempt,
+            lambda newest: (
+                None if newest.stage is Stage.CANCELLED else Cancelled(at=now(), by=by or whoami(), reason=reason)
+            ),
+        )
+    fault_point("cancel.recorded")
+    if gate is not None and gate.run:
+        close_gate_run(gate.run, f"{update_id} was cancelled")
+    put_public_back(update_id, state.attempt)
+    with ledger() as record:
+        return record.load(update_id, state.attempt)

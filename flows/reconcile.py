@@ -1,0 +1,100 @@
+"""Bring the record and the world together: run every minute while the control plane is up.
+
+When Prefect cancels, expires or loses a waiting gate, no code of a flow runs; this is what notices.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.states import Completed
+
+from ashat.errors import AshatError
+from ashat.session import Stage, State
+from flows.ending import in_a_line
+from flows.verify import await_approval
+from tasks.artifacts import publish_table
+from tasks.distribute import serve_late
+from tasks.mending import (
+    close_gate,
+    end_lost_gate,
+    expire_overdue,
+    mark_dead_runs,
+    needs_gate,
+    needs_rollback_run,
+    restart_approve,
+    restart_rollback,
+)
+from tasks.public import put_public_back
+from tasks.record import ledger, now
+from tasks.reporting import reporter
+from tasks.servers import drift
+
+
+@dataclass
+class Report:
+    """What one reconciliation did, and what it could not do."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@flow(
+    name="reconcile",
+    flow_run_name="reconcile",
+    description="Record lost gates, put Public back, go on after a crash, and report drift.",
+)
+@in_a_line
+def reconcile() -> PrefectState[Any]:
+    """Mend what flows could not record themselves, and report where a server differs from the record."""
+    report = Report()
+    for line in mark_dead_runs():
+        report.done.append(line)
+    with ledger() as record:
+        summaries = record.summaries()
+    for summary in summaries:
+        try:
+            with ledger() as record:
+                state = record.load(summary["update_id"], summary["attempt"])
+            report.done += mend(state)
+        except AshatError as error:
+            report.failed.append(f"{summary['update_id']}: {error}")
+    rows = drift()
+    if rows:
+        publish_table("drift", rows, "Where a server runs something else than the record says")
+    for line in (*report.done, *report.failed, *(row["what"] for row in rows)):
+        reporter().say(line)
+    message = f"{len(report.done)} mended, {len(report.failed)} not, {len(rows)} drifted"
+    return Completed(name="Drift" if rows else "Reconciled", message=message)
+
+
+def mend(state: State) -> list[str]:
+    """Do what is owed to one deployment; a line for each thing done."""
+    lines: list[str] = []
+    if needs_rollback_run(state):
+        lines.append(f"{state.update_id}: its rollback goes on in run {restart_rollback(state)}")
+    elif state.stage is Stage.TESTING and needs_gate(state):
+        await_approval(state)
+        lines.append(f"{state.update_id}: its gate was opened")
+    elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
+        lines += _mend_gate(state)
+    with ledger() as record:
+        state = record.load(state.update_id, state.attempt)
+    if state.owes_public:
+        close_gate(state)
+        put_public_back(state.update_id, state.attempt)
+        lines.append(f"{state.update_id}: {state.public} was put back")
+    lines += [f"{state.update_id}: {late.name} was served late" for late in serve_late(state)]
+    return lines
+
+
+def _mend_gate(state: State) -> list[str]:
+    if state.overdue(now()):
+        expire_overdue(state)
+        return [f"{state.update_id}: nobody answered in time, it is Expired"]
+    ended = end_lost_gate(state)
+    if ended:
+        return [f"{state.update_id}: {ended}"]
+    run = restart_approve(state)
+    return [f"{state.update_id}: its gate goes on in run {run}"] if run else []

@@ -1,0 +1,96 @@
+"""Push, verify and the opening of the gate in one: for schedules and one-click runs."""
+
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.states import Completed
+
+from ashat.session import Stage
+from flows.cancel import cancel_update
+from flows.ending import ending, in_a_line
+from flows.push import deliver, source_tree
+from flows.verify import verify_update
+from tasks.package import Request, begun_by_this_run, check_free, must_push, package
+from tasks.record import ledger, now, whoami
+from tasks.reporting import reporter
+
+
+@flow(
+    name="release",
+    flow_run_name="release {update_id}",
+    description="Push a source, verify it, and open the gate.",
+)
+@in_a_line
+def release(
+    update_id: str = "",
+    description: str = "",
+    info: str = "",
+    source: str = "raos",
+    public: str = "public",
+    target: str = "omega",
+    unanswered: Literal["supersede", "keep"] = "supersede",
+    allow_dirty: bool = False,
+    policy: str = "",
+) -> PrefectState[Any]:
+    """Release a source up to the gate; where nothing changed since the last release of it, say so and end.
+
+    Args:
+        update_id: A new id; empty: made of the source, the date and the bundle.
+        description: What the update brings, in a line.
+        info: Anything else worth knowing.
+        source: The name of the RaOS Source block to pack.
+        public: The name of the Public Server's block.
+        target: Where it goes once approved: the name of OMEGA's block.
+        unanswered: Whether a gate that is still open from an earlier release is superseded or kept.
+        allow_dirty: Pack a tree that has uncommitted changes.
+        policy: The RaOS Verification Policy block; empty: `default`.
+    """
+    state = begun_by_this_run(update_id)
+    if state is None or must_push(state):
+        with source_tree(source, allow_dirty=allow_dirty) as origin:
+            packed = package(origin)
+            digest = packed.packed.manifest.digest
+            if state is None and not update_id and (unchanged := _unchanged(source, target, digest)):
+                packed.packed.close()
+                return Completed(
+                    name="Unchanged", message=f"Nothing changed since {unchanged}: there is nothing to release."
+                )
+            name = update_id or (state.update_id if state else f"{source}-{now():%Y%m%d}-{digest[:8]}")
+            check_free(name, resume=False)
+            _make_way(source, target, name, unanswered)
+            request = Request(name, description or f"Scheduled release of {source}", info, public, target, whoami())
+            state = deliver(request, packed)
+    if state.stage in (Stage.PUSHED, Stage.TESTING):
+        state = verify_update(state.update_id, state.attempt, policy=policy)
+    return ending(state)
+
+
+def _unchanged(source: str, target: str, digest: str) -> str:
+    """The id of the update that carried these very bytes, where it is on its way or the last one that completed."""
+    with ledger() as record:
+        for summary in record.summaries():
+            state = record.find(summary["update_id"], summary["attempt"])
+            if state is None or state.target != target or state.source is None or state.source.name != source:
+                continue
+            if state.bundle == digest and (not state.ended or state.stage is Stage.COMPLETED):
+                return state.update_id
+            if state.stage is Stage.COMPLETED:
+                return ""
+    return ""
+
+
+def _make_way(source: str, target: str, name: str, unanswered: Literal["supersede", "keep"]) -> None:
+    """Cancel the gates that are still open from earlier releases of the source, if they are to be superseded."""
+    if unanswered == "keep":
+        return
+    with ledger() as record:
+        waiting = [
+            record.load(summary["update_id"], summary["attempt"])
+            for summary in record.summaries(stages=(Stage.AWAITING_APPROVAL.value,))
+        ]
+    for state in waiting:
+        same = state.source is not None and state.source.name == source and state.target == target
+        if same and state.update_id != name:
+            reporter().say(f"{state.update_id} was never answered: superseded by {name}")
+            cancel_update(state.update_id, state.attempt, reason=f"superseded by {name}")

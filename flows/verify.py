@@ -1,0 +1,92 @@
+"""The checks on the Public Server; what passes them waits at the gate."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State as PrefectState
+
+from ashat.session import Stage, State
+from blocks.policy import load_policy
+from flows.ending import ending, in_a_line, run_here
+from tasks.gate import close_gate_run, run_url, start_approve_run
+from tasks.notify import notify
+from tasks.public import public_lent, put_public_back, switch_public
+from tasks.record import ledger, run_id
+from tasks.reporting import reporter
+from tasks.verification import (
+    open_gate,
+    publish_checks,
+    publish_latencies,
+    record_evidence,
+    run_checks,
+    start_verification,
+)
+
+
+@flow(name="verify", flow_run_name="verify {update_id}", description="Run every check, and open the gate if they pass.")
+@in_a_line
+def verify(
+    update_id: str,
+    attempt: int | None = None,
+    policy: str = "",
+    fresh: bool = False,
+) -> PrefectState[Any]:
+    """Verify an update on Public; on success a run of `approve` waits for a person.
+
+    Args:
+        update_id: The update, such as UPD-2026-11.
+        attempt: Which attempt of it; empty: the last one.
+        policy: The RaOS Verification Policy block; empty: that of its last verification, or `default`.
+        fresh: Run every check again, also those whose earlier answers are still good.
+    """
+    return ending(verify_update(update_id, attempt, policy=policy, fresh=fresh))
+
+
+def verify_here(update_id: str, *, policy: str = "", fresh: bool = False) -> State:
+    """Verify in this process, recorded in Prefect: for the command line.
+
+    Raises:
+        AshatError: what keeps the checks from running.
+    """
+    return run_here(verify, update_id, policy=policy, fresh=fresh)
+
+
+def verify_update(update_id: str, attempt: int | None = None, *, policy: str = "", fresh: bool = False) -> State:
+    """Check the update while it has Public to itself, keep the evidence, and open the gate if nothing failed.
+
+    Where this very run has done so before, nothing: a Retry of it is no second verification.
+    """
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+    if state.run_verify == run_id() != "" and state.stage is not Stage.TESTING:
+        return state
+    reporter().step(3, "Verification Tests")
+    policy = policy or state.policy
+    block = load_policy(policy)
+    asked_before = state.gate.run if state.gate else ""
+    with public_lent(state, "verify") as holder:
+        state = start_verification(state.update_id, state.attempt, policy)
+        if asked_before:
+            close_gate_run(asked_before, f"{update_id} is verified again.")
+        switch_public(state.update_id, state.attempt, holder)
+        with ledger() as record:
+            state = record.load(state.update_id, state.attempt)
+        report = run_checks(state, holder, block, fresh=fresh)
+        state = record_evidence(state.update_id, state.attempt, report)
+    publish_checks(state)
+    publish_latencies(state, report)
+    if state.stage is Stage.FAILED:
+        put_public_back(state.update_id, state.attempt)
+        notify(f"{update_id} failed verification", state.reason)
+        return state
+    return await_approval(state)
+
+
+def await_approval(state: State) -> State:
+    """Open the gate: record it, and start the run of `approve` that waits for a person."""
+    reporter().step(4, "Await Approval")
+    state = open_gate(state.update_id, state.attempt)
+    url = run_url(start_approve_run(state))
+    reporter().say(f"Waiting for approval: {url}")
+    notify(f"{state.update_id} awaits approval", f"{state.description}\n{url}")
+    return state

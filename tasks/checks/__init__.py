@@ -1,0 +1,63 @@
+"""The checks that a release must pass. One file each behind `interface.Check`; a new file is a new check."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from ashat.raos_model import RaosToml
+from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, run_check
+
+__all__ = [
+    "Check",
+    "CheckContext",
+    "CheckResult",
+    "Finding",
+    "all_checks",
+    "built_in_checks",
+    "checks_for",
+    "run_check",
+]
+
+
+def built_in_checks() -> list[Check]:
+    """Every check of this package, in the order of reports.
+
+    Raises:
+        ImportError: a file of the package cannot be loaded; a check that is not there must not go unnoticed.
+    """
+    found: dict[str, Check] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Check) and value is not Check:
+                found[value.name] = value()
+    return sorted(found.values(), key=_place)
+
+
+def all_checks() -> list[Check]:
+    """Every check of this package and of those installed beside it, in the order of reports.
+
+    Raises:
+        CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
+        ImportError: a file of this package cannot be loaded.
+    """
+    from tasks.checks.packages import packaged_checks
+
+    checks = built_in_checks()
+    return sorted([*checks, *packaged_checks({check.name for check in checks})], key=_place)
+
+
+def checks_for(raos: RaosToml) -> list[Check]:
+    """What a release is held to: every check, and those of its own raos.toml after them.
+
+    Raises:
+        CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
+        ImportError: a file of this package cannot be loaded.
+    """
+    from tasks.checks.own import own_checks
+
+    return [*all_checks(), *own_checks(raos)]
+
+
+def _place(check: Check) -> tuple[int, str]:
+    return check.order, check.name

@@ -1,0 +1,137 @@
+"""API: each endpoint that raos.toml declares answers as declared, as the program's own OpenAPI document says, and none
+that the release before answered is gone without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ashat.raos_model import Endpoint, RaosToml, Request
+from tasks.checks import openapi
+from tasks.checks.answers import Asking, NoCredentialError
+from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
+from tasks.checks.web import BODY_LIMIT, NoAnswerError
+
+FINDINGS_LIMIT = 200
+
+
+def get_paths(raos: RaosToml) -> list[str]:
+    """The paths of the plain GET requests among the declared endpoints that should be answered with a 2xx, each once.
+
+    What the release before answers of these, the new one must not let go without a word.
+    """
+    asked = [each for each in raos.endpoints if each.method == "GET" and each.body is None and 200 <= each.status < 300]
+    return list(dict.fromkeys(each.path for each in asked))
+
+
+class ApiCheck(Check):
+    """Asks every declared endpoint once. Redirects are answers, not followed."""
+
+    name = "api"
+    title = "API endpoints"
+    order = 30
+    version = "2"
+
+    def run(self, context: CheckContext) -> CheckResult:
+        """Ask them in the order of the file; one that is wrong does not keep the others from being asked."""
+        endpoints = context.raos.endpoints
+        with Asking(context) as asking:
+            round_ = _Round(asking, context)
+            round_.run()
+        inputs = {
+            "endpoints": [f"{each.method} {each.path}" for each in endpoints],
+            "credentials": sorted({each.auth for each in endpoints if each.auth}),
+            "openapi": round_.document.as_input() if round_.document else {},
+            "answered_before": sorted(context.rehearsal.answered),
+            "body_limit": BODY_LIMIT,
+        }
+        if not endpoints and not round_.findings:
+            return self.inconclusive("raos.toml declares no [[endpoint]], so none was asked", inputs=inputs)
+        by_document = f", and as {round_.document.path} says" if round_.document else ""
+        slowest = round_.slowest_us
+        good = (
+            f"{len(endpoints)} of {len(endpoints)} endpoints answer as declared{by_document}, "
+            f"the slowest in {slowest / 1000:.0f} ms"
+        )
+        figures = {
+            "endpoints": len(endpoints),
+            "wrong": round_.wrong,
+            "held_against_openapi": round_.documented,
+            "asked_again": round_.again,
+            "slowest_us": slowest,
+        }
+        return self.conclude(good, _worst(round_.findings), inputs=inputs, figures=figures)
+
+
+class _Round:
+    """One round of questions, and what came of it."""
+
+    def __init__(self, asking: Asking, context: CheckContext) -> None:
+        self._asking = asking
+        self._context = context
+        self.document: openapi.Document | None = None
+        self.findings: list[Finding] = []
+        self.wrong = 0
+        self.documented = 0
+        self.again = 0
+        self.slowest_us = 0
+
+    def run(self) -> None:
+        endpoints = self._context.raos.endpoints
+        asked = 0
+        try:
+            self.document, found = openapi.read_document(self._asking.web, self._context.raos.api.openapi)
+            self.findings += found
+            for endpoint in endpoints:
+                self._ask(endpoint)
+                asked += 1
+            self.findings += self._gone()
+        except OutOfTimeError as error:
+            left = len(endpoints) - asked
+            what = f"{left} endpoints were not asked" if left else "not all that answered before was asked again"
+            self.findings.append(Finding("high", f"{what}: {error}"))
+
+    def _ask(self, endpoint: Endpoint) -> None:
+        place = f"{endpoint.name} ({endpoint.method} {endpoint.path})"
+        held = self._asking.hold(endpoint)
+        self.findings += [Finding("high", f"{place}: {trouble}") for trouble in held.troubles]
+        self.wrong += bool(held.troubles)
+        if held.answer is None:
+            return
+        self.slowest_us = max(self.slowest_us, held.answer.us)
+        if self.document is not None and held.answer.status == endpoint.status:
+            self.documented += 1
+            found = openapi.hold(self.document, self._asking, endpoint, held.answer)
+            self.findings += [Finding(each.severity, f"{place}: {each.text}") for each in found]
+
+    def _gone(self) -> Iterator[Finding]:
+        """The paths that the release before answered, and this one neither answers nor declares itself."""
+        declared = {each.path for each in self._context.raos.endpoints if each.method == "GET"}
+        previous = self._context.previous_raos
+        promised = {
+            each.path: each for each in reversed(previous.endpoints if previous else []) if each.method == "GET"
+        }
+        for path in sorted(self._context.rehearsal.answered - declared):
+            self.again += 1
+            before = promised.get(path)
+            trouble = self._unanswered(before or Request(name=path, path=path))
+            if trouble:
+                yield Finding(
+                    "high" if before else "medium",
+                    f"GET {path} was answered by the release that ran before, and is gone: {trouble}; bring it back, "
+                    "or declare it in raos.toml with the status that it has now",
+                )
+
+    def _unanswered(self, request: Request) -> str:
+        try:
+            answer = self._asking.ask(request)
+        except (NoAnswerError, NoCredentialError) as error:
+            return self._asking.hide(str(error))
+        return "" if 200 <= answer.status < 300 else f"status {answer.status}"
+
+
+def _worst(findings: list[Finding]) -> list[Finding]:
+    """The gravest `FINDINGS_LIMIT`, and how many were left out."""
+    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    left_out = len(ranked) - FINDINGS_LIMIT
+    more = [Finding("low", f"{left_out} more findings are left out here")] if left_out > 0 else []
+    return [*ranked[:FINDINGS_LIMIT], *more]

@@ -1,0 +1,233 @@
+"""Health: the program lives and is ready over a settling window, started in time, is the release that was pushed, and
+does not restart."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ashat.wire import App, NodeState
+from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, one_line
+from tasks.checks.web import Answer, NoAnswerError, Web
+
+INTERVAL_SECONDS = 0.25
+ANSWER_SECONDS = 5.0
+ANSWER_BYTES = 64 * 1024
+MIN_LOOKS = 4
+MIN_WAIT_SECONDS = 1.0
+
+
+@dataclass
+class _Look:
+    """What one look found wrong, "" if nothing: with its life, and with its readiness."""
+
+    alive: str
+    ready: str
+
+    @property
+    def well(self) -> bool:
+        return not (self.alive or self.ready)
+
+
+@dataclass
+class _Seen:
+    looks: list[_Look] = field(default_factory=list)
+    versions: Counter[str] = field(default_factory=Counter)
+    bundles: Counter[str] = field(default_factory=Counter)
+    answers_us: list[int] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        return all(look.well for look in self.looks)
+
+
+class HealthCheck(Check):
+    """Asks the program itself, and its node, again and again for `[health] settle_seconds`.
+
+    Where the node knows when the program started, `[health] start_seconds` count from there. Restarts count from when
+    the release was switched to, so that a crash loop that came to rest before anybody looked is seen, too.
+    """
+
+    name = "health"
+    title = "Server health"
+    version = "2"
+    order = 10
+
+    def run(self, context: CheckContext) -> CheckResult:
+        """Wait until it is well; look until it settled; then hold what was seen against what was promised."""
+        health = context.raos.health
+        before = context.public.state()
+        seen = _Seen()
+        with Web(context) as web:
+            began = time.monotonic()
+            first = _wait_until_well(context, web, _left_to_start(before, health.start_seconds))
+            waited_ms = round((time.monotonic() - began) * 1000)
+            if first.well:
+                ends = time.monotonic() + health.settle_seconds
+                while time.monotonic() < ends or (len(seen.looks) < MIN_LOOKS and seen.well):
+                    seen.looks.append(_look(context, web, seen))
+                    context.sleep(INTERVAL_SECONDS)
+        after = context.public.state()
+        findings = [
+            *([] if first.well else [_never_well(context, first)]),
+            *_of_node(context, before.app, after),
+            *_of_looks(seen),
+            *_of_identity(context, seen),
+            *judged_start(health.start_seconds, after.app),
+        ]
+        figures = _figures(seen, after.app) | {"waited_ms": waited_ms}
+        what = "healthy and ready" if health.ready else "healthy"
+        started = "" if after.app.healthy_after_ms is None else f", up {after.app.healthy_after_ms} ms after its start"
+        often = f"{len(seen.looks)} of {len(seen.looks)} looks {what} over {health.settle_seconds:g} s"
+        good = f"{often}, version {context.raos.raos.version}{started}"
+        series = {"health_us": seen.answers_us}
+        return self.conclude(good, findings, inputs=_inputs(context), figures=figures, series=series)
+
+
+def _left_to_start(state: NodeState, start_seconds: float) -> float:
+    """Seconds that the program still has to become well, by its node's clock."""
+    if state.app.started_at is None:
+        return start_seconds
+    age = (state.time - state.app.started_at).total_seconds()
+    return max(min(start_seconds - age, start_seconds), MIN_WAIT_SECONDS)
+
+
+def _wait_until_well(context: CheckContext, web: Web, seconds: float) -> _Look:
+    """The first look that found nothing wrong, or the last one in that time."""
+    ends = time.monotonic() + seconds
+    while True:
+        look = _look(context, web, _Seen())
+        if look.well or time.monotonic() >= ends:
+            return look
+        context.sleep(INTERVAL_SECONDS)
+
+
+def _look(context: CheckContext, web: Web, seen: _Seen) -> _Look:
+    health = context.raos.health
+    probe = context.public.probe_health()
+    alive = _ask_life(context, web, seen)
+    if not probe.healthy:
+        alive = alive or f"the node says: {one_line(probe.detail) or probe.status}"
+    ready = "" if alive or health.ready is None else _ask(web, health.ready)[0]
+    return _Look(alive, ready)
+
+
+def _ask_life(context: CheckContext, web: Web, seen: _Seen) -> str:
+    """What is wrong with the answer at the health path; notes the version and the bundle that it reports."""
+    trouble, answer = _ask(web, context.raos.health.path)
+    if answer is None:
+        return trouble
+    seen.answers_us.append(answer.us)
+    try:
+        said = answer.json()
+    except ValueError as error:
+        return trouble or f"the answer is {error}"
+    if not isinstance(said, dict):
+        return trouble or "the answer is JSON, but no object"
+    seen.versions[str(said.get("version"))] += 1
+    seen.bundles[str(said.get("bundle"))] += 1
+    return trouble
+
+
+def _ask(web: Web, path: str) -> tuple[str, Answer | None]:
+    """What is wrong with the answer at `path`, "" where it is a 2xx."""
+    try:
+        answer = web.ask(path, seconds=ANSWER_SECONDS, limit=ANSWER_BYTES)
+    except NoAnswerError as error:
+        return f"{path}: {error}", None
+    if 200 <= answer.status < 300:
+        return "", answer
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    detail = one_line(said.get("detail") or "") if isinstance(said, dict) else ""
+    return f"{path}: status {answer.status}" + (f", {detail}" if detail else ""), answer
+
+
+def _never_well(context: CheckContext, look: _Look) -> Finding:
+    health = context.raos.health
+    limit = f"within {health.start_seconds:g} s of its start"
+    if look.alive:
+        return Finding("high", f"not healthy {limit}: {look.alive}")
+    return Finding("high", f"not ready {limit}, though it lives ({health.path} is well): {look.ready}")
+
+
+def _of_looks(seen: _Seen) -> Iterator[Finding]:
+    dead = [look.alive for look in seen.looks if look.alive]
+    unready = [look.ready for look in seen.looks if look.ready]
+    if dead:
+        yield Finding("high", f"{len(dead)} of {len(seen.looks)} looks were not healthy; the last: {dead[-1]}")
+    if unready:
+        often = f"{len(unready)} of {len(seen.looks)} looks found it alive, but not ready"
+        yield Finding("high", f"{often}; the last: {unready[-1]}")
+
+
+def _of_identity(context: CheckContext, seen: _Seen) -> Iterator[Finding]:
+    path, expected = context.raos.health.path, context.raos.raos.version
+    for version in sorted(seen.versions.keys() - {expected}):
+        said = "no version" if version == "None" else f"version {one_line(version, 60)}"
+        yield Finding(
+            "high", f"{path} reports {said}, but raos.toml says {expected}: an old process still answers there"
+        )
+    for bundle in sorted(seen.bundles.keys() - {context.bundle}):
+        said = "no bundle; report ASHAT_BUNDLE there" if bundle == "None" else f"bundle {one_line(bundle, 12)}"
+        yield Finding("high", f"{path} reports {said}, but {context.bundle[:12]} was pushed")
+
+
+def _of_node(context: CheckContext, before: App, after: NodeState) -> Iterator[Finding]:
+    if after.current is None or after.current.bundle != context.bundle:
+        runs = after.current.bundle[:12] if after.current else "nothing"
+        yield Finding("high", f"the server runs {runs}, not {context.bundle[:12]}: push it again")
+    earlier, all_in_all = _ends(before), _ends(after.app)
+    why = f"; the last time, {one_line(after.app.failure)}" if after.app.failure else ""
+    if all_in_all > earlier or (before.pid is not None and before.pid != after.app.pid):
+        often = f"{all_in_all - earlier} times " if all_in_all - earlier > 1 else ""
+        yield Finding("high", f"the program ended and was restarted {often}while it was watched{why}: read its log")
+    if 0 < earlier <= all_in_all:
+        often = f"{earlier} times" if earlier > 1 else "once"
+        when = "after it was switched to and before it was watched"
+        yield Finding("high", f"the program ended and was restarted {often} {when}{why}: read its log")
+
+
+def _ends(app: App) -> int:
+    return app.restarts + (app.status == "backing-off")
+
+
+def judged_start(start_seconds: float, app: App) -> Iterator[Finding]:
+    """What its node saw of the program's start, held against raos.toml."""
+    if app.status == "hook":
+        yield Finding("low", "the node does not run the program itself: when it started, and restarts, are not seen")
+    elif app.healthy_after_ms is None:
+        yield Finding("low", "how long the program took to start is not known: its node did not see it become healthy")
+    elif app.healthy_after_ms > start_seconds * 1000:
+        took = f"the program took {app.healthy_after_ms / 1000:.1f} s from its start until it was healthy"
+        yield Finding("high", f"{took}, over the {start_seconds:g} s of raos.toml")
+
+
+def _figures(seen: _Seen, app: App) -> dict[str, int]:
+    figures = {
+        "looks": len(seen.looks),
+        "not_healthy": sum(bool(look.alive) for look in seen.looks),
+        "not_ready": sum(bool(look.ready) for look in seen.looks),
+        "slowest_us": max(seen.answers_us, default=0),
+    }
+    if app.status != "hook":
+        figures["restarts"] = _ends(app)
+    if app.healthy_after_ms is not None:
+        figures["start_ms"] = app.healthy_after_ms
+    return figures
+
+
+def _inputs(context: CheckContext) -> Mapping[str, Any]:
+    health = context.raos.health
+    return {
+        "path": health.path,
+        "ready": health.ready,
+        "start_ms": round(health.start_seconds * 1000),
+        "settle_ms": round(health.settle_seconds * 1000),
+        "version": context.raos.raos.version,
+    }

@@ -1,0 +1,44 @@
+"""What the rollback rehearsal leaves for the checks that come after it: both releases under the same load, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Which = Literal["new", "old"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request under load: how long it took in microseconds, and what was wrong with it ("" if nothing)."""
+
+    path: str
+    us: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """The answers of one release to one stretch of load, in the order in which they ended; the warm-up is left out."""
+
+    release: Which
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Forward, back, and forward again: the blocks in the order in which they ran (new, old, new, old, ...).
+
+    `answered` are the paths of GET requests that the old release answered with a 2xx; `back_ms` and `forward_ms` are
+    how long each switch took until the release was healthy. With no release before, there is no old block.
+    """
+
+    blocks: tuple[Block, ...] = ()
+    answered: frozenset[str] = frozenset()
+    back_ms: tuple[int, ...] = ()
+    forward_ms: tuple[int, ...] = ()
+
+    def of(self, release: Which) -> Iterator[Block]:
+        """The blocks of one of the two releases."""
+        return (block for block in self.blocks if block.release == release)

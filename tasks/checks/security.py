@@ -1,0 +1,137 @@
+"""Security: what the bundle should not hold, what it is built from, and what the running program should not show.
+
+The parts are beside this file, each with the rules that the allow-list of raos.toml may name: `files`, `secrets`,
+`dependencies`, `vulnerabilities` (`advisories`), `tls`, `headers`, `exposure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from fnmatch import fnmatchcase
+
+import httpx
+
+from ashat.raos_model import Allow
+from tasks.checks.dependencies import declared_packages
+from tasks.checks.exposure import shown_by_the_program
+from tasks.checks.files import FILE_LIMIT, Scan, loose_modes, new_executables, odd_files, search_for_secrets
+from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, Severity, one_line
+from tasks.checks.tls import look_at, unverified
+from tasks.checks.vulnerabilities import LookUp, look_up
+
+FINDINGS_LIMIT = 200
+ALLOWED_FOR = timedelta(days=366)
+
+
+class SecurityCheck(Check):
+    """Reads the bundle's files up to 1 MB each, looks up what it is built from, and asks the running program."""
+
+    name = "security"
+    title = "Security scan"
+    version = "2"
+    order = 60
+
+    def run(self, context: CheckContext) -> CheckResult:
+        """Look at the way to the server, the bundle, and the program; then apply the allow-list.
+
+        While the advisories are out of reach there is no pass: inconclusive, unless something fails it anyway.
+        """
+        now = datetime.now(UTC)
+        declared = declared_packages(context)
+        known = look_up(declared, context.policy, context.left(), now)
+        scan = search_for_secrets(context)
+        way = list(look_at(context.app_url, context.tls, now))
+        trusted = not any(each.rule == "certificate" for each in way)
+        found = [
+            *way,
+            *_way_to_the_node(context, now),
+            *odd_files(context.manifest),
+            *new_executables(context.previous, context.manifest),
+            *loose_modes(context.public.tree()),
+            *known.findings,
+            *declared.findings(),
+            *scan.findings,
+            *shown_by_the_program(context if trusted else replace(context, tls=unverified())),
+        ]
+        allow = context.raos.security.allow
+        findings = _worst([*allowed(found, allow, now.date()), *far_entries(allow, now.date())])
+        if scan.not_read:
+            severity: Severity = "medium" if scan.late else "low"
+            findings.append(Finding(severity, f"not searched for secrets: {scan.not_read_shown}"))
+        inputs = {
+            "headers": context.raos.security.headers,
+            "allow": [f"{each.rule} {each.path} until {each.until.isoformat()}" for each in allow],
+            "date": now.date().isoformat(),
+            "file_limit": FILE_LIMIT,
+            "advisories": known.source,
+        }
+        figures = {
+            "files_searched": scan.files,
+            "bytes_searched": scan.size,
+            "files_not_searched": scan.not_read,
+            "bytes_not_searched": scan.not_read_bytes,
+            "packages": known.packages,
+        }
+        if known.unknown and not any(finding.severity == "high" for finding in findings):
+            return self.inconclusive(known.unknown, findings, inputs=inputs, figures=figures)
+        return self.conclude(_good(scan, known), findings, inputs=inputs, figures=figures)
+
+
+def _way_to_the_node(context: CheckContext, now: datetime) -> Iterator[Finding]:
+    """What is wrong with the way to the node itself, where that is another server than the program's."""
+    node, program = httpx.URL(context.public.url), httpx.URL(context.app_url)
+    if (node.scheme, node.host, node.port) != (program.scheme, program.host, program.port):
+        yield from look_at(context.public.url, context.public.transport.trust, now)
+
+
+def _good(scan: Scan, known: LookUp) -> str:
+    rest = f"; {scan.not_read_shown} not searched" if scan.not_read else ""
+    packages = f"; {known.counted} looked up" if known.told else ""
+    return f"no secret in {scan.files} files{rest}{packages}; headers and exposure as they should be"
+
+
+def _worst(findings: Iterable[Finding]) -> list[Finding]:
+    """The gravest `FINDINGS_LIMIT`, and how many were left out."""
+    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    left_out = len(ranked) - FINDINGS_LIMIT
+    if left_out > 0:
+        ranked = [*ranked[:FINDINGS_LIMIT], Finding("low", f"{left_out} more findings are left out here")]
+    return ranked
+
+
+def allowed(findings: Iterable[Finding], allow: Sequence[Allow], today: date) -> Iterator[Finding]:
+    """The findings, those that the allow-list accepts as low; and a low one for each entry that matches nothing."""
+    used: set[int] = set()
+    for finding in findings:
+        entry = next(
+            (
+                (number, each)
+                for number, each in enumerate(allow)
+                if each.rule == finding.rule and fnmatchcase(finding.path, each.path)
+            ),
+            None,
+        )
+        if entry is None:
+            yield finding
+            continue
+        number, each = entry
+        used.add(number)
+        if each.until >= today:
+            text = f"{finding.text} (allowed until {each.until.isoformat()}: {one_line(each.reason, 120)})"
+            yield replace(finding, severity="low", text=text)
+        else:
+            yield replace(finding, text=f"{finding.text} (it was allowed until {each.until.isoformat()})")
+    for number, each in enumerate(allow):
+        if number not in used:
+            yield Finding("low", f"the allow-list entry {each.rule} {one_line(each.path)} matches nothing: remove it")
+
+
+def far_entries(allow: Sequence[Allow], today: date) -> Iterator[Finding]:
+    """The entries that end more than a year from `today`: nobody would look at them again."""
+    for each in allow:
+        if each.until > today + ALLOWED_FOR:
+            until = each.until.isoformat()
+            text = f"the allow-list entry {each.rule} {one_line(each.path)} lasts until {until}: end it within a year"
+            yield Finding("medium", text)

@@ -1,0 +1,151 @@
+"""The question that a person is put at the gate, as Markdown: what changes, what is loosened, and what the checks saw.
+
+Text that comes from a release is escaped in it.
+"""
+
+from __future__ import annotations
+
+from ashat.bundle import BundleDiff, Manifest, diff
+from ashat.client.node import NodeClient
+from ashat.errors import BundleError
+from ashat.gate import TAIL
+from ashat.loosened import loosened
+from ashat.raos_model import RaosToml
+from ashat.raos_toml import raos_toml_of
+from ashat.session import State
+from ashat.wire import NodeState
+from blocks.server import load_server
+from tasks.artifacts import escape, markdown_table
+from tasks.record import ledger
+from tasks.verification import MARKS
+
+_FILES_SHOWN = 40
+
+
+def running(seen: NodeState | None) -> str | None:
+    """The bundle that a server runs; None where it runs nothing or was not seen."""
+    return seen.current.bundle if seen and seen.current else None
+
+
+def compose(state: State, seen: NodeState | None, missing: str) -> str:
+    """The gate's page, over a target that is as `seen`, or that cannot be asked because of `missing`."""
+    asked_again = state.gate.reason if state.gate else ""
+    lines = [f"# May {escape(state.update_id)} go to {escape(state.target)}?", ""]
+    if asked_again:
+        lines += [f"> ⚠️ **Asked again:** {escape(asked_again)}", ""]
+    if missing:
+        lines += [f"> ❌ **It cannot be approved yet:** {escape(missing)}", ""]
+    lines += [*_facts(state, seen), ""]
+    if seen is not None:
+        lines += ["## What changes", "", *_ancestry(state, seen), *_changes(state, running(seen)), ""]
+    evidence = state.evidence or ""
+    lines += [
+        *_checks(state),
+        "",
+        "## Evidence",
+        "",
+        f"`{evidence[:32]}` `{evidence[32:]}`",
+        "",
+        f"To decide, type its last {TAIL} characters: **`{evidence[-TAIL:]}`**.",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(state: State, seen: NodeState | None) -> list[str]:
+    source, target = state.source, escape(state.target)
+    origin = "from a tree outside git"
+    if source and source.commit:
+        origin = f"from commit `{source.commit[:12]}`" + (" **with uncommitted changes**" if source.dirty else "")
+    reach = f"{target} and {_reach(state)}" if seen else f"{target}; how many Mainframes, it does not say"
+    lines = [f"**{escape(state.description)}**", ""] if state.description.strip() else []
+    lines += [escape(state.info), ""] if state.info.strip() else []
+    lines += [
+        f"- Pushed by {escape(state.pushed_by)}, {origin}",
+        f"- Version {escape(state.bundle_version)}, bundle `{(state.bundle or '')[:12]}`",
+        f"- Will reach {reach}",
+    ]
+    lines += [f"- Open until {state.gate.expires:%Y-%m-%d %H:%M} UTC"] if state.gate else []
+    return lines
+
+
+def _reach(state: State) -> str:
+    with load_server(state.target).client() as target:
+        count = sum(1 for mainframe in target.mainframes() if mainframe.status == "active")
+    return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
+
+
+def _checks(state: State) -> list[str]:
+    lines = ["## Checks", ""]
+    if state.outcome == "attention":
+        lines += ["> ⚠️ **Not every check passed cleanly.** Approving needs a comment that says why.", ""]
+    return lines + [f"- {MARKS[c.outcome]} **{escape(c.title)}**: {escape(c.seen)}" for c in state.checks]
+
+
+def _ancestry(state: State, seen: NodeState) -> list[str]:
+    if seen.current is None:
+        return [f"{escape(state.target)} runs nothing yet: everything is new.", ""]
+    current = seen.current
+    with ledger() as record:
+        running = record.find(current.update_id, current.attempt)
+    theirs = running.source.commit if running and running.source else None
+    ours = state.source
+    if theirs and ours and (theirs == ours.commit or theirs in ours.contains):
+        return []
+    return [
+        f"> ⚠️ **{escape(state.target)} runs {escape(current.update_id)}, whose commit is not known to be an ancestor "
+        "of this one: what it brought may be undone. Read the removed and changed files below.**",
+        "",
+    ]
+
+
+def _changes(state: State, target_bundle: str | None) -> list[str]:
+    """The difference against what the target runs, and what of its promises the release takes back."""
+    if state.bundle is None:
+        return ["Nothing was packed."]
+    with load_server(state.public).client() as public:
+        new = public.manifest(state.bundle)
+        promised = _promises(public, new)
+    if target_bundle is None:
+        return [_difference(diff(None, new))]
+    with load_server(state.target).client() as target:
+        old = target.manifest(target_bundle)
+        before = _promises(target, old)
+    found = diff(old, new)
+    return [*_loosened(before, promised, found), _difference(found)]
+
+
+def _promises(node: NodeClient, manifest: Manifest) -> RaosToml | None:
+    try:
+        return raos_toml_of(manifest, lambda path: node.file_bytes(manifest, path))
+    except BundleError:
+        return None  # a release from before raos.toml had to be there: it promised nothing that could be taken back
+
+
+def _loosened(before: RaosToml | None, promised: RaosToml | None, found: BundleDiff) -> list[str]:
+    if before is None or promised is None:
+        return []
+    lines = loosened(before, promised, [*found.changed, *found.removed])
+    if not lines:
+        return []
+    told = [f"> - {escape(line)}" for line in lines]
+    return ["> ⚠️ **This release loosens what it is held to:**", ">", *told, ""]
+
+
+def _difference(found: BundleDiff) -> str:
+    if found.empty:
+        return "Nothing: the target runs these bytes already."
+    modules = [
+        (escape(name) or "(outside modules)", str(n["added"]), str(n["removed"]), str(n["changed"]))
+        for name, n in found.by_module().items()
+    ]
+    files = [
+        *(("removed", path) for path in found.removed),
+        *(("changed", path) for path in found.changed),
+        *(("mode changed", path) for path in found.mode_changed),
+        *(("added", path) for path in found.added),
+    ]
+    page = markdown_table(("module", "added", "removed", "changed"), modules) + "\n\n"
+    page += "\n".join(f"- **{kind}** {escape(path)}" for kind, path in files[:_FILES_SHOWN])
+    if len(files) > _FILES_SHOWN:
+        page += f"\n\n… and {len(files) - _FILES_SHOWN} files more."
+    return page

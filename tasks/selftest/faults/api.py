@@ -1,0 +1,130 @@
+"""Seeded faults: answers that are not as declared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tasks.selftest.seeded import Seeded, edited, told
+
+ITEM = "/api/market/items/starter-pack"
+_ROOMS = """[[endpoint]]
+name = "Chat lists its rooms"
+path = "/api/chat/rooms"
+json = { rooms = ["lobby", "trade"] }
+"""
+
+
+def _without_rooms(tree: Path) -> None:
+    """Chat's list of rooms is gone from the program, from its OpenAPI document, and from what raos.toml promises."""
+    for path, old, new in (
+        ("Modules/Chat/__init__.py", '"GET", "/api/chat/rooms", rooms', '"GET", "/api/chat/places", rooms'),
+        ("raos.toml", _ROOMS, '[[endpoint]]\nname = "Chat lists its places"\npath = "/api/chat/places"\n'),
+    ):
+        edited("", "api", "", path, old, new).change(tree)
+    file = tree / "Modules" / "Core" / "openapi.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["paths"]["/api/chat/places"] = document["paths"].pop("/api/chat/rooms")
+    file.write_text(json.dumps(document), encoding="utf-8")
+
+
+FAULTS: tuple[Seeded, ...] = (
+    told("api", r"GET /api/market/items/starter-pack\): status 500 instead of 200", f"status={ITEM}@500"),
+    told("api", r"json\.id is missing", f"empty={ITEM}"),
+    told("api", r"the answer is no valid JSON", f"bad-json={ITEM}"),
+    told("api", r"the answer is not UTF-8", f"bad-charset={ITEM}"),
+    told("api", r"no whole answer within 1 s", f"hang={ITEM}"),
+    told("api", r"no whole answer within 1 s", f"drip={ITEM}"),
+    told("api", r"no whole answer within 1 s", f"drip-headers={ITEM}"),
+    told("api", r"the answer has more than 1048576 bytes", f"huge={ITEM}"),
+    told("api", r"status 302, a redirect to /api/market/items/starter-pack", f"redirect={ITEM}"),
+    edited(
+        "an endpoint is gone",
+        "api",
+        r"Forum lists its boards .* status 404 instead of 200",
+        "Modules/Forum/__init__.py",
+        '"/api/forum/boards"',
+        '"/api/forum/places"',
+    ),
+    edited(
+        "a page lost its words",
+        "api",
+        r"the answer does not hold 'Welcome to RaOS'",
+        "Modules/Content/pages/welcome.html",
+        "Welcome to RaOS",
+        "It works!",
+    ),
+    edited(
+        "strangers are let in",
+        "api",
+        r"Auth refuses a stranger .* status 200 instead of 401",
+        "Modules/Auth/__init__.py",
+        '{"name": accounts.who(request)}',
+        '{"name": "kim"}',
+    ),
+    edited(
+        "JSON is sent without its charset",
+        "api",
+        r"Content-Type is 'application/json' instead of 'application/json; charset=utf-8'",
+        "kernel/web.py",
+        "application/json; charset=utf-8",
+        "application/json",
+    ),
+    told("api", r"status 500 instead of", "error-every=2"),
+    edited(
+        "a time is a number",
+        "api",
+        r"""the answer does not match '"time": """,
+        "Modules/Core/__init__.py",
+        'datetime.now(UTC).isoformat(timespec="milliseconds")',
+        "int(datetime.now(UTC).timestamp())",
+    ),
+    edited(
+        "an expression that takes for ever",
+        "api",
+        r"cannot be held against the answer: it takes more than 2 s",
+        "raos.toml",
+        """matches = '"time": """,
+        """matches = '^(.+)+"time":!""",
+    ),
+    edited(
+        "a price is a text",
+        "api",
+        r"""json\.price breaks the schema: "\d+" is not of type 'integer'""",
+        "Modules/Market/__init__.py",
+        '{**dict(row), "currency"',
+        '{**dict(row), "price": str(row["price"]), "currency"',
+    ),
+    edited(
+        "a schema that is none",
+        "api",
+        r"its schema cannot be held against the answer: /type: 'objekt'",
+        "schemas/item.json",
+        '"type": "object"',
+        '"type": "objekt"',
+    ),
+    edited(
+        "an answer breaks the OpenAPI document",
+        "api",
+        r"""json\.boards\[0\]\.threads breaks the schema: "0" is not of type 'integer' \(of /openapi\.json\)""",
+        "Modules/Forum/__init__.py",
+        "counts.get(name, 0)",
+        "str(counts.get(name, 0))",
+    ),
+    edited(
+        "the OpenAPI document is gone",
+        "api",
+        r"the OpenAPI document that raos\.toml promises at /openapi\.json cannot be read: status 404",
+        "Modules/Core/__init__.py",
+        '"/openapi.json", openapi',
+        '"/openapi.yaml", openapi',
+    ),
+    told("api", r"/openapi\.json cannot be read: no valid JSON", "bad-json=/openapi.json"),
+    Seeded(
+        "an endpoint of the release before is gone",
+        "api",
+        r"GET /api/chat/rooms was answered by the release that ran before, and is gone: status 404",
+        _without_rooms,
+        against_before=True,
+    ),
+)

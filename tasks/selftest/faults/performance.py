@@ -1,0 +1,57 @@
+"""Seeded faults: a program that is too slow, or fails under load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tasks.selftest.seeded import Change, Seeded, edited, told
+
+_ENOUGH = 400
+_PATIENT_MS = 5000
+
+
+def _than_before(name: str, says: str, change: Change, *faults: str, error_rate: int = 0) -> Seeded:
+    """A release that is within its budgets, and worse than the one before; asked often enough to be sure."""
+
+    def changed(tree: Path) -> None:
+        change(tree)
+        file = tree / "raos.toml"
+        text = file.read_text(encoding="utf-8")
+        for key, value in (("requests", _ENOUGH), ("p95_ms", _PATIENT_MS), ("error_rate", error_rate)):
+            text, found = re.subn(rf"^{key} = \d+$", f"{key} = {value}", text, flags=re.MULTILINE)
+            if not found:
+                raise LookupError(f"raos.toml does not say {key}")
+        file.write_text(text, encoding="utf-8")
+
+    return Seeded(name, "performance", says, changed, faults, against_before=True)
+
+
+def _items_take(seconds: float) -> Change:
+    start = "    def items(request: Request) -> Response:\n"
+    slow = f"        __import__('time').sleep({seconds})\n"
+    return edited("", "performance", "", "Modules/Market/__init__.py", start, start + slow).change
+
+
+FAULTS: tuple[Seeded, ...] = (
+    told("performance", r"p95 is \d+\.\d ms, 250 ms are allowed", "slow=300"),
+    told("performance", r"of \d+ requests failed, 0 in 1000 are allowed; the last: .*: status 500", "error-every=10"),
+    Seeded("one path is slow", "performance", r"the slowest is /api/market/items at", _items_take(0.3)),
+    _than_before(
+        "slower than before, within the budgets",
+        r"takes \d+ % longer than before: \d+\.\d+ ms in the median instead of \d+\.\d+ ms, 20 % are allowed",
+        told("performance", "", "slower=300").change,
+        "slower",
+    ),
+    _than_before(
+        "one path is slower than before, within the budgets",
+        r"takes \d+ % longer than before",
+        _items_take(0.03),
+    ),
+    _than_before(
+        "fails more often than before, within the budgets",
+        r"more requests fail than before: \d+ of (400|800) instead of 0 of (400|800)",
+        told("performance", "", "error-every=20").change,
+        error_rate=100,
+    ),
+)

@@ -1,0 +1,97 @@
+"""Seeded faults: secrets, what a release is built from, exposure, and TLS.
+
+No credential below is one: they are put together at run time, so that none is found in this repository. The packages
+and their vulnerabilities are invented, too; `tasks/selftest/osv` is a database of them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tasks.checks.interface import CheckContext
+from tasks.selftest.certificates import make_identity
+from tasks.selftest.seeded import Around, Seeded, added, told
+from tasks.selftest.tls_server import tls_in_front_of, trusting
+
+OSV = Path(__file__).resolve().parent.parent / "osv"
+AWS_KEY = "AKIA" + "J3ZP" + "QK7W" + "2LMX" + "6TVB"
+_GITHUB_TOKEN = "ghp_" + "".join(("9fQ2", "xLm7", "VbT4", "cKz8", "WnR5", "dHy1", "JsP6", "gEu3", "aXo0"))
+_PRIVATE_KEY = "-----BEGIN " + "RSA PRIVATE KEY-----\nMIIBOgIBAAJBAK\n-----END " + "RSA PRIVATE KEY-----\n"
+_DOTNET = {"libraries": {"Ashat.SelfTest.Serializer/4.0.0.1": {"type": "package", "serviceable": True}}}
+_NPM = {"lockfileVersion": 3, "packages": {"": {}, "node_modules/@ashat-selftest/router": {"version": "2.3.0"}}}
+
+
+def _offline(context: CheckContext) -> nullcontext[CheckContext]:
+    """Look vulnerabilities up in the database of invented ones."""
+    policy = context.policy.model_copy(update={"advisories": "file", "osv_file": str(OSV)})
+    return nullcontext(replace(context, policy=policy))
+
+
+def over_tls(**options: Any) -> Around:
+    """The program behind a server that speaks TLS for it, with a certificate as `make_identity` makes it of `options`.
+
+    Its authority is trusted, so that what is wrong is wrong with the certificate alone.
+    """
+
+    @contextmanager
+    def around(context: CheckContext) -> Iterator[CheckContext]:
+        with tempfile.TemporaryDirectory(prefix="ashat-tls-") as directory:
+            identity = make_identity(Path(directory), **options)
+            with tls_in_front_of(context.app_url, identity) as url:
+                yield replace(context, app_url=url, tls=trusting(identity.authority))
+
+    return around
+
+
+def _vulnerable(name: str, says: str, path: str, content: str) -> Seeded:
+    return replace(added(name, says, path, content), around=_offline)
+
+
+def _badly_certified(name: str, says: str, **options: Any) -> Seeded:
+    return Seeded(name, "security", says, lambda _: None, around=over_tls(**options))
+
+
+FAULTS: tuple[Seeded, ...] = (
+    added("an AWS key", r"aws\.txt, line 2: AWS Access Key", "Modules/Market/aws.txt", f"id:\n{AWS_KEY}\n"),
+    added("a GitHub token", r"deploy\.sh, line 1: GitHub Token", "deploy.sh", f"TOKEN={_GITHUB_TOKEN}\n"),
+    added("a private key", r"server\.pem, line 1: Private Key", "Modules/Core/server.pem", _PRIVATE_KEY),
+    added("an environment file", r"\.env is in the bundle", ".env", "COLOUR=blue\n"),
+    _vulnerable(
+        "a vulnerable Python package",
+        r"ashat-selftest-markdown 1\.2\.2 .* SELFTEST-2026-1 \(CVSS 9\.8\).*; fixed in 1\.2\.3",
+        "Modules/Forum/requirements.txt",
+        "ashat-selftest-markdown==1.2.2\n",
+    ),
+    _vulnerable(
+        "a vulnerable .NET package",
+        r"Ashat\.SelfTest\.Serializer 4\.0\.0\.1 .* SELFTEST-2026-2 \(high\).*; fixed in 4\.0\.0\.2",
+        "RaOS.deps.json",
+        json.dumps(_DOTNET),
+    ),
+    _vulnerable(
+        "a vulnerable npm package",
+        r"@ashat-selftest/router 2\.3\.0 .* SELFTEST-2026-3 \(CVSS 9\.3\).*; fixed in 2\.3\.1",
+        "web/package-lock.json",
+        json.dumps(_NPM),
+    ),
+    told("security", r"the header X-Frame-Options is missing at /health", "no-header=X-Frame-Options"),
+    told("security", r"the cookie session at /api/core/status lacks HttpOnly", "cookie=/api/core/status"),
+    told("security", r"anyone can read /raos\.toml", "exposed"),
+    told("security", r"/static/ lists a directory", "listing=/static/"),
+    told("security", r"/api/forum/boards shows a credential: AWS Access Key", "leak=/api/forum/boards"),
+    _badly_certified(
+        "an expired certificate", r"the certificate of .* expired on", ends=datetime.now(UTC) - timedelta(1)
+    ),
+    _badly_certified(
+        "a certificate for another name",
+        r"is for elsewhere\.example, not for 127\.0\.0\.1",
+        names=["elsewhere.example"],
+    ),
+)

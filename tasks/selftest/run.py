@@ -1,0 +1,148 @@
+"""The self-test: each check against the good sample, which it must pass, and against each seeded fault of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ashat.bundle import Manifest
+from ashat.errors import AshatError
+from tasks.checks import all_checks, run_check
+from tasks.checks.interface import Check, CheckResult
+from tasks.checks.rehearsed import Rehearsal
+from tasks.rehearsal import back_and_forth
+from tasks.selftest.faults import catalogue
+from tasks.selftest.seeded import Seeded
+from tasks.selftest.staging import Staging, StagingError, quick_sample, staging
+from tasks.trust import Proof, version_of
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a check said of one release: of a seeded fault, or of the good one where `fault` is None."""
+
+    check: str
+    fault: Seeded | None
+    result: CheckResult
+
+    @property
+    def name(self) -> str:
+        """The fault in words."""
+        return self.fault.name if self.fault else "the good release"
+
+    @property
+    def caught(self) -> bool:
+        """Whether the check said what it had to: a failure for the fault's own reason, a pass of the good release."""
+        if self.fault is None:
+            return self.result.outcome == "pass"
+        return self.result.outcome == "fail" and re.search(self.fault.says, self.result.seen) is not None
+
+
+def self_test(tell: Callable[[Tried], None] = lambda _: None) -> dict[str, Proof]:
+    """Run every built-in check against the good sample and its seeded faults; what came of it, by the check's name.
+
+    `tell` is given each trial as it ends.
+
+    Raises:
+        AshatError: the self-test's own server does not run here.
+    """
+    with tempfile.TemporaryDirectory(prefix="ashat-self-test-") as name:
+        directory = Path(name)
+        bench = Bench(directory / "releases")
+        with staging(directory) as server:
+            tried = list(_trials(bench, server, tell))
+    return proofs(tried)
+
+
+def proofs(tried: Iterable[Tried]) -> dict[str, Proof]:
+    """What a number of trials prove of each check."""
+    found: dict[str, Proof] = {}
+    versions = {check.name: version_of(check) for check in all_checks()}
+    for trial in tried:
+        before = found.get(trial.check, Proof(versions[trial.check], 0))
+        missed = () if trial.caught else (trial.name,)
+        seeded = before.seeded + (trial.fault is not None)
+        found[trial.check] = Proof(before.version, seeded, before.missed + missed)
+    return found
+
+
+def _trials(bench: Bench, server: Staging, tell: Callable[[Tried], None]) -> Iterable[Tried]:
+    checks = {check.name: check for check in all_checks()}
+    faults = catalogue()
+    seeded = {fault.check for fault in faults}
+    for name in (name for name in checks if name in seeded):
+        trial = Tried(name, None, bench.good(server, checks[name]))
+        tell(trial)
+        yield trial
+    for fault in faults:
+        trial = Tried(fault.check, fault, bench.try_fault(server, checks[fault.check], fault))
+        tell(trial)
+        yield trial
+
+
+class Bench:
+    """The good release, which lies in `good_tree`, and the bad ones made of it, below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        self._directory = directory
+        self.good_tree = quick_sample(directory / "good")
+
+    def good(self, server: Staging, check: Check) -> CheckResult:
+        """What the check says of the good release."""
+        server.run(self.good_tree)
+        return run_check(check, server.context())
+
+    def try_fault(self, server: Staging, check: Check, fault: Seeded) -> CheckResult:
+        """What the check says of a release with that fault.
+
+        Where the server itself refuses the release, it is not the check that caught it: that is an answer, too.
+        """
+        tree = self._directory / "bad"
+        shutil.copytree(self.good_tree, tree)
+        try:
+            fault.change(tree)
+            return self._checked(server, check, fault, tree)
+        except AshatError as error:
+            return check.inconclusive(f"could not be tried: {error}")
+        finally:
+            shutil.rmtree(tree)
+
+    def _checked(self, server: Staging, check: Check, fault: Seeded, tree: Path) -> CheckResult:
+        previous = server.client.manifest(server.run(self.good_tree)) if fault.against_before else None
+        if fault.check == "database":
+            server.forget_the_database()
+        server.run(tree)
+        changes: dict[str, object] = {}
+        if previous is not None:
+            changes["rehearsal"] = _rehearsed(server, previous)
+        if fault.late:
+            server.wait_until_unhealthy()
+        try:
+            with fault.around(server.context(previous, **changes)) as context:
+                return run_check(check, context)
+        finally:
+            if fault.check == "database":
+                server.forget_the_database()
+
+
+def _rehearsed(server: Staging, previous: Manifest) -> Rehearsal:
+    """New and old in turn under the same load, for the release that runs now."""
+    new = server.current
+
+    def switch(bundle: str | None) -> int:
+        began = time.monotonic()
+        server.switch(bundle)
+        return round((time.monotonic() - began) * 1000)
+
+    rehearsal, result, _ = back_and_forth(
+        server.context(previous), lambda: switch(previous.digest), lambda: switch(new)
+    )
+    if result.outcome != "pass":
+        raise StagingError(f"The rehearsal of the self-test failed: {result.seen}")
+    return rehearsal

@@ -1,0 +1,85 @@
+"""Where each server stands, for a person to open in Prefect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ashat.errors import AshatError
+from ashat.session import Stage, State
+from blocks.server import load_server
+from tasks.artifacts import publish_table
+from tasks.record import ledger
+
+
+def standings(state: State) -> list[dict[str, Any]]:
+    """A row for Public, the target and each Mainframe: what it runs, or why it does not say."""
+    rows = [_row(state.public), _row(state.target)]
+    rows += [
+        {"server": mainframe.name, "role": "mainframe", "runs": mainframe.result, "bundle": state.bundle or ""}
+        for mainframe in state.mainframes
+    ]
+    return rows
+
+
+def publish_servers(state: State) -> None:
+    """Leave the table of where each server stands with the flow run."""
+    publish_table(f"servers-{state.update_id}-{state.attempt}", standings(state), "Where each server stands")
+
+
+def _row(name: str) -> dict[str, Any]:
+    try:
+        with load_server(name).client() as node:
+            identity = node.identity()
+    except AshatError as error:
+        return {"server": name, "role": "", "runs": f"no answer: {error}", "bundle": ""}
+    current = identity.current
+    return {
+        "server": identity.name,
+        "role": identity.role.value,
+        "runs": current.update_id if current else "nothing",
+        "bundle": current.bundle if current else "",
+    }
+
+
+def drift() -> list[dict[str, str]]:
+    """A row for each server that runs another bundle than the record says it should."""
+    with ledger() as record:
+        states = [record.load(s["update_id"], s["attempt"]) for s in record.summaries() if s["release_seq"]]
+    rows = []
+    for target in sorted({state.target for state in states}):
+        expected = expected_bundle([state for state in states if state.target == target])
+        try:
+            with load_server(target).client() as node:
+                current = node.identity().current
+        except AshatError as error:
+            rows.append({"server": target, "what": f"{target} does not answer: {error}"})
+            continue
+        runs = current.bundle if current else None
+        if expected is not None and runs not in expected:
+            said = " or ".join(sorted(_short(bundle) for bundle in expected))
+            told = f"{target} runs {_short(runs)}, the record says {said}"
+            rows.append({"server": target, "what": told})
+    return rows
+
+
+def expected_bundle(states: list[State]) -> set[str | None] | None:
+    """What a target may run (None: nothing) by the record of all that reached it; None where nothing did."""
+    latest: tuple[int, set[str | None]] | None = None
+    for state in states:
+        back = state.rolled_back.get("omega")
+        if state.release_seq is None or state.bundle is None:
+            continue
+        here: tuple[int, set[str | None]] = (state.release_seq, {state.bundle})
+        if state.stage is Stage.DEPLOYING or (state.rolling_back and back is None):
+            here = (state.release_seq, {state.bundle, state.omega_before})
+        elif state.stage is Stage.FAILED:
+            here = (state.release_seq, {state.omega_before})
+        elif back is not None and back.release_seq is not None and back.to_bundle is not None:
+            here = (back.release_seq, {back.to_bundle})
+        if latest is None or here[0] > latest[0]:
+            latest = here
+    return latest[1] if latest else None
+
+
+def _short(bundle: str | None) -> str:
+    return bundle[:12] if bundle else "nothing"

@@ -1,0 +1,154 @@
+"""What every test can count on: needs that are met or skipped with a reason, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+
+from tests.support import leftovers, needs
+from tests.support.crashes import FragileStack
+from tests.support.stack import Stack
+
+# The same examples each time; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
+
+_found = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(name, ...): what must be here: postgresql, mariadb, redis, chromium")
+    if not _is_worker(config):
+        _leave_the_home_alone()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module on one worker unless it says otherwise, so that its fixtures are made once.
+
+    Those that ask for the longest timeouts come first, so that no worker is left alone with them at the end.
+    """
+    patience: dict[str, float] = {}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        timeout = item.get_closest_marker("timeout")
+        asked = float(timeout.args[0]) if timeout else 0
+        patience[_group(item)] = max(patience.get(_group(item), 0), asked)
+    items.sort(key=lambda item: patience[_group(item)], reverse=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for need in marker.args:
+            reason = needs.missing(need)
+            if reason and need in needs.required():
+                pytest.fail(f"ASHAT_TEST_REQUIRE names {need}, but {reason}", pytrace=False)
+            if reason:
+                pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Fail the run if it left a process behind, and end that process, also when the run is interrupted."""
+    try:
+        return (yield)
+    finally:
+        if not _is_worker(session.config):
+            _end_leftovers(session)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(_found, [])
+    if found:
+        terminalreporter.section("processes left behind", red=True)
+        for line in found:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A control plane, Public, OMEGA and two Mainframes that run a first release, UPD-0.
+
+    Shared by the modules of the xdist group "stack"; each leaves the servers configured and in order.
+    """
+    with Stack(tmp_path_factory.mktemp("stack")) as running:
+        running.ship("UPD-0", "What runs before")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FragileStack]:
+    """A control plane, Public, OMEGA and one Mainframe that run nothing yet and can be told to die somewhere.
+
+    Shared by the modules of the xdist group "fragile".
+    """
+    with FragileStack(tmp_path_factory.mktemp("fragile")) as running:
+        yield running
+
+
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """The SQLAlchemy URL of an empty PostgreSQL database, dropped afterwards; needs `requires_postgresql`."""
+    name = f"ashat_test_{uuid.uuid4().hex[:12]}"
+    admin = sa.create_engine(needs.POSTGRESQL_ADMIN, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    try:
+        yield sa.make_url(needs.POSTGRESQL_ADMIN).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"drop database {name} with (force)"))
+        admin.dispose()
+
+
+def _end_leftovers(session: pytest.Session) -> None:
+    homes = Path(os.environ["ASHAT_TEST_HOMES"])
+    below = [homes, *_temporary_directory(session.config)]
+    found = leftovers.wait_for_leftovers(os.environ[leftovers.VARIABLE], below)
+    shutil.rmtree(homes, ignore_errors=True)
+    session.config.stash[_found] = [leftovers.describe(process) for process in found]
+    for process in found:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _temporary_directory(config: pytest.Config) -> list[Path]:
+    factory: pytest.TempPathFactory | None = getattr(config, "_tmp_path_factory", None)
+    return [factory.getbasetemp()] if factory else []
+
+
+def _leave_the_home_alone() -> None:
+    """No test reads or writes the files of whoever runs it, nor their settings; workers inherit this."""
+    for name in [name for name in os.environ if name.startswith(("ASHAT_", "PREFECT_"))]:
+        if not name.startswith("ASHAT_TEST_"):
+            del os.environ[name]
+    homes = tempfile.mkdtemp(prefix="ashat-test-")
+    os.environ[leftovers.VARIABLE] = uuid.uuid4().hex
+    os.environ["ASHAT_TEST_HOMES"] = homes
+    os.environ["ASHAT_HOME"] = os.path.join(homes, "ashat")
+    os.environ["PREFECT_HOME"] = os.path.join(homes, "prefect")

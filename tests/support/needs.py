@@ -1,0 +1,82 @@
+"""What a test may need of the machine, and whether it is there.
+
+`@requires_postgresql` skips a test with a reason where PostgreSQL does not answer. `ASHAT_TEST_REQUIRE=postgresql,
+mariadb,redis,chromium` turns such a skip into a failure, so that CI cannot lose a test without noticing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from functools import cache
+
+import pytest
+import sqlalchemy as sa
+
+POSTGRESQL_ADMIN = os.environ.get("ASHAT_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+MARIADB_ADMIN = os.environ.get("ASHAT_TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/mysql")
+REDIS_ADDRESS = ("127.0.0.1", 6379)
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+requires_postgresql = pytest.mark.needs("postgresql")
+requires_mariadb = pytest.mark.needs("mariadb")
+requires_redis = pytest.mark.needs("redis")
+requires_chromium = pytest.mark.needs("chromium")
+
+
+def required() -> frozenset[str]:
+    """What must not be skipped in this run."""
+    return frozenset(name.strip() for name in os.environ.get("ASHAT_TEST_REQUIRE", "").split(",") if name.strip())
+
+
+@cache
+def missing(need: str) -> str:
+    """Why `need` cannot be used here; "" where it can.
+
+    Raises:
+        LookupError: nobody knows that need.
+    """
+    checks = {"postgresql": _postgresql, "mariadb": _mariadb, "redis": _redis, "chromium": _chromium}
+    if need not in checks:
+        raise LookupError(f"{need!r} is not one of {', '.join(checks)}")
+    return checks[need]()
+
+
+def chromium_path() -> str | None:
+    """The browser's executable, None where there is none."""
+    return next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
+
+
+def _postgresql() -> str:
+    return _refusal("PostgreSQL", POSTGRESQL_ADMIN)
+
+
+def _mariadb() -> str:
+    return _refusal("MariaDB", MARIADB_ADMIN)
+
+
+def _refusal(what: str, url: str) -> str:
+    try:
+        engine = sa.create_engine(url, connect_args={"connect_timeout": 3})
+        with engine.connect() as connection:
+            connection.execute(sa.text("select 1"))
+        engine.dispose()
+    except (sa.exc.DBAPIError, ImportError) as error:
+        address = sa.make_url(url)
+        return f"{what} does not answer at {address.host}:{address.port}: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _redis() -> str:
+    try:
+        with socket.create_connection(REDIS_ADDRESS, timeout=3) as connection:
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(64)
+    except OSError as error:
+        return f"Redis does not answer at 127.0.0.1:6379: {error}"
+    return "" if answer.startswith(b"+PONG") else f"What answers at 127.0.0.1:6379 is no Redis: {answer!r}"
+
+
+def _chromium() -> str:
+    return "" if chromium_path() else "there is no Chromium on the PATH"

@@ -1,0 +1,134 @@
+"""`deploy trust`: a key of one's own, who approves, and what the one-person mode does not protect."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ashat.cli.main import run
+from ashat.client.transport import Transport
+from ashat.trust.authority import Authority
+from ashat.trust.client import ReleaseClient
+from ashat.trust.keys import load_signer
+from ashat.trust.metadata import PRODUCTION, build_production, sign
+from ashat.trust.repository import Repository
+from tests.support.command import deploy_on_terminal
+from tests.support.trust import document, serving
+
+PASSPHRASE = "five words are long enough"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASHAT_KEY_PASSPHRASE", PASSPHRASE)
+    return tmp_path / "home"
+
+
+def _people(home: Path, *names: str) -> list[str]:
+    words = []
+    for name in names:
+        assert run(["trust", "keygen", name]) == 0
+        words += ["--approver", f"{name}={home}/trust/keys/{name}.pub"]
+    return words
+
+
+def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_repository(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["trust", "init", "--dry-run"]) == 0
+    assert "Would be set up" in capsys.readouterr().out
+    assert not (home / "trust").exists()
+    assert run(["trust", "init"]) == 0
+    assert "It does not protect from whoever can read this directory" in capsys.readouterr().out
+    assert run(["trust", "status"]) == 0
+    told = capsys.readouterr().out
+    assert "One-person mode" in told
+    assert "do not demand these signatures yet" in told
+    assert run(["trust", "init"]) == 2
+    assert capsys.readouterr().err.startswith("❌ Trust is set up already")
+    keys = sorted((home / "trust/authority/keys").glob("*.pem"))
+    assert [key.stem for key in keys] == ["approver", "root", "snapshot", "targets", "timestamp"]
+    assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+    authority = Authority(home)
+    state = authority.read()
+    assert state.complete
+    repository = Repository(tmp_path / "repository")
+    root = state.root.to_bytes()
+    repository.install(authority.online(), root=root, targets=state.targets.to_bytes())
+    made = document(1)
+    approval = build_production(None, made, lifetime=999, now=datetime.now(UTC))
+    assert sign(state.targets.signed, PRODUCTION, approval, authority.embedded_approver()).complete
+    repository.publish(approval.to_bytes(), made.to_bytes(), authority.online())
+    with serving(repository.directory) as server, Transport(server.url) as transport:
+        client = ReleaseClient(transport, tmp_path / "cache", root=root, metadata_url="", target="omega")
+        assert client.latest_release("stable") == made
+
+
+def test_people_set_it_up_and_each_signs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = _people(home, "kim", "lee", "noa")
+    assert run(["trust", "init", *words]) == 0
+    assert "2 of 3 approve each release" in capsys.readouterr().out
+    assert run(["trust", "status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["mode"], told["threshold"], told["complete"]) == ("approvers", 2, False)
+    assert told["roles"]["root"]["missing"] == ["kim", "lee", "noa"]
+    keys = home / "trust/keys"
+    assert run(["trust", "sign", "--key", str(keys / "lee.pem")]) == 0
+    assert "signed by 1 of 2 needed (lee); missing: kim, noa" in capsys.readouterr().out
+    assert run(["trust", "sign", "--key", str(keys / "lee.pem")]) == 0
+    assert not Authority(home).read().complete
+    assert run(["trust", "sign", "--key", str(keys / "noa.pem")]) == 0
+    assert Authority(home).read().complete
+    assert sorted(path.stem for path in (home / "trust/authority/keys").glob("*.pem")) == ["snapshot", "timestamp"]
+    _people(home, "eve")
+    assert run(["trust", "sign", "--key", str(keys / "eve.pem")]) == 1
+    assert "signs neither root nor targets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--threshold", "2"], 2, "--threshold counts approvers"),
+        (["--approver", "kim"], 2, "write it as NAME=FILE.pub"),
+        (["--approver", "kim={keys}/none.pub"], 1, "cannot be read"),
+        (["--approver", "kim={keys}/kim.pem"], 1, "holds a private key"),
+        (["--approver", "kim={keys}/kim.pub", "--threshold", "2"], 1, "the threshold is 1 to 1"),
+        (["--approver", "kim={keys}/kim.pub", "--approver", "lee={keys}/kim.pub"], 1, "one and the same key"),
+    ],
+)
+def test_what_would_protect_nothing_is_refused_in_a_line(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    _people(home, "kim")
+    capsys.readouterr()
+    assert run(["trust", "init", *(word.format(keys=home / "trust/keys") for word in words)]) == code
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert len(shown.splitlines()) == 1
+    assert not (home / "trust/authority").exists()
+
+
+def test_without_trust_or_without_a_passphrase_a_line_says_so(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["trust", "status"]) == 1
+    assert "run: deploy trust init" in capsys.readouterr().err
+    monkeypatch.delenv("ASHAT_KEY_PASSPHRASE")
+    assert run(["trust", "keygen", "kim"]) == 2
+    assert "nobody can be asked: give --passphrase-file" in capsys.readouterr().err
+    assert run(["trust", "keygen", "../kim"]) == 1
+    assert "cannot name a key" in capsys.readouterr().err
+
+
+def test_a_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    typed = [("A passphrase for kim", PASSPHRASE), ("Repeat", PASSPHRASE)]
+    code, shown = deploy_on_terminal(home, "trust", "keygen", "kim", typed=typed, secret=True)
+    assert code == 0, shown
+    assert PASSPHRASE not in shown
+    load_signer(home / "trust/keys/kim.pem", lambda: PASSPHRASE)
