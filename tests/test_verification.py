@@ -50,7 +50,7 @@ def test_the_way_back_is_rehearsed_and_the_evidence_says_how_long_it_took(shippe
     rehearsal = evidence["rehearsal"]
     assert rehearsal["outcome"] == "pass"
     rounds = len(rehearsal["back_ms"])
-    assert rounds in (2, 4), "twice more where a busy machine made one of them seem slower"
+    assert 2 <= rounds <= 4, "once or twice more where a busy machine made one of them seem slower"
     assert len(rehearsal["forward_ms"]) == rounds
     assert all(took > 0 for took in rehearsal["back_ms"] + rehearsal["forward_ms"])
     assert [tree["release"] for tree in rehearsal["trees"]] == ["old", "new"] * rounds

@@ -50,7 +50,7 @@ FAULTS: tuple[Seeded, ...] = (
     ),
     _than_before(
         "fails more often than before, within the budgets",
-        r"more requests fail than before: \d+ of (400|800) instead of 0 of (400|800)",
+        r"more requests fail than before: \d+ of (400|600|800) instead of 0 of (400|600|800)",
         told("performance", "", "error-every=20").change,
         error_rate=100,
     ),
