@@ -62,6 +62,17 @@ class MainframeOutcome(BaseModel):
     reason: str = ""
 
 
+class ReleaseSignature(BaseModel):
+    """One approver's signatures in hexadecimal: over the release, and over the way back from it if one was proposed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    keyid: Digest
+    release: str = Field(pattern=r"^[0-9a-f]{128}$")
+    way_back: str | None = Field(default=None, pattern=r"^[0-9a-f]{128}$")
+
+
 class Created(Event):
     """Somebody began to push an update."""
 
@@ -139,18 +150,23 @@ class GateTaken(Event):
 class Asked(Event):
     """The question was put: `ordinal` counts the askings of this attempt, `reason` says why it is asked again.
 
-    `shown` is the digest of the document that holds what the person was shown.
+    `shown` is the digest of the document that holds what the person was shown, `proposal` that of what they sign.
     """
 
     kind: Literal["asked"] = "asked"
     ordinal: int
     target_bundle: Digest | None
     shown: Digest | None = None
+    proposal: Digest | None = None
     reason: Text = ""
 
 
 class Answered(Event):
-    """An answer, judged once. `release_seq` is set where an approval was accepted."""
+    """An answer, judged once.
+
+    `release_seq` is set where an approval was accepted and enough have signed. In the one-person mode what is signed
+    is proposed only then: `proposal` is its digest.
+    """
 
     kind: Literal["answered"] = "answered"
     ordinal: int
@@ -160,6 +176,8 @@ class Answered(Event):
     comment: Text = ""
     reason: Text = ""
     release_seq: int | None = None
+    proposal: Digest | None = None
+    signature: ReleaseSignature | None = None
 
 
 class DecisionVoid(Event):

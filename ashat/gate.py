@@ -16,12 +16,16 @@ TAIL = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person said. `approver` is self-asserted; `tail` is what they typed of the evidence's digest."""
+    """What a person said. `approver` is self-asserted; `tail` is what they typed of the evidence's digest.
+
+    `signature` is a line that `deploy sign` printed, "" where none is given.
+    """
 
     decision: Literal["approve", "reject"]
     tail: str
     approver: str = ""
     comment: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ def _asked(state: State, event: e.Asked) -> State:
         ordinal=event.ordinal,
         target_bundle=event.target_bundle,
         shown=event.shown,
+        proposal=event.proposal,
+        signatures=gate.signatures if event.proposal == gate.proposal else (),
         reason=event.reason,
         answered=False,
     )
@@ -195,10 +197,17 @@ def _answered(state: State, event: e.Answered) -> State:
     if event.decision == "reject":
         why = event.comment or f"rejected by {event.approver}"
         return replace(state, gate=judged, stage=Stage.REJECTED, decision=event, reason=why)
-    if event.release_seq is None:
-        raise SessionError("An accepted approval carries its release_seq.")
     if event.at >= gate.expires:
         raise SessionError(f"Deployment '{state.update_id}' could be approved until {gate.expires.isoformat()}.")
+    if event.proposal is not None:
+        gate = replace(gate, proposal=event.proposal, signatures=())
+        judged = replace(judged, proposal=event.proposal)
+    if event.signature is not None:
+        judged = replace(judged, signatures=_with_signature(state, gate, event.signature))
+    if event.release_seq is None:
+        if event.signature is None:
+            raise SessionError("An accepted approval carries its release_seq, or a signature that others are to join.")
+        return replace(state, gate=judged)
     return replace(
         state,
         gate=judged,
@@ -207,6 +216,14 @@ def _answered(state: State, event: e.Answered) -> State:
         release_seq=event.release_seq,
         omega_before=gate.target_bundle,
     )
+
+
+def _with_signature(state: State, gate: Gate, signature: e.ReleaseSignature) -> tuple[e.ReleaseSignature, ...]:
+    if gate.proposal is None:
+        raise SessionError(f"Deployment '{state.update_id}' has nothing proposed that could be signed.")
+    if any(signature.keyid == earlier.keyid for earlier in gate.signatures):
+        raise SessionError(f"{signature.name} has signed '{state.update_id}' already.")
+    return (*gate.signatures, signature)
 
 
 def _decision_void(state: State, event: e.DecisionVoid) -> State:

@@ -21,7 +21,10 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """The open question: which asking, until when, over what the target ran at that asking."""
+    """The open question: which asking, until when, over what the target ran at that asking.
+
+    `proposal` is the digest of what is signed, `signatures` are those that came so far.
+    """
 
     opening: int
     expires: datetime
@@ -29,6 +32,8 @@ class Gate:
     ordinal: int = 0
     target_bundle: str | None = None
     shown: str | None = None
+    proposal: str | None = None
+    signatures: tuple[e.ReleaseSignature, ...] = ()
     reason: str = ""
     answered: bool = True
 

@@ -102,8 +102,15 @@ class Decision(Wire):
     at: AwareDatetime
 
 
+class SignedRelease(Wire):
+    """What the approvers signed, byte for byte: the release document, and the TUF metadata that names it."""
+
+    document: str = Field(max_length=64 * 1024)
+    production: str = Field(max_length=1 << 20)
+
+
 class OperationRequest(Wire):
-    """A change of what runs."""
+    """A change of what runs. `signed` is what OMEGA demands once it keeps a trust root."""
 
     action: Literal["switch", "promote", "rollback"]
     bundle: Digest | None
@@ -112,6 +119,7 @@ class OperationRequest(Wire):
     attempt: int = Field(ge=1, le=1 << 53)
     holder: Line | None = None
     decision: Decision | None = None
+    signed: SignedRelease | None = None
     reason: str = Field(default="", max_length=1000)
 
 
@@ -165,6 +173,34 @@ class Offer(Wire):
     bundle: Digest
     update_id: str
     attempt: int = Field(ge=1, le=1 << 53)
+
+
+class TrustMetadata(Wire):
+    """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them.
+
+    `target` is the name under which releases are approved for this OMEGA; the first root fixes it.
+    """
+
+    target: Line = Field(min_length=1, max_length=100)
+    root: str | None = Field(default=None, max_length=1 << 20)
+    targets: str | None = Field(default=None, max_length=1 << 20)
+    production: str | None = Field(default=None, max_length=1 << 20)
+
+
+class TrustState(Wire):
+    """Whose signatures OMEGA demands: TUF metadata as it was signed, None for what it does not keep yet.
+
+    `online` are the public halves of its own Ed25519 keys, `snapshot` and `timestamp`, in hexadecimal. `documents` are
+    the release documents by channel.
+    """
+
+    target: str = ""
+    online: dict[str, str]
+    root: str | None = None
+    targets: str | None = None
+    production: str | None = None
+    documents: dict[str, str] = {}
+    expires: AwareDatetime | None = None
 
 
 class StoreState(Wire):

@@ -105,7 +105,9 @@ def pass_gate(state: State) -> State:
             continue
         fault_point("promote.answer-judged")
         if judged.decision is None and judged.gate is not None:
-            reporter().say(f"The answer does not count: {judged.gate.reason}")
+            why = judged.gate.reason
+            signed = ", ".join(signature.name for signature in judged.gate.signatures)
+            reporter().say(f"The answer does not count: {why}" if why else f"Signed by {signed}; others must sign too.")
 
 
 def ship(state: State) -> State:

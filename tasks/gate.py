@@ -19,7 +19,7 @@ from prefect.states import Cancelled
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from ashat.errors import ConflictError, ControlPlaneError, NodeError, NotConfiguredError, SessionError
+from ashat.errors import ConflictError, ControlPlaneError, NodeError, NotConfiguredError, SessionError, TrustError
 from ashat.events import Answered, Asked, GateTaken
 from ashat.evidence import Evidence
 from ashat.faults import fault_point
@@ -30,6 +30,7 @@ from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.question import compose, running
 from tasks.record import ledger, now, run_id, whoami
+from tasks.signing import Countersigned, countersign, proposed
 from tasks.steps import step
 from tasks.verification import current_versions
 
@@ -52,6 +53,9 @@ class GateForm(RunInput):
     )
     approver: str = Field(default="", title="Who you are", description="Recorded as you type it.", max_length=200)
     comment: str = Field(default="", title="Comment", description="Why. Needed where a check is ⚠️.", max_length=2000)
+    signature: str = Field(
+        default="", title="Signature", description="What deploy sign printed, where people sign.", max_length=500
+    )
 
 
 def start_approve_run(state: State, *, again: str = "") -> str:
@@ -130,7 +134,9 @@ def ask(state: State, *, brought: frozenset[str]) -> State:
     if gate is not None and not gate.answered and asking_key(gate.ordinal) in brought:
         return state
     seen, missing = look_at_target(state)
-    bundle = running(seen)
+    bundle, proposal = running(seen), None
+    if seen is not None:
+        proposal, missing = _proposed(state, seen)
     text = compose_question(state.update_id, state.attempt, seen, missing)
     with ledger() as record:
         if gate is not None and gate.run != run_id():
@@ -144,11 +150,20 @@ def ask(state: State, *, brought: frozenset[str]) -> State:
                 ordinal=state.askings + 1,
                 target_bundle=bundle,
                 shown=shown,
+                proposal=proposal,
                 reason=gate.reason if gate else "",
             ),
         )
     fault_point("gate.asked")
     return state
+
+
+def _proposed(state: State, seen: NodeState) -> tuple[str | None, str]:
+    """What is to be signed, and why nothing can be ("" where it can)."""
+    try:
+        return proposed(state, seen), ""
+    except (TrustError, NodeError) as error:
+        return None, str(error)
 
 
 def _await_suspended(flow_run: str) -> None:
@@ -203,9 +218,13 @@ def judge(state: State, answer: Answer) -> State:
         decay=decay_of(state, running(seen)),
     )
     why = refusal(state, answer, world)
+    signed: Countersigned | None = None
+    if not why and answer.decision == "approve" and seen is not None:
+        try:
+            signed = countersign(state, seen, answer.signature)
+        except (TrustError, NodeError) as error:
+            why = str(error)
     with ledger() as record:
-        accepted_approval = not why and answer.decision == "approve"
-        highest = max(record.highest_release_seq(state.target), seen.release_seq if seen else 0)
         return record.append(
             state,
             Answered(
@@ -214,10 +233,12 @@ def judge(state: State, answer: Answer) -> State:
                 ordinal=state.gate.ordinal,
                 decision=answer.decision,
                 accepted=not why,
-                approver=answer.approver,
+                approver=signed.signature.name if signed and not signed.proposal else answer.approver,
                 comment=answer.comment,
                 reason=why,
-                release_seq=highest + 1 if accepted_approval else None,
+                release_seq=signed.release_seq if signed else None,
+                proposal=signed.proposal if signed else None,
+                signature=signed.signature if signed else None,
             ),
         )
 
@@ -270,6 +291,7 @@ def answer_gate(state: State, answer: Answer) -> None:
         "evidence": answer.tail,
         "approver": answer.approver,
         "comment": answer.comment,
+        "signature": answer.signature,
     }
     _await_suspended(state.gate.run)
     with get_client(sync_client=True) as client:
@@ -290,4 +312,4 @@ def seconds_left(state: State, at: datetime) -> int:
 
 def answer_of(form: Any) -> Answer:
     """The answer that a filled-in form holds."""
-    return Answer(decision=form.decision, tail=form.evidence, approver=form.approver, comment=form.comment)
+    return Answer(form.decision, form.evidence, form.approver, form.comment, form.signature)

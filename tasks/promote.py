@@ -12,6 +12,7 @@ from ashat.wire import Decision, NodeState, OperationRequest
 from blocks.server import load_server
 from tasks.public import change, settled
 from tasks.record import ledger, now, whoami
+from tasks.signing import signed_release
 from tasks.steps import step
 
 
@@ -78,6 +79,7 @@ def _promote(record: Ledger, state: State, target: NodeClient, decision: Decisio
         update_id=state.update_id,
         attempt=state.attempt,
         decision=decision,
+        signed=signed_release(record, state),
         reason=f"approved by {decision.approver or 'somebody unnamed'}",
     )
     fault_point("promote.accepted")

@@ -9,6 +9,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import NodeError, NotConfiguredError, SessionError
 from ashat.events import RollbackStarted, RolledBack, ServerRolledBack
 from ashat.faults import fault_point
+from ashat.ledger import Ledger
 from ashat.session import State, refuse_rollback
 from ashat.state import Before
 from ashat.wayback import way_back
@@ -17,6 +18,7 @@ from blocks.server import load_server
 from tasks.distribute import await_mainframes
 from tasks.public import change, public_lent, settled, switch_back
 from tasks.record import ledger, now, run_id, whoami
+from tasks.signing import signed_way_back
 from tasks.steps import step
 
 Place = Literal["public", "omega", "mainframes"]
@@ -87,6 +89,9 @@ def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> WayBac
         with load_server(state.public).client() as public:
             public_seen = settled(public)
         way = plan_rollback(state, public_seen, _target_state(state), way_back(state, record.find))
+        if "omega" in way.servers:
+            with load_server(state.target).client() as target:
+                signed_way_back(record, state, target)
         record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
         fault_point("rollback.started")
         return way
@@ -107,7 +112,7 @@ def roll_back_omega(update_id: str, attempt: int) -> int | None:
             seen = settled(target)
             kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
             if not kept:
-                _undo(target, seen, state)
+                _undo(record, target, seen, state)
                 fault_point("rollback.omega-switched")
                 seen = target.state()
             sequence = _offer_current(target, seen) if not kept else None
@@ -151,7 +156,7 @@ def end_rollback(update_id: str, attempt: int) -> State:
         )
 
 
-def _undo(target: NodeClient, seen: NodeState, state: State) -> None:
+def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> None:
     if not _runs(seen, state):
         return
     before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
@@ -161,6 +166,7 @@ def _undo(target: NodeClient, seen: NodeState, state: State) -> None:
         expected_current=state.bundle,
         update_id=before.update_id if before else state.update_id,
         attempt=before.attempt if before else state.attempt,
+        signed=signed_way_back(record, state, target),
         reason=f"rollback of {state.update_id}",
     )
     change(target, request, f"{state.update_id}.{state.attempt}.rollback")

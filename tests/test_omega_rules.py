@@ -19,10 +19,11 @@ from ashat.node import record
 from ashat.node.api_errors import ApiError
 from ashat.node.db import Database
 from ashat.node.omega.cli import parse_expiry, parse_licences
-from ashat.node.omega.decisions import SCHEMA, Use, decision_rule, judge_promotion, judge_rollback
+from ashat.node.omega.decisions import SCHEMA, DecisionRule, Use, judge_promotion, judge_rollback
 from ashat.node.omega.licences import key_hash, licence_id, licence_status, new_key
 from ashat.node.omega.offers import effective_offer, why_not_offered
 from ashat.node.omega.register import Register
+from ashat.node.omega.trust import OmegaTrust
 from ashat.node.record import Standing
 from ashat.wire import Current, Decision, MainframeReport, Offer, OperationRequest
 
@@ -174,6 +175,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.db = Database(directory / "node.db")
         self.db.ensure(SCHEMA)
+        self.rule = DecisionRule(OmegaTrust(directory / "trust", unsigned_releases=True))
         self.asked = 0
         self.accepted: list[tuple[OperationRequest, int, bool]] = []
 
@@ -186,7 +188,7 @@ class World:
             if request.expected_current != now.bundle:
                 return False
             try:
-                seq = decision_rule(connection, request, now)
+                seq = self.rule(connection, request, now)
             except ApiError:
                 return False
             assert seq is not None

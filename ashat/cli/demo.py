@@ -42,6 +42,7 @@ from ashat.packing import pack_directory
 from ashat.session import State
 from ashat.settings import Settings
 from ashat.stages import Stage
+from ashat.trust.authority import Authority
 from ashat.wire import Role
 
 FIRST, SECOND = "DEMO-1", "DEMO-2"
@@ -118,8 +119,10 @@ class _Demo:
         _make_source(self._source)
         omega = make_node(self._directory / "production", Role.OMEGA, SETTINGS)
         self._nodes = [make_node(self._directory / "staging", Role.PUBLIC, SETTINGS), omega]
+        # What an installer would bring: the first approval makes it, in the one-person mode.
+        trusting = {**SETTINGS, "ASHAT_NODE_TRUST_ROOT": str(Authority(Settings().home).directory / "root.json")}
         for name in ("mainframe-berlin", "mainframe-osaka"):
-            self._nodes.append(make_node(self._directory / name, Role.MAINFRAME, SETTINGS, omega=omega))
+            self._nodes.append(make_node(self._directory / name, Role.MAINFRAME, trusting, omega=omega))
         for node in self._nodes:
             node.serve()
         output.say("Starting the control plane, a Public Server, OMEGA and two Licensed Mainframes …")

@@ -1,7 +1,8 @@
-"""`deploy trust`: who approves, and by which keys. Nothing demands their signatures yet (docs/trust.md)."""
+"""`deploy trust`: who approves, and by which keys (docs/trust.md)."""
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,15 +15,17 @@ from ashat.cli.reading import Json
 from ashat.errors import UsageError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from securesystemslib.signer import CryptoSigner, SSlibKey
 
     from ashat.trust.authority import Authority, AuthorityState
+    from ashat.trust.keys import OnlinePublicKeys
 
 trust_app = typer.Typer(no_args_is_help=True, help="Say who approves releases, and by which keys.")
 
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="A file, closed to others, with the passphrase.")
 ]
+Target = Annotated[str, typer.Option("--as", metavar="NAME", help="For which OMEGA, by the name it is configured as.")]
 _SOON = timedelta(days=30)
 
 
@@ -53,13 +56,17 @@ def init(
     threshold: Annotated[
         int | None, typer.Option(help="How many of them it takes; more than half of them by default.")
     ] = None,
+    omega_keys: Annotated[
+        Path | None, typer.Option(help="What ashat-node trust-keys printed on OMEGA; else OMEGA itself is asked.")
+    ] = None,
+    target: Target = "omega",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be set up, and write nothing.")] = False,
 ) -> None:
     """Set up who approves: people by their public keys, or without --approver the one-person mode."""
     from ashat.trust.authority import ONE_PERSON
     from ashat.trust.metadata import PRODUCTION, check_holders
 
-    authority = _authority()
+    authority = _authority(target)
     authority.refuse_second()
     keys = [_approver(given) for given in approver or []]
     if threshold is not None and not keys:
@@ -68,7 +75,7 @@ def init(
     if keys:
         check_holders(PRODUCTION, keys, needed)
     if not dry_run:
-        authority.init(keys, needed, now=output.now())
+        authority.init(keys, needed, online=_online_keys(target, omega_keys), now=output.now())
     output.say(f"{'Would be set up' if dry_run else '✅ Set up'} in {authority.directory}:")
     if not keys:
         for line in ONE_PERSON:
@@ -76,28 +83,26 @@ def init(
         return
     names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
     output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
-    output.say("  OMEGA's online keys are made here, without a passphrase; they approve nothing.")
     output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
+    output.say(f"  Then {target} is given it at the next gate; Mainframes need {authority.directory / 'root.json'}.")
 
 
 @trust_app.command("sign", short_help="Sign who approves, as one who holds it.")
 def sign(
     key: Annotated[Path, typer.Option("--key", help="Your private key.")],
     passphrase_file: PassphraseFile = None,
+    target: Target = "omega",
 ) -> None:
     """Sign root and targets of a new trust root with your key; again changes nothing."""
-    from ashat.trust.keys import given_passphrase, load_signer
-
-    signer = load_signer(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase of {key}"))
-    _say_signed(_authority().sign(signer))
+    _say_signed(_authority(target).sign(signer_of(key, passphrase_file)))
 
 
 @trust_app.command("status", short_help="Who approves, who has signed, until when.")
-def status(as_json: Json = False) -> None:
+def status(target: Target = "omega", as_json: Json = False) -> None:
     """Show who approves, how many it takes, who has signed that, and until when it holds."""
     from ashat.trust.authority import ONE_PERSON
 
-    state = _authority().read()
+    state = _authority(target).read()
     if as_json:
         output.show_json(_json(state))
         return
@@ -112,7 +117,17 @@ def status(as_json: Json = False) -> None:
         output.say(f"  {name:<8} holds until {end:%Y-%m-%d}")
         if end - output.now() < _SOON:
             output.warn(f"{name} ends in {output.span(end - output.now())}; it must be signed anew before.")
-    output.say("OMEGA and Mainframes do not demand these signatures yet.")
+
+
+def signer_of(key: Path, passphrase_file: Path | None) -> CryptoSigner:
+    """What signs with the private key in the file `key`; its passphrase is asked for where none is given.
+
+    Raises:
+        KeyFileError: the file or the passphrase is no good.
+    """
+    from ashat.trust.keys import given_passphrase, load_signer
+
+    return load_signer(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase of {key}"))
 
 
 def _json(state: AuthorityState) -> dict[str, object]:
@@ -122,7 +137,6 @@ def _json(state: AuthorityState) -> dict[str, object]:
         "approvers": list(state.approvers.missing),
         "threshold": state.approvers.threshold,
         "complete": state.complete,
-        "demanded": False,
         "roles": {
             name: {
                 "version": metadata.signed.version,
@@ -152,11 +166,33 @@ def _approver(given: str) -> SSlibKey:
     return load_public_key(Path(file), name)
 
 
-def _authority() -> Authority:
+def _online_keys(target: str, file: Path | None) -> OnlinePublicKeys:
+    from ashat.trust.keys import OnlinePublicKeys
+
+    if file is not None:
+        try:
+            told = json.loads(file.read_text("utf-8"))
+            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(told).items()})
+        except OSError as error:
+            raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None
+        except (ValueError, TypeError):
+            raise UsageError(f"--omega-keys {file} is not what ashat-node trust-keys prints.") from None
+    from ashat.cli.controlplane import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+    from blocks.server import load_server
+
+    with load_server(target).client() as omega:
+        return OnlinePublicKeys.of(omega.trust().online)
+
+
+def _authority(target: str = "omega") -> Authority:
     from ashat.settings import Settings
     from ashat.trust.authority import Authority
 
-    return Authority(Settings().ensure_home())
+    return Authority(Settings().ensure_home(), target)
 
 
 def _ask(what: str, *, twice: bool = False) -> str:

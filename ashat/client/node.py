@@ -38,6 +38,8 @@ from ashat.wire import (
     OperationRequest,
     Role,
     Tree,
+    TrustMetadata,
+    TrustState,
 )
 
 _Message = TypeVar("_Message", bound=BaseModel)
@@ -281,6 +283,18 @@ class NodeClient:
         """Every licensed install that OMEGA knows."""
         found = self.transport.json("GET", "/v1/mainframes").get("mainframes")
         return [self._parse(Mainframe, item) for item in found] if isinstance(found, list) else []
+
+    def trust(self) -> TrustState:
+        """Whose signatures OMEGA demands, and what they signed last."""
+        return self._get(TrustState, "/v1/trust")
+
+    def put_trust(self, given: TrustMetadata) -> TrustState:
+        """Have OMEGA keep what was signed offline. The same again changes nothing.
+
+        Raises:
+            NodeConflictError: it does not follow from what OMEGA keeps.
+        """
+        return self._send(TrustState, "PUT", "/v1/trust", given)
 
     def put_licence(self, request: LicenceRequest) -> Mainframe:
         """Have OMEGA honour a licence."""

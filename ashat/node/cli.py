@@ -12,7 +12,7 @@ import typer
 from ashat.durable import replace_file
 from ashat.errors import AshatError, UsageError
 from ashat.node.config import NodeConfig
-from ashat.node.omega.cli import licence_app
+from ashat.node.omega.cli import licence_app, trust_keys
 from ashat.node.tokens import TokenFile
 from ashat.node.tuf_shim import shim_app
 from ashat.wire import Role, Scope
@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 token_app = typer.Typer(no_args_is_help=True, help="The tokens that open this node.")
 app.add_typer(token_app, name="token")
 app.add_typer(licence_app, name="licence")
+app.command("trust-keys")(trust_keys)
 app.add_typer(shim_app, name="tuf-shim", hidden=True)
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
@@ -69,6 +70,12 @@ def serve(
     insecure_http: Annotated[
         bool | None, typer.Option("--insecure-http", help="Send the licence over plain http to another machine.")
     ] = None,
+    trust_root: Annotated[Path | None, typer.Option(help="The root.json that says who approves releases.")] = None,
+    minimum_release_seq: Annotated[int | None, typer.Option(help="The lowest release_seq to install.")] = None,
+    channel: Annotated[str | None, typer.Option(help="A Mainframe's channel.")] = None,
+    unsigned_releases: Annotated[
+        bool | None, typer.Option("--unsigned-releases", help="Do without the approvers' signatures.")
+    ] = None,
     poll_interval: Annotated[float | None, typer.Option(help="Seconds between a Mainframe's questions.")] = None,
 ) -> None:
     """Serve, until SIGTERM. Flags win over ASHAT_NODE_* settings, and these over the file."""
@@ -89,6 +96,10 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             insecure_http=insecure_http,
+            trust_root=trust_root,
+            minimum_release_seq=minimum_release_seq,
+            channel=channel,
+            unsigned_releases=unsigned_releases,
             poll_interval=poll_interval,
         )
     )

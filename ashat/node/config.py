@@ -21,7 +21,7 @@ from ashat.errors import UsageError
 from ashat.wire import Role
 
 PREFIX = "ASHAT_NODE_"
-_PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key")
+_PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root")
 
 
 class AppConfig(BaseModel):
@@ -101,6 +101,10 @@ class NodeConfig(BaseSettings):
     tls_cert: Path | None = Field(default=None, description="This node's certificate chain (PEM).")
     tls_key: Path | None = Field(default=None, description="Its key (PEM).")
     insecure_http: bool = Field(default=False, description="Send the licence to OMEGA over plain HTTP off loopback.")
+    trust_root: Path | None = Field(default=None, description="The root.json that says who approves, for a Mainframe.")
+    minimum_release_seq: int = Field(default=0, ge=0, description="The lowest release that a Mainframe may install.")
+    channel: str = Field(default="stable", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="A Mainframe's channel.")
+    unsigned_releases: bool = Field(default=False, description="Do without signatures: trust whoever OMEGA's node is.")
     poll_interval: float = Field(default=15, gt=0, description="Seconds between a Mainframe's questions to OMEGA.")
     keep_releases: int = Field(default=3, ge=2, description="Releases kept unpacked, current and previous included.")
     keep_days: float = Field(default=14, ge=0, description="Days for which a pushed bundle is kept, used or not.")

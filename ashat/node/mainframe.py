@@ -22,6 +22,7 @@ from ashat.errors import (
     NodeAuthError,
     NodeError,
     NodeRefusedError,
+    TrustError,
     UsageError,
     WrongRoleError,
 )
@@ -163,8 +164,8 @@ class MainframeAgent:
             case Idle():
                 self._say("waiting", "OMEGA offers nothing yet.", contact=True)
             case Running(offer):
-                self._say("running", f"{_named(offer)} runs here.", contact=True)
                 self._report(offer, "running")
+                self._running(offer)
             case Failed(offer, reason, retry_at):
                 detail = f"{_named(offer)} does not run here: {reason}{_when(retry_at)}"
                 self._say("failed", detail, contact=True)
@@ -186,9 +187,23 @@ class MainframeAgent:
             self._offer = offer
         return self._offer
 
+    def _running(self, offer: Offer) -> None:
+        try:
+            self._link.look()
+        except TrustError as error:
+            self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
+            return
+        self._say("running", f"{_named(offer)} runs here.", contact=True)
+
     def _install(self, offer: Offer, attempt: int, running: str | None) -> float:
-        """Pull and switch. The next turn, which comes at once, looks at how that ended and reports it."""
+        """See that it is signed, pull and switch. The next turn, at once, looks at how that ended and reports it."""
         self._known = None
+        try:
+            self._link.check(offer)
+        except TrustError as error:
+            self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
+            self._report(offer, "failed", f"refused: {error}")
+            return self._patience.after_failure()
         self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
         try:
             moved = self._link.pull(offer, self._context.store, self._progress)

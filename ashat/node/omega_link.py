@@ -9,6 +9,7 @@ from ashat.client.transport import Transport
 from ashat.errors import LicenceError, NodeRefusedError, UsageError, WrongRoleError
 from ashat.names import check_licence_key
 from ashat.node.config import NodeConfig, read_secret
+from ashat.node.signed_offers import SignedOffers
 from ashat.wire import Identity, MainframeReport, Offer, Role
 
 PREFIX = "/v1/mainframe"
@@ -25,6 +26,7 @@ class OmegaLink:
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
+        self._signed = SignedOffers(config)
         self._licence = ""
         self._transport: Transport | None = None
 
@@ -59,6 +61,22 @@ class OmegaLink:
             raise NodeRefusedError(
                 f"{NAME} answers, but not as this version expects; are both up to date?", server=NAME
             ) from None
+
+    def check(self, offer: Offer) -> None:
+        """See that the approvers signed what is offered; see `SignedOffers.check`.
+
+        Raises:
+            TrustError: they did not.
+        """
+        self._signed.check(self._open, offer)
+
+    def look(self) -> None:
+        """Now and then, see that what OMEGA serves is current; see `SignedOffers.look`.
+
+        Raises:
+            TrustError: it is not.
+        """
+        self._signed.look(self._open)
 
     def pull(self, offer: Offer, store: BundleStore, progress: Progress) -> TransferReport:
         """Fetch what `store` lacks of the offered bundle; on return it is durable here.

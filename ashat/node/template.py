@@ -40,6 +40,8 @@ _OMEGA = """
 omega = {url}
 license_file = "licence"    # put the licence key into this file, then: chmod 600 licence
 # ca_file = "omega-ca.pem"
+trust_root = "root.json"    # who approves releases: root.json of trust/authority where deploy trust init ran
+# minimum_release_seq = 0   # an older release than this is never installed
 """
 
 

@@ -1,7 +1,7 @@
-"""The trust root of an installation, under `ASHAT_HOME/trust`: who approves, signed by whom, and OMEGA's online keys.
+"""The trust root of an installation, under `ASHAT_HOME/trust`: who approves, signed by whom, and OMEGA's public keys.
 
-authority/root.json  authority/targets.json  authority/keys/*.pem   made by init, all at once
-keys/NAME.pem, keys/NAME.pub                                        people's keys made here
+authority/OMEGA/{root.json,targets.json,keys/*.pem}   made by init, all at once; OMEGA is the name it is configured as
+keys/NAME.pem, keys/NAME.pub                          people's keys made here
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.durable import make_directory, replace_file, sync_directory
 from ashat.errors import NotConfiguredError, TrustError, UnsignedError, UsageError
-from ashat.trust.keys import create_key, load_signer, name_of
+from ashat.trust.keys import OnlinePublicKeys, create_key, load_signer, name_of
 from ashat.trust.metadata import (
     PRODUCTION,
     Holders,
@@ -33,7 +33,6 @@ from ashat.trust.metadata import (
     sign,
     signatures_of,
 )
-from ashat.trust.repository import OnlineKeys
 
 ONE_PERSON: Final = (
     "One-person mode: one key, on this machine and without a passphrase, approves.",
@@ -63,10 +62,10 @@ class AuthorityState:
 
 
 class Authority:
-    """The trust root under `home`."""
+    """The trust root under `home` of the OMEGA that is configured as `target`."""
 
-    def __init__(self, home: Path) -> None:
-        self.directory = home / "trust" / "authority"
+    def __init__(self, home: Path, target: str = "omega") -> None:
+        self.directory = home / "trust" / "authority" / target
         self.people = home / "trust" / "keys"
 
     def exists(self) -> bool:
@@ -83,10 +82,16 @@ class Authority:
             raise UsageError(f"Trust is set up already, in {self.directory}; deploy trust status shows how.")
 
     def init(
-        self, approvers: Sequence[SSlibKey], threshold: int, *, now: datetime, lifetimes: Lifetimes | None = None
+        self,
+        approvers: Sequence[SSlibKey],
+        threshold: int,
+        *,
+        online: OnlinePublicKeys,
+        now: datetime,
+        lifetimes: Lifetimes | None = None,
     ) -> AuthorityState:
-        """Set it up. Without approvers one is made here, and everything is signed at once (one-person mode); else the
-        approvers hold root and targets too, and each has yet to `sign`.
+        """Set it up, for the OMEGA whose own keys are `online`. Without approvers one is made here, and everything is
+        signed at once (one-person mode); else the approvers hold root and targets too, and each has yet to `sign`.
 
         Raises:
             UsageError: it was set up already.
@@ -96,10 +101,10 @@ class Authority:
         self.refuse_second()
         if approvers:
             check_holders(PRODUCTION, approvers, threshold)
-        staging = self.directory.with_name(f".authority.{secrets.token_hex(8)}")
+        staging = self.directory.with_name(f".{self.directory.name}.{secrets.token_hex(8)}")
         try:
             make_directory(staging / "keys", mode=0o700)
-            self._fill(staging, approvers, threshold, now, lifetimes or Lifetimes())
+            self._fill(staging, Holders(approvers, threshold), online, now, lifetimes or Lifetimes())
             # A rename onto a directory that is not empty fails: of two who set it up at once, one does.
             os.rename(staging, self.directory)
             sync_directory(self.directory.parent)
@@ -161,15 +166,6 @@ class Authority:
                 raise TrustError(f"{role}.json cannot be written: {error.strerror}.") from error
         return True
 
-    def online(self) -> OnlineKeys:
-        """OMEGA's online keys.
-
-        Raises:
-            KeyFileError: they are not there, or cannot be used.
-        """
-        keys = self.directory / "keys"
-        return OnlineKeys(load_signer(keys / "snapshot.pem"), load_signer(keys / "timestamp.pem"))
-
     def embedded_approver(self) -> Signer:
         """The one key that approves in one-person mode.
 
@@ -179,21 +175,21 @@ class Authority:
         return load_signer(self.directory / "keys" / "approver.pem")
 
     def _fill(
-        self, place: Path, approvers: Sequence[SSlibKey], threshold: int, now: datetime, lifetimes: Lifetimes
+        self, place: Path, approvers: Holders, online: OnlinePublicKeys, now: datetime, lifetimes: Lifetimes
     ) -> None:
-        names = ["snapshot", "timestamp", *([] if approvers else ["root", "targets", "approver"])]
-        made = {name: create_key(place / "keys" / f"{name}.pem", name, None) for name in names}
-        people = Holders(approvers or [made["approver"]], threshold if approvers else 1)
+        own = [] if approvers.keys else ["root", "targets", "approver"]
+        made = {name: create_key(place / "keys" / f"{name}.pem", name, None) for name in own}
+        people = approvers if approvers.keys else Holders([made["approver"]])
         root = build_root(
-            root=people if approvers else Holders([made["root"]]),
-            targets=people if approvers else Holders([made["targets"]]),
-            snapshot=made["snapshot"],
-            timestamp=made["timestamp"],
+            root=people if approvers.keys else Holders([made["root"]]),
+            targets=people if approvers.keys else Holders([made["targets"]]),
+            snapshot=online.snapshot,
+            timestamp=online.timestamp,
             lifetime=lifetimes.root,
             now=now,
         )
         targets = build_targets(approvers=people, lifetime=lifetimes.targets, now=now)
-        if not approvers:
+        if not approvers.keys:
             sign(root.signed, Root.type, root, load_signer(place / "keys" / "root.pem"))
             sign(root.signed, Targets.type, targets, load_signer(place / "keys" / "targets.pem"))
         replace_file(place / "targets.json", targets.to_bytes())

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -121,6 +122,32 @@ def load_public_key(path: Path, name: str) -> SSlibKey:
     return _named(key, name)
 
 
+@dataclass(frozen=True)
+class OnlinePublicKeys:
+    """The public halves of the keys with which OMEGA says what is current."""
+
+    snapshot: SSlibKey
+    timestamp: SSlibKey
+
+    @classmethod
+    def of(cls, told: Mapping[str, str]) -> OnlinePublicKeys:
+        """As OMEGA's node tells them: the 32 bytes of each in hexadecimal, by role.
+
+        Raises:
+            KeyFileError: they are no such keys.
+        """
+        try:
+            keys = {role: _from_hex(told[role], role) for role in ("snapshot", "timestamp")}
+        except (KeyError, ValueError):
+            raise KeyFileError("OMEGA tells no Ed25519 keys of its own that this version can read.") from None
+        return cls(**keys)
+
+
+def public_hex(signer: CryptoSigner) -> str:
+    """The 32 bytes of the public half in hexadecimal."""
+    return str(signer.public_key.keyval["public"])
+
+
 def is_encrypted(path: Path) -> bool:
     """Whether a passphrase guards the key in `path`.
 
@@ -170,6 +197,10 @@ def given_passphrase(file: Path | None) -> str | None:
     if not text or not text[0]:
         raise KeyFileError(f"{file} holds no passphrase on its first line.")
     return text[0]
+
+
+def _from_hex(text: str, name: str) -> SSlibKey:
+    return _named(Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)), name)
 
 
 def _named(key: Ed25519PublicKey, name: str) -> SSlibKey:

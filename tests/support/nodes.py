@@ -72,7 +72,7 @@ def free_port() -> int:
 class NodeProcess:
     """A node in `directory`: `node.toml`, `data/`, `log`. Use it in a `with` block, which ends all that it started.
 
-    `settings` are further top-level settings; `tls` names a certificate, its key and the CA to trust.
+    `settings` are further top-level settings; without a `trust_root` nobody has to sign. `tls` names a certificate, its key and the CA to trust.
     """
 
     def __init__(
@@ -107,6 +107,8 @@ class NodeProcess:
             licence.chmod(0o600)
         if tls:
             config |= {"tls_cert": str(tls[0]), "tls_key": str(tls[1])}
+        if role is not Role.PUBLIC and not {"trust_root", "unsigned_releases"} & (settings or {}).keys():
+            config["unsigned_releases"] = True
         config |= {**(settings or {}), "app": dict(app or QUICK), "database": dict(database or {})}
         self.config = directory / "node.toml"
         self.config.write_text(to_toml(config))

@@ -16,6 +16,7 @@ from typing import Any, Self
 from ashat.cli.controlstate import read_state
 from ashat.ledger import Ledger
 from ashat.session import State
+from ashat.trust.authority import Authority
 from ashat.wire import LicenceRequest, Role, Scope
 from tests.support.nodes import EXAMPLE, ROOT, NodeProcess, example_app, example_database, to_toml
 from tests.support.prefect_api import ask_prefect
@@ -79,7 +80,8 @@ class Stack:
             self._closing = closing
             copy_sample(self.source)
             self.public = closing.enter_context(self._node("staging", Role.PUBLIC))
-            self.omega = closing.enter_context(self._node("production", Role.OMEGA))
+            signed = {"unsigned_releases": False}
+            self.omega = closing.enter_context(self._node("production", Role.OMEGA, settings=signed))
             for number in range(1, self._how_many + 1):
                 self.mainframes.append(closing.enter_context(self._mainframe(f"mainframe-{number}")))
             begin_with_empty_database(self.home)
@@ -284,7 +286,8 @@ class Stack:
         key = f"RACORE-{os.urandom(4).hex().upper()}-{os.urandom(4).hex().upper()}-{os.urandom(4).hex().upper()}"
         with self.omega.client() as client:
             client.put_licence(LicenceRequest(key=key, name=name))
-        return self._node(name, Role.MAINFRAME, omega=self.omega.url, licence_key=key, settings={"poll_interval": 1})
+        settings = {"poll_interval": 1, "trust_root": str(Authority(self.home).directory / "root.json")}
+        return self._node(name, Role.MAINFRAME, omega=self.omega.url, licence_key=key, settings=settings)
 
 
 def copy_sample(to: Path) -> None:

@@ -14,15 +14,24 @@ def install(app: FastAPI, context: NodeContext) -> None:
     """Make `context` an OMEGA: its rules, its calls, and its offer in the state."""
     # Here, so that `ashat-node licence` does not load the server.
     from ashat.node.auth import require
-    from ashat.node.omega.decisions import SCHEMA, decision_rule
+    from ashat.node.health import Repeated
+    from ashat.node.omega.decisions import SCHEMA, DecisionRule
     from ashat.node.omega.mainframes import mainframe_router
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.register import Register
     from ashat.node.omega.routes import omega_router
+    from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
+    from ashat.node.omega.trust_routes import mainframe_trust_router, trust_router
 
     context.db.ensure(SCHEMA)
-    register, offers = Register(context.db), Offers(context.db)
-    context.operations.add_rule(decision_rule)
+    trust = OmegaTrust(context.config.data / "trust", unsigned_releases=context.config.unsigned_releases)
+    register, offers = Register(context.db), Offers(context.db, trust)
+    context.operations.add_rule(DecisionRule(trust))
     context.offer = offers.effective
+    trust.public_keys()
+    trust.renew()
+    context.services.append(Repeated(trust.renew, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
     app.include_router(mainframe_router(register, offers, context.store, context.stopping))
+    app.include_router(trust_router(trust, require))
+    app.include_router(mainframe_trust_router(trust, register))

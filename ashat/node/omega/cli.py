@@ -105,6 +105,13 @@ def list_(
         typer.echo("  ".join(words))
 
 
+def trust_keys(config: Config = None, data: Data = None) -> None:
+    """Print the public halves of OMEGA's own keys, for deploy trust init --omega-keys; made if there are none yet."""
+    from ashat.node.omega.trust import OmegaTrust
+
+    typer.echo(json.dumps(OmegaTrust(_directory(config, data) / "trust").public_keys()))
+
+
 def parse_expiry(text: str) -> datetime:
     """The instant at which a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
 
@@ -146,14 +153,19 @@ def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str,
             raise UsageError(f"Line {reader.line_num}: {error} Nothing was kept.") from None
 
 
-@contextmanager
-def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
+def _directory(config: Path | None, data: Path | None) -> Path:
     if data is None:
         if config is None:
             raise UsageError("Which node? Give OMEGA's --data DIR or --config FILE.")
         data = NodeConfig.load(config).data
     if not data.is_dir():
         raise UsageError(f"There is no directory {data}; give OMEGA's --data.")
+    return data
+
+
+@contextmanager
+def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
+    data = _directory(config, data)
     database = Database(data / "node.db")
     try:
         role = database.get_meta("role")

@@ -1,7 +1,8 @@
 """What OMEGA lets change what it runs: a person's decision for exactly that, used once; or the way back from it.
 
-The `judge_` functions are rules only. `decision_rule` is what the node's operations ask, inside the transaction that
-records the operation: the decision is kept as part of the operation's request, so the two are never apart.
+The `judge_` functions are rules only. `DecisionRule` is what the node's operations ask, inside the transaction that
+records the operation: the decision, and what was signed, are kept as part of the operation's request, so they are
+never apart.
 
 A decision is spent when a promotion under it succeeds. One whose promotion failed and was put back (the program was
 unhealthy, the disk was full, the node was killed) may be presented again under a new operation id, for as long as
@@ -15,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ashat.node.api_errors import ApiError
+from ashat.node.omega.trust import OmegaTrust
 from ashat.node.record import Standing
+from ashat.trust.documents import ReleaseDocument
 from ashat.wire import Decision, OperationRequest
 
 # An index, so that judging a promotion costs the same after years of them.
@@ -34,17 +37,49 @@ class Use:
     release_seq: int
 
 
-def decision_rule(connection: sqlite3.Connection, request: OperationRequest, standing: Standing) -> int | None:
-    """The `release_seq` of a promotion or rollback on OMEGA; None for another action.
+class DecisionRule:
+    """What OMEGA's operations ask: is there a decision for this change, and did the approvers sign it?"""
+
+    def __init__(self, trust: OmegaTrust) -> None:
+        self._trust = trust
+
+    def __call__(self, connection: sqlite3.Connection, request: OperationRequest, standing: Standing) -> int | None:
+        """The `release_seq` of a promotion or rollback on OMEGA; None for another action.
+
+        Raises:
+            ApiError: 409, as `judge_promotion`, `judge_rollback`, `OmegaTrust.judge` and `judge_signed`.
+        """
+        if request.action == "promote":
+            given = judge_promotion(request, standing, _uses(connection, request.decision))
+        elif request.action == "rollback":
+            given = judge_rollback(request, standing)
+        else:
+            return None
+        signed = self._trust.judge(request)
+        return judge_signed(request, signed, standing) if signed else given
+
+
+def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: Standing) -> int:
+    """The `release_seq` that a change gets: that of the document, which the approvers signed for this very change.
 
     Raises:
-        ApiError: 409, as `judge_promotion` and `judge_rollback`.
+        ApiError: 409 `untrusted` where the decision is about something else than what was signed, or where its
+            `release_seq` is not above the highest accepted.
     """
-    if request.action == "promote":
-        return judge_promotion(request, standing, _uses(connection, request.decision))
-    if request.action == "rollback":
-        return judge_rollback(request, standing)
-    return None
+    decision = request.decision
+    if decision is not None:
+        decided = (decision.release_seq, decision.evidence, decision.target)
+        if (signed.release_seq, signed.evidence, signed.target) != decided:
+            raise _untrusted(
+                f"The decision {decision.id!r} is about another release_seq, evidence or target than what was signed. "
+                "Approve again."
+            )
+    elif signed.release_seq <= standing.release_seq:
+        raise _untrusted(
+            f"What was signed has release_seq {signed.release_seq}, but {standing.release_seq} was accepted here "
+            "before. It must be signed anew, with a higher one."
+        )
+    return signed.release_seq
 
 
 def judge_promotion(request: OperationRequest, standing: Standing, uses: Sequence[Use]) -> int:
@@ -134,6 +169,10 @@ def _uses(connection: sqlite3.Connection, decision: Decision | None) -> list[Use
 
 def _missing(detail: str) -> ApiError:
     return ApiError(409, "decision_missing", detail)
+
+
+def _untrusted(detail: str) -> ApiError:
+    return ApiError(409, "untrusted", detail)
 
 
 def _used(detail: str) -> ApiError:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
+from ashat.errors import TrustError
+from ashat.faults import fault_point
 from ashat.node import record
 from ashat.node.api_errors import ApiError
 from ashat.node.db import Database, now, to_text
-from ashat.wire import Current, Offer
+from ashat.node.omega.trust import OmegaTrust
+from ashat.wire import Current, Offer, OperationRequest
+
+log = logging.getLogger("ashat.node.omega")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS offer (
@@ -19,6 +25,7 @@ CREATE TABLE IF NOT EXISTS offer (
     offered_at TEXT NOT NULL
 ) STRICT;
 """
+_BROUGHT = "SELECT request FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
 _RAN = "SELECT 1 FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
 
 
@@ -62,22 +69,32 @@ def why_not_offered(offer: Offer, current: Current | None) -> str | None:
 class Offers:
     """The offer of one OMEGA, kept in the node's record."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, trust: OmegaTrust) -> None:
         self._database = database
+        self._trust = trust
         database.ensure(_SCHEMA)
 
     def effective(self) -> Offer | None:
-        """What Mainframes are offered now."""
+        """What Mainframes are offered now. What the approvers signed for it is published before anybody hears of it."""
         with self._database.snapshot() as connection:
             standing = record.read_standing(connection)
             put = _read(connection)
-        return effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
+            offer = effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
+            if offer is None or offer == put:
+                return put
+            try:
+                self._publish(connection, offer)
+            except TrustError as error:
+                log.warning("what OMEGA went back to cannot be offered: %s", error)
+                return put
+        return offer
 
     def put(self, offer: Offer) -> None:
         """Offer from now on what OMEGA runs, durably.
 
         Raises:
-            ApiError: 409 `busy` while a change is under way, `expected_current` where OMEGA runs something else.
+            ApiError: 409 `busy` while a change is under way, `expected_current` where OMEGA runs something else,
+                `untrusted` where what was signed no longer counts.
         """
         with self._database.transaction() as connection:
             running = connection.execute("SELECT * FROM operations WHERE status = 'running'").fetchone()
@@ -95,11 +112,25 @@ class Offers:
                 raise ApiError(
                     409, "expected_current", reason, current=current.model_dump(mode="json") if current else None
                 )
+            try:
+                self._publish(connection, offer)
+            except TrustError as error:
+                raise ApiError(409, "untrusted", f"This cannot be offered to Mainframes: {error}") from None
+            fault_point("trust.published")
             connection.execute(
                 "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
                 "VALUES (1, ?, ?, ?, ?, ?)",
                 (offer.release_seq, offer.bundle, offer.update_id, offer.attempt, to_text(now())),
             )
+
+    def _publish(self, connection: sqlite3.Connection, offer: Offer) -> None:
+        if not self._trust.begun():
+            return
+        brought = connection.execute(_BROUGHT, (offer.release_seq, offer.bundle)).fetchone()
+        signed = OperationRequest.model_validate_json(brought["request"]).signed if brought else None
+        # What was promoted before OMEGA kept a root was offered then, too; Mainframes take nothing unsigned anew.
+        if signed is not None:
+            self._trust.publish(signed)
 
     def check_reported(self, release_seq: int, bundle: str) -> None:
         """Refuse a report about what OMEGA never ran, so never offered.

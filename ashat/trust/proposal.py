@@ -1,0 +1,163 @@
+"""What approvers are asked to sign: a release, and the way back from it; and their signatures, put together.
+
+Both are whole versions of the `production` metadata, the way back following the release: who approves a release also
+approves the return to what it replaces, for as long as nothing else was published since.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from securesystemslib.signer import Signature, Signer
+from tuf.api.metadata import Metadata, Targets
+
+from ashat.errors import MalformedMetadataError, UnsignedError
+from ashat.events import ReleaseSignature
+from ashat.trust.documents import ReleaseDocument
+from ashat.trust.keys import name_of
+from ashat.trust.metadata import PRODUCTION, Signatures, build_production, parse, sign, signatures_of
+from ashat.wire import SignedRelease
+
+_FORMAT = "ashat-proposal/1"
+_LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{128}):((?:[0-9a-f]{128})?)")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A release document, and the production metadata that names it, which nobody has signed."""
+
+    document: ReleaseDocument
+    production: Metadata[Targets]
+
+    def signed(self, signatures: Sequence[tuple[str, str]]) -> SignedRelease:
+        """With `signatures`, of key id and hexadecimal; always the same bytes."""
+        given = {keyid: Signature(keyid, text) for keyid, text in sorted(signatures)}
+        metadata = Metadata(self.production.signed, given)
+        return SignedRelease(document=self.document.to_bytes().decode(), production=metadata.to_bytes().decode())
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """`targets` are those that OMEGA keeps: they say who approves, and how many of them it takes."""
+
+    targets: Metadata[Targets]
+    release: Draft
+    way_back: Draft | None
+
+    @classmethod
+    def make(
+        cls,
+        targets: bytes,
+        production: bytes | None,
+        release: ReleaseDocument,
+        way_back: ReleaseDocument | None,
+        *,
+        lifetime: float,
+        now: datetime,
+    ) -> Proposal:
+        """What follows on `production`, which OMEGA keeps (None: nothing was released there yet).
+
+        Raises:
+            MalformedMetadataError: what OMEGA keeps cannot be read.
+        """
+        current = parse(production, Targets, "OMEGA's production.json") if production is not None else None
+        next_ = build_production(current, release, lifetime=lifetime, now=now)
+        back = build_production(next_, way_back, lifetime=lifetime, now=now) if way_back else None
+        return cls(
+            parse(targets, Targets, "OMEGA's targets.json"),
+            Draft(release, next_),
+            Draft(way_back, back) if way_back and back else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        drafts = {"release": self.release, "way_back": self.way_back}
+        return {
+            "format": _FORMAT,
+            "targets": self.targets.to_bytes().decode(),
+            **{name: draft.signed(()).model_dump() if draft else None for name, draft in drafts.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Proposal:
+        """What `to_json` wrote.
+
+        Raises:
+            MalformedMetadataError: it did not.
+        """
+        try:
+            if content["format"] != _FORMAT:
+                raise MalformedMetadataError(f"A proposal of the format {content['format']!r} is from another version.")
+            release = _draft(content["release"])
+            way_back = _draft(content["way_back"]) if content["way_back"] else None
+            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, way_back)
+        except (KeyError, TypeError, AttributeError):
+            raise MalformedMetadataError("What was proposed is not as this version writes it.") from None
+
+    def sign(self, signer: Signer) -> ReleaseSignature:
+        """The signatures of one approver.
+
+        Raises:
+            UnsignedError: the key is no approver's, or does not sign.
+        """
+        keyid = signer.public_key.keyid
+        made = [self._sign(draft, signer) for draft in (self.release, self.way_back) if draft]
+        key = self.targets.signed.get_key(keyid)
+        return ReleaseSignature(
+            name=name_of(key), keyid=keyid, release=made[0], way_back=made[1] if len(made) > 1 else None
+        )
+
+    def read(self, line: str) -> ReleaseSignature:
+        """The signatures that `spell` made a line of, verified.
+
+        Raises:
+            UnsignedError: they are no approver's, or not over this.
+        """
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise UnsignedError("the signature is not one that deploy sign printed: give its whole line")
+        keyid, release, way_back = match.groups()
+        drafts = [(self.release, release), (self.way_back, way_back)]
+        for draft, text in drafts:
+            if (draft is None) != (not text):
+                raise UnsignedError("the signature is over something else than what is proposed now: sign it anew")
+            if draft is not None and not self._count(draft, [(keyid, text)]).signed:
+                raise UnsignedError(f"the signature by the key {keyid[:12]} is no approver's, or not over this release")
+        name = name_of(self.targets.signed.get_key(keyid))
+        return ReleaseSignature(name=name, keyid=keyid, release=release, way_back=way_back or None)
+
+    def count(self, signatures: Sequence[ReleaseSignature]) -> Signatures:
+        """Who has signed the release, and whether that is enough."""
+        return self._count(self.release, [(one.keyid, one.release) for one in signatures])
+
+    def signed_release(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease:
+        """The release, signed."""
+        return self.release.signed([(one.keyid, one.release) for one in signatures])
+
+    def signed_way_back(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease | None:
+        """The way back, signed; None where none was proposed."""
+        given = [(one.keyid, one.way_back) for one in signatures if one.way_back]
+        return self.way_back.signed(given) if self.way_back else None
+
+    def _sign(self, draft: Draft, signer: Signer) -> str:
+        metadata: Metadata[Targets] = Metadata(draft.production.signed)
+        sign(self.targets.signed, PRODUCTION, metadata, signer)
+        return str(metadata.signatures[signer.public_key.keyid].signature)
+
+    def _count(self, draft: Draft, signatures: Sequence[tuple[str, str]]) -> Signatures:
+        given = {keyid: Signature(keyid, text) for keyid, text in signatures}
+        return signatures_of(self.targets.signed, PRODUCTION, Metadata(draft.production.signed, given))
+
+
+def spell(signature: ReleaseSignature) -> str:
+    """One line that can be pasted: the key id and the signatures, in hexadecimal."""
+    return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.way_back or ''}"
+
+
+def _draft(content: dict[str, str]) -> Draft:
+    document = ReleaseDocument.from_bytes(content["document"].encode())
+    return Draft(document, parse(content["production"].encode(), Targets, "What was proposed"))

@@ -1,0 +1,224 @@
+"""What OMEGA and the Mainframes demand besides a decision: the approvers' signatures over the release.
+
+Whose they are, OMEGA says (`GET /v1/trust`). Where it keeps no trust root yet, it is given the one that was set up here
+for it, and where none was, the one-person mode's: one key, on this machine, that signs what a person approved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ashat.client.node import NodeClient
+from ashat.errors import SessionError, TrustError, UnsignedError
+from ashat.events import ReleaseSignature
+from ashat.faults import fault_point
+from ashat.ledger import Ledger
+from ashat.session import State
+from ashat.settings import Settings
+from ashat.trust.authority import Authority
+from ashat.trust.documents import ReleaseDocument
+from ashat.trust.keys import OnlinePublicKeys
+from ashat.trust.proposal import Proposal
+from ashat.wire import NodeState, SignedRelease, TrustMetadata, TrustState
+from blocks.server import load_server
+from tasks.record import ledger, now
+
+CHANNEL: Final = "stable"
+
+
+def demanded_trust(target: NodeClient, name: str) -> TrustState:
+    """Whose signatures the target demands; what was set up here is installed first where it keeps nothing.
+
+    Raises:
+        TrustError: what was set up here is not signed by enough people yet, or cannot be written.
+        NodeError: the target refuses, or does not answer.
+    """
+    found = target.trust()
+    if found.root is not None:
+        return found
+    authority = Authority(Settings().ensure_home(), name)
+    if not authority.exists():
+        authority.init((), 1, online=OnlinePublicKeys.of(found.online), now=now())
+    held = authority.read()
+    if not held.complete:
+        raise TrustError(
+            f"{name} keeps no trust root, and the one made for it here is signed by {held.root_signatures}: "
+            "deploy trust status."
+        )
+    fault_point("trust.begun")
+    given = TrustMetadata(target=name, root=held.root.to_bytes().decode(), targets=held.targets.to_bytes().decode())
+    return target.put_trust(given)
+
+
+def signs_by_itself(trust: TrustState, name: str) -> bool:
+    """Whether the one key that approves for the target is the one-person mode's, on this machine."""
+    authority = Authority(Settings().ensure_home(), name)
+    if not authority.exists() or trust.targets is None:
+        return False
+    held = authority.read()
+    return held.one_person and trust.targets == held.targets.to_bytes().decode()
+
+
+@dataclass(frozen=True)
+class Countersigned:
+    """The signature that goes with an answer. `release_seq` is set where enough have signed, `proposal` is the digest
+    of what was proposed only now."""
+
+    signature: ReleaseSignature
+    release_seq: int | None
+    proposal: str | None = None
+
+
+def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
+    """Judge the signature `line` that came with an approval; in the one-person mode, sign what was approved.
+
+    Raises:
+        UnsignedError: it is missing, no approver's, over something else, or by somebody who has signed already.
+        TrustError: of other classes: what is trusted here, or on the target, cannot be used.
+        NodeError: the target does not answer.
+    """
+    with ledger() as record, load_server(state.target).client() as target:
+        trust = demanded_trust(target, state.target)
+        if signs_by_itself(trust, state.target):
+            proposal = propose(record, state, seen, trust)
+            signature = Authority(Settings().ensure_home(), state.target).embedded_approver()
+            digest = record.put_document("proposal", proposal.to_json())
+            return Countersigned(proposal.sign(signature), proposal.release.document.release_seq, digest)
+        found = proposal_of(record, state)
+        if found is None or not _same(found, propose(record, state, seen, trust)):
+            raise UnsignedError("what is to be signed is something else by now: read it again")
+        if not line.strip():
+            names = ", ".join(found.count(_earlier(state)).missing)
+            raise UnsignedError(f"it needs a signature of {names}: deploy approve {state.update_id} --key FILE.pem")
+        given = found.read(line)
+        if any(given.keyid == earlier.keyid for earlier in _earlier(state)):
+            raise UnsignedError(f"{given.name} has signed already; somebody else must sign too")
+        complete = found.count((*_earlier(state), given)).complete
+        return Countersigned(given, found.release.document.release_seq if complete else None)
+
+
+def proposed(state: State, seen: NodeState) -> str | None:
+    """The digest of what approvers are to sign: what was proposed before, if that still holds, so that its signatures
+    do too. None in the one-person mode, where what was approved is signed by itself.
+
+    Raises:
+        TrustError: what is trusted here, or on the target, cannot be used.
+        NodeError: the target does not answer.
+    """
+    with ledger() as record, load_server(state.target).client() as target:
+        trust = demanded_trust(target, state.target)
+        if signs_by_itself(trust, state.target):
+            return None
+        fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
+        if before is not None and state.gate is not None and _same(before, fresh):
+            return state.gate.proposal
+        return record.put_document("proposal", fresh.to_json())
+
+
+def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) -> Proposal:
+    """What approvers would sign to let the update into the target, which is as `seen`, and back out of it.
+
+    Raises:
+        SessionError: the update has no evidence.
+        TrustError: what the target keeps cannot be read.
+    """
+    if state.bundle is None or state.evidence is None or trust.targets is None:
+        raise SessionError(f"Deployment '{state.update_id}' has no evidence yet: deploy verify {state.update_id}.")
+    at, lifetime = now(), Settings().approval_lifetime
+    ends = at + timedelta(seconds=lifetime)
+    sequence = max(record.highest_release_seq(state.target), seen.release_seq) + 1
+    release = ReleaseDocument(
+        channel=CHANNEL,
+        target=state.target,
+        update_id=state.update_id,
+        attempt=state.attempt,
+        release_seq=sequence,
+        bundle=state.bundle,
+        evidence=state.evidence,
+        expires=ends,
+    )
+    before = seen.current
+    evidence = _evidence_of(record, seen, trust)
+    way_back = None
+    if before is not None and evidence is not None:
+        way_back = release.model_copy(
+            update={
+                "update_id": before.update_id,
+                "attempt": before.attempt,
+                "release_seq": sequence + 1,
+                "bundle": before.bundle,
+                "evidence": evidence,
+            }
+        )
+    production = trust.production.encode() if trust.production is not None else None
+    return Proposal.make(trust.targets.encode(), production, release, way_back, lifetime=lifetime, now=at)
+
+
+def proposal_of(record: Ledger, state: State) -> Proposal | None:
+    """What was proposed when the gate of `state` was last asked or answered; None where nothing was."""
+    if state.gate is None or state.gate.proposal is None:
+        return None
+    return Proposal.from_json(record.document(state.gate.proposal))
+
+
+def signed_release(record: Ledger, state: State) -> SignedRelease | None:
+    """The approved release as it was signed; None where it was approved without signatures, before there were any.
+
+    Raises:
+        UnsignedError: too few have signed it.
+    """
+    proposal = proposal_of(record, state)
+    if proposal is None or state.gate is None:
+        return None
+    found = proposal.count(state.gate.signatures)
+    if not found.complete:
+        raise UnsignedError(f"'{state.update_id}' is signed by {found}.")
+    return proposal.signed_release(state.gate.signatures)
+
+
+def signed_way_back(record: Ledger, state: State, target: NodeClient) -> SignedRelease | None:
+    """The way back from the update as it was signed with its approval; None where the target demands no signature.
+
+    Raises:
+        SessionError: the target demands one, and none was signed.
+    """
+    proposal = proposal_of(record, state)
+    signed = proposal.signed_way_back(state.gate.signatures) if proposal and state.gate else None
+    if signed is None and target.trust().root is not None:
+        raise SessionError(
+            f"No way back from '{state.update_id}' was signed with its approval, and {state.target} goes nowhere "
+            "unsigned: push what ran before as a new update. Nothing was changed."
+        )
+    return signed
+
+
+def _earlier(state: State) -> tuple[ReleaseSignature, ...]:
+    return state.gate.signatures if state.gate else ()
+
+
+def _same(one: Proposal, other: Proposal) -> bool:
+    """Whether two proposals differ in nothing but the time of their making."""
+
+    def told(proposal: Proposal) -> object:
+        drafts = [draft for draft in (proposal.release, proposal.way_back) if draft]
+        return [proposal.targets.to_bytes()] + [
+            (draft.production.signed.version, draft.document.model_dump(exclude={"expires"})) for draft in drafts
+        ]
+
+    return told(one) == told(other)
+
+
+def _evidence_of(record: Ledger, seen: NodeState, trust: TrustState) -> str | None:
+    """The evidence that what the target runs was approved on, by what was signed, else by the ledger."""
+    current = seen.current
+    if current is None:
+        return None
+    identity = (current.bundle, current.update_id, current.attempt)
+    for text in trust.documents.values():
+        signed = ReleaseDocument.from_bytes(text.encode())
+        if (signed.bundle, signed.update_id, signed.attempt) == identity:
+            return signed.evidence
+    known = record.find(current.update_id, current.attempt)
+    return known.evidence if known and known.bundle == current.bundle else None
