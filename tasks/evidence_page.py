@@ -21,9 +21,12 @@ NEW_US, OLD_US = "new_us", "old_us"
 _SHORT = 16
 
 
-def evidence_page(evidence: Evidence) -> str:
-    """The page: HTML with its style, its plots and the canonical JSON inside, and no address of anything outside."""
-    return _environment().get_template("evidence.html").render(_shown(evidence))
+def evidence_page(evidence: Evidence, warnings: Sequence[str] = ()) -> str:
+    """The page: HTML with its style, its plots and the canonical JSON inside, and no address of anything outside.
+
+    `warnings` are sentences about who approves, which are no part of the evidence.
+    """
+    return _environment().get_template("evidence.html").render(_shown(evidence), warnings=warnings)
 
 
 @cache

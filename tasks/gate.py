@@ -25,6 +25,7 @@ from ashat.evidence import Evidence
 from ashat.faults import fault_point
 from ashat.gate import Answer, World, decayed, refusal
 from ashat.session import Stage, State
+from ashat.trust.proposal import Proposal
 from ashat.wire import NodeState
 from blocks.policy import load_policy
 from blocks.server import load_server
@@ -137,7 +138,7 @@ def ask(state: State, *, brought: frozenset[str]) -> State:
     bundle, proposal = running(seen), None
     if seen is not None:
         proposal, missing = _proposed(state, seen)
-    text = compose_question(state.update_id, state.attempt, seen, missing)
+    text = compose_question(state.update_id, state.attempt, seen, missing, proposal)
     with ledger() as record:
         if gate is not None and gate.run != run_id():
             state = record.append(state, GateTaken(at=now(), by=whoami(), run=run_id()))
@@ -271,10 +272,15 @@ def see_target(name: str) -> NodeState:
 
 
 @step("compose-question", description="Write what the person is shown: what changes on the target, and the checks.")
-def compose_question(update_id: str, attempt: int, seen: NodeState | None, missing: str) -> str:
-    """The gate's page as Markdown, over a target that is as `seen`, or that cannot be asked because of `missing`."""
+def compose_question(update_id: str, attempt: int, seen: NodeState | None, missing: str, proposal: str | None) -> str:
+    """The gate's page as Markdown, over a target that is as `seen`, or that cannot be asked because of `missing`.
+
+    `proposal` is the digest of what people are to sign, None where nobody has to.
+    """
     with ledger() as record:
-        return compose(record.load(update_id, attempt), seen, missing)
+        state = record.load(update_id, attempt)
+        signing = Proposal.from_json(record.document(proposal)) if proposal else None
+        return compose(state, seen, missing, signing)
 
 
 def answer_gate(state: State, answer: Answer) -> None:

@@ -13,6 +13,7 @@ from ashat.loosened import loosened
 from ashat.raos_model import RaosToml
 from ashat.raos_toml import raos_toml_of
 from ashat.session import State
+from ashat.trust.proposal import Proposal
 from ashat.wire import NodeState
 from blocks.server import load_server
 from tasks.artifacts import escape, markdown_table
@@ -27,8 +28,9 @@ def running(seen: NodeState | None) -> str | None:
     return seen.current.bundle if seen and seen.current else None
 
 
-def compose(state: State, seen: NodeState | None, missing: str) -> str:
-    """The gate's page, over a target that is as `seen`, or that cannot be asked because of `missing`."""
+def compose(state: State, seen: NodeState | None, missing: str, proposal: Proposal | None = None) -> str:
+    """The gate's page, over a target that is as `seen`, or that cannot be asked because of `missing`; and who is to
+    sign `proposal`."""
     asked_again = state.gate.reason if state.gate else ""
     lines = [f"# May {escape(state.update_id)} go to {escape(state.target)}?", ""]
     if asked_again:
@@ -42,6 +44,7 @@ def compose(state: State, seen: NodeState | None, missing: str) -> str:
     lines += [
         *_checks(state),
         "",
+        *(_signatures(state, proposal) if proposal else []),
         "## Evidence",
         "",
         f"`{evidence[:32]}` `{evidence[32:]}`",
@@ -66,6 +69,21 @@ def _facts(state: State, seen: NodeState | None) -> list[str]:
     ]
     lines += [f"- Open until {state.gate.expires:%Y-%m-%d %H:%M} UTC"] if state.gate else []
     return lines
+
+
+def _signatures(state: State, proposal: Proposal) -> list[str]:
+    found = proposal.count(state.gate.signatures if state.gate else ())
+    name = escape(state.update_id)
+    back = proposal.way_back
+    way = f", and the way back to {escape(back.document.update_id)}" if back else ""
+    return [
+        "## Signatures",
+        "",
+        f"- Signed by {escape(str(found))}",
+        f"- Each signs this release{way}, on their own machine: `deploy approve {name} --key FILE.pem`, or what "
+        f"`deploy sign {name} --key FILE.pem` prints goes into the field Signature",
+        "",
+    ]
 
 
 def _reach(state: State) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,15 +13,27 @@ import pytest
 
 from ashat.cli.main import run
 from ashat.client.transport import Transport
+from ashat.node.omega.trust import OmegaTrust
 from ashat.trust.authority import Authority
 from ashat.trust.client import ReleaseClient
 from ashat.trust.keys import load_signer
 from ashat.trust.metadata import PRODUCTION, build_production, sign
-from ashat.trust.repository import Repository
+from ashat.wire import SignedRelease, TrustMetadata
 from tests.support.command import deploy_on_terminal
 from tests.support.trust import document, serving
 
 PASSPHRASE = "five words are long enough"
+
+
+@pytest.fixture
+def omega_keys(tmp_path: Path) -> list[str]:
+    """What `ashat-node trust-keys` prints on OMEGA, as words for `deploy trust init`."""
+    data = tmp_path / "omega"
+    data.mkdir()
+    words = [sys.executable, "-m", "ashat.node", "trust-keys", "--data", str(data)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    (tmp_path / "omega-keys.json").write_text(told)
+    return ["--omega-keys", str(tmp_path / "omega-keys.json")]
 
 
 @pytest.fixture
@@ -38,40 +52,39 @@ def _people(home: Path, *names: str) -> list[str]:
 
 
 def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_repository(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, omega_keys: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["trust", "init", "--dry-run"]) == 0
     assert "Would be set up" in capsys.readouterr().out
     assert not (home / "trust").exists()
-    assert run(["trust", "init"]) == 0
+    assert run(["trust", "init", *omega_keys]) == 0
     assert "It does not protect from whoever can read this directory" in capsys.readouterr().out
     assert run(["trust", "status"]) == 0
     told = capsys.readouterr().out
     assert "One-person mode" in told
-    assert "do not demand these signatures yet" in told
-    assert run(["trust", "init"]) == 2
+    assert run(["trust", "init", *omega_keys]) == 2
     assert capsys.readouterr().err.startswith("❌ Trust is set up already")
-    keys = sorted((home / "trust/authority/keys").glob("*.pem"))
-    assert [key.stem for key in keys] == ["approver", "root", "snapshot", "targets", "timestamp"]
+    keys = sorted((home / "trust/authority/omega/keys").glob("*.pem"))
+    assert [key.stem for key in keys] == ["approver", "root", "targets"]
     assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
     authority = Authority(home)
     state = authority.read()
     assert state.complete
-    repository = Repository(tmp_path / "repository")
-    root = state.root.to_bytes()
-    repository.install(authority.online(), root=root, targets=state.targets.to_bytes())
+    trust = OmegaTrust(tmp_path / "omega" / "trust")
+    root, targets = state.root.to_bytes(), state.targets.to_bytes()
+    trust.install(TrustMetadata(target="omega", root=root.decode(), targets=targets.decode()))
     made = document(1)
     approval = build_production(None, made, lifetime=999, now=datetime.now(UTC))
     assert sign(state.targets.signed, PRODUCTION, approval, authority.embedded_approver()).complete
-    repository.publish(approval.to_bytes(), made.to_bytes(), authority.online())
-    with serving(repository.directory) as server, Transport(server.url) as transport:
+    trust.publish(SignedRelease(document=made.to_bytes().decode(), production=approval.to_bytes().decode()))
+    with serving(trust.repository.directory) as server, Transport(server.url) as transport:
         client = ReleaseClient(transport, tmp_path / "cache", root=root, metadata_url="", target="omega")
         assert client.latest_release("stable") == made
 
 
-def test_people_set_it_up_and_each_signs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_set_it_up_and_each_signs(home: Path, omega_keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = _people(home, "kim", "lee", "noa")
-    assert run(["trust", "init", *words]) == 0
+    assert run(["trust", "init", *words, *omega_keys]) == 0
     assert "2 of 3 approve each release" in capsys.readouterr().out
     assert run(["trust", "status", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -84,7 +97,7 @@ def test_people_set_it_up_and_each_signs(home: Path, capsys: pytest.CaptureFixtu
     assert not Authority(home).read().complete
     assert run(["trust", "sign", "--key", str(keys / "noa.pem")]) == 0
     assert Authority(home).read().complete
-    assert sorted(path.stem for path in (home / "trust/authority/keys").glob("*.pem")) == ["snapshot", "timestamp"]
+    assert list((home / "trust/authority/omega/keys").iterdir()) == [], "nobody's private key lies here"
     _people(home, "eve")
     assert run(["trust", "sign", "--key", str(keys / "eve.pem")]) == 1
     assert "signs neither root nor targets" in capsys.readouterr().err

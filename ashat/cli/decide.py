@@ -6,7 +6,9 @@ import html
 import re
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +16,8 @@ import typer
 from ashat.cli import output
 from ashat.cli.interrupts import when_interrupted
 from ashat.cli.reading import MAINFRAME_MARKS, open_ledger
+from ashat.cli.signing import signature_line
+from ashat.cli.trust import PassphraseFile
 from ashat.errors import NotConfiguredError, SessionError, UsageError
 from ashat.stages import Stage
 
@@ -34,6 +38,10 @@ def approve(
     reason: Annotated[str, typer.Option(help="Why it is rejected.")] = "",
     comment: Annotated[str, typer.Option(help="Why; needed where a check is a warning.")] = "",
     by: Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")] = "",
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.cli.controlplane import ensure_control_plane
@@ -61,6 +69,8 @@ def approve(
     if answer is None:
         output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
         return
+    if key is not None and answer.decision == "approve":
+        answer = replace(answer, signature=signature_line(state, key, passphrase_file))
     _refuse_if_asked_again(state)
     answer_gate(state, answer)
     advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."
@@ -197,14 +207,23 @@ def watch(state: State) -> None:
     from ashat.cli.follow import follow
 
     run = state.gate.run if state.gate else ""
-    state = follow(state, run, show=_tell, done=_settled)
-    if state.stage is Stage.REJECTED:
+    asked = state.gate.ordinal if state.gate else 0
+    state = follow(state, run, show=_tell, done=lambda newest: _settled(newest) or _awaits_others(newest, asked))
+    if state.stage is Stage.AWAITING_APPROVAL:
+        output.say(f"Others must sign too: '{state.update_id}' keeps waiting for them.")
+    elif state.stage is Stage.REJECTED:
         output.say(f"🛑 Deployment '{state.update_id}' rejected.")
     elif state.stage is Stage.COMPLETED:
         output.say("✅ Deployment completed successfully!")
     else:
         why = f": {state.reason}" if state.reason else " by now."
         raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
+
+
+def _awaits_others(state: State, asked: int) -> bool:
+    """Whether the answer to the asking of that number counts, and more approvers must sign."""
+    gate = state.gate
+    return state.stage is Stage.AWAITING_APPROVAL and gate is not None and (gate.answered or gate.ordinal > asked)
 
 
 def _settled(state: State) -> bool:
@@ -230,6 +249,8 @@ def _tell(event: AnyEvent, state: State) -> None:
 
 
 def _lines(event: AnyEvent, state: State) -> list[str]:
+    if event.kind == "answered" and event.decision == "approve" and event.release_seq is None:
+        return [f"✍️ Signed by {event.approver}."]
     if event.kind == "answered" and event.decision == "approve":
         return [
             "🎉 ASHAT Deployment to OMEGA Approved!",

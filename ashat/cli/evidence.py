@@ -6,7 +6,7 @@ Only the page needs more than the ledger.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,7 @@ def evidence(
         state = ledger.load(update_id, attempt)
         document = _document(ledger.document, state)
     if html is not None:
-        _write_page(document, html)
+        _write_page(document, html, _who_approves(state))
         if not as_json:
             output.say(f"📄 {html}: the evidence {state.evidence}")
             return
@@ -50,6 +50,8 @@ def evidence(
         output.write_exactly(canonical_json(document).decode())
         return
     for line in _lines(_read(document)):
+        output.say(line)
+    for line in _who_approves(state):
         output.say(line)
 
 
@@ -72,11 +74,18 @@ def _read(document: dict[str, Any]) -> Evidence:
     return Evidence.read(document)
 
 
-def _write_page(document: dict[str, Any], path: Path) -> None:
+def _who_approves(state: State) -> tuple[str, ...]:
+    from ashat.settings import Settings
+    from ashat.trust.authority import one_person_words
+
+    return one_person_words(Settings().home, state.target)
+
+
+def _write_page(document: dict[str, Any], path: Path, warnings: Sequence[str]) -> None:
     try:
         from tasks.evidence_page import evidence_page
 
-        page = evidence_page(_read(document))
+        page = evidence_page(_read(document), warnings)
     except ModuleNotFoundError as error:
         raise ControlPlaneError(
             f"--html needs {error.name}, which is not installed: pip install 'ashat-deploy[operator]'."

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ashat.cli import audit, control, decide, evidence, output, reading, releases, servers, trust, undo
+from ashat.cli import audit, control, decide, evidence, output, reading, releases, servers, signing, trust, undo
 from ashat.errors import AshatError
 
 INTERRUPTED = 130
@@ -49,6 +49,7 @@ app.command("push", short_help="Pack a tree and let the Public Server run it.")(
 app.command("verify", short_help="Run every check on the Public Server.")(releases.verify)
 app.command("approve", short_help="Decide, and watch it go to OMEGA and the Mainframes.")(decide.approve)
 app.command("rollback", short_help="Let every server run again what it ran before.")(undo.rollback)
+app.command("sign", short_help="Sign what awaits approval, on an approver's machine.")(signing.sign)
 app.command("cancel", short_help="Call an update off before it is approved.")(undo.cancel)
 app.command("status", short_help="What is under way, awaits approval, or ended last.")(reading.status)
 app.command("history", short_help="Every deployment, or everything about one.")(reading.history)

@@ -132,6 +132,20 @@ def servers(as_json: Json = False) -> None:
             shown.append((kind.upper(), "", "", f"not configured: deploy configure {kind} <url> <name>"))
     for line in output.columns(shown):
         output.say(line)
+    for row in rows:
+        if row["role"] == "omega":
+            _say_who_approves(str(row["block"]))
+
+
+def _say_who_approves(target: str) -> None:
+    from ashat.settings import Settings
+    from ashat.trust.authority import one_person_words
+
+    words = one_person_words(Settings().home, target)
+    if words:
+        output.say(f"⚠️ Approvals for {target}: {words[0]}")
+        for line in words[1:]:
+            output.say(f"   {line}")
 
 
 def _configure(

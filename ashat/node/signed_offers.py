@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ashat.client.transport import Transport
-from ashat.errors import MixAndMatchError, RolledBackError, TrustError, UnsignedError
+from ashat.errors import MixAndMatchError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 from ashat.faults import fault_point
 from ashat.node.config import NodeConfig
 from ashat.trust.client import ReleaseClient
@@ -72,7 +72,10 @@ class SignedOffers:
             metadata_url=PATH,
             minimum_release_seq=self._config.minimum_release_seq,
         )
-        found = client.latest_release(self._config.channel)
+        try:
+            found = client.latest_release(self._config.channel)
+        except NodeRefusedError as error:
+            raise UnsignedError(f"OMEGA serves no signed releases: {error}") from error
         self._looked = time.monotonic()
         return found
 

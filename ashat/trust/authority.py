@@ -43,6 +43,17 @@ ONE_PERSON: Final = (
 )
 
 
+def one_person_words(home: Path, target: str = "omega") -> tuple[str, ...]:
+    """What is to be said wherever approvals for `target` are shown: the words for the one-person mode, which is also
+    what is set up where nothing is; nothing where people sign.
+
+    Raises:
+        TrustError: what was set up cannot be read.
+    """
+    authority = Authority(home, target)
+    return () if authority.exists() and not authority.read().one_person else ONE_PERSON
+
+
 @dataclass(frozen=True)
 class AuthorityState:
     """What was set up, and who has signed it so far."""

@@ -72,7 +72,8 @@ def free_port() -> int:
 class NodeProcess:
     """A node in `directory`: `node.toml`, `data/`, `log`. Use it in a `with` block, which ends all that it started.
 
-    `settings` are further top-level settings; without a `trust_root` nobody has to sign. `tls` names a certificate, its key and the CA to trust.
+    `settings` are further top-level settings; without a `trust_root` among them, nobody has to sign. `tls` names a
+    certificate, its key and the CA to trust.
     """
 
     def __init__(

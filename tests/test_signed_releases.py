@@ -1,0 +1,226 @@
+"""What OMEGA and a Mainframe refuse because the approvers did not sign it, and that what they signed goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ashat.client.node import NodeClient
+from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
+from ashat.node.omega.licences import licence_id, new_key
+from ashat.wire import LicenceRequest, OperationRequest, Role, Scope, SignedRelease
+from tests.support.nodes import NodeProcess, push, tiny_app
+from tests.support.omega import decide, eventually, offer, perform, promotion, running, source
+from tests.support.signing import People
+
+SIGNED = {"unsigned_releases": False}
+
+
+@pytest.fixture(scope="module")
+def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    directory = tmp_path_factory.mktemp("signed") / "production"
+    with NodeProcess(directory, role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def people() -> People:
+    return People()
+
+
+@pytest.fixture
+def client(omega: NodeProcess) -> Iterator[NodeClient]:
+    with omega.client() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def root(omega: NodeProcess, people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root that the people made, as an installer brings it; OMEGA keeps it by then."""
+    file = tmp_path_factory.mktemp("installer") / "root.json"
+    with omega.client(Scope.PROMOTE) as client:
+        given = people.begin(client)
+        client.put_trust(given)
+    assert given.root is not None
+    file.write_text(given.root)
+    return file
+
+
+class Customer(NodeProcess):
+    """A Mainframe in `directory` of the OMEGA `of`."""
+
+    def __init__(self, directory: Path, of: NodeProcess, **settings: Any) -> None:
+        self.key = new_key()
+        with of.client() as client:
+            client.put_licence(LicenceRequest(key=self.key, name=directory.name))
+        settings = {"poll_interval": 0.2, "unsigned_releases": False, **settings}
+        super().__init__(
+            directory, role=Role.MAINFRAME, app=tiny_app(), settings=settings, omega=of.url, licence_key=self.key
+        )
+
+    def wait_for(self, status: str, *words: str) -> None:
+        """Wait until its agent says that."""
+
+        def look() -> bool:
+            with self.client() as client:
+                agent = client.state().agent
+            return agent is not None and agent.status == status and all(word in agent.detail for word in words)
+
+        eventually(look, f"{status} {words}", self)
+
+    @property
+    def runs(self) -> str | None:
+        """The bundle that it runs."""
+        with self.client() as client:
+            current = client.state().current
+        return current.bundle if current else None
+
+
+def refused(client: NodeClient, request: OperationRequest, code: str, *words: str) -> None:
+    """See that OMEGA refuses it, and that nothing changed."""
+    before = client.state()
+    with pytest.raises(NodeConflictError) as error:
+        client.start_operation(f"refused-{id(request)}", request)
+    assert error.value.body["error"] == code
+    assert all(word in str(error.value) for word in words), str(error.value)
+    after = client.state()
+    assert (after.current, after.release_seq, after.operation) == (before.current, before.release_seq, before.operation)
+
+
+def test_without_a_root_nothing_is_promoted(client: NodeClient, tmp_path: Path) -> None:
+    bundle = push(client, source(tmp_path))
+    refused(client, promotion(decide(bundle, expected=None, seq=1)), "trust_missing", "keeps no trust root")
+
+
+def test_what_two_of_three_signed_reaches_a_mainframe_and_the_way_back_too(
+    omega: NodeProcess, client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    first, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+    assert perform(client, first).status == "succeeded"
+    offer(client)
+    with Customer(tmp_path / "baker", omega, trust_root=str(root)) as baker:
+        baker.wait_for("running")
+        assert baker.runs == first.bundle
+        second, back = people.promotion(client, push(client, source(tmp_path)), "UPD-2", people.keys[1], people.keys[2])
+        assert back is not None
+        assert perform(client, second).status == "succeeded"
+        offer(client)
+        eventually(lambda: baker.runs == second.bundle, "the second release", baker)
+        refused(client, back.model_copy(update={"signed": None}), "unsigned", "Nobody signed this rollback")
+        assert perform(client, back).status == "succeeded"
+        eventually(lambda: baker.runs == first.bundle, "the way back, which OMEGA offers by itself", baker)
+        assert running(client).release_seq == 3
+        refused(client, back.model_copy(update={"expected_current": first.bundle}), "decision_missing")
+    assert client.trust().documents["stable"].startswith('{"attempt":1')
+
+
+def test_what_nobody_or_too_few_signed_is_refused(
+    client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    bundle = push(client, source(tmp_path))
+    wanted, _ = people.promotion(client, bundle, "UPD-4")
+    refused(client, wanted.model_copy(update={"signed": None}), "unsigned", "Nobody signed this promote")
+    alone, _ = people.promotion(client, bundle, "UPD-4", people.keys[0])
+    refused(client, alone, "untrusted", "1 of 2 needed (kim)")
+    assert wanted.signed is not None
+    altered = wanted.signed.document.replace('"attempt":1', '"attempt":2')
+    with_other = SignedRelease(document=altered, production=wanted.signed.production)
+    refused(client, wanted.model_copy(update={"signed": with_other}), "untrusted", "does not name this release")
+
+
+def test_a_stranger_signs_for_nobody(client: NodeClient, people: People, root: Path, tmp_path: Path) -> None:
+    thieves = People()
+    with pytest.raises(NodeConflictError, match="does not follow version 1"):
+        client.put_trust(thieves.begin(client))
+    thieves.keys = [people.keys[0], *thieves.keys[1:]]
+    wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-5")
+    assert wanted.decision is not None
+    state = client.trust()
+    given = thieves.begin(client)
+    assert given.targets is not None
+    proposal = people.propose(state.model_copy(update={"targets": given.targets}), wanted.decision)
+    theirs = proposal.signed_release([proposal.sign(key) for key in thieves.keys])
+    refused(client, wanted.model_copy(update={"signed": theirs}), "untrusted", "1 of 2 needed (kim)")
+
+
+def test_what_was_signed_is_for_one_release_one_omega_and_one_number(
+    client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    bundle, other = push(client, source(tmp_path)), push(client, source(tmp_path))
+    wanted, _ = people.promotion(client, bundle, "UPD-6")
+    seen = client.state()
+    assert seen.current is not None
+    replayed = decide(other, expected=seen.current.bundle, seq=seen.release_seq + 1, update="UPD-6")
+    refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "not this")
+    elsewhere, _ = people.promotion(client, bundle, "UPD-6", target="omega-eu")
+    refused(client, elsewhere, "untrusted", "approved for omega-eu, and this is omega")
+    assert wanted.decision is not None
+    later = wanted.decision.model_copy(update={"id": "later", "release_seq": seen.release_seq + 9})
+    refused(client, promotion(later, signed=wanted.signed), "untrusted", "another release_seq")
+    blind = wanted.decision.model_copy(update={"id": "blind", "evidence": "f" * 64})
+    refused(client, promotion(blind, signed=wanted.signed), "untrusted", "evidence")
+    with pytest.raises(NodeConflictError, match="This OMEGA is omega, and not omega-eu"):
+        client.put_trust(people.begin(client, "omega-eu"))
+
+
+def test_a_mainframe_believes_the_root_it_came_with_and_no_omega(
+    people: People, root: Path, tmp_path: Path, client: NodeClient
+) -> None:
+    stolen = tmp_path / "stolen"
+    with NodeProcess(stolen, role=Role.OMEGA, app=tiny_app()) as thief, thief.client() as theirs:
+        bundle = push(theirs, source(tmp_path))
+        assert perform(theirs, promotion(decide(bundle, expected=None, seq=9))).status == "succeeded"
+        offer(theirs)
+        with Customer(tmp_path / "miller", thief, trust_root=str(root)) as miller:
+            miller.wait_for("refused", "serves no signed releases")
+            theirs.put_trust(People().begin(theirs))
+            miller.wait_for("refused", "is refused")
+            assert miller.runs is None
+            (known,) = [found for found in theirs.mainframes() if found.id == licence_id(miller.key)]
+            assert known.result == "failed"
+            assert known.reason.startswith("refused: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "has no root to know the approvers by"),
+        ({"trust_root": "{root}", "minimum_release_seq": 100}, "and 100 is the lowest to accept"),
+        ({"trust_root": "{root}", "channel": "beta"}, "Nothing was released on beta"),
+        ({"trust_root": "/nowhere/root.json"}, "cannot be read"),
+    ],
+)
+def test_a_mainframe_that_cannot_judge_takes_nothing(
+    omega: NodeProcess,
+    client: NodeClient,
+    people: People,
+    root: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    told: str,
+) -> None:
+    if client.state().offer is None:
+        wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+        assert perform(client, wanted).status == "succeeded"
+        offer(client)
+    given = {name: str(root) if value == "{root}" else value for name, value in settings.items()}
+    with Customer(tmp_path / "cook", omega, **given) as cook:
+        cook.wait_for("refused", told, "What runs here keeps running.")
+        assert cook.runs is None
+
+
+def test_only_who_may_promote_gives_a_root_and_only_a_licence_reads_the_repository(
+    omega: NodeProcess, client: NodeClient, people: People, root: Path
+) -> None:
+    with omega.client(Scope.READ) as reader:
+        assert reader.trust().root == root.read_text()
+        with pytest.raises(NodeAuthError):
+            reader.put_trust(people.begin(client))
+        with pytest.raises(NodeAuthError):
+            reader.transport.request("GET", "/v1/mainframe/trust/timestamp.json")
+        for name in ("../keys/snapshot.pem", "keys/timestamp.pem", ".lock", "0.root.json"):
+            with pytest.raises((NodeAuthError, NodeRefusedError)):
+                reader.transport.request("GET", f"/v1/mainframe/trust/{name}")
