@@ -28,7 +28,7 @@ ROLLBACK = ("rollback.started", "rollback.omega-switched", "rollback.omega-recor
 STORE = ("store.objects-staged", "store.objects-renamed", "store.manifest-written")
 # A node takes a switch up three times, then undoes it: the last point is come to in a second operation.
 SWITCH = ("switch.intended", "switch.materialised", "switch.linked", "switch.app-started", "switch.recorded")
-MAINFRAME = ("mainframe.pulled", "mainframe.switched", "mainframe.reported")
+MAINFRAME = ("trust.accepted", "mainframe.pulled", "mainframe.switched", "mainframe.reported")
 APPROVE = "approve/approve"
 
 
@@ -47,9 +47,9 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
         fragile.arm(point)
         fragile.see_killed(point, fragile.warm.deploy("verify", "UPD-1"))
         assert fragile.state("UPD-1").stage is Stage.TESTING
-    fragile.arm("gate.opened", "gate.taken", "gate.asked")
+    fragile.arm("gate.opened", "gate.taken", "trust.begun", "gate.asked")
     fragile.see_killed("gate.opened", fragile.begin_flow("reconcile"))
-    for point in ("gate.taken", "gate.asked"):
+    for point in ("gate.taken", "trust.begun", "gate.asked"):
         fragile.flow("reconcile")
         fragile.wait_killed(point)
         fragile.wait_crashed(APPROVE)
@@ -57,7 +57,7 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     state = fragile.wait_asked("UPD-1", 2)
     assert len(fragile.events("UPD-1", "gate_opened")) == 1
 
-    fragile.arm("promote.answer-judged", "promote.objects-relayed", *PROMOTE, *MAINFRAME)
+    fragile.arm("promote.answer-judged", "promote.objects-relayed", *PROMOTE, "trust.published", *MAINFRAME)
     assert fragile.answer(state, "approve")["status"] == "ACCEPT"
     fragile.wait_killed("promote.answer-judged")
     fragile.wait_crashed(APPROVE)
@@ -65,7 +65,10 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     fragile.wait_killed("promote.objects-relayed")
     fragile.wait_crashed(APPROVE)
     for point in PROMOTE:
-        fragile.see_killed(point, fragile.begin_flow("approve", update_id="UPD-1"))
+        shipping = fragile.begin_flow("approve", update_id="UPD-1")
+        if point == "distribute.offered":
+            fragile.keep_up(fragile.omega, "trust.published")
+        fragile.see_killed(point, shipping)
         if point == "distribute.offered":
             fragile.keep_up(fragile.mainframes[0], *MAINFRAME)
     assert "Completed" in fragile.flow("approve", update_id="UPD-1")

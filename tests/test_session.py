@@ -123,6 +123,43 @@ def test_a_decision_that_the_target_refused_is_asked_again_and_never_used() -> N
             apply(state, event)
 
 
+def signature(name: str) -> e.ReleaseSignature:
+    return e.ReleaseSignature(name=name, keyid=name.encode().hex().ljust(64, "0"), release="5" * 128)
+
+
+def test_signatures_add_up_until_enough_have_signed_what_was_proposed() -> None:
+    proposed = ASKED.model_copy(update={"proposal": "1" * 64})
+    kim = APPROVED.model_copy(update={"release_seq": None, "signature": signature("kim"), "approver": "kim"})
+    state = apply(after(*UP_TO_THE_GATE[:-1], proposed), kim)
+    assert (state.stage, state.decision, state.release_seq) == (Stage.AWAITING_APPROVAL, None, None)
+    with pytest.raises(SessionError, match="judged already"):
+        apply(state, kim)
+    again = apply(state, proposed.model_copy(update={"ordinal": 2}))
+    assert again.gate is not None
+    assert [one.name for one in again.gate.signatures] == ["kim"]
+    with pytest.raises(SessionError, match="kim has signed 'UPD-1' already"):
+        apply(again, kim.model_copy(update={"ordinal": 2}))
+    lee = APPROVED.model_copy(update={"ordinal": 2, "signature": signature("lee")})
+    approved = apply(again, lee)
+    assert (approved.stage, approved.release_seq) == (Stage.DEPLOYING, 7)
+    assert approved.gate is not None
+    assert [one.name for one in approved.gate.signatures] == ["kim", "lee"]
+    anew = apply(state, proposed.model_copy(update={"ordinal": 2, "proposal": "2" * 64}))
+    assert anew.gate is not None
+    assert anew.gate.signatures == (), "they are over something else"
+
+
+def test_an_approval_without_a_number_or_with_a_signature_over_nothing_is_refused() -> None:
+    with pytest.raises(SessionError, match="carries its release_seq, or a signature"):
+        apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update={"release_seq": None}))
+    with pytest.raises(SessionError, match="nothing proposed"):
+        apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update={"signature": signature("kim")}))
+    proposed_now = {"signature": signature("root"), "proposal": "3" * 64}
+    approved = apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update=proposed_now))
+    assert approved.gate is not None
+    assert (approved.stage, approved.gate.proposal) == (Stage.DEPLOYING, "3" * 64)
+
+
 def test_an_overdue_gate_is_shown_as_expired_before_anybody_records_it() -> None:
     state = after(*UP_TO_THE_GATE)
     assert state.stage_at(at(99)) is Stage.AWAITING_APPROVAL

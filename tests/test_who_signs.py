@@ -1,0 +1,125 @@
+"""An OMEGA whose releases two of three people sign: with the command, and with a line that is pasted into the form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ashat.session import Stage, State
+from ashat.wire import Role, Scope
+from tests.support.nodes import NodeProcess, example_app, example_database
+from tests.support.stack import Stack
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+PASSPHRASE = {"ASHAT_KEY_PASSPHRASE": "five words are long enough"}
+
+
+@pytest.fixture(scope="module")
+def region(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """A second OMEGA, `omega-eu`, for which kim, lee and noa approve."""
+    directory = tmp_path_factory.mktemp("people") / "production-eu"
+    demanding = {"unsigned_releases": False}
+    with NodeProcess(
+        directory, role=Role.OMEGA, app=example_app(), database=example_database(), settings=demanding
+    ) as node:
+        words = ("configure", "omega", node.url, "production-eu", "--as", "omega-eu", "--token-stdin")
+        stack.deploy(*words, stdin=node.token(Scope.ADMIN))
+        approvers = []
+        for name in ("kim", "lee", "noa"):
+            stack.deploy("trust", "keygen", name, env=PASSPHRASE)
+            approvers += ["--approver", f"{name}={key(stack, name).with_suffix('.pub')}"]
+        stack.deploy("trust", "init", "--as", "omega-eu", *approvers, "--threshold", "2")
+        yield node
+
+
+def key(stack: Stack, name: str) -> Path:
+    return stack.home / "trust" / "keys" / f"{name}.pem"
+
+
+def approve(stack: Stack, state: State, name: str, *, fails: bool = False) -> str:
+    """Approve with the key of `name`; what the command says, on both of its streams."""
+    assert state.evidence is not None
+    words = ("approve", state.update_id, "--evidence", state.evidence[-8:], "--key", str(key(stack, name)))
+    done = stack.deploy(*words, env=PASSPHRASE, check=False)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_what_awaits_is_signed_by_two_people_and_only_then_goes_out(stack: Stack, region: NodeProcess) -> None:
+    stack.change("signed by two")
+    stack.deploy("push", "SIGN-1", "Signed by two", "--allow-dirty", "--target", "omega-eu")
+    stack.deploy("verify", "SIGN-1")
+    state = stack.wait_asked("SIGN-1")
+    assert state.gate is not None
+    assert state.gate.proposal is None, "the people have not signed yet that they are the ones to ask"
+    told = approve(stack, state, "kim", fails=True)
+    assert "Nothing of 'SIGN-1' is to be signed" in told
+
+    for name in ("kim", "noa"):
+        stack.deploy("trust", "sign", "--as", "omega-eu", "--key", str(key(stack, name)), env=PASSPHRASE)
+    assert state.evidence is not None
+    unsigned = ("approve", "SIGN-1", "--evidence", state.evidence[-8:])
+    refused = stack.deploy(*unsigned, check=False)
+    assert "Your answer does not count" in refused.stderr
+    state = stack.wait_asked("SIGN-1", 2)
+    assert "needs a signature of kim, lee, noa" in stack.deploy(*unsigned, check=False).stderr
+    state = stack.wait_asked("SIGN-1", 3)
+
+    told = approve(stack, state, "kim")
+    assert "Signed by kim." in told
+    assert "Others must sign too" in told
+    state = stack.wait_asked("SIGN-1", 4)
+    assert state.stage is Stage.AWAITING_APPROVAL
+    assert "kim has signed already" in approve(stack, state, "kim", fails=True)
+    state = stack.wait_asked("SIGN-1", 5)
+
+    line = stack.deploy("sign", "SIGN-1", "--key", str(key(stack, "lee")), env=PASSPHRASE).stdout.strip()
+    assert line.startswith("ashat-signature-1:")
+    assert state.gate is not None
+    form = {"decision": "approve", "evidence": (state.evidence or "")[-8:], "signature": line}
+    answered = stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+    assert answered["status"] == "ACCEPT"
+    state = stack.wait("SIGN-1", lambda found: found.ended)
+    assert state.stage is Stage.COMPLETED, state.reason
+    with region.client() as client:
+        current = client.state().current
+    assert current is not None
+    assert (current.update_id, current.release_seq) == ("SIGN-1", 1)
+
+
+def test_a_forged_resume_ships_nothing_and_one_rejection_ends_it(stack: Stack, region: NodeProcess) -> None:
+    stack.change("nobody signs this")
+    stack.deploy("push", "SIGN-2", "Nobody signs this", "--allow-dirty", "--target", "omega-eu")
+    stack.deploy("verify", "SIGN-2")
+    state = stack.wait_asked("SIGN-2")
+    assert state.gate is not None
+    assert state.evidence is not None
+    forged = {"decision": "approve", "evidence": state.evidence[-8:], "approver": "kim", "signature": "kim, truly"}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": forged})
+    state = stack.wait_asked("SIGN-2", 2)
+    assert state.gate is not None
+    assert "not one that deploy sign printed" in state.gate.reason
+    approve(stack, state, "noa")
+    stack.wait_asked("SIGN-2", 3)
+    stack.deploy("approve", "SIGN-2", "--reject", "--reason", "not today")
+    assert stack.state("SIGN-2").stage is Stage.REJECTED
+    with region.client() as client:
+        current = client.state().current
+    assert current is not None
+    assert current.update_id == "SIGN-1"
+
+
+def test_the_one_person_mode_is_named_wherever_approvals_are_shown(
+    stack: Stack, region: NodeProcess, tmp_path: Path
+) -> None:
+    told = stack.deploy("servers").stdout
+    assert "Approvals for omega: One-person mode" in told
+    assert "Approvals for omega-eu" not in told
+    assert "they can approve anything" in stack.deploy("evidence", "UPD-0").stdout
+    assert "One-person mode" not in stack.deploy("evidence", "SIGN-1").stdout
+    page = tmp_path / "page.html"
+    stack.deploy("evidence", "UPD-0", "--html", str(page))
+    assert "One-person mode" in page.read_text("utf-8")
