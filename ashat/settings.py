@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     ledger_url: str = Field(default="", description="SQLAlchemy URL of the ledger; empty is SQLite under the home.")
     gate_timeout: float = Field(default=7 * 86400, gt=0, description="Seconds that a gate waits for a person.")
     approval_lifetime: float = Field(
-        default=90 * 86400, ge=60, description="Seconds for which an approval's signatures hold; then they are renewed."
+        default=365 * 86400, ge=60, description="Seconds for which an approval's signatures hold."
     )
     lease_wait: float = Field(default=900, ge=0, description="Seconds to wait for a server that another update holds.")
     lease_seconds: float = Field(default=60, gt=0, le=3600, description="Seconds that a crash keeps a server lent.")

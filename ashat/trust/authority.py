@@ -34,6 +34,8 @@ from ashat.trust.metadata import (
     signatures_of,
 )
 
+# Nobody looks after a root that was made by itself, so it must not end while its installation is in use.
+UNATTENDED: Final = Lifetimes(root=3650 * 86400, targets=3650 * 86400)
 ONE_PERSON: Final = (
     "One-person mode: one key, on this machine and without a passphrase, approves.",
     "It protects from whoever has only OMEGA's storage, a Mainframe's connection, or an old release.",
@@ -115,7 +117,8 @@ class Authority:
         staging = self.directory.with_name(f".{self.directory.name}.{secrets.token_hex(8)}")
         try:
             make_directory(staging / "keys", mode=0o700)
-            self._fill(staging, Holders(approvers, threshold), online, now, lifetimes or Lifetimes())
+            given = lifetimes or (Lifetimes() if approvers else UNATTENDED)
+            self._fill(staging, Holders(approvers, threshold), online, now, given)
             # A rename onto a directory that is not empty fails: of two who set it up at once, one does.
             os.rename(staging, self.directory)
             sync_directory(self.directory.parent)

@@ -41,8 +41,8 @@ Kind = TypeVar("Kind", Root, Targets, Snapshot, Timestamp)
 class Lifetimes:
     """For how many seconds what is signed now holds, by role. The last two are signed anew by OMEGA on its own."""
 
-    root: float = 365 * _DAY
-    targets: float = 365 * _DAY
+    root: float = 1095 * _DAY
+    targets: float = 1095 * _DAY
     production: float = 90 * _DAY
     snapshot: float = 7 * _DAY
     timestamp: float = 1 * _DAY
