@@ -20,7 +20,9 @@ def ask_prefect(api_url: str, method: str, path: str, body: Any = None, **option
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
-        response = httpx.request(method, f"{api_url}{path}", json=body, trust_env=False, timeout=SILENT_SECONDS, **options)
+        response = httpx.request(
+            method, f"{api_url}{path}", json=body, trust_env=False, timeout=SILENT_SECONDS, **options
+        )
         if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             break
         time.sleep(0.2)
