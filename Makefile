@@ -36,6 +36,7 @@ format: $(STAMP) ## put the code into the house's format
 bench: $(STAMP) ## how fast bytes move, and how fast a reading command answers
 	@$(PYTHON) bench/transfer.py $(ARGS)
 	@$(PYTHON) bench/cli.py $(ARGS)
+	@$(PYTHON) bench/trust.py $(ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf .venv .tools .tools-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

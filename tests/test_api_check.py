@@ -46,7 +46,7 @@ def test_a_pattern_that_never_ends_is_ended_and_the_others_are_still_held(monkey
     monkeypatch.setattr("tasks.checks.judge.SECONDS", 0.2)
     started = time.monotonic()
     result = api({"GET /a": Reply(b"a" * 5000 + b"b")}, A + "matches = ['^(a+)+$', 'c', 'b$']")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert texts(result) == [
         "a (GET /a): the expression '^(a+)+$' cannot be held against the answer: "
         "it takes more than 0.2 s on this answer: simplify it",

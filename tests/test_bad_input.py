@@ -18,7 +18,7 @@ from tests.support.certificates import make_certificate
 from tests.support.nodes import NodeProcess, free_port
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from ashat.session import Stage, State
 from tests.support.browser import PrefectUi, open_browser
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(1200)]
 
 HOSTILE = "<img src=x onerror=alert(1)> **x** {{ 1/0 }}"
-GATE_SECONDS = 25
+GATE_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _reconcile(ui: PrefectUi) -> None:
     ui.show_run(ui.run("reconcile/reconcile"), "Reconciled")
 
 
-def _ended(stack: Stack, run: str, seconds: float = 60) -> str:
+def _ended(stack: Stack, run: str, seconds: float = 240) -> str:
     """The state that a retried run ends in."""
     deadline = time.monotonic() + seconds
     while (found := stack.run(run))["state_type"] not in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
@@ -237,7 +237,7 @@ def _only_when_told(stack: Stack, deployment: str) -> None:
         "deployments": {"id": {"any_": [found["id"]]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not stack.api("POST", "/flow_runs/count", planned):
         assert time.monotonic() < deadline, f"no run of {deployment} is planned: does Prefect's scheduler work?"
         time.sleep(0.1)

@@ -20,7 +20,7 @@ from tests.support.nodes import ROOT, free_port
 from tests.support.records import open_ledger
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_two_who_decide_at_once_decide_once_and_without_omega_it_waits(operator:
         )
         for word in words
     ]
-    told = [process.communicate(timeout=90) for process in both]
+    told = [process.communicate(timeout=240) for process in both]
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 1], told
     judged = answers(operator, "CLI-5")

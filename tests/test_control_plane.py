@@ -27,7 +27,7 @@ NAPS = Path(__file__).parent / "support" / "naps.yaml"
 FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
 SECRET = "not-for-workers"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def api(home: Path, method: str, path: str, body: Any = None) -> Any:
     return ask_prefect(state(home).api_url, method, path, body)
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+def until(holds: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

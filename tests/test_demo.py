@@ -21,7 +21,7 @@ import pytest
 from ashat.cli.demonodes import MARKER
 from ashat.ledger import Ledger
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 class Demo:
@@ -45,7 +45,7 @@ class Demo:
         """What the terminal shows so far."""
         return "".join(self._shown)
 
-    def wait_for(self, text: str, seconds: float = 300) -> None:
+    def wait_for(self, text: str, seconds: float = 600) -> None:
         """Wait until the terminal shows `text`."""
         deadline = time.monotonic() + seconds
         while text not in self.shown:
@@ -121,7 +121,7 @@ def test_a_person_decides_in_another_terminal_and_sees_the_way_back(tmp_path: Pa
         environment = {name: value for name, value in os.environ.items() if name != "ASHAT_HOME"}
         command = f"env {told[1]} --evidence {state.evidence[-8:]} --by kim --comment seen"
         approved = subprocess.run(
-            shlex.split(command), env=environment, capture_output=True, text=True, timeout=120, check=False
+            shlex.split(command), env=environment, capture_output=True, text=True, timeout=360, check=False
         )
         assert approved.returncode == 0, approved.stdout + approved.stderr
         assert "✅ Deployment completed successfully!" in approved.stdout
@@ -170,7 +170,7 @@ def test_a_directory_that_holds_something_is_refused_and_left_alone(tmp_path: Pa
     (tmp_path / "mine").write_text("precious")
     done = subprocess.run(
         [sys.executable, "-m", "ashat.cli", "demo", "--home", str(tmp_path)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert "is not empty" in done.stderr

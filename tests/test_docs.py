@@ -38,7 +38,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 GUIDE, ARCHITECTURE, API = ROOT / "docs/guide.md", ROOT / "docs/architecture.md", ROOT / "docs/node-api.md"
 # The examples are one story, and the guide looks at what they left.
 STORY = [ROOT / "docs/examples.md", GUIDE]
-SECTION_SECONDS = 600
+SECTION_SECONDS = 1200
 PACKAGES = ("ashat", "tasks", "flows", "blocks")
 
 
@@ -133,7 +133,7 @@ def _wrong(use: str) -> str:
 @cache
 def _prefect_help(path: tuple[str, ...]) -> str:
     command = [sys.executable, "-m", "prefect", *path, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 def _wrong_for_prefect(words: tuple[str, ...]) -> str:

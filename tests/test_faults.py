@@ -8,7 +8,7 @@ from ashat.faults import FAULT_POINTS
 from ashat.session import Stage
 from tests.support.crashes import FragileStack
 
-pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(1200)]
 
 PUSH = (
     "push.packaged",

@@ -161,7 +161,7 @@ def test_a_process_killed_while_it_appends_leaves_a_ledger_that_reads_and_goes_o
     assert process.stdout is not None
     written = len(process.stdout.read(25))
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     process.communicate()
     with Ledger.open(url) as again:
         state = again.load("UPD-1")

@@ -161,7 +161,7 @@ def test_a_lease_outlives_the_node_and_ends_by_itself(tmp_path: Path) -> None:
 
 def test_a_path_cannot_forge_a_line_of_the_log(node: NodeProcess) -> None:
     ask(node, "GET", "/v1/operations/op%0a2026-11-24T00:00:00Z%20INFO%20forged")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while "forged" not in node.log():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -177,7 +177,7 @@ def test_what_changes_something_is_written_down_without_secrets(node: NodeProces
     ask(node, "PUT", "/v1/lease", LEASE)
     ids = {token.scopes[0]: token.id for token in TokenFile(node.data / "tokens.json").all()}
     last = (ids[Scope.PUSH], "DELETE", "/v1/lease", 204)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     rows: list[tuple[Any, ...]] = []
     while not rows or rows[-1][:4] != last:
         assert time.monotonic() < deadline, rows

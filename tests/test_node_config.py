@@ -131,7 +131,7 @@ def test_the_documented_settings_are_the_settings() -> None:
 
 def ashat_node(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ashat.node", *map(str, words)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "ashat.node", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -44,7 +44,7 @@ def check_consistent(node: NodeProcess, client: NodeClient, bundle: str | None) 
     directory = (node.data / "current").resolve()
     assert directory.name.partition(".")[0] == bundle
     assert read_tree(directory, client.manifest(bundle)).matches(client.manifest(bundle))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (probe := client.probe_health()).healthy:
         assert time.monotonic() < deadline, probe.detail
         time.sleep(0.1)
@@ -85,7 +85,7 @@ def test_killed_while_it_switches_back(tmp_path: Path) -> None:
         node.config.write_text(text.replace("settle = 0.2", "settle = 20"))
         node.restart()
         ask(client, bad, old)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while "failed: " not in node.log():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_a_running_program_is_taken_over_and_looked_after(tmp_path: Path) -> Non
         node.kill9()
         assert psutil.pid_exists(before.pid or 0)
         node.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (after := client.state().app).status != "running":
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -152,7 +152,7 @@ def test_a_program_that_is_not_the_current_one_is_ended(tmp_path: Path) -> None:
         link.unlink()
         link.symlink_to(f"releases/{old}")
         node.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (app := client.state().app).status != "running" or app.pid == pid:
             assert time.monotonic() < deadline, app
             time.sleep(0.05)
@@ -167,7 +167,7 @@ def test_a_stopped_node_takes_its_switch_up_again(tmp_path: Path) -> None:
         ask(client, bundle, None)
         began = time.monotonic()
         assert node.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert below(node.data) == []
         node.start()
         assert client.wait_operation("op", timeout=20).status == "succeeded"

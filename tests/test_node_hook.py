@@ -103,7 +103,7 @@ def test_the_program_outlives_the_node_and_is_not_started_again(
 ) -> None:
     before, program = len(calls(node)), int((node.directory / "pid").read_text())
     node.restart()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not client.state().app.healthy:
         assert time.monotonic() < deadline
         time.sleep(0.1)

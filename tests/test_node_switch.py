@@ -177,7 +177,7 @@ def test_one_change_at_a_time(client: NodeClient, good: str, tmp_path: Path) -> 
     assert client.identity().status == "switching"
     began = time.monotonic()
     assert client.operation("op:slow", wait=0.3).status == "running"
-    assert 0.25 < time.monotonic() - began < 2
+    assert 0.25 < time.monotonic() - began < 10
     assert client.wait_operation("op:slow").status == "failed"
 
 
@@ -233,7 +233,7 @@ def test_old_releases_go_and_the_last_two_stay(
     bundles = [push(client, tiny_bundle(tmp_path / str(number), n=str(number))) for number in range(3)]
     for before, bundle in zip([good, *bundles], bundles, strict=False):
         assert switch(client, bundle, expected=before).status == "succeeded"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     wanted = set(bundles[1:])
     while (found := {path.name.partition(".")[0] for path in (node.data / "releases").iterdir()}) != wanted:
         assert time.monotonic() < deadline, (found, wanted)
@@ -244,7 +244,7 @@ def test_a_crashed_program_starts_again_later_each_time(client: NodeClient, good
     for restarts in (1, 2):
         state = client.state()
         psutil.Process(state.app.pid).kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             after = client.state().app
             if after.status == "running" and after.pid != state.app.pid:
@@ -252,7 +252,7 @@ def test_a_crashed_program_starts_again_later_each_time(client: NodeClient, good
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert after.restarts == restarts
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (probe := client.probe_health()).healthy:
         assert time.monotonic() < deadline, probe.detail
         time.sleep(0.1)

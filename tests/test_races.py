@@ -11,7 +11,7 @@ from tests.support.crashes import FragileStack, eventually
 from tests.support.nodes import NodeProcess
 from tests.support.warm import Job
 
-pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(1200)]
 
 APPROVE = "approve/approve"
 RACES = ("RACE-1", "RACE-2", "RACE-3", "RACE-4")

@@ -12,7 +12,7 @@ from ashat.wire import Scope
 from tests.support.crashes import FragileStack, journal
 from tests.support.moody import Away, Busy, Changed, Cut, MoodyProxy
 
-pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(1200)]
 
 APPROVE = "approve/approve"
 

@@ -13,7 +13,7 @@ from ashat.wire import Scope
 from tests.support.nodes import NodeProcess
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
 
 def files_on(node: NodeProcess) -> dict[str, tuple[str, int]]:

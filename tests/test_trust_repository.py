@@ -60,7 +60,7 @@ def world(tmp_path: Path) -> World:
 
 def _run(home: Path, deaths: int, what: str) -> int:
     words = [sys.executable, "-c", PUBLISH, str(home), str(deaths), what]
-    return subprocess.run(words, cwd=ROOT, timeout=60, check=False).returncode
+    return subprocess.run(words, cwd=ROOT, timeout=180, check=False).returncode
 
 
 def test_a_crash_between_two_files_leaves_the_old_release_and_the_next_try_ends_it(

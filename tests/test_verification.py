@@ -10,7 +10,7 @@ import pytest
 from ashat.session import Stage, State
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
 REHEARSING = ("--policy", "rehearsing")
 

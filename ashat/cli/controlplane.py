@@ -23,7 +23,7 @@ from ashat.cli.controlstate import LOG_FILE, MARKER, ControlState, ProcessRef, e
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
 
-READY_TIMEOUT = 180.0
+READY_TIMEOUT = 300.0
 STOP_TIMEOUT = 45.0
 _POLL = 0.1
 _GIVE_UP_SECONDS = 5.0

@@ -43,7 +43,7 @@ from ashat.cli.controlplane import READY_TIMEOUT, wait_for
 from ashat.errors import AshatError, ControlPlaneError
 
 QUEUE_LIMITS = {("control", "omega"): 1}
-_WORKER_TIMEOUT = 90.0
+_WORKER_TIMEOUT = 200.0
 _KEYS = frozenset(
     {
         "name",

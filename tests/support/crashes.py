@@ -66,7 +66,7 @@ class FragileStack(Stack):
     def keep_up(self, node: NodeProcess, *points: str) -> None:
         """Start the node again each time it dies at one of `points`, which are armed; in this order it gets there."""
         for point in points:
-            assert node.wait_until_dead(90) == -signal.SIGKILL
+            assert node.wait_until_dead(240) == -signal.SIGKILL
             self.wait_killed(point)
             node.start(wait=False)
         node.wait_until_up()
@@ -112,7 +112,7 @@ class FragileStack(Stack):
         )
         return str(made["id"])
 
-    def wait_ended(self, run: str, seconds: float = 120) -> dict[str, Any]:
+    def wait_ended(self, run: str, seconds: float = 300) -> dict[str, Any]:
         """The flow run once it has ended, however."""
 
         def look() -> dict[str, Any] | None:

@@ -121,4 +121,4 @@ def race(*workers: subprocess.Popen[str]) -> list[str]:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    return [process.communicate(timeout=60)[0].strip() for process in workers]
+    return [process.communicate(timeout=180)[0].strip() for process in workers]

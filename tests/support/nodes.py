@@ -23,7 +23,7 @@ from ashat.wire import Operation, OperationRequest, Role, Scope
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "raos"
 TINY = Path(__file__).with_name("tiny_app.py")
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 QUICK: dict[str, Any] = {
     "settle": 0.2,
@@ -171,7 +171,7 @@ class NodeProcess:
             time.sleep(0.03)
         raise AssertionError(f"the node did not answer within {START_SECONDS:g} s:\n{self.log()}")
 
-    def wait_until_dead(self, seconds: float = 20) -> int:
+    def wait_until_dead(self, seconds: float = 90) -> int:
         """Wait until the node's process ended by itself; its exit code."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -250,7 +250,7 @@ def switch(
     )
     identity = operation_id or f"op-{time.monotonic_ns()}"
     client.start_operation(identity, request)
-    return client.wait_operation(identity, timeout=60)
+    return client.wait_operation(identity, timeout=180)
 
 
 def to_toml(content: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def perform(client: NodeClient, request: OperationRequest, operation_id: str = "
     """Have the node carry it out, and wait for its end."""
     identity = operation_id or f"op-{next(_names)}"
     client.start_operation(identity, request)
-    return client.wait_operation(identity, timeout=60)
+    return client.wait_operation(identity, timeout=180)
 
 
 def promote(client: NodeClient, bundle: str, update: str = "UPD-1") -> Current:
@@ -127,7 +127,7 @@ def digest_of(directory: Path) -> str:
 
 
 def eventually(
-    look: Callable[[], _Found | None], what: str, node: NodeProcess | None = None, seconds: float = 20
+    look: Callable[[], _Found | None], what: str, node: NodeProcess | None = None, seconds: float = 90
 ) -> _Found:
     """What `look` finds once it finds anything; an assertion error with the node's log after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -30,7 +30,7 @@ def _template(homes: Path) -> Path:
                 env={**os.environ, "PREFECT_HOME": str(unfinished), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
                 check=True,
                 capture_output=True,
-                timeout=120,
+                timeout=360,
             )
             unfinished.rename(directory)
     assert not (directory / "prefect.db-wal").exists(), "all of it is in the one file"

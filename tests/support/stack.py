@@ -35,7 +35,7 @@ QUICK_SETTINGS = {
 _ACTIVE = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
 
 
-def eventually(look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+def eventually(look: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     """What `look` answers once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -120,7 +120,7 @@ class Stack:
         stdin: str = "",
         env: Mapping[str, str] | None = None,
         check: bool = True,
-        timeout: float = 240,
+        timeout: float = 480,
     ) -> subprocess.CompletedProcess[str]:
         """Run `deploy` with those words in the source's directory; with `check` it must end with 0.
 
@@ -186,7 +186,7 @@ class Stack:
         with Ledger.open(f"sqlite:///{self.home / 'ledger.db'}") as ledger:
             return ledger.find(update_id) is not None
 
-    def wait(self, update_id: str, holds: Callable[[State], Any], seconds: float = 150) -> State:
+    def wait(self, update_id: str, holds: Callable[[State], Any], seconds: float = 300) -> State:
         """The update's state once `holds` is true of it."""
         deadline = time.monotonic() + seconds
         while not holds(state := self.state(update_id)):
@@ -205,7 +205,7 @@ class Stack:
         eventually(lambda: self.api("POST", f"/flow_runs/{state.gate.run}/input/filter", keys), "the gate's form")
         return state
 
-    def wait_run(self, run: str, name: str, seconds: float = 150) -> dict[str, Any]:
+    def wait_run(self, run: str, name: str, seconds: float = 300) -> dict[str, Any]:
         """The Prefect flow run once its state has that name."""
         deadline = time.monotonic() + seconds
         while (found := self.run(run))["state_name"] != name:

@@ -58,7 +58,7 @@ class Job:
         """What it wrote so far to stderr."""
         return self._output.with_suffix(ERRORS).read_text("utf-8", "replace")
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 400) -> int:
         """Its exit code, -9 where it was killed."""
         return self._warm.wait(self, seconds)
 
