@@ -62,7 +62,7 @@ class Demo:
         assert self.process.stdout is not None
         told = self.process.stdout.read()
         self.process.wait(60)
-        self._reader.join(10)
+        self._reader.join(60)
         return told
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Demo:
             self.process.wait(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
-        self._reader.join(10)
+        self._reader.join(60)
         os.close(self._terminal)
 
     def _read(self) -> None:

@@ -67,7 +67,7 @@ def canned() -> Iterator[Canned]:
             yield server
         finally:
             server.shutdown()
-            thread.join(5)
+            thread.join(30)
 
 
 def ask(server: Canned, *paths: str, requests: int = 3, concurrency: int = 1, below: str = "") -> list[Sample]:

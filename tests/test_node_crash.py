@@ -66,7 +66,7 @@ def test_killed_within_a_switch(tmp_path: Path, fault: str) -> None:
         survivors = {process.pid for process in below(node.data / "releases")}
 
         node.start()
-        operation = client.wait_operation("op", timeout=20)
+        operation = client.wait_operation("op", timeout=90)
         assert (operation.status, operation.to, operation.from_) == ("succeeded", new, old)
         check_consistent(node, client, new)
         previous = client.state().previous
@@ -92,7 +92,7 @@ def test_killed_while_it_switches_back(tmp_path: Path) -> None:
         node.kill9()
         node.config.write_text(text)
         node.start()
-        operation = client.wait_operation("op", timeout=20)
+        operation = client.wait_operation("op", timeout=90)
         assert (operation.status, operation.switched_back, operation.interrupted) == ("failed", True, False)
         assert "ended by itself with exit code 1" in operation.reason
         check_consistent(node, client, old)
@@ -112,7 +112,7 @@ def test_a_node_that_does_not_survive_a_release_gives_it_up(tmp_path: Path) -> N
             assert database.execute("SELECT resumed FROM operations WHERE id = 'op'").fetchone() == (1,)
             database.execute("UPDATE operations SET resumed = ?", (RESUMES,))
         node.start({"ASHAT_FAULT": "switch.app-started"})
-        operation = client.wait_operation("op", timeout=20)
+        operation = client.wait_operation("op", timeout=90)
         assert (operation.status, operation.switched_back, operation.interrupted) == ("failed", True, True)
         assert operation.reason == f"the node was stopped {RESUMES + 1} times while it switched"
         check_consistent(node, client, old)
@@ -170,7 +170,7 @@ def test_a_stopped_node_takes_its_switch_up_again(tmp_path: Path) -> None:
         assert time.monotonic() - began < 20
         assert below(node.data) == []
         node.start()
-        assert client.wait_operation("op", timeout=20).status == "succeeded"
+        assert client.wait_operation("op", timeout=90).status == "succeeded"
         check_consistent(node, client, bundle)
 
 

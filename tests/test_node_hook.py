@@ -121,7 +121,7 @@ def test_a_hook_that_may_not_have_ended_is_called_again(
         client.start_operation("op:killed", wanted)
     assert node.wait_until_dead() == -signal.SIGKILL
     node.start()
-    assert client.wait_operation("op:killed", timeout=20).status == "succeeded"
+    assert client.wait_operation("op:killed", timeout=90).status == "succeeded"
     assert calls(node)[-1][0] == bundle
     assert client.probe_health().bundle == bundle
 

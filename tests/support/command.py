@@ -28,7 +28,7 @@ def deploy(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: str = "",
-    timeout: float = 60,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run `deploy` with those words to its end; its output is read as UTF-8 whatever the locale."""
     return subprocess.run(
@@ -44,7 +44,7 @@ def deploy(
 
 
 def deploy_on_terminal(
-    home: Path, *words: str, typed: Sequence[tuple[str, str]] = (), secret: bool = False, timeout: float = 100
+    home: Path, *words: str, typed: Sequence[tuple[str, str]] = (), secret: bool = False, timeout: float = 300
 ) -> tuple[int, str]:
     """Run `deploy` with a terminal as its standard streams; its exit code and what was shown.
 
