@@ -52,9 +52,11 @@ def demanded_trust(target: NodeClient, name: str) -> TrustState:
     return target.put_trust(given)
 
 
-def signs_by_itself(trust: TrustState, name: str) -> bool:
+def signs_by_itself(trust: TrustState) -> bool:
     """Whether the one key that approves for the target is the one-person mode's, on this machine."""
-    authority = Authority(Settings().ensure_home(), name)
+    if not trust.target:
+        return False
+    authority = Authority(Settings().ensure_home(), trust.target)
     if not authority.exists() or trust.targets is None:
         return False
     held = authority.read()
@@ -81,9 +83,9 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
     """
     with ledger() as record, load_server(state.target).client() as target:
         trust = demanded_trust(target, state.target)
-        if signs_by_itself(trust, state.target):
+        if signs_by_itself(trust):
             proposal = propose(record, state, seen, trust)
-            signature = Authority(Settings().ensure_home(), state.target).embedded_approver()
+            signature = Authority(Settings().ensure_home(), trust.target).embedded_approver()
             digest = record.put_document("proposal", proposal.to_json())
             return Countersigned(proposal.sign(signature), proposal.release.document.release_seq, digest)
         found = proposal_of(record, state)
@@ -109,7 +111,7 @@ def proposed(state: State, seen: NodeState) -> str | None:
     """
     with ledger() as record, load_server(state.target).client() as target:
         trust = demanded_trust(target, state.target)
-        if signs_by_itself(trust, state.target):
+        if signs_by_itself(trust):
             return None
         fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if before is not None and state.gate is not None and _same(before, fresh):
@@ -119,6 +121,8 @@ def proposed(state: State, seen: NodeState) -> str | None:
 
 def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) -> Proposal:
     """What approvers would sign to let the update into the target, which is as `seen`, and back out of it.
+
+    It is for the name that the target's root was made for, whatever it is configured as here.
 
     Raises:
         SessionError: the update has no evidence.
@@ -131,7 +135,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
     sequence = max(record.highest_release_seq(state.target), seen.release_seq) + 1
     release = ReleaseDocument(
         channel=CHANNEL,
-        target=state.target,
+        target=trust.target,
         update_id=state.update_id,
         attempt=state.attempt,
         release_seq=sequence,

@@ -152,7 +152,7 @@ def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None
                 assert line, seen + push.stderr.read()
                 seen += line
             os.kill(push.pid, signal.SIGINT)
-            assert push.wait(30) == 130
+            assert push.wait(240) == 130
             told = push.stderr.read()
         assert "deploy push CLI-2 … --resume goes on with it; deploy cancel CLI-2 calls it off." in told
         assert "Traceback" not in told

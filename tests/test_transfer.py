@@ -101,8 +101,8 @@ def post_frames(transport: Transport, content: bytes, kind: str = FRAMES) -> dic
 
 
 def wait_until(condition: Callable[[], Found]) -> Found:
-    """What `condition` answers once it is true, for which a busy machine has half a minute."""
-    deadline = time.monotonic() + 30
+    """What `condition` answers once it is true, for which a busy machine has two minutes."""
+    deadline = time.monotonic() + 120
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)

@@ -69,8 +69,13 @@ def read_proposal(state: State) -> Proposal | None:
 
 def _check_proposal(state: State, proposal: Proposal) -> None:
     document = proposal.release.document
-    verified = (state.update_id, state.attempt, state.target, state.bundle, state.evidence)
-    if (document.update_id, document.attempt, document.target, document.bundle, document.evidence) != verified:
+    if document.target != state.target:
+        raise TrustError(
+            f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
+            "Configure it under that name."
+        )
+    verified = (state.update_id, state.attempt, state.bundle, state.evidence)
+    if (document.update_id, document.attempt, document.bundle, document.evidence) != verified:
         raise TrustError(f"What is proposed is not '{state.update_id}' as it was verified; nothing was signed.")
     for draft in (proposal.release, proposal.way_back):
         if draft is not None and not _names_only_its_document(draft):

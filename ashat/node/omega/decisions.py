@@ -68,10 +68,9 @@ def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: S
     """
     decision = request.decision
     if decision is not None:
-        decided = (decision.release_seq, decision.evidence, decision.target)
-        if (signed.release_seq, signed.evidence, signed.target) != decided:
+        if (signed.release_seq, signed.evidence) != (decision.release_seq, decision.evidence):
             raise _untrusted(
-                f"The decision {decision.id!r} is about another release_seq, evidence or target than what was signed. "
+                f"The decision {decision.id!r} is about another release_seq or evidence than what was signed. "
                 "Approve again."
             )
     elif signed.release_seq <= standing.release_seq:
