@@ -58,7 +58,7 @@ def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_reposito
     assert "Would be set up" in capsys.readouterr().out
     assert not (home / "trust").exists()
     assert run(["trust", "init", *omega_keys]) == 0
-    assert "It does not protect from whoever can read this directory" in capsys.readouterr().out
+    assert "It does not protect from whoever can read ASHAT_HOME here" in capsys.readouterr().out
     assert run(["trust", "status"]) == 0
     told = capsys.readouterr().out
     assert "One-person mode" in told

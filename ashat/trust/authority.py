@@ -39,7 +39,7 @@ UNATTENDED: Final = Lifetimes(root=3650 * 86400, targets=3650 * 86400)
 ONE_PERSON: Final = (
     "One-person mode: one key, on this machine and without a passphrase, approves.",
     "It protects from whoever has only OMEGA's storage, a Mainframe's connection, or an old release.",
-    "It does not protect from whoever can read this directory: they can approve anything.",
+    "It does not protect from whoever can read ASHAT_HOME here: they can approve anything.",
     "It does not show who approved either, and nobody has to agree with them.",
     "For approvals by people with their own keys: deploy trust keygen, then deploy trust init --approver.",
 )
