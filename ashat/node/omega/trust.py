@@ -39,6 +39,7 @@ class OmegaTrust:
 
     def __init__(self, directory: Path, *, unsigned_releases: bool = False) -> None:
         self._directory = directory
+        self._files = directory / "repository"
         self._unsigned = unsigned_releases
         self._own: tuple[CryptoSigner, CryptoSigner] | None = None
         self._published: tuple[int, str] | None = None
@@ -46,7 +47,7 @@ class OmegaTrust:
     @property
     def repository(self) -> Repository:
         """The repository, which may not have begun yet."""
-        return Repository(self._directory / "repository", target=self.target)
+        return Repository(self._files, target=self.target)
 
     @property
     def target(self) -> str:
@@ -82,7 +83,7 @@ class OmegaTrust:
 
     def begun(self) -> bool:
         """Whether it keeps a root, and so demands signatures."""
-        return self.repository.exists()
+        return Repository(self._files).exists()
 
     def state(self) -> TrustState:
         """What it keeps, for who signs the next.
@@ -192,7 +193,7 @@ class OmegaTrust:
         """
         if _SERVED.fullmatch(name):
             try:
-                return (self.repository.directory / name).read_bytes()
+                return (self._files / name).read_bytes()
             except FileNotFoundError:
                 pass  # answered below, as any other name that is not there
         raise ApiError(404, "not_found", f"There is no {name[:80]!r} in OMEGA's repository.")
