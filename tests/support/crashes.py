@@ -105,6 +105,13 @@ class FragileStack(Stack):
         dead = self.settle(deployment)
         assert dead["state_type"] == "CRASHED", dead["state"]
 
+    def crashes(self, deployment: str) -> int:
+        """How many runs of `deployment` died, once none is under way."""
+        self.settle(deployment)
+        dead = {"type": {"any_": ["CRASHED"]}}
+        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "flow_runs": {"state": dead}}
+        return len(self.api("POST", "/flow_runs/filter", wanted))
+
     def start_run(self, deployment: str, **parameters: Any) -> str:
         """Start a run of `deployment` (`flow/name`); its id."""
         made = self.api(
