@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from ashat.errors import UsageError
-from ashat.node.cli import main
+from ashat.node.cli import app, main
 from ashat.node.config import NodeConfig
+from ashat.node.flags import settings_and_flags, settings_from
 from ashat.node.settings_table import settings_table
 from ashat.node.tokens import TokenFile
 from ashat.wire import Role, Scope
@@ -47,6 +49,74 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
     assert (loaded.port, loaded.name, loaded.app.port, loaded.app.command) == (5, "b", 4, ["x"])
     assert loaded.data == tmp_path / "d"
     assert loaded.tokens_path == tmp_path / "d" / "tokens.json"
+
+
+GIVEN = {
+    "role": ("mainframe", Role.MAINFRAME),
+    "name": ("n", "n"),
+    "host": ("::1", "::1"),
+    "port": ("1", 1),
+    "data": ("/d", Path("/d")),
+    "token-file": ("t", Path("t")),
+    "omega": ("https://o", "https://o"),
+    "license-file": ("l", Path("l")),
+    "ca-file": ("c", Path("c")),
+    "tls-cert": ("p", Path("p")),
+    "tls-key": ("k", Path("k")),
+    "insecure-http": (None, True),
+    "trust-root": ("r", Path("r")),
+    "minimum-release-seq": ("2", 2),
+    "channel": ("early", "early"),
+    "unsigned-releases": (None, True),
+    "poll-interval": ("0.5", 0.5),
+    "keep-releases": ("4", 4),
+    "keep-days": ("1.5", 1.5),
+    "app-command": ("python -m 'a b' {port}", ["python", "-m", "a b", "{port}"]),
+    "app-hook": ("", []),
+    "app-url": ("http://h", "http://h"),
+    "app-port": ("3", 3),
+    "app-health-path": ("/h", "/h"),
+    "app-start-timeout": ("11", 11.0),
+    "app-health-timeout": ("12", 12.0),
+    "app-health-interval": ("13", 13.0),
+    "app-settle": ("14", 14.0),
+    "app-stop-timeout": ("15", 15.0),
+    "app-hook-timeout": ("16", 16.0),
+    "app-restart-delay": ("17", 17.0),
+    "app-restart-delay-limit": ("18", 18.0),
+    "app-env": ("A=b=c", {"A": "b=c"}),
+    "database-dsn-file": ("f", Path("f")),
+    "database-timeout": ("19", 19.0),
+}
+
+
+def from_words(file: Path | None, *words: str) -> NodeConfig:
+    """The settings of `serve` with those words."""
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    return NodeConfig.load(file, **settings_from(serve.make_context("serve", list(words)).params))
+
+
+def test_each_setting_has_a_flag_but_the_one_that_is_a_secret() -> None:
+    assert [".".join(path) for path, _, flag in settings_and_flags() if not flag] == ["database.dsn"]
+    flags = {flag: path for path, _, flag in settings_and_flags() if flag}
+    assert flags.keys() == {f"--{name}" for name in GIVEN}
+    words = [word for name, (text, _) in GIVEN.items() for word in (f"--{name}", text) if word is not None]
+    loaded = from_words(None, *words)
+    for name, (_, value) in GIVEN.items():
+        found: object = loaded
+        for part in flags[f"--{name}"]:
+            found = getattr(found, part)
+        assert found == value, name
+
+
+def test_flags_of_a_table_win_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "unsigned_releases = true\n[app]\ncommand = ['x']\nsettle = 1\nenv = { A = 'a', B = 'b' }\n"
+    file = written(tmp_path, f"role = 'public'\ndata = 'd'\n{text}")
+    monkeypatch.setenv("ASHAT_NODE_APP__PORT", "4")
+    monkeypatch.setenv("ASHAT_NODE_APP__SETTLE", "2")
+    loaded = from_words(file, "--app-settle", "3", "--app-env", "B=x", "--app-env", "C=y", "--no-unsigned-releases")
+    assert (loaded.app.command, loaded.app.port, loaded.app.settle, loaded.unsigned_releases) == (["x"], 4, 3, False)
+    assert loaded.app.env == {"A": "a", "B": "x", "C": "y"}
 
 
 def test_what_is_not_said(tmp_path: Path) -> None:
@@ -179,9 +249,16 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
 def test_mistakes_of_the_command_are_one_line_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    public = ("serve", "--role", "public", "--data", str(tmp_path))
     for words, code, text in [
         (("serve", "--port", "x"), 2, "Invalid value for '--port'"),
         (("serve", "--role", "public"), 2, "The setting 'data' is missing"),
+        ((*public, "--app-port", "x"), 2, "Invalid value for '--app-port'"),
+        ((*public, "--app-port", "70000"), 2, "--app-port: app.port: input should be less than or equal to 65535."),
+        ((*public, "--app-hook", "x"), 2, "--app-hook: app: has a 'hook' but no 'url'"),
+        ((*public, "--app-command", "x '"), 2, '--app-command: "x \'" is not a command line'),
+        ((*public, "--app-env", "A"), 2, "--app-env: give NAME=VALUE, not 'A'."),
+        ((*public, "--database-dsn", "sqlite://"), 2, "No such option: --database-dsn"),
         (("status", "--data", str(tmp_path)), 1, "No node has served from"),
         (("status",), 2, "Give --data DIR or --config FILE"),
         (("init", "--role", "mainframe", "--data", str(tmp_path / "m")), 2, "give its address with --omega URL"),

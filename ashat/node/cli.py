@@ -12,6 +12,7 @@ import typer
 from ashat.durable import replace_file
 from ashat.errors import AshatError, UsageError
 from ashat.node.config import NodeConfig
+from ashat.node.flags import settings_from, with_a_flag_for_each_setting
 from ashat.node.omega.cli import licence_app, trust_keys
 from ashat.node.tokens import TokenFile
 from ashat.node.tuf_shim import shim_app
@@ -27,7 +28,6 @@ app.add_typer(shim_app, name="tuf-shim", hidden=True)
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
 Data = Annotated[Path | None, typer.Option("--data", help="The directory that holds everything the node keeps.")]
 TokenPath = Annotated[Path | None, typer.Option("--token-file", help="The tokens' hashes; <data>/tokens.json.")]
-RoleOption = Annotated[Role | None, typer.Option("--role", help="What this node is.")]
 
 # What Typer raises at wrong words; the class is Click's, which some versions of Typer hold inside.
 _MISTAKES: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -54,55 +54,12 @@ def main() -> None:
 
 
 @app.command()
-def serve(
-    config: Config = None,
-    role: RoleOption = None,
-    name: Annotated[str | None, typer.Option(help="What others call this node.")] = None,
-    host: Annotated[str | None, typer.Option(help="The address to serve on.")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to serve on; 0 picks a free one.")] = None,
-    data: Data = None,
-    token_file: TokenPath = None,
-    omega: Annotated[str | None, typer.Option(help="OMEGA's URL, for a Mainframe.")] = None,
-    license_file: Annotated[Path | None, typer.Option(help="The file with the Mainframe's licence key.")] = None,
-    ca_file: Annotated[Path | None, typer.Option(help="The CA of OMEGA's certificate, if private.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="This node's certificate chain (PEM).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    insecure_http: Annotated[
-        bool | None, typer.Option("--insecure-http", help="Send the licence over plain http to another machine.")
-    ] = None,
-    trust_root: Annotated[Path | None, typer.Option(help="The root.json that says who approves releases.")] = None,
-    minimum_release_seq: Annotated[int | None, typer.Option(help="The lowest release_seq to install.")] = None,
-    channel: Annotated[str | None, typer.Option(help="A Mainframe's channel.")] = None,
-    unsigned_releases: Annotated[
-        bool | None, typer.Option("--unsigned-releases", help="Do without the approvers' signatures.")
-    ] = None,
-    poll_interval: Annotated[float | None, typer.Option(help="Seconds between a Mainframe's questions.")] = None,
-) -> None:
+@with_a_flag_for_each_setting
+def serve(config: Config = None, **flags: Any) -> None:
     """Serve, until SIGTERM. Flags win over ASHAT_NODE_* settings, and these over the file."""
     from ashat.node.serve import serve as run
 
-    run(
-        NodeConfig.load(
-            config,
-            role=role,
-            name=name,
-            host=host,
-            port=port,
-            data=data,
-            token_file=token_file,
-            omega=omega,
-            license_file=license_file,
-            ca_file=ca_file,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            insecure_http=insecure_http,
-            trust_root=trust_root,
-            minimum_release_seq=minimum_release_seq,
-            channel=channel,
-            unsigned_releases=unsigned_releases,
-            poll_interval=poll_interval,
-        )
-    )
+    run(NodeConfig.load(config, **settings_from(flags)))
 
 
 @app.command()

@@ -211,8 +211,8 @@ def _lines(error: ValidationError, file: Path | None, content: dict[str, Any], f
 
 
 def _origin(location: tuple[str, ...], file: Path | None, content: dict[str, Any], flags: dict[str, Any]) -> str:
-    if location and location[0] in flags:
-        return f"--{location[0].replace('_', '-')}"
+    if flag := _flag(location, flags):
+        return flag
     names = [PREFIX + "__".join(location[:depth]).upper() for depth in range(len(location), 0, -1)]
     for name in names:
         if name in {key.upper() for key in os.environ}:
@@ -220,6 +220,17 @@ def _origin(location: tuple[str, ...], file: Path | None, content: dict[str, Any
     if file and (not location or location[0] in content):
         return str(file)
     return "The settings"
+
+
+def _flag(location: tuple[str, ...], flags: dict[str, Any]) -> str:
+    """The flag that set what is there, "" where none did; one of those of a table where the table itself is wrong."""
+    given = flags.get(location[0]) if location else None
+    if given is None or (isinstance(given, dict) and location[1:] and location[1] not in given):
+        return ""
+    names = [location[0]]
+    if isinstance(given, dict):
+        names.append(location[1] if location[1:] else next(iter(given)))
+    return "--" + "-".join(names).replace("_", "-")
 
 
 def _suggestion(location: tuple[str, ...]) -> str:
