@@ -33,6 +33,13 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+class Duty(StrEnum):
+    """What a person has to do with deployments; `ashat.node.tokens.SCOPES` says what that takes where."""
+
+    DEV = "dev"
+    OWNER = "owner"
+
+
 class Wire(BaseModel):
     """A message: unknown fields are ignored, so that old and new versions can talk."""
 
@@ -57,6 +64,16 @@ class Identity(Wire):
     node_version: str
     current: Current | None
     status: str
+
+
+class TokenInfo(Wire):
+    """The token that asks, as the node keeps it; `opens` are its scopes and those that they include."""
+
+    id: str
+    name: str
+    opens: tuple[Scope, ...]
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
 
 
 class Agent(Wire):

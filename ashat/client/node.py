@@ -37,6 +37,7 @@ from ashat.wire import (
     Operation,
     OperationRequest,
     Role,
+    TokenInfo,
     Tree,
     TrustMetadata,
     TrustState,
@@ -126,6 +127,10 @@ class NodeClient:
         state = self._get(NodeState, "/v1/state")
         self._check(state.role)
         return state
+
+    def token(self) -> TokenInfo:
+        """The token that this client asks with, as the node keeps it."""
+        return self._get(TokenInfo, "/v1/token")
 
     def metrics(self) -> str:
         """Its figures, as Prometheus text."""

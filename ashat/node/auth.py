@@ -10,9 +10,10 @@ from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
 from ashat.node.api_errors import ApiError
-from ashat.node.context import Context
-from ashat.node.tokens import Token
-from ashat.wire import Role, Scope
+from ashat.node.context import Context, context_of
+from ashat.node.db import now
+from ashat.node.tokens import SCOPES, Token
+from ashat.wire import Duty, Role, Scope
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token from `ashat-node token add`.")
 
@@ -43,7 +44,22 @@ def _allowed(request: Request, scope: Scope) -> Token:
             "The token is missing or unknown here; give one that `ashat-node token add` printed on this server.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    if token.expired(now()):
+        raise ApiError(
+            401,
+            "unauthenticated",
+            f"The token {token.id} expired at {token.expires:%Y-%m-%d %H:%M:%S} UTC; give the one in its place, or "
+            "make another with `ashat-node token add` on this server.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
     if not token.allows(scope):
         have = ", ".join(token.scopes)
-        raise ApiError(403, "forbidden", f"This needs a token with the scope '{scope}'; this one has: {have}.")
+        takes = "" if scope is Scope.READ else f", such as the role '{_who(request, scope)}' has"
+        raise ApiError(403, "forbidden", f"This needs a token with the scope '{scope}'{takes}; this one has: {have}.")
     return token
+
+
+def _who(request: Request, scope: Scope) -> Duty:
+    role = context_of(request).config.role
+    dev = SCOPES[Duty.DEV][role]
+    return Duty.DEV if scope in dev else Duty.OWNER

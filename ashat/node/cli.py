@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,20 +13,16 @@ from ashat.errors import AshatError, UsageError
 from ashat.node.config import NodeConfig
 from ashat.node.flags import settings_from, with_a_flag_for_each_setting
 from ashat.node.omega.cli import licence_app, trust_keys
+from ashat.node.token_cli import Config, Data, data_of, token_app
 from ashat.node.tokens import TokenFile
 from ashat.node.tuf_shim import shim_app
 from ashat.wire import Role, Scope
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-token_app = typer.Typer(no_args_is_help=True, help="The tokens that open this node.")
 app.add_typer(token_app, name="token")
 app.add_typer(licence_app, name="licence")
 app.command("trust-keys")(trust_keys)
 app.add_typer(shim_app, name="tuf-shim", hidden=True)
-
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
-Data = Annotated[Path | None, typer.Option("--data", help="The directory that holds everything the node keeps.")]
-TokenPath = Annotated[Path | None, typer.Option("--token-file", help="The tokens' hashes; <data>/tokens.json.")]
 
 # What Typer raises at wrong words; the class is Click's, which some versions of Typer hold inside.
 _MISTAKES: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -93,45 +88,12 @@ def init(
     typer.echo(secret)
 
 
-@token_app.command("add")
-def add_token(
-    scope: Annotated[list[Scope], typer.Option("--scope", help="What it may do; may be given several times.")],
-    name: Annotated[str, typer.Option(help="What it is for, such as alpha.")] = "",
-    config: Config = None,
-    data: Data = None,
-    token_file: TokenPath = None,
-) -> None:
-    """Make a token and print it, once. A running node knows it at once."""
-    token, secret = _tokens(config, data, token_file).add(name, scope)
-    typer.echo(f"Token {token.id} ({', '.join(token.scopes)}), which is shown this once and kept nowhere:", err=True)
-    typer.echo(secret)
-
-
-@token_app.command("list")
-def list_tokens(config: Config = None, data: Data = None, token_file: TokenPath = None) -> None:
-    """List the tokens: id, scopes, since when, what for."""
-    for token in _tokens(config, data, token_file).all():
-        typer.echo(f"{token.id}  {','.join(token.scopes):<16}  {token.created:%Y-%m-%d %H:%M}Z  {token.name}")
-
-
-@token_app.command("revoke")
-def revoke_token(
-    token_id: Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")],
-    config: Config = None,
-    data: Data = None,
-    token_file: TokenPath = None,
-) -> None:
-    """Forget a token. A running node refuses it at once."""
-    token = _tokens(config, data, token_file).revoke(token_id)
-    typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
-
-
 @app.command()
 def status(config: Config = None, data: Data = None) -> None:
     """Say whether the node of that data directory serves, and what it runs by its record. Exit code 1: it does not."""
     from ashat.node.status import describe
 
-    serves, lines = describe(_data(config, data))
+    serves, lines = describe(data_of(config, data))
     typer.echo("\n".join(lines))
     if not serves:
         raise typer.Exit(1)
@@ -144,22 +106,6 @@ def settings() -> None:
 
     for line in settings_table():
         typer.echo(line)
-
-
-def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> TokenFile:
-    if token_file is None and config is not None:
-        token_file = NodeConfig.load(config, data=data).tokens_path
-    return TokenFile(token_file or _data(config, data) / "tokens.json")
-
-
-def _data(config: Path | None, data: Path | None) -> Path:
-    if data is not None:
-        return data.absolute()
-    if config is not None:
-        return NodeConfig.load(config).data
-    if os.environ.get("ASHAT_NODE_DATA"):
-        return Path(os.environ["ASHAT_NODE_DATA"]).absolute()
-    raise UsageError("Which node? Give --data DIR or --config FILE.")
 
 
 def _complain(text: str) -> None:

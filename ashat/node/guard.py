@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ashat.errors import UsageError
 from ashat.node.context import NodeContext
+from ashat.node.db import now
 from ashat.node.tokens import Token
 from ashat.wire import REQUEST_LIMIT
 
@@ -69,8 +70,9 @@ class Guard:
             return
         token = self._token(Headers(scope=scope))
         scope.setdefault("state", {})["token"] = token
+        known = token is not None and not token.expired(now())
         path = scope["path"].encode("unicode_escape").decode("ascii")  # as it is, it could forge lines of a log
-        exchange = _Exchange(scope["method"], path, REQUEST_LIMIT if token else STRANGER_LIMIT)
+        exchange = _Exchange(scope["method"], path, REQUEST_LIMIT if known else STRANGER_LIMIT)
         began = time.monotonic()
         try:
             await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))

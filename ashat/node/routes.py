@@ -14,7 +14,8 @@ from ashat.node.api_errors import ApiError
 from ashat.node.auth import require, require_change
 from ashat.node.context import Context, NodeContext
 from ashat.node.db import now
-from ashat.wire import Identity, Lease, LeaseRequest, NodeState, Operation, OperationRequest, Role, Scope
+from ashat.node.tokens import Token
+from ashat.wire import Identity, Lease, LeaseRequest, NodeState, Operation, OperationRequest, Role, Scope, TokenInfo
 
 WAIT_LIMIT = 60.0
 _LOOK_EVERY = 0.05
@@ -66,6 +67,13 @@ def identity(context: Context) -> Identity:
         current=record.standing(context.db).current,
         status="switching" if busy else context.program.state().status,
     )
+
+
+@router.get("/v1/token", tags=["Who is it"])
+def token_info(token: Annotated[Token, Depends(require(Scope.READ))]) -> TokenInfo:
+    """The token that asks: its id, and what it opens. Never the token."""
+    opens = tuple(scope for scope in Scope if token.allows(scope))
+    return TokenInfo(id=token.id, name=token.name, opens=opens, created=token.created, expires=token.expires)
 
 
 @router.get("/v1/state", tags=["Who is it"], dependencies=read)

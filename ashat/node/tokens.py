@@ -1,8 +1,8 @@
 """Who may ask a node what: scoped bearer tokens, kept as hashes in a file that only the owner may read.
 
 A token is 32 random bytes, so its plain sha256 cannot be searched and needs no salt. The file is
-`{"tokens": [{"id", "name", "scopes", "sha256", "created"}]}` and is read again whenever it changes, so that
-`ashat-node token add` and `revoke` work on a running node.
+`{"tokens": [{"id", "name", "scopes", "sha256", "created", "expires"}]}` and is read again whenever it changes, so that
+`ashat-node token add`, `rotate` and `revoke` work on a running node.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock
@@ -24,7 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from ashat.durable import replace_file
 from ashat.errors import UsageError
 from ashat.node.db import now
-from ashat.wire import Digest, Scope
+from ashat.wire import Digest, Duty, Role, Scope
 
 PREFIX = "ashat_"
 _INCLUDES = {
@@ -33,10 +33,19 @@ _INCLUDES = {
     Scope.PROMOTE: {Scope.READ, Scope.PROMOTE},
     Scope.ADMIN: set(Scope),
 }
+# What each has to do where: a dev pushes and verifies; an owner approves, rolls back and configures.
+SCOPES: dict[Duty, dict[Role, tuple[Scope, ...]]] = {
+    Duty.DEV: {Role.PUBLIC: (Scope.PUSH,), Role.OMEGA: (Scope.READ,), Role.MAINFRAME: (Scope.READ,)},
+    Duty.OWNER: {
+        Role.PUBLIC: (Scope.PUSH, Scope.ADMIN),
+        Role.OMEGA: (Scope.PUSH, Scope.PROMOTE, Scope.ADMIN),
+        Role.MAINFRAME: (Scope.READ, Scope.ADMIN),
+    },
+}
 
 
 class Token(BaseModel):
-    """A token as it is kept: everything but the token."""
+    """A token as it is kept: everything but the token. It opens nothing from the instant `expires` on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,10 +54,15 @@ class Token(BaseModel):
     scopes: tuple[Scope, ...]
     sha256: Digest
     created: AwareDatetime
+    expires: AwareDatetime | None = None
 
     def allows(self, scope: Scope) -> bool:
         """Whether one of its scopes is or includes `scope`."""
         return any(scope in _INCLUDES[own] for own in self.scopes)
+
+    def expired(self, at: datetime) -> bool:
+        """Whether it opens nothing any more at that time."""
+        return self.expires is not None and at >= self.expires
 
 
 class _File(BaseModel):
@@ -65,7 +79,7 @@ class TokenFile:
         self._tokens: list[Token] = []
 
     def identify(self, presented: str) -> Token | None:
-        """The token that `presented` is, None where it is none of ours. Takes as long for each answer."""
+        """The token that `presented` is, expired or not; None where it is none of ours. Takes as long for each."""
         digest = hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
         for token in self.all():
@@ -91,23 +105,39 @@ class TokenFile:
                 self._tokens, self._seen = self._read(), seen
             return list(self._tokens)
 
-    def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Token, str]:
+    def add(self, name: str, scopes: Iterable[Scope], *, expires: datetime | None = None) -> tuple[Token, str]:
         """Make a token; return it as kept, and the token itself, which is nowhere else.
 
         Raises:
-            UsageError: the file cannot be read or written.
+            UsageError: the file cannot be read or written, or `expires` has passed.
         """
-        secret = PREFIX + secrets.token_urlsafe(32)
-        token = Token(
-            id=secrets.token_hex(4),
-            name=name,
-            scopes=tuple(scopes),
-            sha256=hashlib.sha256(secret.encode()).hexdigest(),
-            created=_whole_seconds(now()),
-        )
+        at = _whole_seconds(now())
+        if expires is not None and expires <= at:
+            raise UsageError(f"A token that ends {expires:%Y-%m-%d %H:%M} UTC would open nothing: that has passed.")
+        token, secret = _made(name, tuple(scopes), at, expires)
         with self._exclusive():
             self._write([*self.all(), token])
         return token, secret
+
+    def rotate(self, token_id: str, overlap: timedelta) -> tuple[Token, Token, str]:
+        """Make a token in the place of another, which still opens for as long as `overlap`.
+
+        The new one may do the same, for as long from now on as the old one from when it was made. Returned are the
+        old one, the new one, and the new token itself, which is nowhere else.
+
+        Raises:
+            UsageError: there is none of that id, it has expired, or the file cannot be read or written.
+        """
+        with self._exclusive():
+            tokens, at = self.all(), _whole_seconds(now())
+            old = _of_id(tokens, token_id)
+            if old.expired(at):
+                raise UsageError(f"The token {token_id} has expired: revoke it, and make another with token add.")
+            end = at + overlap
+            kept = old.model_copy(update={"expires": min(end, old.expires) if old.expires else end})
+            new, secret = _made(old.name, old.scopes, at, at + (old.expires - old.created) if old.expires else None)
+            self._write([*(kept if token is old else token for token in tokens), new])
+        return kept, new, secret
 
     def revoke(self, token_id: str) -> Token:
         """Forget the token with that id.
@@ -117,9 +147,7 @@ class TokenFile:
         """
         with self._exclusive():
             tokens = self.all()
-            found = next((token for token in tokens if token.id == token_id), None)
-            if found is None:
-                raise UsageError(f"There is no token {token_id!r}; see: ashat-node token list")
+            found = _of_id(tokens, token_id)
             self._write([token for token in tokens if token.id != token_id])
         return found
 
@@ -146,6 +174,19 @@ class TokenFile:
             replace_file(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
         except OSError as error:
             raise UsageError(f"The token file {self.path} cannot be written: {error.strerror}.") from None
+
+
+def _of_id(tokens: list[Token], token_id: str) -> Token:
+    found = next((token for token in tokens if token.id == token_id), None)
+    if found is None:
+        raise UsageError(f"There is no token {token_id[:40]!r}; see: ashat-node token list")
+    return found
+
+
+def _made(name: str, scopes: tuple[Scope, ...], at: datetime, expires: datetime | None) -> tuple[Token, str]:
+    secret = PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return Token(id=secrets.token_hex(4), name=name, scopes=scopes, sha256=digest, created=at, expires=expires), secret
 
 
 def _whole_seconds(time: datetime) -> datetime:
