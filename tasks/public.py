@@ -203,8 +203,10 @@ def await_turn(server: str, wish: LeaseRequest) -> None:
 
     Raises:
         SessionError: another update still has it after `ASHAT_LEASE_WAIT` seconds.
+        WrongRoleError: it is another kind of server; its lease was not asked for.
     """
     with load_server(server).client() as public:
+        public.check_role()
         _await_turn(public, wish)
 
 

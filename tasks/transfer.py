@@ -22,7 +22,7 @@ def upload(server: str, packed: Packed) -> TransferReport:
 
     Raises:
         SourceChangedError: a file changed since it was packed.
-        NodeError: the server does not take it.
+        NodeError: the server does not take it, or is another kind of server than it was configured as.
     """
     with load_server(server).client() as node, ByteProgress(f"upload-{packed.manifest.digest[:12]}") as progress:
         report = node.push_bundle(packed, progress=progress)
@@ -48,7 +48,7 @@ def relay(update_id: str, attempt: int) -> TransferReport:
     """Bring the bundle that was verified on Public to the target, byte for byte; nothing is rebuilt.
 
     Raises:
-        NodeError: one of the two servers does not play along.
+        NodeError: one of the two servers does not play along, or is another kind than it was configured as.
         IntegrityError: Public sent bytes that do not match their digest.
     """
     with ledger() as record:

@@ -15,6 +15,7 @@ import pytest
 from ashat.session import Stage
 from ashat.wire import Scope
 from tests.support.certificates import make_certificate
+from tests.support.moody import MoodyProxy
 from tests.support.nodes import NodeProcess, free_port
 from tests.support.stack import Stack
 
@@ -174,6 +175,19 @@ def test_a_server_of_another_role(stack: Stack) -> None:
     words = ("configure", "public", stack.omega.url, "swapped", "--token-stdin")
     refused(stack.deploy(*words, stdin=stack.omega.token(), check=False), "omega, not public")
     assert "swapped" not in stack.deploy("servers").stdout
+
+
+@pytest.mark.usefixtures("public_is_elsewhere")
+def test_a_server_that_became_another_is_sent_nothing(stack: Stack) -> None:
+    token = stack.omega.token(Scope.ADMIN)
+    with MoodyProxy(stack.public.port) as proxy:
+        stack.deploy("configure", "public", proxy.url, "swapped", "--token-stdin", stdin=token)
+        proxy.pass_on_to(stack.omega.port)
+        done = stack.deploy("push", "BAD-9", "d", "--allow-dirty", check=False)
+    refused(done, "swapped at", "is a server of the role omega, not public")
+    assert {asked.path for asked in proxy.asked} == {"/v1/identity"}
+    assert stack.state("BAD-9").stage is Stage.PLANNING
+    stack.deploy("cancel", "BAD-9")
 
 
 @pytest.mark.usefixtures("public_is_elsewhere")

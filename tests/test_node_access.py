@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from ashat.client.node import NodeClient
+from ashat.client.transfer import missing
 from ashat.errors import NodeAuthError, NodeRefusedError, NodeUntrustedError, WrongRoleError
 from ashat.node.tokens import TokenFile
+from ashat.packing import pack_directory
 from ashat.wire import LeaseRequest, OperationRequest, Role, Scope
 from tests.support.certificates import make_certificate
 from tests.support.nodes import NodeProcess, push, switch, tiny_app, tiny_bundle
@@ -85,7 +87,9 @@ def test_anyone_may_ask_who_it_is_and_whether_it_serves(node: NodeProcess) -> No
     assert identity["name"] == "public"
 
 
-def test_on_omega_a_change_takes_promote(tmp_path: Path) -> None:
+def test_on_omega_a_change_takes_promote_and_a_client_that_expects_another_sends_nothing(
+    node: NodeProcess, tmp_path: Path
+) -> None:
     with NodeProcess(tmp_path / "omega", role=Role.OMEGA) as omega:
         for method, path, body in (("PUT", "/v1/lease", LEASE), ("PUT", "/v1/operations/op", SWITCH)):
             assert ask(omega, method, path, body, f"Bearer {omega.token(Scope.PUSH)}").status_code == 403
@@ -94,6 +98,20 @@ def test_on_omega_a_change_takes_promote(tmp_path: Path) -> None:
             for asked in (client.check_role, client.state):
                 with pytest.raises(WrongRoleError, match="is a server of the role omega, not public"):
                     asked()
+        with node.client() as public, pack_directory(tiny_bundle(tmp_path / "source")) as packed:
+            bundle = public.push_bundle(packed).bundle
+            with omega.client(expect_role=Role.PUBLIC) as wrong:
+                for send in (
+                    lambda: wrong.push_bundle(packed),
+                    lambda: wrong.relay_bundle(public, bundle),
+                    lambda: public.relay_bundle(wrong, bundle),
+                ):
+                    with pytest.raises(WrongRoleError, match="is a server of the role omega, not public"):
+                        send()
+            with omega.client(expect_role=Role.OMEGA) as right:
+                objects = [file.sha256 for file in packed.manifest.files]
+                assert missing(right.transport, objects) == objects
+                assert public.relay_bundle(right, bundle).bundle == bundle
 
 
 def test_a_token_works_from_when_it_is_added_until_it_is_revoked(node: NodeProcess) -> None:

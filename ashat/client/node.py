@@ -139,7 +139,12 @@ class NodeClient:
     # Bytes
 
     def push_bundle(self, packed: Packed, *, progress: Progress | None = None) -> TransferReport:
-        """Send what the node lacks of a bundle; see `ashat.client.transfer.push_bundle`."""
+        """Send what the node lacks of a bundle; see `ashat.client.transfer.push_bundle`.
+
+        Raises:
+            WrongRoleError: it is another kind of server than `expect_role`; it was sent nothing.
+        """
+        self._check_first()
         return transfer.push_bundle(self.transport, packed, progress=progress)
 
     def pull_bundle(
@@ -154,7 +159,13 @@ class NodeClient:
         return transfer.pull_bundle(self.transport, digest, store, prefix=prefix, progress=progress)
 
     def relay_bundle(self, target: NodeClient, digest: str, *, progress: Progress | None = None) -> TransferReport:
-        """Copy a bundle from this node to `target`; see `ashat.client.transfer.relay_bundle`."""
+        """Copy a bundle from this node to `target`; see `ashat.client.transfer.relay_bundle`.
+
+        Raises:
+            WrongRoleError: one of them is another kind of server than its `expect_role`; nothing was sent.
+        """
+        self._check_first()
+        target._check_first()
         return transfer.relay_bundle(self.transport, target.transport, digest, progress=progress)
 
     def manifest(self, digest: str) -> Manifest:
@@ -311,6 +322,10 @@ class NodeClient:
             Mainframe,
             self.transport.json("POST", f"/v1/licences/{quote(licence_id, safe='')}/revoke"),
         )
+
+    def _check_first(self) -> None:
+        if self.expect_role is not None:
+            self.check_role()
 
     def _check(self, role: Role) -> None:
         if self.expect_role is not None and role is not self.expect_role:

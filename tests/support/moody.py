@@ -102,6 +102,10 @@ class MoodyProxy:
         """Be in that mood at the next request of `method` whose path matches; each mood is for one request."""
         self._moods.append((method, re.compile(path), mood))
 
+    def pass_on_to(self, port: int) -> None:
+        """From now on, pass requests on to the node at `port`."""
+        self._node = port
+
     @property
     def pending(self) -> list[str]:
         """The moods that no request has met yet."""
