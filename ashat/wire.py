@@ -76,6 +76,33 @@ class TokenInfo(Wire):
     expires: AwareDatetime | None = None
 
 
+class Asker(StrEnum):
+    """Who asks a node."""
+
+    TOKENS = "tokens"
+    LICENCES = "licences"
+    STRANGERS = "strangers"
+
+
+class JournalLine(Wire):
+    """A request as a node wrote it down: the id of its token or licence, "" of neither; `ms` until it was answered.
+
+    `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.
+    """
+
+    at: AwareDatetime
+    method: str
+    path: str
+    status: int
+    token: str = ""
+    licence: str = ""
+    client: str = ""
+    ms: int = 0
+    received: int = 0
+    sent: int = 0
+    detail: str = ""
+
+
 class Agent(Wire):
     """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered."""
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from ashat import __version__
-from ashat.node import probes, routes, upkeep
+from ashat.node import journal_routes, probes, routes, upkeep
 from ashat.node.api_errors import install_error_handlers
 from ashat.node.auth import require
 from ashat.node.context import NodeContext
@@ -45,6 +45,7 @@ def create_app(context: NodeContext) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(transfer_router(context.store, require))
     app.include_router(evidence_router(context.evidence, require))
+    app.include_router(journal_routes.router)
     app.include_router(probes.probes_router(context))
     context.services.extend(upkeep.services(context))
     _install_role(app, context)

@@ -12,6 +12,7 @@ from ashat.durable import replace_file
 from ashat.errors import AshatError, UsageError
 from ashat.node.config import NodeConfig
 from ashat.node.flags import settings_from, with_a_flag_for_each_setting
+from ashat.node.journal_cli import journal_app
 from ashat.node.omega.cli import licence_app, trust_keys
 from ashat.node.token_cli import Config, Data, data_of, token_app
 from ashat.node.tokens import TokenFile
@@ -21,6 +22,7 @@ from ashat.wire import Role, Scope
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(token_app, name="token")
 app.add_typer(licence_app, name="licence")
+app.add_typer(journal_app, name="journal")
 app.command("trust-keys")(trust_keys)
 app.add_typer(shim_app, name="tuf-shim", hidden=True)
 

@@ -20,7 +20,7 @@ from ashat.node.config import NodeConfig
 from ashat.node.db import Database
 from ashat.node.evidence import EvidenceStore
 from ashat.node.health import Health
-from ashat.node.journal import Journal
+from ashat.node.journal import DIRECTORY, Journal
 from ashat.node.materialise import Releases
 from ashat.node.metrics import Metrics
 from ashat.node.operations import Operations
@@ -102,8 +102,9 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         db = Database(config.data / RECORD_FILE)
         stack.callback(db.close)
         _check_owner(config, db)
-        journal = Journal(db.path)
+        journal = Journal(config.data / DIRECTORY)
         stack.callback(journal.close)
+        journal.adopt(db)
         store = stack.enter_context(Store(config.data / "store"))
         releases = Releases(config.data, store)
         program = _program(config, db)

@@ -63,15 +63,6 @@ CREATE TABLE IF NOT EXISTS program (
     port INTEGER NOT NULL,
     started_at TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS journal (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    ts TEXT NOT NULL,
-    token_id TEXT,
-    method TEXT NOT NULL,
-    path TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    detail TEXT NOT NULL DEFAULT ''
-) STRICT;
 """
 
 

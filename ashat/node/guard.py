@@ -1,6 +1,6 @@
 """Around every request: who asks, how much may be sent, what is counted, and what is written down.
 
-The access log and the journal hold the path without its query, and a token's id, never the token.
+The access log and the journal hold the path without its query, and the id of a token or a licence, never itself.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,34 +18,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ashat.errors import UsageError
 from ashat.node.context import NodeContext
 from ashat.node.db import now
+from ashat.node.journal import entry, without_secrets
 from ashat.node.tokens import Token
 from ashat.wire import REQUEST_LIMIT
 
 log = logging.getLogger("ashat.node.access")
 
 STRANGER_LIMIT = 1024 * 1024
-_READING = ("GET", "HEAD", "OPTIONS")
-_METHODS = (*_READING, "PUT", "POST", "DELETE")
+_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 _CLIENT_LEFT = 499
-_QUESTIONS = ("/objects/missing", "/objects/fetch", "/probes/database")
 
 
 @dataclass
 class _Exchange:
-    """One request and what is known of its answer."""
+    """One request and what is known of its answer. `state` is what the routes leave in the request's state."""
 
     method: str
     path: str
+    client: str
     limit: int
+    state: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
     received: int = 0
     sent: int = 0
     status: int = 0
     refusal: bytearray = field(default_factory=bytearray)
-
-    @property
-    def journalled(self) -> bool:
-        """Whether it is written down: somebody we know asked for more than to read. Strangers could fill the disk."""
-        return self.method not in _READING and not self.path.endswith(_QUESTIONS) and self.status != 401
+    closed: bool = False
 
     @property
     def detail(self) -> str:
@@ -57,7 +55,8 @@ class _Exchange:
 
 
 class Guard:
-    """The middleware. It leaves the known token, if any, in the request's state as `token`."""
+    """The middleware. It leaves the known token, if any, in the request's state as `token`; `licence` there is the id
+    of the licence that asks, once a route knows it."""
 
     def __init__(self, app: ASGIApp, context: NodeContext) -> None:
         self._app = app
@@ -69,15 +68,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         token = self._token(Headers(scope=scope))
-        scope.setdefault("state", {})["token"] = token
+        state = scope.setdefault("state", {})
+        state |= {"token": token, "licence": ""}
         known = token is not None and not token.expired(now())
         path = scope["path"].encode("unicode_escape").decode("ascii")  # as it is, it could forge lines of a log
-        exchange = _Exchange(scope["method"], path, REQUEST_LIMIT if known else STRANGER_LIMIT)
-        began = time.monotonic()
+        exchange = _Exchange(
+            scope["method"],
+            without_secrets(path),
+            (scope.get("client") or ("",))[0],
+            REQUEST_LIMIT if known else STRANGER_LIMIT,
+            state,
+        )
         try:
             await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))
         finally:
-            await self._close(exchange, token, time.monotonic() - began)
+            self._close(exchange)
 
     def _token(self, headers: Headers) -> Token | None:
         kind, _, presented = headers.get("authorization", "").partition(" ")
@@ -112,29 +117,40 @@ class Guard:
                 self._context.metrics.sent.inc(len(body))
                 if exchange.status >= 400 and len(exchange.refusal) < STRANGER_LIMIT:
                     exchange.refusal += body
+                if not message.get("more_body", False):
+                    self._close(exchange)  # first, so that whoever has an answer is in the journal
             await send(message)
 
         return seen
 
-    async def _close(self, exchange: _Exchange, token: Token | None, seconds: float) -> None:
+    def _close(self, exchange: _Exchange) -> None:
+        if exchange.closed:
+            return
+        exchange.closed = True
         method = exchange.method if exchange.method in _METHODS else "other"
-        self._context.metrics.requests.labels(method, exchange.status or _CLIENT_LEFT).inc()
-        log.info(
-            "%s %s %d %d B in, %d B out, %.0f ms, token %s",
-            exchange.method,
-            exchange.path,
-            exchange.status,
-            exchange.received,
-            exchange.sent,
-            seconds * 1000,
-            token.id if token else "-",
+        status = exchange.status or _CLIENT_LEFT
+        self._context.metrics.requests.labels(method, status).inc()
+        token: Token | None = exchange.state["token"]
+        line = entry(
+            method=exchange.method,
+            path=exchange.path,
+            status=status,
+            token=token.id if token else "",
+            licence=exchange.state["licence"],
+            client=exchange.client,
+            detail=exchange.detail,
+            milliseconds=round((time.monotonic() - exchange.began) * 1000),
+            received=exchange.received,
+            sent=exchange.sent,
         )
-        if exchange.journalled:
-            await run_in_threadpool(
-                self._context.journal.append,
-                token_id=token.id if token else None,
-                method=exchange.method,
-                path=exchange.path,
-                status=exchange.status,
-                detail=exchange.detail,
-            )
+        log.info(
+            "%s %s %d %d B in, %d B out, %d ms, token %s",
+            line.method,
+            line.path,
+            line.status,
+            line.received,
+            line.sent,
+            line.ms,
+            line.token or "-",
+        )
+        self._context.journal.append(line)

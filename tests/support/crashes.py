@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ashat.cli.controlstate import MARKER, marker, read_state
 from ashat.client.node import NodeClient
 from ashat.events import AnyEvent
 from ashat.ledger import Ledger
+from ashat.node.journal import DIRECTORY, read_journal
 from ashat.packing import pack_directory
 from ashat.session import State
 from ashat.wire import NodeState, Role, Scope
@@ -209,7 +209,6 @@ def _check_runs(client: NodeClient, state: State) -> None:
 
 
 def journal(node: NodeProcess, method: str, path: str) -> list[tuple[str, int]]:
-    """What was asked of the node so, by those it knows: path and status, in order."""
-    with closing(sqlite3.connect(f"file:{node.data / 'node.db'}?mode=ro", uri=True)) as database:
-        query = "SELECT path, status FROM journal WHERE method = ? AND path LIKE ? ORDER BY rowid"
-        return database.execute(query, (method, f"{path}%")).fetchall()
+    """What was asked of the node so, by those with a token: path and status, in order."""
+    lines = reversed(read_journal(node.data / DIRECTORY, limit=1_000_000))
+    return [(line.path, line.status) for line in lines if line.method == method and line.path.startswith(path)]

@@ -87,6 +87,7 @@ def check_licence(register: Register, request: Request) -> Licence:
         raise _unauthenticated(str(error)) from None
     if licence is None:
         raise _unauthenticated("OMEGA does not know this licence key. Check it, or ask for a licence.")
+    request.state.licence = licence.id
     register.seen(licence)
     if licence.status == "revoked":
         raise ApiError(
