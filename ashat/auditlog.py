@@ -22,7 +22,12 @@ from ashat.records import Record
 from ashat.session import State, apply, start
 
 # The fields of an event that name a document by its digest, and what people call it.
-_NAMES_A_DOCUMENT = {"evidence": "evidence", "shown": "what the gate showed", "proposal": "what was signed"}
+_NAMES_A_DOCUMENT = {
+    "evidence": "evidence",
+    "shown": "what the gate showed",
+    "proposal": "what was signed",
+    "attestation": "a statement of provenance",
+}
 
 
 class Document(NamedTuple):

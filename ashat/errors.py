@@ -37,6 +37,7 @@ AshatError
    + KeyFileError            a key file or its passphrase cannot be used
    + KeyPolicyError          keys or a threshold that would protect less than they say
    + UnsignedError           too few of those who must sign have signed
+   + UnprovenError           nobody who may build or verify signed where a release comes from
    + SignatureExpiredError   what was signed has an end, and it has passed
    + RolledBackError         older than what was accepted before
    + MixAndMatchError        files that were not published together, or were changed since
@@ -256,6 +257,10 @@ class KeyPolicyError(TrustError):
 
 class UnsignedError(TrustError):
     """Too few of those who must sign have signed, or somebody else did."""
+
+
+class UnprovenError(TrustError):
+    """A release comes without the provenance that is demanded, or nobody who may build or verify signed it."""
 
 
 class SignatureExpiredError(TrustError):

@@ -85,7 +85,7 @@ class Created(Event):
 
 
 class Packaged(Event):
-    """The tree was packed; its digest is known."""
+    """The tree was packed; its digest is known. `attestation` is the digest of the builder's signed statement."""
 
     kind: Literal["packaged"] = "packaged"
     bundle: Digest
@@ -93,6 +93,7 @@ class Packaged(Event):
     files: int
     size: int
     source: Source
+    attestation: Digest | None = None
 
 
 class PublicSwitching(Event):
@@ -122,7 +123,8 @@ class VerificationStarted(Event):
 class Verified(Event):
     """The checks ended; the evidence is stored under its digest.
 
-    `rolls_back` says whether Public is put back after a failure, as the policy has it.
+    `rolls_back` says whether Public is put back after a failure, as the policy has it. `attestation` is the digest of
+    the verifier's signed statement.
     """
 
     kind: Literal["verified"] = "verified"
@@ -130,6 +132,7 @@ class Verified(Event):
     outcome: Literal["passed", "attention", "failed"]
     checks: tuple[CheckOutcome, ...]
     rolls_back: bool = True
+    attestation: Digest | None = None
 
 
 class GateOpened(Event):

@@ -16,6 +16,7 @@ from typing import Final
 
 FAULT_POINTS: Final = frozenset(
     {
+        "push.attested",
         "push.packaged",
         "push.objects-sent",
         "push.manifest-acknowledged",
@@ -32,6 +33,7 @@ FAULT_POINTS: Final = frozenset(
         "verify.rehearsed-back",
         "verify.rehearsed-forward",
         "verify.evidence-kept",
+        "verify.attested",
         "verify.recorded",
         "gate.opened",
         "gate.taken",
@@ -44,6 +46,7 @@ FAULT_POINTS: Final = frozenset(
         "distribute.offered",
         "distribute.recorded",
         "trust.begun",
+        "trust.proven",
         "trust.published",
         "trust.accepted",
         "mainframe.pulled",

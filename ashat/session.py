@@ -92,6 +92,7 @@ def _packaged(state: State, event: e.Packaged) -> State:
         files=event.files,
         size=event.size,
         source=event.source,
+        built=event.attestation,
     )
 
 
@@ -123,6 +124,7 @@ def _verification_started(state: State, event: e.VerificationStarted) -> State:
         run_verify=event.run,
         policy=event.policy,
         evidence=None,
+        attested=None,
         evidence_before=state.evidence or state.evidence_before,
         outcome="",
         checks=(),
@@ -132,7 +134,14 @@ def _verification_started(state: State, event: e.VerificationStarted) -> State:
 
 def _verified(state: State, event: e.Verified) -> State:
     _refuse(state, "recording evidence", Stage.TESTING)
-    found = replace(state, evidence=event.evidence, verified_at=event.at, outcome=event.outcome, checks=event.checks)
+    found = replace(
+        state,
+        evidence=event.evidence,
+        attested=event.attestation,
+        verified_at=event.at,
+        outcome=event.outcome,
+        checks=event.checks,
+    )
     if event.outcome != "failed":
         return found
     failing = ", ".join(check.title for check in event.checks if check.outcome == "fail")

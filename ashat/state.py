@@ -50,7 +50,8 @@ class Before(NamedTuple):
 class State:
     """Everything that is known of one attempt of one update. `version` counts its events.
 
-    `public_ran` is what Public ran each time before it was switched to this update, the newest last.
+    `public_ran` is what Public ran each time before it was switched to this update, the newest last. `built` is the
+    digest of the builder's signed statement, `attested` that of the verifier's.
     """
 
     update_id: str
@@ -70,6 +71,7 @@ class State:
     files: int = 0
     size: int = 0
     source: e.Source | None = None
+    built: str | None = None
     switching: bool = False
     public_ran: tuple[Before, ...] = ()
     public_url: str = ""
@@ -77,6 +79,7 @@ class State:
     evidence: str | None = None
     evidence_before: str | None = None
     verified_at: datetime | None = None
+    attested: str | None = None
     outcome: str = ""
     checks: tuple[e.CheckOutcome, ...] = ()
     gate: Gate | None = None

@@ -147,10 +147,12 @@ class Decision(Wire):
 
 
 class SignedRelease(Wire):
-    """What the approvers signed, byte for byte: the release document, and the TUF metadata that names it."""
+    """What the approvers signed, byte for byte: the release document, and the TUF metadata that names it; and the
+    provenance that the document names (None where it names none)."""
 
     document: str = Field(max_length=64 * 1024)
     production: str = Field(max_length=1 << 20)
+    provenance: str | None = Field(default=None, max_length=64 * 1024)
 
 
 class OperationRequest(Wire):

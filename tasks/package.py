@@ -17,6 +17,9 @@ from ashat.raos_toml import raos_toml_of
 from ashat.session import Stage, State
 from ashat.settings import Settings
 from ashat.statcache import StatCache
+from ashat.trust.machine import machine_signer
+from ashat.trust.metadata import BUILDER
+from ashat.trust.provenance import Attestation, attest_build
 from tasks.checks.promises import check_promises
 from tasks.record import ledger, now, run_id
 from tasks.steps import step
@@ -143,6 +146,8 @@ def begin(request: Request, package: Package) -> State:
         state = _mine_or_free(record, request.update_id, resume=request.resume) or record.create(
             request.update_id, created
         )
+        attestation = record.put_document("attestation", _attested(state, package, by=request.by))
+        fault_point("push.attested")
 
         def packed(newest: State) -> Packaged | None:
             if newest.stage is not Stage.PLANNING or newest.bundle == manifest.digest:
@@ -155,11 +160,23 @@ def begin(request: Request, package: Package) -> State:
                 files=len(manifest.files),
                 size=manifest.size,
                 source=package.source,
+                attestation=attestation,
             )
 
         state = record.advance(request.update_id, state.attempt, packed)
     fault_point("push.packaged")
     return state
+
+
+def _attested(state: State, package: Package, *, by: str) -> Attestation:
+    return attest_build(
+        machine_signer(Settings().ensure_home(), BUILDER),
+        bundle=package.packed.manifest.digest,
+        update_id=state.update_id,
+        attempt=state.attempt,
+        source=package.source,
+        pushed_by=by,
+    )
 
 
 def _mine_or_free(record: Ledger, update_id: str, *, resume: bool) -> State | None:

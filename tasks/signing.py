@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import Final
 
+from tuf.api.metadata import Targets
+
+from ashat.canonical import canonical_json
 from ashat.client.node import NodeClient
-from ashat.errors import SessionError, TrustError, UnsignedError
+from ashat.errors import SessionError, TrustError, UnprovenError, UnsignedError
 from ashat.events import ReleaseSignature
 from ashat.faults import fault_point
 from ashat.ledger import Ledger
@@ -20,7 +24,9 @@ from ashat.settings import Settings
 from ashat.trust.authority import Authority
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import OnlinePublicKeys
+from ashat.trust.metadata import parse
 from ashat.trust.proposal import Proposal
+from ashat.trust.provenance import demand_provenance, provenance_of
 from ashat.wire import NodeState, SignedRelease, TrustMetadata, TrustState
 from blocks.server import load_server
 from tasks.record import ledger, now
@@ -111,9 +117,9 @@ def proposed(state: State, seen: NodeState) -> str | None:
     """
     with ledger() as record, load_server(state.target).client() as target:
         trust = demanded_trust(target, state.target)
+        fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if signs_by_itself(trust):
             return None
-        fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if before is not None and state.gate is not None and _same(before, fresh):
             return state.gate.proposal
         return record.put_document("proposal", fresh.to_json())
@@ -126,6 +132,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
 
     Raises:
         SessionError: the update has no evidence.
+        UnprovenError: the target's people demand a provenance, and the update's is missing or by somebody else.
         TrustError: what the target keeps cannot be read.
     """
     if state.bundle is None or state.evidence is None or trust.targets is None:
@@ -133,6 +140,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
     at, lifetime = now(), Settings().approval_lifetime
     ends = at + timedelta(seconds=lifetime)
     sequence = max(record.highest_release_seq(state.target), seen.release_seq) + 1
+    provenance = provenance_text(record, state)
     release = ReleaseDocument(
         channel=CHANNEL,
         target=trust.target,
@@ -141,23 +149,69 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
         release_seq=sequence,
         bundle=state.bundle,
         evidence=state.evidence,
+        provenance=_digest(provenance),
         expires=ends,
     )
+    targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
+    demand_provenance(targets, release, _bytes(provenance))
+    way_back, theirs = _way_back(record, release, seen, trust, targets)
+    return Proposal.make(
+        trust.targets.encode(),
+        trust.production.encode() if trust.production is not None else None,
+        release,
+        way_back,
+        lifetime=lifetime,
+        now=at,
+        provenances={digest: text for text in (provenance, theirs) if text and (digest := _digest(text))},
+    )
+
+
+def _way_back(
+    record: Ledger, release: ReleaseDocument, seen: NodeState, trust: TrustState, targets: Targets
+) -> tuple[ReleaseDocument | None, str | None]:
+    """The document of the way back from `release`, and its provenance; None where none can be signed: the target runs
+    nothing, or what it runs has no evidence, or not the provenance that is demanded by now."""
     before = seen.current
     evidence = _evidence_of(record, seen, trust)
-    way_back = None
-    if before is not None and evidence is not None:
-        way_back = release.model_copy(
-            update={
-                "update_id": before.update_id,
-                "attempt": before.attempt,
-                "release_seq": sequence + 1,
-                "bundle": before.bundle,
-                "evidence": evidence,
-            }
-        )
-    production = trust.production.encode() if trust.production is not None else None
-    return Proposal.make(trust.targets.encode(), production, release, way_back, lifetime=lifetime, now=at)
+    if before is None or evidence is None:
+        return None, None
+    known = record.find(before.update_id, before.attempt)
+    provenance = provenance_text(record, known) if known and known.bundle == before.bundle else None
+    document = release.model_copy(
+        update={
+            "update_id": before.update_id,
+            "attempt": before.attempt,
+            "release_seq": release.release_seq + 1,
+            "bundle": before.bundle,
+            "evidence": evidence,
+            "provenance": _digest(provenance),
+        }
+    )
+    try:
+        demand_provenance(targets, document, _bytes(provenance))
+    except UnprovenError:
+        return None, None
+    return document, provenance
+
+
+def provenance_text(record: Ledger, state: State) -> str | None:
+    """The provenance of an update as it stands by now, canonical JSON; None where nobody signed how it was built.
+
+    Raises:
+        LedgerError: a statement is not what was recorded.
+    """
+    if state.built is None:
+        return None
+    evidence = record.document(state.attested) if state.attested else None
+    return canonical_json(provenance_of(record.document(state.built), evidence)).decode()
+
+
+def _digest(text: str | None) -> str | None:
+    return sha256(text.encode()).hexdigest() if text is not None else None
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return text.encode() if text is not None else None
 
 
 def proposal_of(record: Ledger, state: State) -> Proposal | None:

@@ -26,6 +26,9 @@ from ashat.raos_toml import raos_toml_of
 from ashat.session import Stage, State
 from ashat.settings import Settings
 from ashat.state import Before
+from ashat.trust.machine import machine_signer
+from ashat.trust.metadata import VERIFIER
+from ashat.trust.provenance import Attestation, attest_evidence
 from ashat.wayback import way_back
 from blocks.policy import VerificationPolicy
 from blocks.server import load_server
@@ -141,6 +144,8 @@ def record_evidence(update_id: str, attempt: int, report: Report) -> State:
         digest = record.put_document("evidence", evidence.document())
         fault_point("verify.evidence-kept")
         _keep_on_public(state, evidence)
+        attestation = record.put_document("attestation", _attested(evidence))
+        fault_point("verify.attested")
         results = report.results
         outcomes = tuple(CheckOutcome(name=r.name, title=r.title, outcome=r.outcome, seen=r.seen) for r in results)
         event = Verified(
@@ -150,6 +155,7 @@ def record_evidence(update_id: str, attempt: int, report: Report) -> State:
             outcome=outcome_of(results),
             checks=outcomes,
             rolls_back=report.policy.rolls_back,
+            attestation=attestation,
         )
         state = record.advance(update_id, attempt, lambda newest: event if newest.evidence != digest else None)
     fault_point("verify.recorded")
@@ -306,6 +312,16 @@ def _keep_on_public(state: State, evidence: Evidence) -> None:
         if error.transient:
             raise
         reporter().say(f"The evidence is kept in the ledger, but not beside the release on {state.public}: {error}")
+
+
+def _attested(evidence: Evidence) -> Attestation:
+    return attest_evidence(
+        machine_signer(Settings().ensure_home(), VERIFIER),
+        bundle=evidence.bundle,
+        evidence=evidence.digest,
+        outcome=evidence.outcome,
+        policy=evidence.policy_digest or "",
+    )
 
 
 def _submit(check: Check, context: CheckContext) -> PrefectFuture[CheckResult]:

@@ -11,6 +11,7 @@ from tests.support.crashes import FragileStack
 pytestmark = [pytest.mark.xdist_group("fragile"), pytest.mark.timeout(1200)]
 
 PUSH = (
+    "push.attested",
     "push.packaged",
     "push.objects-sent",
     "push.manifest-acknowledged",
@@ -24,6 +25,7 @@ PROMOTE = (
     "distribute.offered",
     "distribute.recorded",
 )
+PUBLISH = ("trust.proven", "trust.published")
 ROLLBACK = ("rollback.started", "rollback.omega-switched", "rollback.omega-recorded", "rollback.public-switched")
 STORE = ("store.objects-staged", "store.objects-renamed", "store.manifest-written")
 # A node takes a switch up three times, then undoes it: the last point is come to in a second operation.
@@ -43,7 +45,7 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     assert fragile.state("UPD-1").public_before is None
     fragile.check_runs("UPD-1", fragile.public)
 
-    for point in ("verify.evidence-kept", "verify.recorded"):
+    for point in ("verify.evidence-kept", "verify.attested", "verify.recorded"):
         fragile.arm(point)
         fragile.see_killed(point, fragile.warm.deploy("verify", "UPD-1"))
         assert fragile.state("UPD-1").stage is Stage.TESTING
@@ -59,7 +61,7 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     state = fragile.wait_asked("UPD-1", 2)
     assert len(fragile.events("UPD-1", "gate_opened")) == 1
 
-    fragile.arm("promote.answer-judged", "promote.objects-relayed", *PROMOTE, "trust.published", *MAINFRAME)
+    fragile.arm("promote.answer-judged", "promote.objects-relayed", *PROMOTE, *PUBLISH, *MAINFRAME)
     assert fragile.answer(state, "approve")["status"] == "ACCEPT"
     fragile.wait_killed("promote.answer-judged")
     fragile.wait_crashed(APPROVE)
@@ -69,7 +71,7 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     for point in PROMOTE:
         shipping = fragile.begin_flow("approve", update_id="UPD-1")
         if point == "distribute.offered":
-            fragile.keep_up(fragile.omega, "trust.published")
+            fragile.keep_up(fragile.omega, *PUBLISH)
         fragile.see_killed(point, shipping)
         if point == "distribute.offered":
             fragile.keep_up(fragile.mainframes[0], *MAINFRAME)

@@ -10,11 +10,11 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
-from ashat.node.omega.licences import licence_id, new_key
-from ashat.wire import LicenceRequest, OperationRequest, Role, Scope, SignedRelease
+from ashat.node.omega.licences import licence_id
+from ashat.wire import Role, Scope, SignedRelease
 from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import decide, eventually, offer, perform, promotion, running, source
-from tests.support.signing import People
+from tests.support.signing import Customer, People, refused
 
 SIGNED = {"unsigned_releases": False}
 
@@ -47,47 +47,6 @@ def root(omega: NodeProcess, people: People, tmp_path_factory: pytest.TempPathFa
     assert given.root is not None
     file.write_text(given.root)
     return file
-
-
-class Customer(NodeProcess):
-    """A Mainframe in `directory` of the OMEGA `of`."""
-
-    def __init__(self, directory: Path, of: NodeProcess, **settings: Any) -> None:
-        self.key = new_key()
-        with of.client() as client:
-            client.put_licence(LicenceRequest(key=self.key, name=directory.name))
-        settings = {"poll_interval": 0.2, "unsigned_releases": False, **settings}
-        super().__init__(
-            directory, role=Role.MAINFRAME, app=tiny_app(), settings=settings, omega=of.url, licence_key=self.key
-        )
-
-    def wait_for(self, status: str, *words: str) -> None:
-        """Wait until its agent says that."""
-
-        def look() -> bool:
-            with self.client() as client:
-                agent = client.state().agent
-            return agent is not None and agent.status == status and all(word in agent.detail for word in words)
-
-        eventually(look, f"{status} {words}", self)
-
-    @property
-    def runs(self) -> str | None:
-        """The bundle that it runs."""
-        with self.client() as client:
-            current = client.state().current
-        return current.bundle if current else None
-
-
-def refused(client: NodeClient, request: OperationRequest, code: str, *words: str) -> None:
-    """See that OMEGA refuses it, and that nothing changed."""
-    before = client.state()
-    with pytest.raises(NodeConflictError) as error:
-        client.start_operation(f"refused-{id(request)}", request)
-    assert error.value.body["error"] == code
-    assert all(word in str(error.value) for word in words), str(error.value)
-    after = client.state()
-    assert (after.current, after.release_seq, after.operation) == (before.current, before.release_seq, before.operation)
 
 
 def test_without_a_root_nothing_is_promoted(client: NodeClient, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from ashat.node.omega.trust import OmegaTrust
 from ashat.trust.authority import Authority
 from ashat.trust.client import ReleaseClient
 from ashat.trust.keys import load_signer
-from ashat.trust.metadata import PRODUCTION, build_production, sign
+from ashat.trust.machine import machine_signer
+from ashat.trust.metadata import BUILDER, PRODUCTION, VERIFIER, build_production, sign
 from ashat.wire import SignedRelease, TrustMetadata
 from tests.support.command import deploy_on_terminal
+from tests.support.signing import provenance
 from tests.support.trust import document, serving
 
 PASSPHRASE = "five words are long enough"
@@ -62,6 +65,7 @@ def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_reposito
     assert run(["trust", "status"]) == 0
     told = capsys.readouterr().out
     assert "One-person mode" in told
+    assert "Built by builder: else a release is refused." in told
     assert run(["trust", "init", *omega_keys]) == 2
     assert capsys.readouterr().err.startswith("❌ Trust is set up already")
     keys = sorted((home / "trust/authority/omega/keys").glob("*.pem"))
@@ -73,10 +77,13 @@ def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_reposito
     trust = OmegaTrust(tmp_path / "omega" / "trust")
     root, targets = state.root.to_bytes(), state.targets.to_bytes()
     trust.install(TrustMetadata(target="omega", root=root.decode(), targets=targets.decode()))
-    made = document(1)
+    builder, verifier = (machine_signer(home, role) for role in (BUILDER, VERIFIER))
+    text = provenance(builder, verifier, document(1).bundle, document(1).evidence)
+    made = document(1, provenance=sha256(text.encode()).hexdigest())
     approval = build_production(None, made, lifetime=999, now=datetime.now(UTC))
     assert sign(state.targets.signed, PRODUCTION, approval, authority.embedded_approver()).complete
-    trust.publish(SignedRelease(document=made.to_bytes().decode(), production=approval.to_bytes().decode()))
+    signed = approval.to_bytes().decode()
+    trust.publish(SignedRelease(document=made.to_bytes().decode(), production=signed, provenance=text))
     with serving(trust.repository.directory) as server, Transport(server.url) as transport:
         client = ReleaseClient(transport, tmp_path / "cache", root=root, metadata_url="", target="omega")
         assert client.latest_release("stable") == made
@@ -112,6 +119,8 @@ def test_people_set_it_up_and_each_signs(home: Path, omega_keys: list[str], caps
         (["--approver", "kim={keys}/kim.pem"], 1, "holds a private key"),
         (["--approver", "kim={keys}/kim.pub", "--threshold", "2"], 1, "the threshold is 1 to 1"),
         (["--approver", "kim={keys}/kim.pub", "--approver", "lee={keys}/kim.pub"], 1, "one and the same key"),
+        (["--builder", "alpha"], 2, "--builder 'alpha': write it as NAME=FILE.pub"),
+        (["--approver", "kim={keys}/kim.pub", "--builder", "a={keys}/kim.pub"], 1, "builder: a has the key of kim"),
     ],
 )
 def test_what_would_protect_nothing_is_refused_in_a_line(
@@ -124,6 +133,26 @@ def test_what_would_protect_nothing_is_refused_in_a_line(
     assert told in shown
     assert len(shown.splitlines()) == 1
     assert not (home / "trust/authority").exists()
+
+
+def test_machines_tell_their_public_keys_and_people_say_which_count(
+    home: Path, tmp_path: Path, omega_keys: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _people(home, "kim")
+    for role in ("builder", "verifier"):
+        capsys.readouterr()
+        assert run(["trust", f"{role}-key"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith("-----BEGIN PUBLIC KEY-----")
+        (tmp_path / f"{role}.pub").write_text(told)
+        words += [f"--{role}", f"alpha={tmp_path / role}.pub"]
+        assert run(["trust", f"{role}-key"]) == 0
+        assert capsys.readouterr().out == told, "the key is made once"
+    assert run(["trust", "init", *words, *omega_keys]) == 0
+    assert "Built by alpha: else a release is refused." in capsys.readouterr().out
+    assert run(["trust", "status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["builders"], told["verifiers"]) == (["alpha"], ["alpha"])
 
 
 def test_without_trust_or_without_a_passphrase_a_line_says_so(

@@ -13,7 +13,20 @@ from typing import Annotated
 
 import typer
 
-from ashat.cli import audit, control, decide, evidence, output, reading, releases, servers, signing, trust, undo
+from ashat.cli import (
+    audit,
+    control,
+    decide,
+    evidence,
+    machinekeys,
+    output,
+    reading,
+    releases,
+    servers,
+    signing,
+    trust,
+    undo,
+)
 from ashat.errors import AshatError
 
 INTERRUPTED = 130
@@ -58,6 +71,12 @@ app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record i
 app.command("servers", short_help="What each server runs now.")(servers.servers)
 app.add_typer(servers.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(trust.trust_app, name="trust", short_help="Say who approves, and by which keys.")
+trust.trust_app.command("builder-key", short_help="This machine's public key for what it pushes.")(
+    machinekeys.builder_key
+)
+trust.trust_app.command("verifier-key", short_help="This machine's public key for what it verifies.")(
+    machinekeys.verifier_key
+)
 app.command("up", short_help="Run the control plane.")(control.up)
 app.command("down", short_help="Stop the control plane.")(control.down)
 app.command("worker", short_help="Run a worker for one pool.")(control.worker)

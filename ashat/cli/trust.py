@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,6 +57,14 @@ def init(
     threshold: Annotated[
         int | None, typer.Option(help="How many of them it takes; more than half of them by default.")
     ] = None,
+    builder: Annotated[
+        list[str] | None,
+        typer.Option("--builder", metavar="NAME=FILE.pub", help="A machine whose pushes count; may be repeated."),
+    ] = None,
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option("--verifier", metavar="NAME=FILE.pub", help="A machine whose checks count; may be repeated."),
+    ] = None,
     omega_keys: Annotated[
         Path | None, typer.Option(help="What ashat-node trust-keys printed on OMEGA; else OMEGA itself is asked.")
     ] = None,
@@ -64,18 +73,30 @@ def init(
 ) -> None:
     """Set up who approves: people by their public keys, or without --approver the one-person mode."""
     from ashat.trust.authority import ONE_PERSON
-    from ashat.trust.metadata import PRODUCTION, check_holders
+    from ashat.trust.keys import name_of
+    from ashat.trust.metadata import BUILDER, PRODUCTION, VERIFIER, check_holders, check_machines
 
     authority = _authority(target)
     authority.refuse_second()
-    keys = [_approver(given) for given in approver or []]
+    keys, builders, verifiers = (
+        [named_key(option, given) for given in some or []]
+        for option, some in (("--approver", approver), ("--builder", builder), ("--verifier", verifier))
+    )
     if threshold is not None and not keys:
         raise UsageError("--threshold counts approvers: give each with --approver NAME=FILE.pub.")
     needed = threshold if threshold is not None else len(keys) // 2 + 1
     if keys:
         check_holders(PRODUCTION, keys, needed)
+    check_machines(keys, builders, verifiers)
     if not dry_run:
-        authority.init(keys, needed, online=_online_keys(target, omega_keys), now=output.now())
+        authority.init(
+            keys,
+            needed,
+            online=_online_keys(target, omega_keys),
+            now=output.now(),
+            builders=builders,
+            verifiers=verifiers,
+        )
     output.say(f"{'Would be set up' if dry_run else '✅ Set up'} in {authority.directory}:")
     if not keys:
         for line in ONE_PERSON:
@@ -83,6 +104,7 @@ def init(
         return
     names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
     output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
+    _say_machines({BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]})
     output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
     output.say(f"  Then {target} is given it at the next gate; Mainframes need {authority.directory / 'root.json'}.")
 
@@ -112,6 +134,7 @@ def status(target: Target = "omega", as_json: Json = False) -> None:
     else:
         names = ", ".join(state.approvers.missing)
         output.say(f"{state.approvers.threshold} of {len(state.approvers.missing)} approve each release: {names}.")
+    _say_machines(state.machines)
     _say_signed(state)
     for name, end in (("root", state.root.signed.expires), ("targets", state.targets.signed.expires)):
         output.say(f"  {name:<8} holds until {end:%Y-%m-%d}")
@@ -136,6 +159,8 @@ def _json(state: AuthorityState) -> dict[str, object]:
         "mode": "one-person" if state.one_person else "approvers",
         "approvers": list(state.approvers.missing),
         "threshold": state.approvers.threshold,
+        "builders": list(state.machines["builder"]),
+        "verifiers": list(state.machines["verifier"]),
         "complete": state.complete,
         "roles": {
             name: {
@@ -150,6 +175,13 @@ def _json(state: AuthorityState) -> dict[str, object]:
     }
 
 
+def _say_machines(named: Mapping[str, Sequence[str]]) -> None:
+    """Say whose provenance each release needs; nothing where nobody is named for it."""
+    for role, what in (("builder", "Built"), ("verifier", "Verified")):
+        if names := named.get(role):
+            output.say(f"  {what} by {' or '.join(names)}: else a release is refused.")
+
+
 def _say_signed(state: AuthorityState) -> None:
     for name, found in (("root", state.root_signatures), ("targets", state.targets_signatures)):
         output.say(f"  {name:<8} signed by {found}")
@@ -157,12 +189,18 @@ def _say_signed(state: AuthorityState) -> None:
         output.warn("Not in force before enough have signed: deploy trust sign --key FILE.pem")
 
 
-def _approver(given: str) -> SSlibKey:
+def named_key(option: str, given: str) -> SSlibKey:
+    """The public key that `given`, such as kim=kim.pub, names.
+
+    Raises:
+        UsageError: it is not written so.
+        KeyFileError: the file holds no such key.
+    """
     from ashat.trust.keys import load_public_key
 
     name, _, file = given.partition("=")
     if not name or not file:
-        raise UsageError(f"--approver {given[:80]!r}: write it as NAME=FILE.pub, such as kim=kim.pub.")
+        raise UsageError(f"{option} {given[:80]!r}: write it as NAME=FILE.pub, such as kim=kim.pub.")
     return load_public_key(Path(file), name)
 
 

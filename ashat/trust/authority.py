@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import Signer, SSlibKey
+from securesystemslib.signer import Key, Signer, SSlibKey
 from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.durable import make_directory, replace_file, sync_directory
 from ashat.errors import NotConfiguredError, TrustError, UnsignedError, UsageError
 from ashat.trust.keys import OnlinePublicKeys, create_key, load_signer, name_of
+from ashat.trust.machine import machine_public_key
 from ashat.trust.metadata import (
+    BUILDER,
     PRODUCTION,
+    VERIFIER,
     Holders,
     Kind,
     Lifetimes,
@@ -29,6 +32,7 @@ from ashat.trust.metadata import (
     build_root,
     build_targets,
     check_holders,
+    holders_of,
     parse,
     sign,
     signatures_of,
@@ -65,6 +69,8 @@ class AuthorityState:
     root_signatures: Signatures
     targets_signatures: Signatures
     approvers: Signatures
+    machines: Mapping[str, tuple[str, ...]]
+    """Who may build and who may verify, by role; none where nobody is named."""
     one_person: bool
     """Whether the one key that approves lies here, open."""
 
@@ -78,6 +84,7 @@ class Authority:
     """The trust root under `home` of the OMEGA that is configured as `target`."""
 
     def __init__(self, home: Path, target: str = "omega") -> None:
+        self._home = home
         self.directory = home / "trust" / "authority" / target
         self.people = home / "trust" / "keys"
 
@@ -102,9 +109,14 @@ class Authority:
         online: OnlinePublicKeys,
         now: datetime,
         lifetimes: Lifetimes | None = None,
+        builders: Sequence[Key] = (),
+        verifiers: Sequence[Key] = (),
     ) -> AuthorityState:
         """Set it up, for the OMEGA whose own keys are `online`. Without approvers one is made here, and everything is
         signed at once (one-person mode); else the approvers hold root and targets too, and each has yet to `sign`.
+
+        Any one of `builders`, and of `verifiers`, must have signed the provenance of each release; where none is given,
+        none is demanded, but in the one-person mode one by this machine.
 
         Raises:
             UsageError: it was set up already.
@@ -114,11 +126,13 @@ class Authority:
         self.refuse_second()
         if approvers:
             check_holders(PRODUCTION, approvers, threshold)
+        elif not builders and not verifiers:
+            builders, verifiers = ([machine_public_key(self._home, role, role)] for role in (BUILDER, VERIFIER))
         staging = self.directory.with_name(f".{self.directory.name}.{secrets.token_hex(8)}")
         try:
             make_directory(staging / "keys", mode=0o700)
             given = lifetimes or (Lifetimes() if approvers else UNATTENDED)
-            self._fill(staging, Holders(approvers, threshold), online, now, given)
+            self._fill(staging, Holders(approvers, threshold), online, now, given, (builders, verifiers))
             # A rename onto a directory that is not empty fails: of two who set it up at once, one does.
             os.rename(staging, self.directory)
             sync_directory(self.directory.parent)
@@ -147,6 +161,7 @@ class Authority:
             signatures_of(root.signed, Root.type, root),
             signatures_of(root.signed, Targets.type, targets),
             signatures_of(targets.signed, PRODUCTION, Metadata(targets.signed)),
+            {role: holders_of(targets.signed, role) for role in (BUILDER, VERIFIER)},
             (self.directory / "keys" / "approver.pem").exists(),
         )
 
@@ -189,7 +204,13 @@ class Authority:
         return load_signer(self.directory / "keys" / "approver.pem")
 
     def _fill(
-        self, place: Path, approvers: Holders, online: OnlinePublicKeys, now: datetime, lifetimes: Lifetimes
+        self,
+        place: Path,
+        approvers: Holders,
+        online: OnlinePublicKeys,
+        now: datetime,
+        lifetimes: Lifetimes,
+        machines: tuple[Sequence[Key], Sequence[Key]],
     ) -> None:
         own = [] if approvers.keys else ["root", "targets", "approver"]
         made = {name: create_key(place / "keys" / f"{name}.pem", name, None) for name in own}
@@ -202,7 +223,10 @@ class Authority:
             lifetime=lifetimes.root,
             now=now,
         )
-        targets = build_targets(approvers=people, lifetime=lifetimes.targets, now=now)
+        builders, verifiers = machines
+        targets = build_targets(
+            approvers=people, lifetime=lifetimes.targets, now=now, builders=builders, verifiers=verifiers
+        )
         if not approvers.keys:
             sign(root.signed, Root.type, root, load_signer(place / "keys" / "root.pem"))
             sign(root.signed, Targets.type, targets, load_signer(place / "keys" / "targets.pem"))

@@ -40,7 +40,9 @@ from ashat.errors import (
 )
 from ashat.trust.documents import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.fetcher import FILE_SECONDS, TransportFetcher
-from ashat.trust.metadata import PRODUCTION, check_delegation, parse
+from ashat.trust.metadata import BUILDER, PRODUCTION, check_delegation, delegates, parse
+from ashat.trust.provenance import MAX_BYTES as PROVENANCE_BYTES
+from ashat.trust.provenance import demand_provenance
 
 LOCK_SECONDS: Final = 30.0
 # Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
@@ -130,6 +132,7 @@ class ReleaseClient:
             NoReleaseError: nothing was released on that channel yet.
             SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
             RolledBackError: it is older than what was accepted, or than the installer allows.
+            UnprovenError: nobody who may build or verify signed where it comes from.
             UnsignedError, MixAndMatchError, OversizedError, MalformedMetadataError, KeyPolicyError: what OMEGA serves
                 is not what the approvers signed.
             TrustError: the cache is in use, or cannot be written.
@@ -153,6 +156,7 @@ class ReleaseClient:
                 raise NoReleaseError(f"Nothing was released on {channel} yet.")
             document = ReleaseDocument.from_bytes(content)
             self._judge(document, channel, now or datetime.now(UTC))
+            self._prove(document, metadata, documents)
             self._accept(document)
         return document
 
@@ -186,6 +190,31 @@ class ReleaseClient:
                 f"OMEGA offers two different releases with release_seq {document.release_seq} on {channel}; the "
                 "approvers must say which, with a higher one."
             )
+
+    def _prove(self, document: ReleaseDocument, metadata: Path, documents: Path) -> None:
+        """Ask for the provenance, where the holders of `targets` demand one, and see that it is the one approved."""
+        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
+        if not delegates(targets, BUILDER):
+            return
+        provenance = self._provenance(document.provenance, documents) if document.provenance else None
+        demand_provenance(targets, document, provenance)
+
+    def _provenance(self, digest: str, documents: Path) -> bytes | None:
+        kept = documents / f"{digest}.provenance.json"
+        if kept.exists():
+            return kept.read_bytes()
+        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        try:
+            content = fetcher.download_bytes(
+                f"{self._url.rstrip('/')}/targets/provenance/{digest}.json", PROVENANCE_BYTES
+            )
+        except tuf.DownloadHTTPError as error:
+            if error.status_code == 404:
+                return None
+            raise
+        if sha256(content).hexdigest() == digest:
+            replace_file(kept, content, mode=0o600)
+        return content
 
     def _accept(self, document: ReleaseDocument) -> None:
         """Remember it before anybody acts on it: python-tuf's cache may be lost with the power, this is not."""

@@ -148,6 +148,12 @@ def public_hex(signer: CryptoSigner) -> str:
     return str(signer.public_key.keyval["public"])
 
 
+def public_pem(signer: CryptoSigner) -> str:
+    """The public half as a `.pub` file holds it."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex(signer)))
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
 def is_encrypted(path: Path) -> bool:
     """Whether a passphrase guards the key in `path`.
 

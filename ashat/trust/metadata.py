@@ -1,7 +1,8 @@
 """What is signed, and by whom: TUF metadata planned, built, signed and counted. Nothing here touches a file.
 
 Roles, after the TUF specification (section 2.1): `root` and `targets` are held offline, m of n; `targets` delegates
-`production`, terminating, to the approvers, m of n; `snapshot` and `timestamp` are one key each, online.
+`production`, terminating, to the approvers, m of n; `snapshot` and `timestamp` are one key each, online. Who may build
+and verify stands in `targets` too, as roles that are delegated no path (`ashat.trust.provenance`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import name_of
 
 PRODUCTION: Final = "production"
+BUILDER: Final = "builder"
+VERIFIER: Final = "verifier"
 # A pattern matches segment by segment: `production/*` would not match a file within a channel.
 PRODUCTION_PATHS: Final = ("production/*/release.json",)
 _DAY: Final = 86400
@@ -101,6 +104,23 @@ def check_holders(role: str, keys: Sequence[Key], threshold: int) -> None:
         raise KeyPolicyError(f"{role}: {threshold} of {len(seen)} keys cannot be: the threshold is 1 to {len(seen)}.")
 
 
+def check_machines(approvers: Sequence[Key], builders: Sequence[Key], verifiers: Sequence[Key]) -> None:
+    """See that no key of a machine, which lies there open, is also an approver's, or does what another role does.
+
+    Raises:
+        KeyPolicyError: one is; or see `check_holders`.
+    """
+    known = {_public(PRODUCTION, key): name_of(key) for key in approvers}
+    for role, keys in ((BUILDER, builders), (VERIFIER, verifiers)):
+        if keys:
+            check_holders(role, keys, 1)
+        for key in keys:
+            public = _public(role, key)
+            if public in known:
+                raise KeyPolicyError(f"{role}: {name_of(key)} has the key of {known[public]}; give each its own.")
+            known[public] = name_of(key)
+
+
 def check_delegation(delegator: Root | Targets, role: str) -> None:
     """`check_holders` for a role as signed metadata has it: whoever signed it may have counted one key twice.
 
@@ -114,6 +134,18 @@ def check_delegation(delegator: Root | Targets, role: str) -> None:
     except ValueError as error:
         raise MalformedMetadataError(f"The signed metadata has no complete role {role}: {error}.") from None
     check_holders(role, keys, given.threshold)
+
+
+def delegates(targets: Targets, role: str) -> bool:
+    """Whether `targets` names anybody for that role."""
+    return targets.delegations is not None and role in (targets.delegations.roles or {})
+
+
+def holders_of(targets: Targets, role: str) -> tuple[str, ...]:
+    """What those are called whom `targets` names for that role."""
+    if not delegates(targets, role):
+        return ()
+    return tuple(sorted(name_of(targets.get_key(keyid)) for keyid in targets.get_delegated_role(role).keyids))
 
 
 def build_root(
@@ -139,11 +171,21 @@ def build_root(
     return Metadata(made)
 
 
-def build_targets(*, approvers: Holders, lifetime: float, now: datetime, version: int = 1) -> Metadata[Targets]:
-    """Top-level targets metadata, which names nothing but the approvers; to be signed by the `targets` role's holders.
+def build_targets(
+    *,
+    approvers: Holders,
+    lifetime: float,
+    now: datetime,
+    version: int = 1,
+    builders: Sequence[Key] = (),
+    verifiers: Sequence[Key] = (),
+) -> Metadata[Targets]:
+    """Top-level targets metadata, which names no file, only who approves, and any one of whose `builders` and
+    `verifiers` must have signed a release's provenance (none: nobody has to); to be signed by the `targets` role's
+    holders.
 
     Raises:
-        KeyPolicyError: see `check_holders`.
+        KeyPolicyError: see `check_holders`; or one key is to do what is kept apart.
     """
     check_holders(PRODUCTION, approvers.keys, approvers.threshold)
     role = DelegatedRole(
@@ -153,7 +195,12 @@ def build_targets(*, approvers: Holders, lifetime: float, now: datetime, version
         terminating=True,
         paths=list(PRODUCTION_PATHS),
     )
-    delegations = Delegations({key.keyid: key for key in approvers.keys}, {PRODUCTION: role})
+    check_machines(approvers.keys, builders, verifiers)
+    roles = {PRODUCTION: role}
+    for name, holders in ((BUILDER, builders), (VERIFIER, verifiers)):
+        if holders:
+            roles[name] = DelegatedRole(name, [key.keyid for key in holders], 1, terminating=False, paths=[])
+    delegations = Delegations({key.keyid: key for key in (*approvers.keys, *builders, *verifiers)}, roles)
     return Metadata(Targets(version=version, expires=_end(now, lifetime), delegations=delegations))
 
 

@@ -7,9 +7,10 @@ approves the return to what it replaces, for as long as nothing else was publish
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from securesystemslib.signer import Signature, Signer
@@ -28,16 +29,22 @@ _LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{128}):((?:[0-9a-
 
 @dataclass(frozen=True)
 class Draft:
-    """A release document, and the production metadata that names it, which nobody has signed."""
+    """A release document, the production metadata that names it, which nobody has signed, and the provenance that the
+    document names (None where it names none)."""
 
     document: ReleaseDocument
     production: Metadata[Targets]
+    provenance: str | None = None
 
     def signed(self, signatures: Sequence[tuple[str, str]]) -> SignedRelease:
         """With `signatures`, of key id and hexadecimal; always the same bytes."""
         given = {keyid: Signature(keyid, text) for keyid, text in sorted(signatures)}
         metadata = Metadata(self.production.signed, given)
-        return SignedRelease(document=self.document.to_bytes().decode(), production=metadata.to_bytes().decode())
+        return SignedRelease(
+            document=self.document.to_bytes().decode(),
+            production=metadata.to_bytes().decode(),
+            provenance=self.provenance,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,11 @@ class Proposal:
         *,
         lifetime: float,
         now: datetime,
+        provenances: Mapping[str, str] = MappingProxyType({}),
     ) -> Proposal:
         """What follows on `production`, which OMEGA keeps (None: nothing was released there yet).
+
+        `provenances` holds those that the documents name, by their digest.
 
         Raises:
             MalformedMetadataError: what OMEGA keeps cannot be read.
@@ -69,8 +79,8 @@ class Proposal:
         back = build_production(next_, way_back, lifetime=lifetime, now=now) if way_back else None
         return cls(
             parse(targets, Targets, "OMEGA's targets.json"),
-            Draft(release, next_),
-            Draft(way_back, back) if way_back and back else None,
+            Draft(release, next_, provenances.get(release.provenance or "")),
+            Draft(way_back, back, provenances.get(way_back.provenance or "")) if way_back and back else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +168,7 @@ def spell(signature: ReleaseSignature) -> str:
     return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.way_back or ''}"
 
 
-def _draft(content: dict[str, str]) -> Draft:
+def _draft(content: dict[str, Any]) -> Draft:
     document = ReleaseDocument.from_bytes(content["document"].encode())
-    return Draft(document, parse(content["production"].encode(), Targets, "What was proposed"))
+    production = parse(content["production"].encode(), Targets, "What was proposed")
+    return Draft(document, production, content.get("provenance"))

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import pytest
 from securesystemslib.signer import CryptoSigner
 
+from ashat.canonical import canonical_json
 from ashat.client.node import NodeClient
+from ashat.errors import NodeConflictError
+from ashat.events import Source
+from ashat.node.omega.licences import new_key
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.metadata import Holders, Lifetimes, build_root, build_targets, sign
 from ashat.trust.proposal import Proposal
-from ashat.wire import Decision, OperationRequest, TrustMetadata, TrustState
-from tests.support.omega import decide, promotion
+from ashat.trust.provenance import attest_build, attest_evidence, provenance_of
+from ashat.wire import Decision, LicenceRequest, OperationRequest, Role, TrustMetadata, TrustState
+from tests.support.nodes import NodeProcess, tiny_app
+from tests.support.omega import decide, eventually, promotion
 from tests.support.trust import key_pair
 
 LIFETIMES = Lifetimes()
 
 
-class People:
-    """Three approvers, of whom two must sign; they hold root and targets too."""
+def provenance(
+    builder: CryptoSigner, verifier: CryptoSigner, bundle: str, evidence: str, *, outcome: str = "passed"
+) -> str:
+    """The provenance of a release, by those two."""
+    source = Source(name="raos", commit="c" * 40, dirty=True, who="Kim <kim@example.com>")
+    build = attest_build(builder, bundle=bundle, update_id="UPD-1", attempt=1, source=source, pushed_by="kim@alpha")
+    checked = attest_evidence(verifier, bundle=bundle, evidence=evidence, outcome=outcome, policy="d" * 64)
+    return canonical_json(provenance_of(build, checked)).decode()
 
-    def __init__(self) -> None:
+
+class People:
+    """Three approvers, of whom two must sign; they hold root and targets too. With `machines` they demand a provenance
+    by the builder `alpha` and the verifier `control`."""
+
+    def __init__(self, *, machines: bool = False) -> None:
         self.keys = [key_pair(name) for name in ("kim", "lee", "noa")]
+        self.machines = [key_pair(name) for name in ("alpha", "control")] if machines else []
 
     def begin(self, omega: NodeClient, target: str = "omega") -> TrustMetadata:
         """The first root and targets for `omega`, signed, not sent."""
@@ -38,7 +59,10 @@ class People:
             lifetime=LIFETIMES.root,
             now=now,
         )
-        targets = build_targets(approvers=holders, lifetime=LIFETIMES.targets, now=now)
+        machines = [key.public_key for key in self.machines]
+        targets = build_targets(
+            approvers=holders, lifetime=LIFETIMES.targets, now=now, builders=machines[:1], verifiers=machines[1:]
+        )
         for key in self.keys[:2]:
             sign(root.signed, "root", root, key)
             sign(root.signed, "targets", targets, key)
@@ -56,6 +80,11 @@ class People:
             "evidence": decision.evidence,
             "expires": datetime.now(UTC) + timedelta(days=30),
         }
+        provenances = {}
+        if self.machines and "provenance" not in changes:
+            text = provenance(self.machines[0], self.machines[1], decision.bundle, decision.evidence)
+            named = sha256(text.encode()).hexdigest()
+            fields["provenance"], provenances[named] = named, text
         release = ReleaseDocument.model_validate(fields | changes)
         back = None
         if decision.expected_current:
@@ -69,6 +98,7 @@ class People:
             back,
             lifetime=LIFETIMES.production,
             now=datetime.now(UTC),
+            provenances=provenances,
         )
 
     def promotion(
@@ -92,3 +122,44 @@ class People:
             signed=proposal.signed_way_back(signatures),
         )
         return request, back
+
+
+class Customer(NodeProcess):
+    """A Mainframe in `directory` of the OMEGA `of`."""
+
+    def __init__(self, directory: Path, of: NodeProcess, **settings: Any) -> None:
+        self.key = new_key()
+        with of.client() as client:
+            client.put_licence(LicenceRequest(key=self.key, name=directory.name))
+        settings = {"poll_interval": 0.2, "unsigned_releases": False, **settings}
+        super().__init__(
+            directory, role=Role.MAINFRAME, app=tiny_app(), settings=settings, omega=of.url, licence_key=self.key
+        )
+
+    def wait_for(self, status: str, *words: str) -> None:
+        """Wait until its agent says that."""
+
+        def look() -> bool:
+            with self.client() as client:
+                agent = client.state().agent
+            return agent is not None and agent.status == status and all(word in agent.detail for word in words)
+
+        eventually(look, f"{status} {words}", self)
+
+    @property
+    def runs(self) -> str | None:
+        """The bundle that it runs."""
+        with self.client() as client:
+            current = client.state().current
+        return current.bundle if current else None
+
+
+def refused(client: NodeClient, request: OperationRequest, code: str, *words: str) -> None:
+    """See that OMEGA refuses it, and that nothing changed."""
+    before = client.state()
+    with pytest.raises(NodeConflictError) as error:
+        client.start_operation(f"refused-{id(request)}", request)
+    assert error.value.body["error"] == code
+    assert all(word in str(error.value) for word in words), str(error.value)
+    after = client.state()
+    assert (after.current, after.release_seq, after.operation) == (before.current, before.release_seq, before.operation)

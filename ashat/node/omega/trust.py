@@ -16,11 +16,13 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from ashat.durable import make_directory, replace_file
-from ashat.errors import TrustError
+from ashat.errors import TrustError, UnprovenError
+from ashat.faults import fault_point
 from ashat.node.api_errors import ApiError
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import create_key, load_signer, public_hex
 from ashat.trust.metadata import PRODUCTION
+from ashat.trust.provenance import demand_provenance
 from ashat.trust.repository import OnlineKeys, Repository
 from ashat.wire import OperationRequest, SignedRelease, TrustMetadata, TrustState
 
@@ -28,6 +30,7 @@ RENEW_INTERVAL: Final = 60.0
 _SERVED = re.compile(
     r"timestamp\.json|[1-9][0-9]{0,9}\.(root|targets|production|snapshot)\.json"
     r"|targets/production/[a-z0-9-]{1,63}/[0-9a-f]{64}\.release\.json"
+    r"|targets/provenance/[0-9a-f]{64}\.json"
 )
 
 
@@ -136,7 +139,8 @@ class OmegaTrust:
         """The signed document that permits `request`; None where none is demanded.
 
         Raises:
-            ApiError: 409 `trust_missing`, `unsigned`, or `untrusted` with what is wrong with what was signed.
+            ApiError: 409 `trust_missing`, `unsigned`, `unproven` without the provenance that is demanded, or
+                `untrusted` with what is wrong with what was signed.
         """
         if not self.begun():
             if self._unsigned:
@@ -152,6 +156,8 @@ class OmegaTrust:
         try:
             document = ReleaseDocument.from_bytes(request.signed.document.encode())
             self._check(request.signed, document)
+        except UnprovenError as error:
+            raise ApiError(409, "unproven", f"OMEGA refuses what was signed: {error}") from None
         except TrustError as error:
             raise ApiError(409, "untrusted", f"OMEGA refuses what was signed: {error}") from None
         asked = (request.bundle, request.update_id, request.attempt)
@@ -168,6 +174,9 @@ class OmegaTrust:
         raw = signed.document.encode()
         document = ReleaseDocument.from_bytes(raw)
         if self._published != (document.release_seq, document.bundle):
+            if signed.provenance is not None and document.provenance is not None:
+                self._keep(document.provenance, signed.provenance.encode())
+                fault_point("trust.proven")
             self.repository.publish(signed.production.encode(), raw, self.online)
             self._published = document.release_seq, document.bundle
 
@@ -205,10 +214,22 @@ class OmegaTrust:
             self._own = _own_key(keys, Snapshot.type), _own_key(keys, Timestamp.type)
         return self._own
 
+    def _keep(self, digest: str, provenance: bytes) -> None:
+        path = self._files / "targets" / "provenance" / f"{digest}.json"
+        try:
+            make_directory(path.parent)
+            replace_file(path, provenance)
+        except OSError as error:
+            raise TrustError(f"{path} cannot be written: {error.strerror}; what was published stands.") from error
+
     def _check(self, signed: SignedRelease, document: ReleaseDocument) -> None:
         repository = self.repository
         now = datetime.now(UTC)
-        repository.plan_publish(repository.read(), signed.production.encode(), document, self.online, now)
+        held = repository.read()
+        provenance = signed.provenance.encode() if signed.provenance is not None else None
+        repository.plan_publish(held, signed.production.encode(), document, self.online, now)
+        # After the signatures: without those, whatever comes is a stranger's.
+        demand_provenance(held.targets.signed, document, provenance)
 
 
 def _own_key(directory: Path, role: str) -> CryptoSigner:
