@@ -1,4 +1,6 @@
-"""The key that signs a ledger's checkpoints, and the last checkpoint that it signed: `<home>/audit/<ledger>/`.
+"""The key that signs a log's checkpoints, and the last checkpoint that it signed: `<home>/audit/<log>/`.
+
+The log is a ledger, or a node's journal of changes.
 
 `key.pem` is an Ed25519 key of mode 0600, made when it is first needed; `key.vkey` is its verifier key, one line to be
 handed to whoever is to check; `checkpoint` is the last that was signed. A log must never sign two checkpoints of which
@@ -11,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,12 +25,30 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from filelock import FileLock
 
-from ashat.auditlog import Auditor
 from ashat.checkpoint import Checkpoint, Signer, Verifier, open_checkpoint
 from ashat.durable import replace_file
 from ashat.errors import CheckpointError
 
-_LEDGER = re.compile(r"ashat-deploy/(ledger-[0-9a-f]{16})")
+_LOG = re.compile(r"ashat-deploy/((?:ledger|node)-[0-9a-f]{16})")
+
+
+class Audited(Protocol):
+    """A log whose entries are known to fit."""
+
+    @property
+    def size(self) -> int:
+        """How many entries it has."""
+
+    @property
+    def root(self) -> bytes:
+        """The root of the tree over them."""
+
+    def hold_against(self, checkpoint: Checkpoint) -> None:
+        """Ask whether it begins with the entries of `checkpoint`.
+
+        Raises:
+            AuditError: it does not.
+        """
 
 
 class AuditKeys:
@@ -37,9 +58,9 @@ class AuditKeys:
         """Nothing is read or written yet.
 
         Raises:
-            CheckpointError: no ledger has that name.
+            CheckpointError: no log has that name.
         """
-        named = _LEDGER.fullmatch(origin)
+        named = _LOG.fullmatch(origin)
         if named is None:
             raise CheckpointError(
                 f"{origin[:100]!r} is not the name of a ledger: deploy audit made no such checkpoint."
@@ -95,7 +116,7 @@ class AuditKeys:
         with lock:
             yield
 
-    def sign(self, audited: Auditor) -> str:
+    def sign(self, audited: Audited) -> str:
         """A signed checkpoint of the log that was audited, which is the last one from now on.
 
         Raises:

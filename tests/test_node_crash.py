@@ -14,6 +14,8 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeUnreachableError
+from ashat.node.changes_audit import audit
+from ashat.node.db import Database
 from ashat.node.materialise import read_tree
 from ashat.node.record import Unfinished
 from ashat.node.recovery import RESUMES, Hold, Resume, Undo, plan
@@ -34,7 +36,9 @@ def ask(client: NodeClient, bundle: str | None, expected: str | None, name: str 
 
 
 def check_consistent(node: NodeProcess, client: NodeClient, bundle: str | None) -> None:
-    """Record, link, files and program all say `bundle`, and there is one program."""
+    """Record, journal, link, files and program all say `bundle`, and there is one program."""
+    with closing(Database(node.data / "node.db")) as database:
+        assert audit(database).size > 1
     state = client.state()
     assert (state.current.bundle if state.current else None) == bundle
     if bundle is None:

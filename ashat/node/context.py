@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from starlette.requests import HTTPConnection
 
 from ashat.errors import UsageError
+from ashat.node import changes
 from ashat.node.config import NodeConfig
 from ashat.node.db import Database
 from ashat.node.evidence import EvidenceStore
@@ -28,7 +29,7 @@ from ashat.node.program import HookedProgram, NoProgram, Program
 from ashat.node.store import Store
 from ashat.node.supervisor import SupervisedProgram
 from ashat.node.switch import Switcher
-from ashat.node.tokens import TokenFile
+from ashat.node.tokens import TokenFile, follow_in
 from ashat.wire import Agent, Offer
 
 LOCK_FILE = "node.lock"
@@ -102,6 +103,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         db = Database(config.data / RECORD_FILE)
         stack.callback(db.close)
         _check_owner(config, db)
+        changes.begin(db)
         journal = Journal(config.data / DIRECTORY)
         stack.callback(journal.close)
         journal.adopt(db)
@@ -116,7 +118,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             db=db,
             store=store,
             evidence=EvidenceStore(config.data / "evidence", store),
-            tokens=TokenFile(config.tokens_path),
+            tokens=TokenFile(config.tokens_path, follow_in(db)),
             journal=journal,
             metrics=metrics,
             releases=releases,

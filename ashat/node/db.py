@@ -63,6 +63,23 @@ CREATE TABLE IF NOT EXISTS program (
     port INTEGER NOT NULL,
     started_at TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS changes (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, root TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS changes_log (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    origin TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    frontier TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS followed (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS changes_stay BEFORE UPDATE ON changes
+BEGIN SELECT RAISE(ABORT, 'the journal of changes only grows'); END;
+CREATE TRIGGER IF NOT EXISTS changes_are_kept BEFORE DELETE ON changes
+BEGIN SELECT RAISE(ABORT, 'the journal of changes only grows'); END;
 """
 
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ashat.errors import UsageError
+from ashat.node.changes import asked_by
 from ashat.node.context import NodeContext
 from ashat.node.db import now
 from ashat.node.journal import entry, without_secrets
@@ -80,7 +81,8 @@ class Guard:
             state,
         )
         try:
-            await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))
+            with asked_by(f"token {token.id}" if token else "a stranger"):
+                await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))
         finally:
             self._close(exchange)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from ashat.node import changes
 from ashat.node.auth import require
+from ashat.node.changes_audit import read_changes
 from ashat.node.context import Context
 from ashat.node.journal import DIRECTORY, read_journal
 from ashat.wire import Asker, JournalLine, Scope, Wire
@@ -19,6 +21,39 @@ class Requests(Wire):
     """What was asked of the node, newest first."""
 
     requests: list[JournalLine]
+
+
+class Changes(Wire):
+    """What was done to the node, oldest first; `size` is how many entries the journal has."""
+
+    origin: str
+    size: int
+    changes: list[dict[str, Any]]
+
+
+class SignedCheckpoint(Wire):
+    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of the journal of changes, and the key that checks it."""
+
+    checkpoint: str
+    key: str
+
+
+@router.get("/changes", dependencies=admin)
+def read(
+    context: Context, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Changes:
+    """What was done to the node, behind the first `after` entries."""
+    head = changes.head(context.db)
+    found = read_changes(context.db, after=after, limit=limit)
+    shown = [{"number": change.number, "root": change.root, "entry": change.facts} for change in found]
+    return Changes(origin=head.origin, size=head.size, changes=shown)
+
+
+@router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
+def checkpoint(context: Context) -> SignedCheckpoint:
+    """A checkpoint of what was done to the node, signed now. Whoever keeps one can tell later that it only grew."""
+    note, key = changes.sign_checkpoint(context.db, context.config.data)
+    return SignedCheckpoint(checkpoint=note, key=key)
 
 
 @router.get("/requests", dependencies=admin, response_model_exclude_defaults=True)

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
+from ashat.node import changes
 from ashat.node.db import Database, from_text, now, to_text
 from ashat.wire import Current, Operation, OperationRequest, Step
 
@@ -105,6 +106,21 @@ def begin(
             to_text(now()),
         ),
     )
+    decision = request.decision
+    changes.append(
+        connection,
+        "operation-began",
+        operation=operation_id,
+        action=request.action,
+        runs=running,
+        bundle=request.bundle,
+        update_id=request.update_id,
+        attempt=request.attempt,
+        release_seq=release_seq,
+        decision=decision.id if decision else None,
+        approver=decision.approver if decision else None,
+        reason=request.reason,
+    )
 
 
 def add_step(db: Database, operation_id: str, step: Step) -> None:
@@ -145,6 +161,7 @@ def succeed(db: Database, operation: Operation) -> None:
         connection.execute(
             "UPDATE operations SET status = 'succeeded', reason = '', ended_at = ? WHERE id = ?", (at, operation.id)
         )
+        changes.append(connection, "operation-ended", operation=operation.id, status="succeeded", reason="")
 
 
 def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool) -> None:
@@ -154,6 +171,7 @@ def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool) -
             "UPDATE operations SET status = 'failed', reason = ?, switched_back = ?, ended_at = ? WHERE id = ?",
             (reason, int(switched_back), to_text(now()), operation_id),
         )
+        changes.append(connection, "operation-ended", operation=operation_id, status="failed", reason=reason)
 
 
 def to_operation(row: sqlite3.Row) -> Operation:

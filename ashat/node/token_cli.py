@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,11 @@ from typing import Annotated
 import typer
 
 from ashat.errors import UsageError
+from ashat.node.changes import asked_by, local_operator
 from ashat.node.config import NodeConfig
 from ashat.node.db import Database, now
 from ashat.node.omega.cli import parse_expiry
-from ashat.node.tokens import SCOPES, Token, TokenFile
+from ashat.node.tokens import SCOPES, Token, TokenFile, follow_in
 from ashat.wire import Duty, Role, Scope
 
 NAME_LENGTH = 128
@@ -53,7 +56,8 @@ def add_token(
         raise UsageError("Say what the token may do: with --scope, or with --role, and not with both.")
     until = parse_expiry(expires) if expires else None
     scopes = SCOPES[role][_role(config, data)] if role else tuple(scope or ())
-    token, secret = _tokens(config, data, token_file).add(_check_name(name), scopes, expires=until)
+    with _tokens(config, data, token_file) as tokens:
+        token, secret = tokens.add(_check_name(name), scopes, expires=until)
     _show(token, secret)
 
 
@@ -65,11 +69,12 @@ def list_tokens(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
 ) -> None:
     """List the tokens: id, scopes, since when, until when, what for. Never a token, nor its hash."""
-    tokens = _tokens(config, data, token_file).all()
+    with _tokens(config, data, token_file) as tokens:
+        found = tokens.all()
     if as_json:
-        typer.echo(json.dumps([token.model_dump(mode="json", exclude={"sha256"}) for token in tokens]))
+        typer.echo(json.dumps([token.model_dump(mode="json", exclude={"sha256"}) for token in found]))
         return
-    for token in tokens:
+    for token in found:
         end = _end(token) if token.expires else ""
         words = (f"{','.join(token.scopes):<18}", f"{token.created:%Y-%m-%d %H:%M}Z", f"{end:<25}", token.name)
         typer.echo("  ".join((token.id, *words)).rstrip())
@@ -86,7 +91,8 @@ def rotate_token(
     token_file: TokenPath = None,
 ) -> None:
     """Make a token in the place of another and print it, once. The old one still opens for a time."""
-    old, new, secret = _tokens(config, data, token_file).rotate(token_id, timedelta(seconds=overlap))
+    with _tokens(config, data, token_file) as tokens:
+        old, new, secret = tokens.rotate(token_id, timedelta(seconds=overlap))
     still = "opens nothing any more" if old.expired(now()) else f"opens {_end(old)}"
     typer.echo(f"Token {old.id} {still}; {new.id} is in its place.", err=True)
     _show(new, secret)
@@ -95,7 +101,8 @@ def rotate_token(
 @token_app.command("revoke")
 def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, token_file: TokenPath = None) -> None:
     """Forget a token. A running node refuses it at once."""
-    token = _tokens(config, data, token_file).revoke(token_id)
+    with _tokens(config, data, token_file) as tokens:
+        token = tokens.revoke(token_id)
     typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
 
 
@@ -114,10 +121,25 @@ def data_of(config: Path | None, data: Path | None) -> Path:
     raise UsageError("Which node? Give --data DIR or --config FILE.")
 
 
-def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> TokenFile:
+@contextmanager
+def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> Iterator[TokenFile]:
+    """The node's tokens; its journal of changes, where the node has a record yet, says what is done to them."""
     if token_file is None and config is not None:
         token_file = NodeConfig.load(config, data=data).tokens_path
-    return TokenFile(token_file or data_of(config, data) / "tokens.json")
+    if data is None and config is None and token_file is not None:
+        yield TokenFile(token_file)
+        return
+    data = data_of(config, data)
+    path = token_file or data / "tokens.json"
+    if not (data / "node.db").exists():
+        yield TokenFile(path)
+        return
+    database = Database(data / "node.db")
+    try:
+        with asked_by(local_operator()):
+            yield TokenFile(path, follow_in(database))
+    finally:
+        database.close()
 
 
 def _role(config: Path | None, data: Path | None) -> Role:

@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from ashat.durable import replace_file
 from ashat.errors import UsageError
-from ashat.node.db import now
+from ashat.node import changes
+from ashat.node.db import Database, now
 from ashat.wire import Digest, Duty, Role, Scope
 
 PREFIX = "ashat_"
+_NOTHING = (0, 0, 0)
 _INCLUDES = {
     Scope.READ: {Scope.READ},
     Scope.PUSH: {Scope.READ, Scope.PUSH},
@@ -70,10 +72,12 @@ class _File(BaseModel):
 
 
 class TokenFile:
-    """The tokens of one node."""
+    """The tokens of one node. `follow` is told of them before they count: at each look that finds the file changed,
+    and before it is written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, follow: Callable[[list[Token]], None] | None = None) -> None:
         self.path = path
+        self._follow = follow
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._tokens: list[Token] = []
@@ -97,12 +101,18 @@ class TokenFile:
             try:
                 info = self.path.stat()
             except FileNotFoundError:
+                if self._seen != _NOTHING and self._follow:
+                    self._follow([])
+                self._tokens, self._seen = [], _NOTHING
                 return []
             seen = (info.st_mtime_ns, info.st_ino, info.st_size)
             if seen != self._seen:
                 if os.name == "posix" and stat.S_IMODE(info.st_mode) & 0o077:
                     raise UsageError(f"Others can read the token file {self.path}; run: chmod 600 {self.path}")
-                self._tokens, self._seen = self._read(), seen
+                tokens = self._read()
+                if self._follow:
+                    self._follow(tokens)
+                self._tokens, self._seen = tokens, seen
             return list(self._tokens)
 
     def add(self, name: str, scopes: Iterable[Scope], *, expires: datetime | None = None) -> tuple[Token, str]:
@@ -169,11 +179,23 @@ class TokenFile:
             ) from None
 
     def _write(self, tokens: list[Token]) -> None:
+        if self._follow:
+            self._follow(tokens)
         document = _File(tokens=tokens).model_dump(mode="json")
         try:
             replace_file(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
         except OSError as error:
             raise UsageError(f"The token file {self.path} cannot be written: {error.strerror}.") from None
+
+
+def follow_in(database: Database) -> Callable[[list[Token]], None]:
+    """What has the journal of changes in `database` say which tokens there are, for `TokenFile`."""
+
+    def follow(tokens: list[Token]) -> None:
+        facts = {token.id: token.model_dump(mode="json", exclude={"id", "sha256"}) for token in tokens}
+        changes.follow(database, "token", facts)
+
+    return follow
 
 
 def _of_id(tokens: list[Token], token_id: str) -> Token:

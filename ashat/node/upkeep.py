@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from ashat.node import record
+from ashat.node import changes, record
 from ashat.node.context import NodeContext, Service
 from ashat.node.health import Repeated
 
 log = logging.getLogger("ashat.node")
 
 GC_INTERVAL = 3600.0
+CHECKPOINT_INTERVAL = 60.0
 _DAY = 86400.0
 
 
@@ -20,6 +21,22 @@ def services(context: NodeContext) -> Iterator[Service]:
     yield context.operations
     yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
     yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
+    yield Repeated(Checkpoints(context), CHECKPOINT_INTERVAL, "journal")
+
+
+class Checkpoints:
+    """Signs a checkpoint of the journal of changes, where it has grown since the last one."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._size = -1
+
+    def __call__(self) -> None:
+        """Sign it, if there is something new; a journal that does not continue what was signed is said in the log."""
+        size = changes.head(self._context.db).size
+        if size != self._size:
+            changes.sign_checkpoint(self._context.db, self._context.config.data)
+            self._size = size
 
 
 def needed_bundles(context: NodeContext) -> set[str]:

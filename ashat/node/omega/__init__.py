@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def install(app: FastAPI, context: NodeContext) -> None:
     """Make `context` an OMEGA: its rules, its calls, and its offer in the state."""
     # Here, so that `ashat-node licence` does not load the server.
+    from ashat.node import changes
     from ashat.node.auth import require
     from ashat.node.health import Repeated
     from ashat.node.omega.decisions import SCHEMA, DecisionRule
@@ -30,8 +31,9 @@ def install(app: FastAPI, context: NodeContext) -> None:
     context.offer = offers.effective
     trust.public_keys()
     trust.renew()
+    changes.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.renew, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
     app.include_router(mainframe_router(register, offers, context.store, context.stopping))
-    app.include_router(trust_router(trust, require))
+    app.include_router(trust_router(trust, context.db, require))
     app.include_router(mainframe_trust_router(trust, register))

@@ -18,6 +18,7 @@ import typer
 
 from ashat.errors import UsageError
 from ashat.names import check_licence_key
+from ashat.node.changes import asked_by, local_operator
 from ashat.node.config import NodeConfig
 from ashat.node.db import Database
 from ashat.node.omega.licences import new_key
@@ -171,7 +172,8 @@ def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
         role = database.get_meta("role")
         if role not in (None, Role.OMEGA):
             raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
-        yield Register(database)
+        with asked_by(local_operator()):
+            yield Register(database)
     finally:
         database.close()
 

@@ -7,7 +7,7 @@ import sqlite3
 
 from ashat.errors import TrustError
 from ashat.faults import fault_point
-from ashat.node import record
+from ashat.node import changes, record
 from ashat.node.api_errors import ApiError
 from ashat.node.db import Database, now, to_text
 from ashat.node.omega.trust import OmegaTrust
@@ -117,6 +117,8 @@ class Offers:
             except TrustError as error:
                 raise ApiError(409, "untrusted", f"This cannot be offered to Mainframes: {error}") from None
             fault_point("trust.published")
+            if _read(connection) != offer:
+                changes.append(connection, "offered", **offer.model_dump(mode="json"))
             connection.execute(
                 "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
                 "VALUES (1, ?, ?, ?, ?, ?)",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
+from ashat.node import changes
 from ashat.node.db import Database, from_text, now, to_text
 from ashat.node.omega.licences import LicenceStatus, key_hash, licence_id, licence_status
 from ashat.wire import Mainframe, MainframeReport
@@ -90,22 +91,26 @@ class Register:
         kept = []
         with self._database.transaction() as connection:
             for key, name, expires in licences:
-                known = connection.execute("SELECT 1 FROM licences WHERE id = ?", (licence_id(key),)).fetchone()
+                known = connection.execute("SELECT * FROM licences WHERE id = ?", (licence_id(key),)).fetchone()
                 row = connection.execute(
                     "INSERT INTO licences (id, key_hash, name, created_at, expires) VALUES (?, ?, ?, ?, ?) "
                     "ON CONFLICT (key_hash) DO UPDATE SET name = excluded.name, expires = excluded.expires RETURNING *",
                     (licence_id(key), key_hash(key), name, to_text(now()), to_text(expires) if expires else None),
                 ).fetchone()
+                if known is None or (known["name"], known["expires"]) != (row["name"], row["expires"]):
+                    changes.append(connection, "licence-kept", id=row["id"], name=row["name"], expires=row["expires"])
                 kept.append((_licence(row), known is None))
         return kept
 
     def revoke(self, licence: str) -> Licence | None:
         """Revoke the licence for good; None where there is no such id. To revoke it again changes nothing."""
         with self._database.transaction() as connection:
+            at = to_text(now())
             row = connection.execute(
-                "UPDATE licences SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? RETURNING *",
-                (to_text(now()), licence),
+                "UPDATE licences SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? RETURNING *", (at, licence)
             ).fetchone()
+            if row and row["revoked_at"] == at:
+                changes.append(connection, "licence-revoked", id=row["id"], name=row["name"])
         return _licence(row) if row else None
 
     def licences(self) -> list[Licence]:

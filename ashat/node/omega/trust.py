@@ -7,6 +7,8 @@ trust/repository/          what Mainframes are served (`ashat.trust.repository`)
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -112,6 +114,24 @@ class OmegaTrust:
             documents={name: repository.release(name, held).to_bytes().decode() for name in channels},
             expires=held.timestamp.signed.expires,
         )
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """What was signed offline and is kept, by role: its version and sha256; and for which name.
+
+        Raises:
+            TrustError: it cannot be read.
+        """
+        if not self.begun():
+            return {}
+        raw = {role: text for role, text in self.repository.read().raw.items() if role in (Root.type, Targets.type)}
+        return {
+            role: {
+                "target": self.target,
+                "version": json.loads(text)["signed"]["version"],
+                "sha256": hashlib.sha256(text).hexdigest(),
+            }
+            for role, text in raw.items()
+        }
 
     def install(self, given: TrustMetadata) -> None:
         """Keep a first root and targets, or later versions of what is signed offline; the same again changes nothing.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 
 from ashat.errors import TrustError
+from ashat.node import changes
 from ashat.node.api_errors import ApiError
+from ashat.node.db import Database
 from ashat.node.omega.mainframes import check_licence
 from ashat.node.omega.register import Register
 from ashat.node.omega.routes import Require
@@ -13,8 +15,11 @@ from ashat.node.omega.trust import OmegaTrust
 from ashat.wire import Scope, TrustMetadata, TrustState
 
 
-def trust_router(trust: OmegaTrust, require: Require) -> APIRouter:
-    """The routes for operators; `require(scope)` is the dependency that refuses who may not."""
+def trust_router(trust: OmegaTrust, database: Database, require: Require) -> APIRouter:
+    """The routes for operators; `require(scope)` is the dependency that refuses who may not.
+
+    The journal of changes in `database` says what is kept.
+    """
     router = APIRouter(prefix="/v1", tags=["Trust"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
 
@@ -30,6 +35,7 @@ def trust_router(trust: OmegaTrust, require: Require) -> APIRouter:
             trust.install(given)
         except TrustError as error:
             raise ApiError(409, "untrusted", str(error)) from None
+        changes.follow(database, "trust", trust.kept())
         return trust.state()
 
     return router
