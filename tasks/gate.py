@@ -31,6 +31,7 @@ from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.question import compose, running
 from tasks.record import ledger, now, run_id, whoami
+from tasks.servers import why_not_owner
 from tasks.signing import Countersigned, countersign, proposed
 from tasks.steps import step
 from tasks.verification import current_versions
@@ -136,7 +137,7 @@ def ask(state: State, *, brought: frozenset[str]) -> State:
         return state
     seen, missing = look_at_target(state)
     bundle, proposal = running(seen), None
-    if seen is not None:
+    if seen is not None and not missing:
         proposal, missing = _proposed(state, seen)
     text = compose_question(state.update_id, state.attempt, seen, missing, proposal)
     with ledger() as record:
@@ -255,9 +256,9 @@ def decay_of(state: State, target_bundle: str | None) -> str:
 
 
 def look_at_target(state: State) -> tuple[NodeState | None, str]:
-    """The target's state, and why it cannot be asked ("" where it can)."""
+    """The target's state, and why it cannot be asked, or not for a change ("" where it can)."""
     try:
-        return see_target(state.target), ""
+        return see_target(state.target), why_not_owner(state.target)
     except NotConfiguredError as error:
         return None, str(error)
     except NodeError as error:

@@ -18,6 +18,7 @@ from blocks.server import load_server
 from tasks.distribute import await_mainframes
 from tasks.public import change, public_lent, settled, switch_back
 from tasks.record import ledger, now, run_id, whoami
+from tasks.servers import why_not_owner
 from tasks.signing import signed_way_back
 from tasks.steps import step
 
@@ -90,6 +91,8 @@ def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> WayBac
             public_seen = settled(public)
         way = plan_rollback(state, public_seen, _target_state(state), way_back(state, record.find))
         if "omega" in way.servers:
+            if why := why_not_owner(state.target):
+                raise SessionError(f"{why} Nothing was changed.")
             with load_server(state.target).client() as target:
                 signed_way_back(record, state, target)
         record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))

@@ -6,6 +6,7 @@ from typing import Any
 
 from ashat.errors import AshatError
 from ashat.session import Stage, State
+from ashat.wire import Scope
 from blocks.server import load_server
 from tasks.artifacts import publish_table
 from tasks.record import ledger
@@ -39,6 +40,23 @@ def _row(name: str) -> dict[str, Any]:
         "runs": current.update_id if current else "nothing",
         "bundle": current.bundle if current else "",
     }
+
+
+def why_not_owner(name: str) -> str:
+    """Why the token that is configured for a target lets nobody approve or roll back there; "" where it does.
+
+    Raises:
+        NodeError: the target does not answer, or does not know the token.
+        NotConfiguredError: there is no such server.
+    """
+    with load_server(name).client() as node:
+        opens = node.token_scopes()
+    if opens is None or Scope.PROMOTE in opens:
+        return ""
+    return (
+        f"The token for {name} opens {', '.join(opens)} there, as a dev's does. To approve and to roll back takes the "
+        f"role owner: ashat-node token add --role owner on {name}, then deploy configure omega."
+    )
 
 
 def drift() -> list[dict[str, str]]:

@@ -21,10 +21,12 @@ from ashat.node.cli import main
 from ashat.node.db import Database
 from ashat.node.omega.licences import licence_id
 from ashat.node.omega.register import Register
+from ashat.node.omega.trust import OmegaTrust
 from ashat.node.tokens import TokenFile, follow_in
 from ashat.wire import OperationRequest, Role, Scope
 from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import licence, offer, promote, roll_back, source
+from tests.support.signing import People
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
@@ -278,3 +280,24 @@ def test_an_omega_writes_down_all_that_is_done_to_it(tmp_path: Path, run: Run) -
         ]  # fmt: skip
         assert [kind for kind, _ in said[-2:]] == ["token-removed", "token-added"]
         assert all(by.endswith(" on this machine") for _, by in said[-2:])
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["asked", "killed before it was written down"])
+def test_a_root_that_is_installed_is_in_it(tmp_path: Path, killed: bool) -> None:
+    signed = {"unsigned_releases": False}
+    with NodeProcess(tmp_path / "omega", role=Role.OMEGA, settings=signed) as omega, omega.client() as client:
+        asked = f"token {client.token().id}"
+        given = People().begin(client)
+        if killed:
+            omega.kill9()
+            OmegaTrust(omega.data / "trust").install(given)
+            omega.start()
+        for _ in range(2):
+            client.put_trust(given)
+        with closing(Database(omega.data / "node.db")) as database:
+            found = [change.facts for change in read_changes(database) if change.facts["kind"] == "trust-added"]
+    assert {facts["id"] for facts in found} == {"root", "targets"}
+    assert len(found) == 2
+    assert {(facts["by"], facts["target"], facts["version"]) for facts in found} == {
+        ("the node" if killed else asked, "omega", 1)
+    }

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ashat.errors import UsageError
+from ashat.client.node import NodeClient
+from ashat.errors import NodeAuthError, UsageError
 from ashat.node.cli import main
 from ashat.node.db import Database, now
 from ashat.node.tokens import SCOPES, TokenFile
 from ashat.wire import Duty, Role, Scope
+from tests.support.replies import Reply, replying
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -126,3 +128,15 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert told in err
     assert not (tmp_path / "tokens.json").exists()
+
+
+def test_a_node_that_is_too_old_to_say_what_a_token_opens_is_not_held_against_it() -> None:
+    refused = Reply({"error": "forbidden", "detail": "no"}, 403)
+    with replying({}) as old, NodeClient(old.url, token="secret") as client:
+        assert client.token_scopes() is None
+    with (
+        replying({"GET /v1/token": refused}) as node,
+        NodeClient(node.url, token="secret") as client,
+        pytest.raises(NodeAuthError),
+    ):
+        client.token_scopes()

@@ -174,6 +174,8 @@ def _configure(
     named = [] if block == kind else [("Block", block)]
     _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
     _warn(name, address, token, insecure_http=insecure_http)
+    if kind == "omega" and token is not None and answers.startswith("yes"):
+        _warn_of_scopes(name, block)
 
 
 def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
@@ -202,6 +204,24 @@ def _warn(name: str, address: str, token: str | None, *, insecure_http: bool) ->
     if address.startswith("http://") and not is_loopback(httpx.URL(address).host):
         sent = "its token will cross the network readable" if insecure_http else "its token will not be sent over that"
         output.warn(f"{address} is plain http on another machine: {sent}. Use https (or allow it: --insecure-http).")
+
+
+def _warn_of_scopes(name: str, block: str) -> None:
+    """Say so where what was given for OMEGA is unknown there, or a dev's."""
+    from ashat.wire import Scope
+    from blocks.server import load_server
+
+    try:
+        with load_server(block).client() as node:
+            opens = node.token_scopes()
+    except AshatError as error:
+        output.warn(str(error))
+        return
+    if opens is not None and Scope.PROMOTE not in opens:
+        output.warn(
+            f"The token of {name} opens {', '.join(opens)} only, as a dev's does: updates wait at the gate, and to "
+            "approve or roll one back takes an owner's."
+        )
 
 
 def _given_token(block: str, *, token_stdin: bool) -> str | None:

@@ -37,6 +37,7 @@ from ashat.wire import (
     Operation,
     OperationRequest,
     Role,
+    Scope,
     TokenInfo,
     Tree,
     TrustMetadata,
@@ -131,6 +132,15 @@ class NodeClient:
     def token(self) -> TokenInfo:
         """The token that this client asks with, as the node keeps it."""
         return self._get(TokenInfo, "/v1/token")
+
+    def token_scopes(self) -> tuple[Scope, ...] | None:
+        """What the token that this client asks with opens; None where the node is too old to say."""
+        try:
+            return self.token().opens
+        except NodeRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def metrics(self) -> str:
         """Its figures, as Prometheus text."""

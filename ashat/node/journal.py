@@ -146,6 +146,7 @@ class _Rotated:
     def close(self) -> None:
         with self._lock:
             os.close(self._fd)
+            self._fd = -1
 
     def _open(self) -> None:
         self._fd = os.open(_path(self._directory, self._asker), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
