@@ -103,6 +103,18 @@ class JournalLine(Wire):
     detail: str = ""
 
 
+class SignedCheckpoint(Wire):
+    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's journal of changes, and the key that checks
+    it.
+
+    `proof` are the hashes, in hexadecimal, that prove that it continues an earlier one (RFC 9162, section 2.1.4).
+    """
+
+    checkpoint: str = Field(max_length=10_000)
+    key: str = Field(max_length=500)
+    proof: tuple[Digest, ...] = Field(default=(), max_length=200)
+
+
 class Agent(Wire):
     """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered."""
 

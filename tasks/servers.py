@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ashat.errors import AshatError
+from ashat.client.node import NodeClient
+from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictError
 from ashat.session import Stage, State
+from ashat.settings import Settings
 from ashat.wire import Scope
+from ashat.witness import Witness
 from blocks.server import load_server
 from tasks.artifacts import publish_table
 from tasks.record import ledger
@@ -69,6 +72,7 @@ def drift() -> list[dict[str, str]]:
         try:
             with load_server(target).client() as node:
                 current = node.identity().current
+                rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
         except AshatError as error:
             rows.append({"server": target, "what": f"{target} does not answer: {error}"})
             continue
@@ -78,6 +82,26 @@ def drift() -> list[dict[str, str]]:
             told = f"{target} runs {_short(runs)}, the record says {said}"
             rows.append({"server": target, "what": told})
     return rows
+
+
+def witness_journal(name: str, node: NodeClient) -> list[str]:
+    """Remember how far a server's journal of changes is; what is wrong where it does not continue what it was.
+
+    It is not looked at where the token for the server does not open that.
+
+    Raises:
+        NodeError: the server does not answer.
+    """
+    try:
+        witness = Witness(Settings().ensure_home(), name)
+        told = node.checkpoint(witness.size())
+        if told is not None:
+            witness.judge(told)
+    except (AuditError, NodeConflictError) as error:
+        return [str(error)]
+    except NodeAuthError:
+        pass  # a control plane without a token for it still sees what it runs
+    return []
 
 
 def expected_bundle(states: list[State]) -> set[str | None] | None:

@@ -38,6 +38,7 @@ from ashat.wire import (
     OperationRequest,
     Role,
     Scope,
+    SignedCheckpoint,
     TokenInfo,
     Tree,
     TrustMetadata,
@@ -137,6 +138,15 @@ class NodeClient:
         """What the token that this client asks with opens; None where the node is too old to say."""
         try:
             return self.token().opens
+        except NodeRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def checkpoint(self, since: int = 0) -> SignedCheckpoint | None:
+        """A checkpoint of its journal of changes, proved to continue the one of size `since`; None of an old node."""
+        try:
+            return self._get(SignedCheckpoint, "/v1/journal/checkpoint", params={"since": since})
         except NodeRefusedError as error:
             if error.status == 404:
                 return None

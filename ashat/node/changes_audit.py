@@ -11,7 +11,7 @@ from typing import Any
 from ashat.canonical import canonical_json
 from ashat.checkpoint import Checkpoint
 from ashat.errors import AuditError
-from ashat.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from ashat.merkle import EMPTY_ROOT, Frontier, consistency_proof, leaf_hash
 from ashat.node.changes import hold_against
 from ashat.node.db import Database
 
@@ -51,6 +51,14 @@ def read_changes(database: Database, *, after: int = 0, limit: int = -1) -> list
     """
     rows = database.all("SELECT * FROM changes WHERE seq >= ? ORDER BY seq LIMIT ?", (after, limit))
     return [_change(row) for row in rows]
+
+
+def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
+    """The proof that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
+    if not 0 < earlier < size:
+        return []
+    rows = database.all("SELECT entry FROM changes WHERE seq < ? ORDER BY seq", (size,))
+    return consistency_proof([leaf_hash(row["entry"].encode()) for row in rows], earlier)
 
 
 def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited:

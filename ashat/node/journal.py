@@ -135,6 +135,7 @@ class _Rotated:
         self._directory = directory
         self._asker = asker
         self._lock = threading.Lock()
+        self._fd, self._size = -1, 0
         self._open()
 
     def append(self, line: bytes) -> None:

@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from ashat.checkpoint import Verifier, open_checkpoint
+from ashat.errors import AuditError
 from ashat.node import changes
+from ashat.node.api_errors import ApiError
 from ashat.node.auth import require
-from ashat.node.changes_audit import read_changes
+from ashat.node.changes_audit import prove_growth, read_changes
 from ashat.node.context import Context
 from ashat.node.journal import DIRECTORY, read_journal
-from ashat.wire import Asker, JournalLine, Scope, Wire
+from ashat.wire import Asker, JournalLine, Scope, SignedCheckpoint, Wire
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]
@@ -31,13 +34,6 @@ class Changes(Wire):
     changes: list[dict[str, Any]]
 
 
-class SignedCheckpoint(Wire):
-    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of the journal of changes, and the key that checks it."""
-
-    checkpoint: str
-    key: str
-
-
 @router.get("/changes", dependencies=admin)
 def read(
     context: Context, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
@@ -50,10 +46,15 @@ def read(
 
 
 @router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
-def checkpoint(context: Context) -> SignedCheckpoint:
-    """A checkpoint of what was done to the node, signed now. Whoever keeps one can tell later that it only grew."""
-    note, key = changes.sign_checkpoint(context.db, context.config.data)
-    return SignedCheckpoint(checkpoint=note, key=key)
+def checkpoint(context: Context, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+    """A checkpoint of what was done to the node, signed now, with proof that it continues the one of size `since`."""
+    try:
+        note, key = changes.sign_checkpoint(context.db, context.config.data)
+    except AuditError as error:
+        raise ApiError(409, "journal_broken", f"The journal of changes is not what was signed: {error}") from None
+    size = open_checkpoint(note, [Verifier.parse(key)]).size
+    proof = prove_growth(context.db, since, size)
+    return SignedCheckpoint(checkpoint=note, key=key, proof=tuple(node.hex() for node in proof))
 
 
 @router.get("/requests", dependencies=admin, response_model_exclude_defaults=True)
