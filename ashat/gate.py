@@ -67,6 +67,16 @@ def refusal(state: State, answer: Answer, world: World) -> str:
     return ""
 
 
+def pushers(state: State, builder: str = "") -> frozenset[str]:
+    """Every name by which the person is known who pushed: as they said, as git on their machine has it, and what
+    `targets` calls the key of their machine (`builder`), which alone is more than their word. In lower case."""
+    names = {state.pushed_by, state.pushed_by.partition("@")[0], builder}
+    if state.source is not None:
+        name, _, address = state.source.who.partition("<")
+        names |= {name.strip(), address.partition("@")[0]}
+    return frozenset(name.casefold() for name in names if name)
+
+
 def decayed(
     evidence: Evidence, *, now: datetime, policy: Policy, versions: Mapping[str, str], target_bundle: str | None
 ) -> str:

@@ -1,4 +1,5 @@
-"""What a release asks less of itself than the one before: every promise of raos.toml that became weaker.
+"""What a release asks less of itself than the one before: every promise of raos.toml that became weaker; and what its
+verification policy asks less of it.
 
 Pure: two files in, plain lines out. A promise that is only another one (a changed status, another schema) is told too,
 since nobody but a person can say whether it asks for less.
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ashat.policy import Policy
 from ashat.raos_model import Allow, DatabaseSection, OwnCheck, PerformanceSection, RaosToml, Request
 
 TEXT_LIMIT = 80
@@ -190,3 +192,25 @@ def _shown(value: Any) -> str:
 def _plain(text: str) -> str:
     flat = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return flat if len(flat) <= TEXT_LIMIT else flat[: TEXT_LIMIT - 1] + "…"
+
+
+def loosened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each way in which the verification policy `new` asks less than `old`, both as evidence has them.
+
+    A key that a policy of another version lacks is as built in.
+    """
+    usual = Policy().model_dump(mode="json")
+    before, after = {**usual, **old}, {**usual, **new}
+    lines = [
+        f"{key}: {name}"
+        for key in ("skips", "warns")
+        for name in sorted(set(after[key]) - set(before[key]) - set(before["skips"]))
+    ]
+    if before["blocks_from"] == "medium" and after["blocks_from"] != "medium":
+        lines.append(f"blocks_from is {after['blocks_from']} instead of medium")
+    if before["advisories"] != "off" and after["advisories"] == "off":
+        lines.append("advisories are off")
+    lines += [
+        f"{key} is off" for key in ("rehearses", "four_eyes", "requires_self_test") if before[key] and not after[key]
+    ]
+    return lines

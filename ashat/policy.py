@@ -61,6 +61,11 @@ class Policy(BaseModel):
     osv_file: str = Field(
         default="", title="OSV database", description="A zip or directory of OSV records, for advisories = file."
     )
+    four_eyes: bool = Field(
+        default=False,
+        title="Four eyes",
+        description="Who pushed an update may not be one of those who sign it. Needs approvers with keys of their own.",
+    )
     requires_self_test: bool = Field(
         default=True,
         title="Require the self-test",

@@ -9,7 +9,7 @@ from ashat.bundle import BundleDiff, Manifest, diff
 from ashat.client.node import NodeClient
 from ashat.errors import BundleError
 from ashat.gate import TAIL
-from ashat.loosened import loosened
+from ashat.loosened import loosened, loosened_policy
 from ashat.raos_model import RaosToml
 from ashat.raos_toml import raos_toml_of
 from ashat.session import State
@@ -18,9 +18,11 @@ from ashat.wire import NodeState
 from blocks.server import load_server
 from tasks.artifacts import escape, markdown_table
 from tasks.record import ledger
+from tasks.signing import wants_four_eyes
 from tasks.verification import MARKS
 
 _FILES_SHOWN = 40
+_NO_WAY_BACK = "- No way back is signed with it: what runs now has no evidence, or no provenance that counts"
 
 
 def running(seen: NodeState | None) -> str | None:
@@ -39,7 +41,8 @@ def compose(state: State, seen: NodeState | None, missing: str, proposal: Propos
         lines += [f"> ❌ **It cannot be approved yet:** {escape(missing)}", ""]
     lines += [*_facts(state, seen), ""]
     if seen is not None:
-        lines += ["## What changes", "", *_ancestry(state, seen), *_changes(state, running(seen)), ""]
+        changes = [*_ancestry(state, seen), *_policy(state, seen), *_changes(state, running(seen))]
+        lines += ["## What changes", "", *changes, ""]
     evidence = state.evidence or ""
     lines += [
         *_checks(state),
@@ -82,6 +85,8 @@ def _signatures(state: State, proposal: Proposal) -> list[str]:
         f"- Signed by {escape(str(found))}",
         f"- Each signs this release{way}, on their own machine: `deploy approve {name} --key FILE.pem`, or what "
         f"`deploy sign {name} --key FILE.pem` prints goes into the field Signature",
+        *([f"- Four eyes: {escape(state.pushed_by)} pushed it, and does not count"] if wants_four_eyes(state) else []),
+        *([] if back or state.gate is None or state.gate.target_bundle is None else [_NO_WAY_BACK]),
         "",
     ]
 
@@ -97,6 +102,21 @@ def _checks(state: State) -> list[str]:
     if state.outcome == "attention":
         lines += ["> ⚠️ **Not every check passed cleanly.** Approving needs a comment that says why.", ""]
     return lines + [f"- {MARKS[c.outcome]} **{escape(c.title)}**: {escape(c.seen)}" for c in state.checks]
+
+
+def _policy(state: State, seen: NodeState) -> list[str]:
+    """What the verification policy asks less than when what the target runs was verified."""
+    current = seen.current
+    with ledger() as record:
+        ran = record.find(current.update_id, current.attempt) if current else None
+        if ran is None or ran.evidence is None or state.evidence is None:
+            return []
+        before, ours = (record.document(evidence).get("policy") for evidence in (ran.evidence, state.evidence))
+    lines = loosened_policy(before, ours) if before and ours else []
+    if not lines:
+        return []
+    told = [f"> - {escape(line)}" for line in lines]
+    return ["> ⚠️ **The verification policy asks less than when that was verified:**", ">", *told, ""]
 
 
 def _ancestry(state: State, seen: NodeState) -> list[str]:

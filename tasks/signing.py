@@ -18,6 +18,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import SessionError, TrustError, UnprovenError, UnsignedError
 from ashat.events import ReleaseSignature
 from ashat.faults import fault_point
+from ashat.gate import pushers
 from ashat.ledger import Ledger
 from ashat.session import State
 from ashat.settings import Settings
@@ -28,6 +29,7 @@ from ashat.trust.metadata import parse
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance, provenance_of
 from ashat.wire import NodeState, SignedRelease, TrustMetadata, TrustState
+from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.record import ledger, now
 
@@ -83,13 +85,15 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
     """Judge the signature `line` that came with an approval; in the one-person mode, sign what was approved.
 
     Raises:
-        UnsignedError: it is missing, no approver's, over something else, or by somebody who has signed already.
+        UnsignedError: it is missing, no approver's, over something else, by somebody who has signed already, or by who
+            pushed it where the policy wants four eyes.
         TrustError: of other classes: what is trusted here, or on the target, cannot be used.
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
         trust = demanded_trust(target, state.target)
         if signs_by_itself(trust):
+            _refuse_one_pair_of_eyes(state)
             proposal = propose(record, state, seen, trust)
             signature = Authority(Settings().ensure_home(), trust.target).embedded_approver()
             digest = record.put_document("proposal", proposal.to_json())
@@ -103,6 +107,8 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
         given = found.read(line)
         if any(given.keyid == earlier.keyid for earlier in _earlier(state)):
             raise UnsignedError(f"{given.name} has signed already; somebody else must sign too")
+        if wants_four_eyes(state):
+            refuse_own_signature(state, found, given.name)
         complete = found.count((*_earlier(state), given)).complete
         return Countersigned(given, found.release.document.release_seq if complete else None)
 
@@ -119,10 +125,36 @@ def proposed(state: State, seen: NodeState) -> str | None:
         trust = demanded_trust(target, state.target)
         fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if signs_by_itself(trust):
+            _refuse_one_pair_of_eyes(state)
             return None
         if before is not None and state.gate is not None and _same(before, fresh):
             return state.gate.proposal
         return record.put_document("proposal", fresh.to_json())
+
+
+def wants_four_eyes(state: State) -> bool:
+    """Whether the policy under which the update is verified wants somebody else to sign than who pushed it."""
+    return load_policy(state.policy).four_eyes
+
+
+def refuse_own_signature(state: State, proposal: Proposal, name: str) -> None:
+    """See that the approver called `name` is not who pushed the update.
+
+    Raises:
+        UnsignedError: they are.
+    """
+    draft = proposal.release
+    proven = demand_provenance(proposal.targets.signed, draft.document, _bytes(draft.provenance))
+    if name.casefold() in pushers(state, proven.builder if proven else ""):
+        raise UnsignedError(f"{name} pushed it, and the policy wants four eyes: somebody else must sign")
+
+
+def _refuse_one_pair_of_eyes(state: State) -> None:
+    if wants_four_eyes(state):
+        raise UnsignedError(
+            "the policy wants four eyes, which cannot hold in the one-person mode, where one key signs whatever was "
+            "approved: set up people who sign (docs/trust.md), or a policy without four_eyes"
+        )
 
 
 def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) -> Proposal:

@@ -87,7 +87,7 @@ def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: b
         proofs = known_proofs(record.newest(SELF_TEST))
     target = _look_at_target(state.target)
     with load_server(state.public).client() as public:
-        context = _context(public, state, before, block)
+        context = context_of(public, state, before, block)
         checks = checks_for(context.raos)
         previous = context.previous.digest if context.previous else None
         seen = public.state().current
@@ -253,7 +253,12 @@ def publish_latencies(state: State, report: Report) -> None:
         )
 
 
-def _context(public: NodeClient, state: State, before: Before, block: VerificationPolicy) -> CheckContext:
+def context_of(public: NodeClient, state: State, before: Before, block: VerificationPolicy) -> CheckContext:
+    """What the checks of `state` may look at, on Public, which ran `before` before it.
+
+    Raises:
+        SessionError: it has no bundle, or Public does not say where its program answers.
+    """
     if state.bundle is None:
         raise SessionError(f"Deployment '{state.update_id}' has no bundle.")
     manifest = public.manifest(state.bundle)

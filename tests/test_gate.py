@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ashat.events import Source
 from ashat.evidence import Evidence
-from ashat.gate import Answer, World, decayed, refusal
+from ashat.gate import Answer, World, decayed, pushers, refusal
 from ashat.policy import Policy
 from ashat.session import Gate, Stage, State
 from tasks.artifacts import artifact_key, escape
@@ -30,6 +31,13 @@ WAITING = State(
 )
 WORLD = World(now=AT, target_bundle=OLD)
 YES = Answer("approve", "abcd1234", "kim")
+
+
+def test_who_pushed_is_known_by_every_name_that_was_told() -> None:
+    source = Source(name="raos", who="Kim Park <kim.park@example.com>")
+    pushed = replace(WAITING, pushed_by="kim@alpha", source=source)
+    assert pushers(pushed, "Alpha") == {"kim", "kim@alpha", "kim park", "kim.park", "alpha"}
+    assert pushers(replace(WAITING, pushed_by="", source=None)) == frozenset()
 
 
 def test_an_approval_with_the_right_tail_counts() -> None:

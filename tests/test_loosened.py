@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ashat.loosened import loosened
+from ashat.loosened import loosened, loosened_policy
+from ashat.policy import Policy
 from ashat.raos_model import RaosToml
 from ashat.raos_toml import load_raos_toml
 
@@ -366,3 +367,26 @@ def test_tightening_has_no_line_and_undoing_it_has(file: dict[str, Any], names: 
 def test_the_sample_is_read() -> None:
     sample = read((Path(__file__).parent.parent / "examples" / "raos" / "raos.toml").read_text(encoding="utf-8"))
     assert loosened(sample, sample) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {}, []),
+        ({}, {"warns": ["api"], "skips": ["database"]}, ["skips: database", "warns: api"]),
+        ({"skips": ["api"]}, {"warns": ["api"]}, []),
+        ({"warns": ["api"]}, {"skips": ["api"]}, ["skips: api"]),
+        ({"blocks_from": "medium"}, {}, ["blocks_from is high instead of medium"]),
+        ({}, {"advisories": "off"}, ["advisories are off"]),
+        ({"advisories": "off"}, {"advisories": "file"}, []),
+        ({"four_eyes": True}, {}, ["four_eyes is off"]),
+        ({}, {"four_eyes": True}, []),
+        ({}, {"rehearses": False, "requires_self_test": False}, ["rehearses is off", "requires_self_test is off"]),
+    ],
+)
+def test_what_a_policy_asks_less_has_a_line(before: dict[str, Any], after: dict[str, Any], told: list[str]) -> None:
+    old, new = (Policy.model_validate(given).model_dump(mode="json") for given in (before, after))
+    assert loosened_policy(old, new) == told
+    if not old["four_eyes"]:
+        old.pop("four_eyes")
+    assert loosened_policy(old, new) == told, "a policy from before a key was known"

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli import output
+from ashat.cli.inspection import evidence_of
 from ashat.cli.interrupts import when_interrupted
 from ashat.cli.reading import MAINFRAME_MARKS, open_ledger
-from ashat.cli.signing import signature_line
+from ashat.cli.recheck import recheck as check_again
+from ashat.cli.signing import inspected, signature_line
 from ashat.cli.trust import PassphraseFile
 from ashat.errors import NotConfiguredError, SessionError, UsageError
 from ashat.stages import Stage
@@ -42,6 +44,12 @@ def approve(
         Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
     ] = None,
     passphrase_file: PassphraseFile = None,
+    recheck: Annotated[
+        bool, typer.Option("--recheck", help="Run the checks again from here, by the code that is installed here.")
+    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE", help="With --recheck: a policy of your own, as TOML.")
+    ] = None,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.cli.controlplane import ensure_control_plane
@@ -49,6 +57,10 @@ def approve(
 
     if reason and not reject:
         raise UsageError("--reason goes with --reject; say why you approve with --comment.")
+    if reject and recheck:
+        raise UsageError("--recheck looks before an approval; a rejection needs none.")
+    if policy is not None and not recheck:
+        raise UsageError("--policy says what --recheck asks: give both.")
     with open_ledger() as ledger:
         state = ledger.load(update_id)
     refuse_decision(state, output.now())
@@ -65,12 +77,17 @@ def approve(
     _show(gate_text(state))
     if state.gate is not None:
         output.say(f"In a browser: {plane.run_url(state.gate.run)}")
+    if not reject:
+        evidence_of(state)
+    seen = inspected(state) if key is not None and not reject else None
+    rechecked = check_again(state, policy) if recheck else ""
     answer = _answer(state, evidence, reject=reject, reason=reason, comment=comment, by=by)
     if answer is None:
         output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
         return
-    if key is not None and answer.decision == "approve":
-        answer = replace(answer, signature=signature_line(state, key, passphrase_file))
+    if answer.decision == "approve":
+        line = signature_line(state, seen, key, passphrase_file) if key is not None and seen is not None else ""
+        answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
     _refuse_if_asked_again(state)
     answer_gate(state, answer)
     advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."

@@ -1,0 +1,191 @@
+"""What an approver's machine finds out for itself before it signs: whether what is proposed is what was verified, whose
+provenance it has, and what it changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ashat.cli import output
+from ashat.cli.reading import open_ledger
+from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+    from tuf.api.metadata import Targets
+
+    from ashat.bundle import Manifest
+    from ashat.client.node import NodeClient
+    from ashat.evidence import Evidence
+    from ashat.session import State
+    from ashat.trust.proposal import Draft, Proposal
+    from ashat.trust.provenance import Proven
+
+_FILES_SHOWN = 20
+
+
+def inspect(state: State, proposal: Proposal) -> Proven | None:
+    """See that what is proposed is `state` as it was verified, and tell where it comes from and what it changes. Who
+    built it, None where `targets` names no builder.
+
+    Raises:
+        TrustError: it is something else, or nobody who may build or verify signed where it comes from.
+        LedgerError: the evidence is not what was recorded.
+        IntegrityError, NodeError: the release cannot be had from Public as it was verified.
+    """
+    check_proposal(state, proposal)
+    draft = proposal.release
+    targets = _targets(state, proposal)
+    proven = prove(targets, draft)
+    output.note(_origin(proven) if proven else f"Nobody is named who may build for {state.target}: who did is hearsay.")
+    _look_at_release(state, proposal)
+    return proven
+
+
+def prove(targets: Targets, draft: Draft) -> Proven | None:
+    """Who built and verified what is proposed; see `demand_provenance`.
+
+    Raises:
+        TrustError: see there.
+    """
+    from ashat.trust.provenance import demand_provenance
+
+    provenance = draft.provenance.encode() if draft.provenance is not None else None
+    return demand_provenance(targets, draft.document, provenance)
+
+
+def refuse_own_signature(state: State, proposal: Proposal, proven: Proven | None, signer: CryptoSigner) -> None:
+    """Where the policy in the evidence wants four eyes, see that `signer` is not who pushed; the gate asks again.
+
+    Raises:
+        UnsignedError: they are.
+    """
+    from ashat.gate import pushers
+    from ashat.trust.keys import name_of, public_hex
+
+    if not (evidence_of(state).policy or {}).get("four_eyes"):
+        return
+    keyid, keys = signer.public_key.keyid, proposal.targets.signed.delegations
+    name = name_of(keys.keys[keyid]) if keys and keyid in keys.keys else ""
+    same = proven is not None and proven.builder_key == public_hex(signer)
+    if same or name.casefold() in pushers(state, proven.builder if proven else ""):
+        raise UnsignedError(f"{name or 'You'} pushed '{state.update_id}', and the policy wants four eyes: not signed.")
+
+
+def evidence_of(state: State) -> Evidence:
+    """The evidence that awaits approval, whose digest was computed anew.
+
+    Raises:
+        LedgerError: there is none, or it is not what was recorded.
+    """
+    from ashat.evidence import Evidence
+
+    with open_ledger() as ledger:
+        return Evidence.read(ledger.document(state.evidence or ""))
+
+
+def check_proposal(state: State, proposal: Proposal) -> None:
+    """See that what is proposed is `state` as it was verified, and nothing besides.
+
+    Raises:
+        TrustError: it is not.
+        LedgerError: the evidence is not what was recorded.
+    """
+    document = proposal.release.document
+    if document.target != state.target:
+        raise TrustError(
+            f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
+            "Configure it under that name."
+        )
+    verified = (state.update_id, state.attempt, state.bundle, state.evidence)
+    if (document.update_id, document.attempt, document.bundle, document.evidence) != verified:
+        raise TrustError(f"What is proposed is not '{state.update_id}' as it was verified; nothing was signed.")
+    for draft in (proposal.release, proposal.way_back):
+        if draft is not None and not _names_only_its_document(draft):
+            raise TrustError("What is proposed would release more than it says; nothing was signed.")
+    evidence = evidence_of(state)
+    if evidence.bundle != document.bundle:
+        raise TrustError("The evidence is about another bundle than what is proposed; nothing was signed.")
+
+
+def _names_only_its_document(draft: Draft) -> bool:
+    from tuf.api.metadata import TargetFile
+
+    found, path = draft.production.signed, draft.document.path
+    wanted = TargetFile.from_data(path, draft.document.to_bytes(), ["sha256"])
+    return found.delegations is None and found.targets == {path: wanted}
+
+
+def _targets(state: State, proposal: Proposal) -> Targets:
+    """Who approves, builds and verifies, as the record has it; held against the trust root on this machine.
+
+    Raises:
+        UnsignedError, RolledBackError: it is not what the holders signed whom the root here names.
+    """
+    from tuf.api.metadata import Targets
+
+    from ashat.settings import Settings
+    from ashat.trust.authority import Authority
+    from ashat.trust.metadata import verify
+
+    authority = Authority(Settings().ensure_home(), state.target)
+    if not authority.exists():
+        output.note(f"No trust root is here ({authority.directory}): who may build is what the record says.")
+        return proposal.targets.signed
+    held = authority.read()
+    if proposal.targets.to_bytes() != held.targets.to_bytes():
+        verify(held.root.signed, Targets.type, proposal.targets)
+    if proposal.targets.signed.version < held.targets.signed.version:
+        raise RolledBackError(
+            f"What is proposed goes by targets version {proposal.targets.signed.version}, and "
+            f"{held.targets.signed.version} is known here; nothing was signed."
+        )
+    return proposal.targets.signed
+
+
+def _origin(proven: Proven) -> str:
+    told = proven.parameters
+    commit = f"commit {told.commit[:12]}" if told.commit else "a tree outside git"
+    dirty = ", with uncommitted changes" if told.dirty else ""
+    checked = f"; verified on {proven.verifier}" if proven.verifier else ""
+    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {told.pushed_by}{checked}."
+
+
+def _look_at_release(state: State, proposal: Proposal) -> None:
+    from ashat.cli.controlplane import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+    from blocks.server import load_server
+
+    with load_server(state.public).client() as public:
+        manifest = public.manifest(state.bundle or "")
+        size = sum(len(content) for content in public.files_bytes(manifest.files))
+        named = sum(file.size for file in manifest.files)
+        if size != named:
+            raise IntegrityError(f"{state.public} sent {size} bytes of a release of {named}; nothing was signed.")
+        output.note(
+            f"{len(manifest.files)} files ({size} bytes) fetched from {state.public} and hashed here: they are it."
+        )
+        _tell_changes(state, proposal, public, manifest)
+
+
+def _tell_changes(state: State, proposal: Proposal, public: NodeClient, manifest: Manifest) -> None:
+    from ashat.bundle import diff
+
+    before = proposal.way_back.document.bundle if proposal.way_back else state.gate and state.gate.target_bundle
+    if not before:
+        output.note(f"{state.target} runs nothing yet: everything is new.")
+        return
+    try:
+        found = diff(public.manifest(before), manifest)
+    except NodeRefusedError:
+        output.note(f"{state.public} no longer holds what {state.target} runs ({before[:12]}): see the gate's page.")
+        return
+    kinds = (("removed", found.removed), ("changed", (*found.changed, *found.mode_changed)), ("added", found.added))
+    files = [f"{kind} {path}" for kind, paths in kinds for path in paths]
+    output.note(f"Against {before[:12]}, which {state.target} runs, {len(files)} files differ:")
+    for line in files[:_FILES_SHOWN]:
+        output.note(f"  {line}")
+    if len(files) > _FILES_SHOWN:
+        output.note(f"  … and {len(files) - _FILES_SHOWN} more")

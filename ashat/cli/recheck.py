@@ -1,0 +1,72 @@
+"""`deploy approve --recheck`: what the checks say on the approver's own machine, beside what the evidence says."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ashat.cli import output
+from ashat.cli.inspection import evidence_of
+from ashat.cli.reading import CHECK_MARKS
+from ashat.errors import SessionError
+
+if TYPE_CHECKING:
+    from ashat.evidence import Evidence
+    from ashat.policy import Policy
+    from ashat.session import State
+    from tasks.recheck import Rechecked
+
+
+def recheck(state: State, policy_file: Path | None) -> str:
+    """Run the checks from here and tell where they and the evidence differ; what the answer's comment may say of it.
+
+    Raises:
+        SessionError: a check fails here that blocks, or Public cannot be checked.
+        UsageError: the policy cannot be read.
+    """
+    from ashat.cli.policies import read_policy
+    from ashat.cli.progress import TerminalReporter
+    from tasks.recheck import compare
+    from tasks.recheck import recheck as run_again
+    from tasks.reporting import use_reporter
+
+    evidence = evidence_of(state)
+    policy = read_policy(policy_file) if policy_file is not None else None
+    _tell_policy(evidence, policy)
+    output.say(f"The checks again, from {socket.gethostname()}:")
+    with use_reporter(TerminalReporter()):
+        results = run_again(state, policy)
+    compared = compare(results, evidence)
+    differing = [each for each in compared if each.here is not None and not each.agrees]
+    for each in compared:
+        _tell(each)
+    failing = [result.title for result in results if result.outcome == "fail"]
+    if failing:
+        raise SessionError(
+            f"Checked again here, '{state.update_id}' fails: {', '.join(failing)}. Nothing was signed or approved: "
+            f"find out why the evidence says otherwise, or keep it out: deploy approve {state.update_id} --reject."
+        )
+    found = f"{len(differing)} of {len(results)} differ" if differing else f"all {len(results)} as recorded"
+    output.say(f"Checked again here: {found}.")
+    return f"[rechecked on {socket.gethostname()}: {found}]"
+
+
+def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
+    from ashat.loosened import loosened_policy
+    from ashat.policy import Policy
+
+    usual = policy or Policy()
+    than = "your policy" if policy else "the built-in policy"
+    for line in loosened_policy(usual.model_dump(mode="json"), evidence.policy or {}):
+        output.warn(f"It was verified under a policy that asks less than {than}: {line}")
+
+
+def _tell(each: Rechecked) -> None:
+    if each.here is None:
+        output.note(f"{each.title}: in the evidence, and not repeated here.")
+    elif each.recorded is None:
+        output.warn(f"{each.title}: {each.here.outcome} here, and not in the evidence.")
+    elif not each.agrees:
+        mark = CHECK_MARKS[each.recorded.outcome]
+        output.warn(f"{each.title}: {each.here.outcome} here; the evidence says {mark} {each.recorded.seen}")

@@ -1,0 +1,187 @@
+"""What an approver finds out for themselves: who built it, that somebody else pushed it, what the checks say here."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ashat.ledger import Ledger
+from ashat.session import Stage, State
+from ashat.trust.keys import load_signer
+from ashat.trust.proposal import Proposal, spell
+from ashat.wire import Role, Scope
+from tests.support.nodes import NodeProcess, example_app, example_database
+from tests.support.stack import Stack
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+PASSPHRASE = "five words are long enough"
+OPENED = {"ASHAT_KEY_PASSPHRASE": PASSPHRASE}
+SECRET = 'KEY = "AKIAQYLPMN5HHHFPZAM2"\n'
+
+
+@pytest.fixture(scope="module")
+def keys(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The private keys of kim and lee, each on a machine of their own."""
+    made = {}
+    for name in ("kim", "lee"):
+        home = tmp_path_factory.mktemp(name)
+        stack.deploy("trust", "keygen", name, env={**OPENED, "ASHAT_HOME": str(home)})
+        made[name] = home / "trust" / "keys" / f"{name}.pem"
+    return made
+
+
+@pytest.fixture(scope="module")
+def region(stack: Stack, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """An OMEGA for which kim or lee approves what this machine built and verified."""
+    directory = tmp_path_factory.mktemp("eyes") / "production-us"
+    with NodeProcess(
+        directory,
+        role=Role.OMEGA,
+        app=example_app(),
+        database=example_database(),
+        settings={"unsigned_releases": False},
+    ) as node:
+        words = ("configure", "omega", node.url, "production-us", "--as", "omega-us", "--token-stdin")
+        stack.deploy(*words, stdin=node.token(Scope.ADMIN))
+        named = [f"--approver={name}={key.with_suffix('.pub')}" for name, key in keys.items()]
+        for role in ("builder", "verifier"):
+            public = directory.parent / f"{role}.pub"
+            public.write_text(stack.deploy("trust", f"{role}-key").stdout)
+            named.append(f"--{role}=alpha={public}")
+        stack.deploy("trust", "init", "--as", "omega-us", *named, "--threshold", "1")
+        stack.deploy("trust", "sign", "--as", "omega-us", "--key", str(keys["lee"]), env=OPENED)
+        stack.configure_policy("eyes", rehearses=False, four_eyes=True, warns=["security"])
+        yield node
+
+
+def verified(stack: Stack, update_id: str, target: str = "omega-us") -> State:
+    """What kim pushed, verified under the policy that wants four eyes; its gate is open."""
+    stack.change(update_id)
+    words = ("push", update_id, "By kim", "--allow-dirty", "--target", target)
+    stack.deploy(*words, env={"LOGNAME": "kim"})
+    stack.deploy("verify", update_id, "--policy", "eyes")
+    return stack.wait_asked(update_id)
+
+
+def shown(stack: Stack, state: State) -> str:
+    """What the gate shows."""
+    assert state.gate is not None
+    assert state.gate.shown is not None
+    with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
+        return str(ledger.document(state.gate.shown)["markdown"])
+
+
+def test_what_a_stranger_built_cannot_be_signed(stack: Stack, region: NodeProcess, keys: dict[str, Path]) -> None:
+    own, aside = stack.home / "trust" / "builder.pem", stack.home / "trust" / "aside.pem"
+    for suffix in (".pem", ".pub"):
+        os.rename(own.with_suffix(suffix), aside.with_suffix(suffix))
+    state = verified(stack, "EYES-1")
+    for suffix in (".pem", ".pub"):
+        os.replace(aside.with_suffix(suffix), own.with_suffix(suffix))
+    assert "and not by alpha, whom targets names" in shown(stack, state)
+    refused = stack.deploy("sign", "EYES-1", "--key", str(keys["lee"]), env=OPENED, check=False)
+    assert refused.returncode == 1
+    assert "Nothing of 'EYES-1' is to be signed" in refused.stderr
+    stack.deploy("cancel", "EYES-1", "--reason", "a stranger built it")
+
+
+def test_four_eyes_a_look_of_ones_own_and_tampered_evidence(
+    stack: Stack, region: NodeProcess, keys: dict[str, Path]
+) -> None:
+    (stack.source / "Modules" / "Chat" / "settings.py").write_text(SECRET)
+    state = verified(stack, "EYES-2")
+    assert state.outcome == "attention", state.checks
+    assert state.evidence is not None
+    assert "Four eyes: kim@" in shown(stack, state)
+
+    refused = stack.deploy("sign", "EYES-2", "--key", str(keys["kim"]), env=OPENED, check=False)
+    assert refused.returncode == 1
+    assert "kim pushed 'EYES-2', and the policy wants four eyes: not signed." in refused.stderr
+    assert state.gate is not None
+    assert state.gate.proposal is not None
+    with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
+        proposal = Proposal.from_json(ledger.document(state.gate.proposal))
+    by_hand = spell(proposal.sign(load_signer(keys["kim"], lambda: PASSPHRASE)))
+    form = {"decision": "approve", "evidence": state.evidence[-8:], "comment": "fine", "signature": by_hand}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+    state = stack.wait_asked("EYES-2", 2)
+    assert state.gate is not None
+    assert "kim pushed it, and the policy wants four eyes" in state.gate.reason
+
+    query = "UPDATE documents SET body = replace(body, ?, ?) WHERE digest = ?"
+    honest, forged = '"outcome":"attention"', '"outcome":"passed"'
+    with closing(sqlite3.connect(stack.home / "ledger.db", isolation_level=None)) as database:
+        database.execute(query, (honest, forged, state.evidence))
+        tampered = stack.deploy("sign", "EYES-2", "--key", str(keys["lee"]), env=OPENED, check=False)
+        database.execute(query, (forged, honest, state.evidence))
+    assert tampered.returncode == 1
+    assert "was altered: its digest does not match" in tampered.stderr
+    assert tampered.stdout == ""
+
+
+def test_the_checks_again_from_the_approvers_machine(
+    stack: Stack, region: NodeProcess, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    state = stack.wait_asked("EYES-2", 2)
+    assert state.evidence is not None
+    approving = ("approve", "EYES-2", "--evidence", state.evidence[-8:], "--comment", "no secret", "--recheck")
+    strict = tmp_path / "strict.toml"
+    strict.write_text("rehearses = false\n")
+    refused = stack.deploy(*approving, "--key", str(keys["lee"]), "--policy", str(strict), env=OPENED, check=False)
+    assert refused.returncode == 1, refused.stdout
+    assert "a policy that asks less than your policy: warns: security" in refused.stderr
+    assert "Checked again here, 'EYES-2' fails: " in refused.stderr
+    assert stack.state("EYES-2").version == state.version, "nothing was answered, nothing recorded"
+    with stack.public.client() as public:
+        assert public.state().lease is None
+
+    done = stack.deploy(*approving, "--key", str(keys["lee"]), env=OPENED)
+    assert "Built on alpha, as its key proves, from commit " in done.stderr
+    assert "with uncommitted changes, pushed by kim@" in done.stderr
+    assert "Checked again here: all " in done.stdout
+    state = stack.state("EYES-2")
+    assert state.stage is Stage.COMPLETED
+    assert state.decision is not None
+    assert state.decision.approver == "lee"
+    assert "no secret [rechecked on " in state.decision.comment
+    (stack.source / "Modules" / "Chat" / "settings.py").unlink()
+
+
+def test_where_public_runs_something_else_nothing_is_checked_again(
+    stack: Stack, region: NodeProcess, keys: dict[str, Path]
+) -> None:
+    state = verified(stack, "EYES-3")
+    assert state.evidence is not None
+    stack.change("another")
+    stack.deploy("push", "EYES-4", "Another", "--allow-dirty", "--target", "omega-us")
+    words = ("approve", "EYES-3", "--evidence", state.evidence[-8:], "--recheck", "--key", str(keys["lee"]))
+    refused = stack.deploy(*words, env=OPENED, check=False)
+    assert refused.returncode == 1
+    assert "runs EYES-4" in refused.stderr
+    for update_id in ("EYES-4", "EYES-3"):
+        stack.deploy("cancel", update_id, "--reason", "only a test")
+
+
+def test_four_eyes_cannot_hold_in_the_one_person_mode(stack: Stack, region: NodeProcess) -> None:
+    state = verified(stack, "EYES-5", target="omega")
+    assert "cannot hold in the one-person mode" in shown(stack, state)
+    assert state.evidence is not None
+    refused = stack.deploy("approve", "EYES-5", "--evidence", state.evidence[-8:], check=False)
+    assert "Your answer does not count" in refused.stderr
+    stack.deploy("cancel", "EYES-5", "--reason", "only a test")
+
+
+def test_options_that_do_not_go_together_are_refused(stack: Stack) -> None:
+    for words, told in (
+        (("--reject", "--recheck"), "a rejection needs none"),
+        (("--policy", "mine.toml"), "--policy says what --recheck asks"),
+    ):
+        done = stack.deploy("approve", "EYES-2", *words, check=False)
+        assert done.returncode == 2
+        assert told in done.stderr
