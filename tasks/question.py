@@ -14,6 +14,7 @@ from ashat.raos_model import RaosToml
 from ashat.raos_toml import raos_toml_of
 from ashat.session import State
 from ashat.trust.proposal import Proposal
+from ashat.trust.provenance import demand_provenance
 from ashat.wire import NodeState
 from blocks.server import load_server
 from tasks.artifacts import escape, markdown_table
@@ -83,12 +84,23 @@ def _signatures(state: State, proposal: Proposal) -> list[str]:
         "## Signatures",
         "",
         f"- Signed by {escape(str(found))}",
+        *_machines(proposal),
         f"- Each signs this release{way}, on their own machine: `deploy approve {name} --key FILE.pem`, or what "
         f"`deploy sign {name} --key FILE.pem` prints goes into the field Signature",
         *([f"- Four eyes: {escape(state.pushed_by)} pushed it, and does not count"] if wants_four_eyes(state) else []),
         *([] if back or state.gate is None or state.gate.target_bundle is None else [_NO_WAY_BACK]),
         "",
     ]
+
+
+def _machines(proposal: Proposal) -> list[str]:
+    draft = proposal.release
+    provenance = draft.provenance.encode() if draft.provenance is not None else None
+    proven = demand_provenance(proposal.targets.signed, draft.document, provenance)
+    if proven is None:
+        return []
+    checked = f", verified on {escape(proven.verifier)}" if proven.verifier else ""
+    return [f"- Built on {escape(proven.builder)}{checked}, as their keys prove"]
 
 
 def _reach(state: State) -> str:

@@ -99,6 +99,7 @@ def test_four_eyes_a_look_of_ones_own_and_tampered_evidence(
     assert state.outcome == "attention", state.checks
     assert state.evidence is not None
     assert "Four eyes: kim@" in shown(stack, state)
+    assert "Built on alpha, verified on alpha, as their keys prove" in shown(stack, state)
 
     refused = stack.deploy("sign", "EYES-2", "--key", str(keys["kim"]), env=OPENED, check=False)
     assert refused.returncode == 1
@@ -170,7 +171,7 @@ def test_where_public_runs_something_else_nothing_is_checked_again(
 
 def test_four_eyes_cannot_hold_in_the_one_person_mode(stack: Stack, region: NodeProcess) -> None:
     state = verified(stack, "EYES-5", target="omega")
-    assert "cannot hold in the one-person mode" in shown(stack, state)
+    assert "which cannot hold in the one" in shown(stack, state)
     assert state.evidence is not None
     refused = stack.deploy("approve", "EYES-5", "--evidence", state.evidence[-8:], check=False)
     assert "Your answer does not count" in refused.stderr

@@ -15,7 +15,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Targets
 
 from ashat.canonical import canonical_json
-from ashat.errors import KeyPolicyError, MalformedMetadataError, UnprovenError
+from ashat.errors import KeyPolicyError, MalformedMetadataError, NodeError, OversizedError, UnprovenError
 from ashat.events import Source
 from ashat.trust.machine import machine_path, machine_public_key, machine_signer
 from ashat.trust.metadata import BUILDER, VERIFIER, Holders, build_targets, parse
@@ -27,7 +27,7 @@ from ashat.trust.provenance import (
     provenance_of,
 )
 from tests.support.signing import provenance
-from tests.support.trust import document, key_pair
+from tests.support.trust import World, document, key_pair, mainframe, reply, serving
 
 ALPHA, CONTROL, THIEF, KIM = (key_pair(name) for name in ("alpha", "control", "thief", "kim"))
 BUNDLE, EVIDENCE = "b" * 64, "e" * 64
@@ -179,3 +179,39 @@ def test_a_machine_makes_its_key_once_and_nobody_else_reads_it(tmp_path: Path) -
     assert path.stat().st_mode & 0o777 == 0o600
     named = machine_public_key(tmp_path, BUILDER, "alpha")
     assert named.keyid == first.public_key.keyid
+
+
+def test_what_was_accepted_once_stays_so_and_whoever_comes_anew_demands_a_provenance(tmp_path: Path) -> None:
+    world = World(tmp_path / "repository")
+    made = document(1)
+    world.publish(made)
+    with serving(world.directory) as server:
+        with mainframe(server, world, tmp_path / "old") as client:
+            assert client.latest_release("stable") == made
+        root, named = world.offline(world.approvers, builders=[ALPHA])
+        world.repository.install(world.online, root=root, targets=named)
+        with mainframe(server, world, tmp_path / "old") as client:
+            assert client.latest_release("stable") == made
+        with mainframe(server, world, tmp_path / "new") as client, pytest.raises(UnprovenError, match="by alpha"):
+            client.latest_release("stable")
+        world.publish(document(2))
+        with mainframe(server, world, tmp_path / "old") as client, pytest.raises(UnprovenError, match="UPD-2 comes"):
+            client.latest_release("stable")
+
+
+def test_a_provenance_that_never_ends_is_cut_off(tmp_path: Path) -> None:
+    world = World(tmp_path / "repository")
+    root, named = world.offline(world.approvers, builders=[ALPHA])
+    world.repository.install(world.online, root=root, targets=named)
+    world.publish(document(1, provenance="0" * 64))
+    path = f"/targets/provenance/{'0' * 64}.json"
+    with serving(world.directory) as server, mainframe(server, world, tmp_path / "cache") as client:
+        server.answers[path] = lambda handler: reply(handler, 200, b"x" * (MAX_BYTES + 1))
+        with pytest.raises(OversizedError):
+            client.latest_release("stable")
+        server.answers[path] = lambda handler: reply(handler, 503, b"{}")
+        with pytest.raises(NodeError):
+            client.latest_release("stable")
+        server.answers[path] = lambda handler: reply(handler, 200, b"{}")
+        with pytest.raises(UnprovenError, match="not the one that was approved"):
+            client.latest_release("stable")

@@ -192,7 +192,12 @@ class ReleaseClient:
             )
 
     def _prove(self, document: ReleaseDocument, metadata: Path, documents: Path) -> None:
-        """Ask for the provenance, where the holders of `targets` demand one, and see that it is the one approved."""
+        """Ask for the provenance, where the holders of `targets` demand one, and see that it is the one approved.
+
+        What was accepted before stays so, whoever may build since.
+        """
+        if self._accepted().get(document.channel) == (document.release_seq, _digest(document)):
+            return
         targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
         if not delegates(targets, BUILDER):
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,8 +68,10 @@ class World:
         self.root = root
         self.repository.install(self.online, root=root, targets=targets)
 
-    def offline(self, approvers: list[CryptoSigner], *, now: datetime | None = None) -> tuple[bytes, bytes]:
-        """Root and targets of the next version, signed; the same root keys, those approvers."""
+    def offline(
+        self, approvers: list[CryptoSigner], *, now: datetime | None = None, builders: Sequence[CryptoSigner] = ()
+    ) -> tuple[bytes, bytes]:
+        """Root and targets of the next version, signed; the same root keys, those approvers and builders."""
         now, self.version = now or datetime.now(UTC), self.version + 1
         keys: list[SSlibKey] = [signer.public_key for signer in self.held]
         root = build_root(
@@ -82,7 +84,13 @@ class World:
             version=self.version,
         )
         approving = Holders([signer.public_key for signer in approvers], 2)
-        targets = build_targets(approvers=approving, lifetime=LIFETIMES.targets, now=now, version=self.version)
+        targets = build_targets(
+            approvers=approving,
+            lifetime=LIFETIMES.targets,
+            now=now,
+            version=self.version,
+            builders=[signer.public_key for signer in builders],
+        )
         for signer in self.held:
             sign(root.signed, "root", root, signer)
             sign(root.signed, "targets", targets, signer)
