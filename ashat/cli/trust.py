@@ -88,6 +88,7 @@ def init(
     if keys:
         check_holders(PRODUCTION, keys, needed)
     check_machines(keys, builders, verifiers)
+    machines = {BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]}
     if not dry_run:
         authority.init(
             keys,
@@ -101,10 +102,11 @@ def init(
     if not keys:
         for line in ONE_PERSON:
             output.say(f"  {line}")
+        _say_machines(machines)
         return
     names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
     output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
-    _say_machines({BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]})
+    _say_machines(machines)
     output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
     output.say(f"  Then {target} is given it at the next gate; Mainframes need {authority.directory / 'root.json'}.")
 

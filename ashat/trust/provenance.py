@@ -245,7 +245,8 @@ def _verified(targets: Targets, role: str, attestation: object, kind: type[Kind]
     except SecureSystemsError:
         theirs = ", ".join(sorted(envelope.signatures))[:12] or "nobody"
         raise UnprovenError(
-            f"The {role}'s statement is signed by {theirs}, and not by {_holders(targets, role)}, whom targets names."
+            f"The {role}'s statement is signed by {theirs}, and not by {_holders(targets, role)}, whom targets names: "
+            "do it there again, or let the holders of targets name that machine, too."
         ) from None
     if envelope.payload_type != PAYLOAD_TYPE:
         raise MalformedMetadataError(f"The {role}'s statement is of the type {envelope.payload_type[:80]!r}.")
