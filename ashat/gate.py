@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -78,12 +78,19 @@ def pushers(state: State, builder: str = "") -> frozenset[str]:
 
 
 def decayed(
-    evidence: Evidence, *, now: datetime, policy: Policy, versions: Mapping[str, str], target_bundle: str | None
+    evidence: Evidence,
+    *,
+    now: datetime,
+    policy: Policy,
+    versions: Mapping[str, str],
+    target_bundle: str | None,
+    untrusted: Collection[str] = (),
 ) -> str:
     """Why `evidence` no longer says enough to ship on, or "" where it does.
 
     `policy` is the one that holds now, `versions` are the checks of this install by name, `target_bundle` is what the
-    target runs now. What the target ran while nobody could ask it cannot have changed since.
+    target runs now, `untrusted` are the checks that a self-test saw miss a fault. What the target ran while nobody
+    could ask it cannot have changed since.
     """
     if evidence.policy_digest != policy.digest:
         return "the verification policy is another one by now"
@@ -94,6 +101,8 @@ def decayed(
     for check in evidence.checks:
         if check.name in versions and versions[check.name] != check.version:
             return f"the check {check.title} is another one than when it was run"
+        if check.name in untrusted:
+            return f"the check {check.title} is untrusted by now: a self-test saw it miss a seeded fault"
     absent = sorted(versions.keys() - {check.name for check in evidence.checks})
     if absent:
         return f"the check {absent[0]} is not in the evidence"

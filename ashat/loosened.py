@@ -27,7 +27,7 @@ def loosened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) 
     return [
         *_health(old, new),
         *_modules(old, new),
-        *(["[api] openapi is dropped"] if old.api.openapi and not new.api.openapi else []),
+        *_openapi(old.api.openapi, new.api.openapi),
         *_requests("endpoint", old.endpoints, new.endpoints, changed_files),
         *_requests("check", old.checks, new.checks, changed_files),
         *_database(old.database, new.database),
@@ -38,8 +38,12 @@ def loosened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) 
 
 def _health(old: RaosToml, new: RaosToml) -> Iterator[str]:
     before, after = old.health, new.health
+    if before.path != after.path:
+        yield f"[health] path is {_plain(after.path)} instead of {_plain(before.path)}"
     if before.ready and not after.ready:
         yield "[health] ready is dropped"
+    elif before.ready and before.ready != after.ready:
+        yield f"[health] ready is {_plain(after.ready or '')} instead of {_plain(before.ready)}"
     if after.settle_seconds < before.settle_seconds:
         yield f"[health] settle_seconds is {after.settle_seconds:g} instead of {before.settle_seconds:g}"
     if after.start_seconds > before.start_seconds:
@@ -47,11 +51,20 @@ def _health(old: RaosToml, new: RaosToml) -> Iterator[str]:
 
 
 def _modules(old: RaosToml, new: RaosToml) -> Iterator[str]:
+    if old.modules.report != new.modules.report:
+        yield f"[modules] report is {_plain(new.modules.report)} instead of {_plain(old.modules.report)}"
     before, after = old.modules.load_ms, new.modules.load_ms
     if before is not None and after is None:
         yield "[modules] load_ms is dropped"
     elif before is not None and after is not None and after > before:
         yield f"[modules] load_ms is {after} instead of {before}"
+
+
+def _openapi(before: str | None, after: str | None) -> Iterator[str]:
+    if before and not after:
+        yield "[api] openapi is dropped"
+    elif before and after and before != after:
+        yield f"[api] openapi is {_plain(after)} instead of {_plain(before)}"
 
 
 def _requests(

@@ -87,5 +87,9 @@ def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> Non
 def publish_svg(key: str, svg: str, description: str) -> None:
     """Leave a drawing with the flow run, as a page that loads nothing; nothing where there is none."""
     if FlowRunContext.get() is not None:
-        url = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-        create_image_artifact(image_url=url, key=artifact_key(key), description=description)
+        create_image_artifact(image_url=svg_url(svg), key=artifact_key(key), description=description)
+
+
+def svg_url(svg: str) -> str:
+    """The drawing as an address that holds it whole."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -34,7 +34,9 @@ from tasks.record import ledger, now, run_id, whoami
 from tasks.servers import why_not_owner
 from tasks.signing import Countersigned, countersign, proposed
 from tasks.steps import step
+from tasks.trust import SELF_TEST, known_proofs
 from tasks.verification import current_versions
+from tasks.weighing import untrusted
 
 APPROVE_DEPLOYMENT = "approve/approve"
 _SUSPENDS_WITHIN = 30.0
@@ -251,8 +253,16 @@ def decay_of(state: State, target_bundle: str | None) -> str:
         return ""
     with ledger() as record:
         evidence = Evidence.read(record.document(state.evidence))
+        proofs = known_proofs(record.newest(SELF_TEST))
     policy = load_policy(state.policy).policy()
-    return decayed(evidence, now=now(), policy=policy, versions=current_versions(policy), target_bundle=target_bundle)
+    return decayed(
+        evidence,
+        now=now(),
+        policy=policy,
+        versions=current_versions(policy),
+        target_bundle=target_bundle,
+        untrusted=untrusted(proofs),
+    )
 
 
 def look_at_target(state: State) -> tuple[NodeState | None, str]:

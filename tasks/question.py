@@ -5,19 +5,16 @@ Text that comes from a release is escaped in it.
 
 from __future__ import annotations
 
-from ashat.bundle import BundleDiff, Manifest, diff
-from ashat.client.node import NodeClient
-from ashat.errors import BundleError
+from ashat.bundle import BundleDiff, diff
 from ashat.gate import TAIL
-from ashat.loosened import loosened, loosened_policy
-from ashat.raos_model import RaosToml
-from ashat.raos_toml import raos_toml_of
+from ashat.loosened import loosened_policy
 from ashat.session import State
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance
 from ashat.wire import NodeState
 from blocks.server import load_server
 from tasks.artifacts import escape, markdown_table
+from tasks.promises import promises_of, taken_back
 from tasks.record import ledger
 from tasks.signing import wants_four_eyes
 from tasks.verification import MARKS
@@ -154,27 +151,16 @@ def _changes(state: State, target_bundle: str | None) -> list[str]:
         return ["Nothing was packed."]
     with load_server(state.public).client() as public:
         new = public.manifest(state.bundle)
-        promised = _promises(public, new)
+        promised = promises_of(public, new)
     if target_bundle is None:
         return [_difference(diff(None, new))]
     with load_server(state.target).client() as target:
         old = target.manifest(target_bundle)
-        before = _promises(target, old)
-    found = diff(old, new)
-    return [*_loosened(before, promised, found), _difference(found)]
+        before = promises_of(target, old)
+    return [*_loosened(taken_back(before, promised, old, new)), _difference(diff(old, new))]
 
 
-def _promises(node: NodeClient, manifest: Manifest) -> RaosToml | None:
-    try:
-        return raos_toml_of(manifest, lambda path: node.file_bytes(manifest, path))
-    except BundleError:
-        return None  # a release from before raos.toml had to be there: it promised nothing that could be taken back
-
-
-def _loosened(before: RaosToml | None, promised: RaosToml | None, found: BundleDiff) -> list[str]:
-    if before is None or promised is None:
-        return []
-    lines = loosened(before, promised, [*found.changed, *found.removed])
+def _loosened(lines: list[str]) -> list[str]:
     if not lines:
         return []
     told = [f"> - {escape(line)}" for line in lines]

@@ -29,6 +29,7 @@ from tasks.checks.rehearsed import Block, Rehearsal, Sample, Which
 from tasks.checks.web import NoAnswerError, Web
 from tasks.public import change
 from tasks.record import now
+from tasks.reporting import reporter
 from tasks.trust import code_version
 
 NAME = "rehearsal"
@@ -50,6 +51,12 @@ class _Course:
     back_ms: list[int] = field(default_factory=list)
     forward_ms: list[int] = field(default_factory=list)
     trees: list[ComparedTree] = field(default_factory=list)
+    beside: set[str] = field(default_factory=set)
+
+    def saw(self, seen: tuple[ComparedTree, list[str]]) -> None:
+        """Note a tree that was compared, and what lay beside its files."""
+        self.trees.append(seen[0])
+        self.beside.update(seen[1])
 
     @property
     def files_compared(self) -> int:
@@ -100,11 +107,15 @@ def rehearse(state: State, context: CheckContext, before: Before, holder: str) -
 
     def back() -> int:
         came_from = before.update_id or state.update_id, before.attempt or state.attempt
-        return _switch(context.public, _request(came_from, state.bundle, before.bundle, holder, "rehearsal: back"))
+        took = _switch(context.public, _request(came_from, state.bundle, before.bundle, holder, "rehearsal: back"))
+        reporter().say(f"  rehearsed: back to what ran before in {took / 1000:.1f} s")
+        return took
 
     def forward() -> int:
         of_this = state.update_id, state.attempt
-        return _switch(context.public, _request(of_this, before.bundle, state.bundle, holder, "rehearsal: forward"))
+        took = _switch(context.public, _request(of_this, before.bundle, state.bundle, holder, "rehearsal: forward"))
+        reporter().say(f"  rehearsed: forward again in {took / 1000:.1f} s")
+        return took
 
     previous = context.previous.digest if context.previous else None
     return Rehearsed(previous, at, *back_and_forth(context, back, forward))
@@ -131,7 +142,12 @@ def back_and_forth(
         return course.rehearsal(), _result("fail", finding.text, began, context, course, [finding]), tuple(course.trees)
     took = f"back in {max(course.back_ms) / 1000:.1f} s and forward in {max(course.forward_ms) / 1000:.1f} s"
     text = f"{took}, healthy each time; {course.files_compared} files compared"
-    return course.rehearsal(), _result("pass", text, began, context, course), tuple(course.trees)
+    found = [Finding("low", f"the program wrote {one_line(path)} beside its release's files") for path in course.beside]
+    return (
+        course.rehearsal(),
+        _result("pass", text, began, context, course, sorted(found, key=str)),
+        tuple(course.trees),
+    )
 
 
 def _rounds(context: CheckContext, course: _Course) -> int:
@@ -162,7 +178,7 @@ def _go_back(context: CheckContext, previous: Manifest, back: Callable[[], int],
     except AshatError as error:
         raise RehearsalError(f"going back to {previous.digest[:12]} failed: {error}") from None
     fault_point("verify.rehearsed-back")
-    course.trees.append(_see_whole(context.public, "old", previous, context.previous_raos))
+    course.saw(_see_whole(context.public, "old", previous, context.previous_raos))
     course.answered |= frozenset(_answered(context))
     _load(context, "old", course)
 
@@ -173,7 +189,7 @@ def _go_forward(context: CheckContext, forward: Callable[[], int], course: _Cour
     except AshatError as error:
         raise RehearsalError(f"going forward again failed: {error}") from None
     fault_point("verify.rehearsed-forward")
-    course.trees.append(_see_whole(context.public, "new", context.manifest, context.raos))
+    course.saw(_see_whole(context.public, "new", context.manifest, context.raos))
 
 
 def _request(
@@ -197,8 +213,10 @@ def _switch(public: NodeClient, request: OperationRequest) -> int:
     return round((done.ended_at - done.started_at).total_seconds() * 1000)
 
 
-def _see_whole(public: NodeClient, which: Which, manifest: Manifest, raos: RaosToml | None) -> ComparedTree:
-    """Compare what lies on Public's disk with the manifest, file by file, and ask how it is."""
+def _see_whole(
+    public: NodeClient, which: Which, manifest: Manifest, raos: RaosToml | None
+) -> tuple[ComparedTree, list[str]]:
+    """Compare what lies on Public's disk with the manifest, file by file, and ask how it is; with what lies beside."""
     short = manifest.digest[:12]
     tree = public.tree()
     wanted = {file.path: (file.sha256, file.mode) for file in manifest.files}
@@ -212,7 +230,8 @@ def _see_whole(public: NodeClient, which: Which, manifest: Manifest, raos: RaosT
         raise RehearsalError(f"{short} is not healthy after the switch: {one_line(probe.detail) or probe.status}")
     if raos is not None and probe.version != raos.raos.version:
         raise RehearsalError(f"after the switch to {short} an old process answers, of version {probe.version}")
-    return ComparedTree(release=which, files=len(wanted), expected=_tree_digest(wanted), found=_tree_digest(found))
+    compared = ComparedTree(release=which, files=len(wanted), expected=_tree_digest(wanted), found=_tree_digest(found))
+    return compared, tree.extra
 
 
 def _tree_digest(files: dict[str, tuple[str, int]]) -> str:

@@ -11,17 +11,15 @@ from typing import Literal
 import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, as_completed
 
 from ashat import __version__
-from ashat.bundle import Manifest
 from ashat.client.node import NodeClient
-from ashat.errors import BundleError, NodeError, NotConfiguredError, SessionError
+from ashat.errors import NodeError, NotConfiguredError, SessionError
 from ashat.events import CheckOutcome, GateOpened, VerificationStarted, Verified
 from ashat.evidence import FORMAT, Evidence, EvidencedTarget
 from ashat.faults import fault_point
 from ashat.policy import Policy
-from ashat.raos_model import RaosToml
 from ashat.raos_toml import raos_toml_of
 from ashat.session import Stage, State
 from ashat.settings import Settings
@@ -36,14 +34,16 @@ from tasks.artifacts import escape, markdown_table, publish_markdown, publish_sv
 from tasks.checks import all_checks, checks_for, run_check
 from tasks.checks.interface import Check, CheckContext, CheckResult
 from tasks.checks.performance import PerformanceCheck
+from tasks.promises import loosening, promises_of, taken_back
 from tasks.record import ledger, now, run_id, whoami
 from tasks.rehearsal import NAME as REHEARSAL
+from tasks.rehearsal import TITLE as REHEARSAL_TITLE
 from tasks.rehearsal import VERSION as REHEARSAL_VERSION
 from tasks.rehearsal import Rehearsed, rehearse, taken_over
 from tasks.reporting import reporter
 from tasks.steps import step
 from tasks.trust import SELF_TEST, Proof, known_proofs, version_of
-from tasks.weighing import Kept, reusable, skipped, weigh
+from tasks.weighing import Kept, reusable, skipped, under_policy, weigh
 
 _COMPARING = {"performance", "api"}
 MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
@@ -94,7 +94,7 @@ def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: b
         kept = (
             {}
             if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
-            else reusable(earlier, checks, bundle=context.bundle, previous=previous, policy=policy, at=began)
+            else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
         )
         rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
         context = replace(context, rehearsal=rehearsed.rehearsal)
@@ -107,6 +107,9 @@ def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: b
     if rehearsed.result is not None:
         results = (*results, rehearsed.result)
         taken[rehearsed.result.name] = rehearsed.at
+    if loosens := _loosening(state, target, context):
+        results = (*results, _told(loosens))
+        taken[loosens.name] = now()
     return Report(began, results, taken, kept, rehearsed, policy, proofs, target)
 
 
@@ -114,18 +117,24 @@ def _rehearse(state: State, context: CheckContext, before: Before, holder: str, 
     """The rehearsal, or that of `earlier` evidence, which is given where nothing needs to be measured anew."""
     if not context.policy.rehearses:
         return Rehearsed(context.previous.digest if context.previous else None, now())
-    rehearsed = (taken_over(earlier) if earlier else None) or rehearse(state, context, before, holder)
-    if rehearsed.result is not None:
-        _told(rehearsed.result)
-    return rehearsed
+
+    @task(name="rehearse-rollback", description=REHEARSAL_TITLE, cache_policy=NO_CACHE, persist_result=False)
+    def back_and_forward() -> Rehearsed:
+        return rehearse(state, context, before, holder)
+
+    rehearsed = (taken_over(earlier) if earlier else None) or back_and_forward()
+    if rehearsed.result is None:
+        return rehearsed
+    return replace(rehearsed, result=_told(under_policy(rehearsed.result, context.policy)))
 
 
 def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, Proof]) -> dict[str, CheckResult]:
     policy = context.policy
     asked = [check for check in checks if check.name not in policy.skips]
     found = {check.name: _told(skipped(check)) for check in checks if check.name in policy.skips}
-    together = [(check, _submit(check, context)) for check in asked if not check.alone]
-    for check, future in together:
+    together = {_submit(check, context): check for check in asked if not check.alone}
+    for future in as_completed(list(together)):
+        check = together[future]
         found[check.name] = _told(weigh(check, future.result(), policy, proofs.get(check.name)))
     for check in asked:
         if check.alone:
@@ -273,7 +282,7 @@ def context_of(public: NodeClient, state: State, before: Before, block: Verifica
         app_url=seen.app.url,
         manifest=manifest,
         previous=previous,
-        previous_raos=_promises_of(public, previous) if previous else None,
+        previous_raos=promises_of(public, previous) if previous else None,
         raos=raos_toml_of(manifest, lambda path: public.file_bytes(manifest, path)),
         bundle=state.bundle,
         source=lambda path: public.file_bytes(manifest, path),
@@ -291,13 +300,21 @@ def _trust(server: str) -> ssl.SSLContext:
     return trusted
 
 
-def _promises_of(public: NodeClient, manifest: Manifest) -> RaosToml | None:
-    """What a release before promised; None where it has no raos.toml that this version can read."""
-    try:
-        return raos_toml_of(manifest, lambda path: public.file_bytes(manifest, path))
-    except BundleError as error:
-        reporter().say(f"What ran before is compared without its promises: {error}")
+def _loosening(state: State, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
+    """The warning that the release asks less of itself than what the target runs, or than what ran before on Public
+    where the target cannot be asked."""
+    new = context.manifest
+    if target.bundle is not None and target.bundle != new.digest:
+        try:
+            with load_server(state.target).client() as server:
+                old = server.manifest(target.bundle)
+                before = promises_of(server, old)
+            return loosening(taken_back(before, context.raos, old, new), state.target)
+        except NodeError as error:
+            target = target.model_copy(update={"unknown": str(error)})
+    if not target.unknown:
         return None
+    return loosening(taken_back(context.previous_raos, context.raos, context.previous, new), state.public)
 
 
 def _look_at_target(name: str) -> EvidencedTarget:

@@ -12,6 +12,8 @@ from playwright.sync_api import Page
 
 from ashat.ledger import Ledger
 from ashat.session import Stage, State
+from tasks.artifacts import svg_url
+from tasks.plots import latency_svg
 from tests.support.browser import PrefectUi, open_browser
 from tests.support.stack import Stack
 
@@ -110,6 +112,15 @@ def test_the_artifacts_of_a_release_can_be_read_and_do_nothing(
     table = ui.artifact(completed.run, "verification-upd-1-1").locator("table")
     rows = [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
     assert rows == [["✅ pass", check.title, check.seen] for check in completed.state.checks]
+
+
+def test_the_drawing_of_both_releases_latencies_is_shown(ui: PrefectUi, stack: Stack, completed: Released) -> None:
+    """As `publish_latencies` leaves it, which only a verification that rehearsed does."""
+    url = svg_url(latency_svg([900, 1000, 1100] * 20, [1000, 1200, 1500] * 20))
+    image = {"key": "latency-upd-1-1", "type": "image", "data": url, "flow_run_id": completed.run}
+    stack.api("POST", "/artifacts/", image)
+    shown = ui.drawing(completed.run, "latency-upd-1-1")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
 def test_a_rejection_puts_public_back(ui: PrefectUi, stack: Stack, completed: Released) -> None:

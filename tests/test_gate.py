@@ -103,6 +103,8 @@ def evidence(**changes: Any) -> Evidence:
         ({"versions": {"health": "2+c0de", "seventh": "1+c0de"}}, "the check seventh is not in the evidence"),
         ({"target_bundle": "3" * 64}, "omega runs something else than when this was verified"),
         ({"target_bundle": None}, "omega runs something else than when this was verified"),
+        ({"untrusted": ["health"]}, "the check Server health is untrusted by now: a self-test saw it miss"),
+        ({"untrusted": ["security"]}, ""),
     ],
 )
 def test_evidence_decays(changes: dict[str, Any], telling: str) -> None:

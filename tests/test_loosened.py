@@ -85,6 +85,10 @@ ALLOW = '\n[[security.allow]]\nrule = "{rule}"\npath = "{path}"\nreason = "for a
 
 LOOSER: list[tuple[str, str, str]] = [
     ('ready = "/ready"\n', "", "[health] ready is dropped"),
+    ('ready = "/ready"', 'ready = "/up"', "[health] ready is /up instead of /ready"),
+    ('ready = "/ready"', 'path = "/"\nready = "/ready"', "[health] path is / instead of /health"),
+    ("load_ms = 500", 'report = "/mods"\nload_ms = 500', "[modules] report is /mods instead of /modules"),
+    ('openapi = "/openapi.json"', 'openapi = "/v1.json"', "[api] openapi is /v1.json instead of /openapi.json"),
     ("settle_seconds = 5", "settle_seconds = 4", "[health] settle_seconds is 4 instead of 5"),
     ("settle_seconds = 5\n", "", "[health] settle_seconds is 3 instead of 5"),
     ("start_seconds = 10", "start_seconds = 20", "[health] start_seconds is 20 instead of 10"),

@@ -90,6 +90,7 @@ def test_6_to_9_push_verify_approve_rollback(stack: Stack) -> None:
     assert "🔍 ASHAT Deployment Verification" in verified
     assert verified.count("✅") >= 7
     assert "✅ Verification PASSED!" in verified
+    assert f"Evidence: {stack.state('UPD-1').evidence}" in verified
     assert f"{stack.ui_url}/runs/flow-run/" in verified
 
     state = stack.wait_asked("UPD-1")

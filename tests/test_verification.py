@@ -61,6 +61,10 @@ def test_the_way_back_is_rehearsed_and_the_evidence_says_how_long_it_took(shippe
     assert len(performance["series"]["old_us"]) >= 20
     assert len(performance["series"]["new_us"]) >= 20
     assert "Rollback rehearsal" in shipped.deploy("status", "VERIFY-1").stdout
+    keyed = {"artifacts": {"key": {"any_": ["latency-verify-1-1"]}}}
+    (drawing,) = shipped.api("POST", "/artifacts/filter", keyed)
+    assert drawing["type"] == "image"
+    assert drawing["data"].startswith("data:image/svg+xml;base64,")
     assert state.evidence is not None
     assert state.bundle is not None
     with shipped.public.client() as public:
@@ -109,6 +113,9 @@ def test_the_gate_says_what_a_release_loosens_and_a_policy_may_leave_public_as_i
         health = answers(evidence_of(shipped, "VERIFY-2"))["health"]
         assert health["outcome"] == "warn"
         assert health["seen"].endswith("(under the policy this only warns)")
+        loosened = answers(evidence_of(shipped, "VERIFY-2"))["loosened"]
+        assert loosened["outcome"] == "warn"
+        assert "than what omega runs: [performance] p95_ms is 900 instead of 250" in loosened["seen"]
         state = shipped.wait_asked("VERIFY-2")
         assert state.evidence is not None
         shown = shipped.deploy("approve", "VERIFY-2", "--reject", "--reason", "no").stdout

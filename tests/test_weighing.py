@@ -15,9 +15,10 @@ from tasks.checks.database import DatabaseCheck
 from tasks.checks.health import HealthCheck
 from tasks.checks.interface import CheckResult, Finding
 from tasks.checks.own import own_check
+from tasks.promises import loosening
 from tasks.selftest.faults import catalogue
 from tasks.trust import Proof, code_version, known_proofs, proofs_document, proofs_of, version_of
-from tasks.weighing import reusable, skipped, weigh
+from tasks.weighing import reusable, skipped, under_policy, weigh
 from tests.test_gate import AT, OLD, evidence
 
 CHECK = HealthCheck()
@@ -47,6 +48,21 @@ def test_a_check_that_missed_a_seeded_fault_cannot_pass() -> None:
     found = weigh(CHECK, told("pass"), Policy(), missed)
     assert found.outcome == "fail"
     assert found.seen == "untrusted, the self-test saw it miss 1 of 5 seeded faults, such as 'flapping=3': seen"
+    assert weigh(CHECK, told("pass"), Policy(warns=["health"]), missed).outcome == "fail", "whatever the policy says"
+
+
+def test_the_policy_may_let_the_rehearsal_only_warn() -> None:
+    failed = CheckResult("rehearsal", "Rollback rehearsal", "fail", "no way back")
+    assert under_policy(failed, Policy()).outcome == "fail"
+    assert under_policy(failed, Policy(warns=["rehearsal"])).outcome == "warn"
+
+
+def test_promises_taken_back_are_one_warning() -> None:
+    assert loosening([], "omega") is None
+    found = loosening(["[health] ready is dropped", "[database] is dropped"], "omega")
+    assert found is not None
+    assert (found.outcome, len(found.findings)) == ("warn", 2)
+    assert found.seen == "it asks less of itself than what omega runs: [health] ready is dropped, and 1 more"
 
 
 def test_only_a_check_that_is_proved_passes_unless_the_policy_says_otherwise() -> None:
@@ -96,19 +112,27 @@ def passed(**changes: object) -> Evidence:
     return evidence(checks=[{**check, "version": MINE, **changes}])
 
 
-def keep(found: Evidence, *, at: datetime = AT, previous: str | None = None, policy: Policy | None = None) -> set[str]:
+def keep(
+    found: Evidence,
+    *,
+    at: datetime = AT,
+    previous: str | None = None,
+    policy: Policy | None = None,
+    proofs: dict[str, Proof] | None = None,
+) -> set[str]:
     bundle = "2" * 64
-    kept = reusable(found, [CHECK, DatabaseCheck()], bundle=bundle, previous=previous, policy=policy or Policy(), at=at)
+    checks = [CHECK, DatabaseCheck()]
+    kept = reusable(found, checks, proofs or {}, bundle=bundle, previous=previous, policy=policy or Policy(), at=at)
     return set(kept)
 
 
 def test_a_pass_that_is_still_good_is_taken_over() -> None:
     found = passed()
-    (kept,) = reusable(found, [CHECK], bundle="2" * 64, previous=None, policy=Policy(), at=AT).values()
+    (kept,) = reusable(found, [CHECK], {}, bundle="2" * 64, previous=None, policy=Policy(), at=AT).values()
     assert (kept.result.outcome, kept.taken, kept.evidence) == ("pass", AT - timedelta(hours=1), found.digest)
     first = "9" * 64
     (again,) = reusable(
-        passed(reused_from=first), [CHECK], bundle="2" * 64, previous=None, policy=Policy(), at=AT
+        passed(reused_from=first), [CHECK], {}, bundle="2" * 64, previous=None, policy=Policy(), at=AT
     ).values()
     assert again.evidence == first, "the evidence that it was first taken for"
 
@@ -126,3 +150,8 @@ def test_what_is_stale_is_asked_again() -> None:
     assert keep(passed(), policy=Policy(time_limit=9)) == set(), "the policy changed"
     other = Evidence.read({**passed().document(), "bundle": "4" * 64})
     assert keep(other) == set(), "it is about another bundle"
+
+
+def test_a_pass_of_a_check_that_missed_a_fault_since_is_asked_again() -> None:
+    assert keep(passed(), proofs={"health": PROVED}) == {"health"}
+    assert keep(passed(), proofs={"health": Proof(MINE, 8, ("flapping=3",))}) == set()

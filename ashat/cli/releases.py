@@ -136,6 +136,7 @@ def verify(
         output.say(f"Next: mend it, and push it again as {update_id}: deploy push {update_id} <description>")
         raise SessionError(f"{state.reason}. deploy evidence {update_id} shows what was seen.")
     output.say("✅ Verification PASSED!")
+    output.say(f"Evidence: {state.evidence}")
     if state.outcome == "attention":
         output.say("⚠️ A check did not pass cleanly: approving needs a comment that says why.")
     output.say(f"Next: deploy approve {update_id}")

@@ -120,12 +120,22 @@ class PrefectUi:
 
     def artifact(self, run: str, key: str) -> Locator:
         """A Markdown artifact of a run, opened from the run's page."""
-        self.page.goto(f"{self._ui}/runs/flow-run/{run}")
-        self.page.get_by_text("Artifacts", exact=True).click()
-        self.page.get_by_role("link").filter(has_text=key).first.click()
+        self._open_artifact(run, key)
         shown = self.page.locator("article").filter(has=self.page.locator("h1"))
         shown.wait_for()
         return shown
+
+    def drawing(self, run: str, key: str) -> Locator:
+        """The picture that an image artifact of a run shows, opened from the run's page."""
+        self._open_artifact(run, key)
+        shown = self.page.locator("img[src^='data:image/svg']").first
+        shown.wait_for()
+        return shown
+
+    def _open_artifact(self, run: str, key: str) -> None:
+        self.page.goto(f"{self._ui}/runs/flow-run/{run}")
+        self.page.get_by_text("Artifacts", exact=True).click()
+        self.page.get_by_role("link").filter(has_text=key).first.click()
 
     def _press(self, button: Locator, request: str) -> Response:
         """Press a button that makes a request, again while Prefect's SQLite is locked, as the person would."""

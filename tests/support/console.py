@@ -8,13 +8,14 @@ until the session is closed; it must print what is shown within half a minute.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,6 +25,7 @@ BACKGROUND_SECONDS = 180.0
 END_SECONDS = 20.0
 FAILED = "❌"
 PATIENCE = "Still waiting ("
+CHECK = re.compile("[✅❌⚠][^:]+: ")
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,22 @@ def commands(block: Block) -> list[Command]:
 
 
 def matches(expected: tuple[str, ...], printed: str) -> bool:
-    """Whether `printed` is what is `expected`. That something takes long is not held against it."""
-    printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith(PATIENCE))
+    """Whether `printed` is what is `expected`. That something takes long is not held against it, nor which of the
+    checks, that run side by side, ends first."""
+    told = _checks_sorted(line for line in printed.splitlines() if not line.startswith(PATIENCE))
+    printed, expected = "".join(f"{line}\n" for line in told), tuple(_checks_sorted(expected))
     pattern = "".join(
         r"(?:.*\n)*?" if line.strip() == "…" else ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ \t]*\n"
         for line in expected
     )
     return re.fullmatch(pattern, printed.rstrip("\n") + "\n" if printed.strip() else "") is not None
+
+
+def _checks_sorted(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, where those that follow one another and tell how a check ended stand in the order of their titles."""
+    for is_check, some in itertools.groupby(lines, key=lambda line: CHECK.match(line) is not None):
+        told = list(some)
+        yield from sorted(told, key=lambda line: line.partition(": ")[0]) if is_check else told
 
 
 class Console:
