@@ -1,0 +1,83 @@
+"""How long a whole verification of the sample takes: rehearsal, checks and performance, and the opening of the gate.
+
+    python bench/verification.py [--runs 3] [--json]
+
+A run is an unattended `deploy demo`, which ships a first release and then a changed one. What is timed is
+`deploy verify` of the second, which has a release before it to rehearse the rollback to and to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+LIMIT_SECONDS = 30.0
+_UPDATE = "DEMO-2"
+_BEGINS, _ENDS = f"$ deploy verify {_UPDATE}", f"Next: deploy approve {_UPDATE}"
+_DEPLOY = [sys.executable, "-m", "ashat.cli"]
+
+
+def main() -> int:
+    """Print the figures, or one JSON object; 1 where the median is over its limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    runs = [measure() for _ in range(options.runs)]
+    whole = statistics.median(run["seconds"] for run in runs)
+    result = {"runs": runs, "median_seconds": whole, "limit_seconds": LIMIT_SECONDS, "reached": whole <= LIMIT_SECONDS}
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        for run in runs:
+            checks = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run["checks"].items())
+            print(f"{run['seconds']:6.1f} s, of which the checks took {run['checks_seconds']:.1f} s: {checks}")
+        reached = "reached" if result["reached"] else "MISSED"
+        print(f"a whole verification: {whole:.1f} s, at most {LIMIT_SECONDS:.0f} s: {reached}")
+    return 0 if result["reached"] else 1
+
+
+def measure() -> dict[str, Any]:
+    """Seconds of one verification: as the command takes, from the evidence's beginning to its end, and by check."""
+    with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
+        directory = Path(name) / "demo"
+        seconds = _timed([*_DEPLOY, "demo", "--yes", "--keep", "--home", str(directory)])
+        alpha = {**os.environ, "ASHAT_HOME": str(directory / "alpha")}
+        shown = subprocess.run([*_DEPLOY, "evidence", _UPDATE, "--json"], env=alpha, capture_output=True, check=True)
+        evidence = json.loads(shown.stdout)
+        began, ended = (datetime.fromisoformat(evidence[key]) for key in ("began", "ended"))
+        return {
+            "seconds": round(seconds, 1),
+            "checks_seconds": round((ended - began).total_seconds(), 1),
+            "checks": {check["name"]: round(check["milliseconds"] / 1000, 1) for check in evidence["checks"]},
+            "outcome": evidence["outcome"],
+        }
+
+
+def _timed(demo: list[str]) -> float:
+    began = ended = 0.0
+    said: list[str] = []
+    with subprocess.Popen(demo, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith(_BEGINS):
+                began = time.monotonic()
+            elif line.startswith(_ENDS):
+                ended = time.monotonic()
+    if process.returncode or not began < ended:
+        raise SystemExit(f"The demonstration failed, so nothing was measured:\n{''.join(said)}")
+    return ended - began
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
