@@ -33,10 +33,11 @@ format: $(STAMP) ## put the code into the house's format
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-bench: $(STAMP) ## how fast bytes move, and how fast a reading command answers
+bench: $(STAMP) ## how fast bytes move, a reading command answers, a release is verified
 	@$(PYTHON) bench/transfer.py $(ARGS)
 	@$(PYTHON) bench/cli.py $(ARGS)
 	@$(PYTHON) bench/trust.py $(ARGS)
+	@$(PYTHON) bench/verification.py $(ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf .venv .tools .tools-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -69,8 +69,8 @@ class ReleaseSignature(BaseModel):
 
     name: str
     keyid: Digest
-    release: str = Field(pattern=r"^[0-9a-f]{128}$")
-    way_back: str | None = Field(default=None, pattern=r"^[0-9a-f]{128}$")
+    release: str = Field(pattern=r"^[0-9a-f]{16,208}$")
+    way_back: str | None = Field(default=None, pattern=r"^[0-9a-f]{16,208}$")
 
 
 class Created(Event):

@@ -58,7 +58,7 @@ class GateForm(RunInput):
     approver: str = Field(default="", title="Who you are", description="Recorded as you type it.", max_length=200)
     comment: str = Field(default="", title="Comment", description="Why. Needed where a check is ⚠️.", max_length=2000)
     signature: str = Field(
-        default="", title="Signature", description="What deploy sign printed, where people sign.", max_length=500
+        default="", title="Signature", description="What deploy sign printed, where people sign.", max_length=600
     )
 
 

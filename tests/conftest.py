@@ -27,7 +27,7 @@ _found = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(name, ...): what must be here: postgresql, mariadb, redis, chromium")
+    config.addinivalue_line("markers", "needs(name, ...): what must be here, such as postgresql")
     if not _is_worker(config):
         _leave_the_home_alone()
 

@@ -16,7 +16,7 @@ from ashat.cli.reading import Json
 from ashat.errors import UsageError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner, SSlibKey
+    from securesystemslib.signer import Signer, SSlibKey
 
     from ashat.trust.authority import Authority, AuthorityState
     from ashat.trust.keys import OnlinePublicKeys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 trust_app = typer.Typer(no_args_is_help=True, help="Say who approves releases, and by which keys.")
 
 PassphraseFile = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="A file, closed to others, with the passphrase.")
+    Path | None, typer.Option("--passphrase-file", help="A file, closed to others, with the passphrase or PIN.")
 ]
 Target = Annotated[str, typer.Option("--as", metavar="NAME", help="For which OMEGA, by the name it is configured as.")]
 _SOON = timedelta(days=30)
@@ -34,18 +34,35 @@ _SOON = timedelta(days=30)
 def keygen(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The approver's name, such as kim.")],
     passphrase_file: PassphraseFile = None,
+    uri: Annotated[
+        str, typer.Option(help="Where a key is that a token or a key service holds, such as hsm:2?label=YubiKey.")
+    ] = "",
+    public: Annotated[
+        Path | None, typer.Option(help="With --uri: its public half in PEM, as the key service hands it out.")
+    ] = None,
 ) -> None:
-    """Make an approver's key pair, with a passphrase: asked for, from ASHAT_KEY_PASSPHRASE, or from a file."""
+    """Make an approver's key pair, with a passphrase: asked for, from ASHAT_KEY_PASSPHRASE, or from a file.
+
+    With --uri no key is made: the one that is there signs from now on, and its PIN takes the passphrase's place."""
+    from ashat.trust.keyrefs import create_reference
     from ashat.trust.keys import check_name, create_key, given_passphrase, public_path
 
     check_name(name)
+    if public is not None and not uri:
+        raise UsageError("--public goes with --uri: the public half of a key that is made here is written beside it.")
     people = _authority().people
     people.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = people / f"{name}.pem"
-    passphrase = given_passphrase(passphrase_file) or _ask(f"A passphrase for {name}", twice=True)
-    key = create_key(path, name, passphrase)
+    path = people / (f"{name}.key" if uri else f"{name}.pem")
+    if uri:
+        key = create_reference(
+            path, name, uri, public, lambda: given_passphrase(passphrase_file) or _ask(f"The PIN of {uri}")
+        )
+    else:
+        passphrase = given_passphrase(passphrase_file) or _ask(f"A passphrase for {name}", twice=True)
+        key = create_key(path, name, passphrase)
+    what = "says where it is" if uri else "keep it, and its passphrase; nobody can restore either"
     output.say(f"✅ {name} has a key: {key.keyid[:12]}")
-    output.say(f"  private: {path}  (keep it, and its passphrase; nobody can restore either)")
+    output.say(f"  private: {path}  ({what})")
     output.say(f"  public:  {public_path(path)}  (give it to whoever runs deploy trust init)")
 
 
@@ -144,15 +161,17 @@ def status(target: Target = "omega", as_json: Json = False) -> None:
             output.warn(f"{name} ends in {output.span(end - output.now())}; it must be signed anew before.")
 
 
-def signer_of(key: Path, passphrase_file: Path | None) -> CryptoSigner:
-    """What signs with the private key in the file `key`; its passphrase is asked for where none is given.
+def signer_of(key: Path, passphrase_file: Path | None) -> Signer:
+    """What signs with the private key that the file `key` holds or refers to; its passphrase or PIN is asked for where
+    none is given.
 
     Raises:
         KeyFileError: the file or the passphrase is no good.
     """
-    from ashat.trust.keys import given_passphrase, load_signer
+    from ashat.trust.keyrefs import signer_in
+    from ashat.trust.keys import given_passphrase
 
-    return load_signer(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase of {key}"))
+    return signer_in(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase or PIN of {key}"))
 
 
 def _json(state: AuthorityState) -> dict[str, object]:

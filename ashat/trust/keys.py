@@ -1,5 +1,6 @@
 """Ed25519 keys as files: the private half a PKCS#8 PEM of mode 0600, encrypted where a person holds it, the public
-half a SubjectPublicKeyInfo PEM (RFC 8410) beside it, named with `.pub` at its end.
+half a SubjectPublicKeyInfo PEM (RFC 8410) beside it, named with `.pub` at its end. Public halves may be of ECDSA keys,
+too: hardware and key services make those (`ashat.trust.keyrefs`).
 
 A passphrase never stands among a command's words, where every user of the machine could read it.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -37,6 +39,7 @@ NAME_FIELD = "x-ashat-name"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _LIMIT = 16 * 1024
+_SCHEMES = {SECP256R1: "ecdsa-sha2-nistp256", SECP384R1: "ecdsa-sha2-nistp384"}
 
 
 def check_name(name: str) -> str:
@@ -107,19 +110,33 @@ def load_public_key(path: Path, name: str) -> SSlibKey:
     """The public key in `path`, called `name`.
 
     Raises:
-        KeyFileError: it cannot be read, or holds no Ed25519 public key.
+        KeyFileError: it cannot be read, or holds no public key of a kind that is known here.
     """
     check_name(name)
-    content = _read(path)
+    content = read_key(path)
     if b"PRIVATE KEY-----" in content:
         raise KeyFileError(f"{path} holds a private key: give the .pub file beside it, and let nobody have this one.")
     try:
-        key = load_pem_public_key(content)
+        return public_key(content, name)
     except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise KeyFileError(f"{path} holds no Ed25519 public key in PEM; deploy trust keygen makes such a pair.")
-    return _named(key, name)
+        raise KeyFileError(
+            f"{path} holds no public key in PEM that can approve (Ed25519, or ECDSA on P-256 or P-384); "
+            "deploy trust keygen makes one."
+        ) from None
+
+
+def public_key(pem: bytes, name: str) -> SSlibKey:
+    """The public key that a PEM text spells, called `name`.
+
+    Raises:
+        ValueError: it spells none of a kind that can approve.
+    """
+    key = load_pem_public_key(pem)
+    if isinstance(key, Ed25519PublicKey):
+        return _named(key, name)
+    if isinstance(key, EllipticCurvePublicKey) and type(key.curve) in _SCHEMES:
+        return _named(key, name, _SCHEMES[type(key.curve)])
+    raise ValueError("another kind of key")
 
 
 @dataclass(frozen=True)
@@ -160,7 +177,7 @@ def is_encrypted(path: Path) -> bool:
     Raises:
         KeyFileError: it cannot be read.
     """
-    return _read(path).lstrip().startswith(_ENCRYPTED)
+    return read_key(path).lstrip().startswith(_ENCRYPTED)
 
 
 def load_signer(path: Path, passphrase: Callable[[], str] | None = None) -> CryptoSigner:
@@ -170,8 +187,8 @@ def load_signer(path: Path, passphrase: Callable[[], str] | None = None) -> Cryp
         KeyFileError: the file cannot be read, its group or others may read it, it holds no Ed25519 key, or the
             passphrase is not the right one or not given.
     """
-    _refuse_open(path)
-    content = _read(path)
+    refuse_open(path)
+    content = read_key(path)
     secret: bytes | None = None
     if content.lstrip().startswith(_ENCRYPTED):
         if passphrase is None:
@@ -195,9 +212,9 @@ def given_passphrase(file: Path | None) -> str | None:
     """
     if file is None:
         return os.environ.get(PASSPHRASE_VARIABLE) or None
-    _refuse_open(file)
+    refuse_open(file)
     try:
-        text = _read(file).decode("utf-8").splitlines()
+        text = read_key(file).decode("utf-8").splitlines()
     except UnicodeDecodeError:
         text = []
     if not text or not text[0]:
@@ -209,13 +226,18 @@ def _from_hex(text: str, name: str) -> SSlibKey:
     return _named(Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)), name)
 
 
-def _named(key: Ed25519PublicKey, name: str) -> SSlibKey:
-    made = SSlibKey.from_crypto(key)
+def _named(key: Ed25519PublicKey | EllipticCurvePublicKey, name: str, scheme: str | None = None) -> SSlibKey:
+    made = SSlibKey.from_crypto(key, scheme=scheme)
     made.unrecognized_fields[NAME_FIELD] = name
     return made
 
 
-def _refuse_open(path: Path) -> None:
+def refuse_open(path: Path) -> None:
+    """See that nobody but its owner can read `path`.
+
+    Raises:
+        KeyFileError: somebody can, or it is not there.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -224,7 +246,12 @@ def _refuse_open(path: Path) -> None:
         raise KeyFileError(f"Others can read {path}; take it from them: chmod 600 {path}")
 
 
-def _read(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
+    """What the key file `path` holds.
+
+    Raises:
+        KeyFileError: it cannot be read, or is too large to be one.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_LIMIT + 1)

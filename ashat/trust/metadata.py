@@ -8,10 +8,13 @@ and verify stands in `targets` too, as roles that are delegated no path (`ashat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
@@ -36,6 +39,7 @@ VERIFIER: Final = "verifier"
 # A pattern matches segment by segment: `production/*` would not match a file within a channel.
 PRODUCTION_PATHS: Final = ("production/*/release.json",)
 _DAY: Final = 86400
+_ECDSA: Final = {("ecdsa", "ecdsa-sha2-nistp256"), ("ecdsa", "ecdsa-sha2-nistp384")}
 
 Kind = TypeVar("Kind", Root, Targets, Snapshot, Timestamp)
 
@@ -87,8 +91,8 @@ def check_holders(role: str, keys: Sequence[Key], threshold: int) -> None:
     """See that a threshold means that many different keys.
 
     Raises:
-        KeyPolicyError: one public key under two key ids or names, a key that is not Ed25519, or a threshold that is
-            below one or above the number of keys.
+        KeyPolicyError: one public key under two key ids or names, a key that is neither Ed25519 nor ECDSA on P-256 or
+            P-384, or a threshold that is below one or above the number of keys.
     """
     seen: dict[str, str] = {}
     for key in keys:
@@ -303,11 +307,24 @@ def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer:
 
 
 def _public(role: str, key: Key) -> str:
+    """A spelling of the public key that no other spelling of it differs from."""
     public = key.keyval.get("public")
-    if (key.keytype, key.scheme) != ("ed25519", "ed25519") or not isinstance(public, str):
-        raise KeyPolicyError(f"{role}: {name_of(key)} is no Ed25519 key, and no other kind is known here.")
-    # Hexadecimal has two spellings of each key.
-    return public.lower()
+    if isinstance(public, str):
+        if (key.keytype, key.scheme) == ("ed25519", "ed25519"):
+            return public.lower()  # hexadecimal has two spellings of each key
+        if (key.keytype, key.scheme) in _ECDSA:
+            with suppress(ValueError):
+                return _point(load_pem_public_key(public.encode())).hex()
+    raise KeyPolicyError(
+        f"{role}: {name_of(key)} is neither an Ed25519 key nor one of ECDSA on P-256 or P-384, and no other kind is "
+        "known here."
+    )
+
+
+def _point(key: object) -> bytes:
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ValueError("no key on an elliptic curve")
+    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 
 
 def _end(now: datetime, lifetime: float) -> datetime:

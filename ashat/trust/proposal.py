@@ -24,7 +24,8 @@ from ashat.trust.metadata import PRODUCTION, Signatures, build_production, parse
 from ashat.wire import SignedRelease
 
 _FORMAT = "ashat-proposal/1"
-_LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{128}):((?:[0-9a-f]{128})?)")
+# Ed25519 signatures have 64 bytes, ECDSA ones on P-384 at most 104.
+_LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{16,208}):([0-9a-f]{16,208}|)")
 
 
 @dataclass(frozen=True)

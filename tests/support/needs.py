@@ -1,11 +1,12 @@
 """What a test may need of the machine, and whether it is there.
 
 `@requires_postgresql` skips a test with a reason where PostgreSQL does not answer. `ASHAT_TEST_REQUIRE=postgresql,
-mariadb,redis,chromium` turns such a skip into a failure, so that CI cannot lose a test without noticing.
+mariadb,redis,chromium,softhsm` turns such a skip into a failure, so that CI cannot lose a test without noticing.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -17,12 +18,18 @@ import sqlalchemy as sa
 POSTGRESQL_ADMIN = os.environ.get("ASHAT_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 MARIADB_ADMIN = os.environ.get("ASHAT_TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/mysql")
 REDIS_ADDRESS = ("127.0.0.1", 6379)
+SOFTHSM_PLACES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 requires_postgresql = pytest.mark.needs("postgresql")
 requires_mariadb = pytest.mark.needs("mariadb")
 requires_redis = pytest.mark.needs("redis")
 requires_chromium = pytest.mark.needs("chromium")
+requires_softhsm = pytest.mark.needs("softhsm")
 
 
 def required() -> frozenset[str]:
@@ -37,7 +44,13 @@ def missing(need: str) -> str:
     Raises:
         LookupError: nobody knows that need.
     """
-    checks = {"postgresql": _postgresql, "mariadb": _mariadb, "redis": _redis, "chromium": _chromium}
+    checks = {
+        "postgresql": _postgresql,
+        "mariadb": _mariadb,
+        "redis": _redis,
+        "chromium": _chromium,
+        "softhsm": _softhsm,
+    }
     if need not in checks:
         raise LookupError(f"{need!r} is not one of {', '.join(checks)}")
     return checks[need]()
@@ -46,6 +59,11 @@ def missing(need: str) -> str:
 def chromium_path() -> str | None:
     """The browser's executable, None where there is none."""
     return next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
+
+
+def softhsm_library() -> str | None:
+    """The PKCS#11 library of SoftHSM, None where it is not installed."""
+    return next((place for place in SOFTHSM_PLACES if os.path.exists(place)), None)
 
 
 def _postgresql() -> str:
@@ -80,3 +98,9 @@ def _redis() -> str:
 
 def _chromium() -> str:
     return "" if chromium_path() else "there is no Chromium on the PATH"
+
+
+def _softhsm() -> str:
+    if softhsm_library() is None or shutil.which("softhsm2-util") is None:
+        return "SoftHSM is not installed (Debian: softhsm2)"
+    return "" if importlib.util.find_spec("pkcs11") else "python-pkcs11 is not installed"

@@ -72,6 +72,12 @@ class World:
         self, approvers: list[CryptoSigner], *, now: datetime | None = None, builders: Sequence[CryptoSigner] = ()
     ) -> tuple[bytes, bytes]:
         """Root and targets of the next version, signed; the same root keys, those approvers and builders."""
+        return self.offline_with([signer.public_key for signer in approvers], now=now, builders=builders)
+
+    def offline_with(
+        self, approvers: list[SSlibKey], *, now: datetime | None = None, builders: Sequence[CryptoSigner] = ()
+    ) -> tuple[bytes, bytes]:
+        """`offline`, where only the public halves of the approvers' keys are here."""
         now, self.version = now or datetime.now(UTC), self.version + 1
         keys: list[SSlibKey] = [signer.public_key for signer in self.held]
         root = build_root(
@@ -83,7 +89,7 @@ class World:
             now=now,
             version=self.version,
         )
-        approving = Holders([signer.public_key for signer in approvers], 2)
+        approving = Holders(approvers, 2)
         targets = build_targets(
             approvers=approving,
             lifetime=LIFETIMES.targets,
