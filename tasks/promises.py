@@ -12,7 +12,7 @@ from tasks.checks.interface import CheckResult, Finding
 from tasks.trust import code_version
 
 NAME = "loosened"
-TITLE = "Promises taken back"
+TITLE = "Promises"
 VERSION = code_version("1", weaker.__file__)
 
 
@@ -35,7 +35,7 @@ def taken_back(
 
 
 def loosening(lines: list[str], against: str) -> CheckResult | None:
-    """The warning that stands in the report where a release asks less of itself than what runs on `against`.
+    """The warning that a release promises less than what runs on `against`, or something else; None where it does not.
 
     A release that could loosen its own checks unseen would pass whatever it liked.
     """
@@ -46,7 +46,7 @@ def loosening(lines: list[str], against: str) -> CheckResult | None:
         NAME,
         TITLE,
         "warn",
-        f"it asks less of itself than what {against} runs: {lines[0]}{more}",
+        f"not all that the release on {against} promised is kept: {lines[0]}{more}",
         tuple(Finding("medium", line) for line in lines),
         inputs={"against": against},
         version=VERSION,

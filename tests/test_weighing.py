@@ -62,7 +62,7 @@ def test_promises_taken_back_are_one_warning() -> None:
     found = loosening(["[health] ready is dropped", "[database] is dropped"], "omega")
     assert found is not None
     assert (found.outcome, len(found.findings)) == ("warn", 2)
-    assert found.seen == "it asks less of itself than what omega runs: [health] ready is dropped, and 1 more"
+    assert found.seen == "not all that the release on omega promised is kept: [health] ready is dropped, and 1 more"
 
 
 def test_only_a_check_that_is_proved_passes_unless_the_policy_says_otherwise() -> None:
