@@ -48,7 +48,11 @@ class People:
 
     def begin(self, omega: NodeClient, target: str = "omega") -> TrustMetadata:
         """The first root and targets for `omega`, signed, not sent."""
-        online = OnlinePublicKeys.of(omega.trust().online)
+        return self.begin_with(omega.trust(), target)
+
+    def begin_with(self, trust: TrustState, target: str = "omega") -> TrustMetadata:
+        """The same, for the OMEGA that has the keys of `trust`."""
+        online = OnlinePublicKeys.of(trust.online)
         holders = Holders([key.public_key for key in self.keys], 2)
         now = datetime.now(UTC)
         root = build_root(
