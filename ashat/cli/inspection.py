@@ -10,7 +10,7 @@ from ashat.cli.reading import open_ledger
 from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner
+    from securesystemslib.signer import Signer
     from tuf.api.metadata import Targets
 
     from ashat.bundle import Manifest
@@ -53,7 +53,7 @@ def prove(targets: Targets, draft: Draft) -> Proven | None:
     return demand_provenance(targets, draft.document, provenance)
 
 
-def refuse_own_signature(state: State, proposal: Proposal, proven: Proven | None, signer: CryptoSigner) -> None:
+def refuse_own_signature(state: State, proposal: Proposal, proven: Proven | None, signer: Signer) -> None:
     """Where the policy in the evidence wants four eyes, see that `signer` is not who pushed; the gate asks again.
 
     Raises:
@@ -66,7 +66,7 @@ def refuse_own_signature(state: State, proposal: Proposal, proven: Proven | None
         return
     keyid, keys = signer.public_key.keyid, proposal.targets.signed.delegations
     name = name_of(keys.keys[keyid]) if keys and keyid in keys.keys else ""
-    same = proven is not None and proven.builder_key == public_hex(signer)
+    same = proven is not None and proven.builder_key == public_hex(signer).lower()
     if same or name.casefold() in pushers(state, proven.builder if proven else ""):
         raise UnsignedError(f"{name or 'You'} pushed '{state.update_id}', and the policy wants four eyes: not signed.")
 

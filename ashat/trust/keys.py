@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
 from ashat.durable import create_file
 from ashat.errors import KeyFileError
@@ -160,8 +160,8 @@ class OnlinePublicKeys:
         return cls(**keys)
 
 
-def public_hex(signer: CryptoSigner) -> str:
-    """The 32 bytes of the public half in hexadecimal."""
+def public_hex(signer: Signer) -> str:
+    """The public half as TUF spells it: the 32 bytes of an Ed25519 key in hexadecimal, a key of ECDSA in PEM."""
     return str(signer.public_key.keyval["public"])
 
 
