@@ -168,3 +168,12 @@ def test_what_an_older_node_kept_in_its_record_is_taken_over(tmp_path: Path) -> 
     assert newest.path == "/v1/state"
     assert said(taken) == ("1f2e3d4c", "PUT", "/v1/lease", 423)
     assert taken.detail == "UPD-1/1 has this server"
+
+
+def test_what_the_node_failed_at_is_written_down_as_that(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "public") as node:
+        with closing(sqlite3.connect(node.data / "node.db")) as database, database:
+            database.execute("DROP TABLE lease")
+        headers = {"Authorization": f"Bearer {node.token(Scope.READ)}"}
+        assert httpx.get(f"{node.url}/v1/state", headers=headers).json()["error"] == "internal"
+        assert said(lines(node, Asker.TOKENS)[-1])[1:] == ("GET", "/v1/state", 500)

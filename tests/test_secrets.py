@@ -99,7 +99,8 @@ def secrets_of(stack: Stack) -> tuple[dict[str, str], dict[Path, str]]:
         allowed[node.directory / "licence"] = name
     for path in stack.home.rglob("*.pem"):
         name = f"key {path.name} of {path.parent.name}"
-        secrets[name] = "".join(path.read_text().splitlines()[1:-1])[:40]
+        body = path.read_text().splitlines()[1:-1]
+        secrets[name] = body[min(1, len(body) - 1)]  # the first line of an encrypted key is not its own
         allowed[path] = name
     return secrets, allowed
 

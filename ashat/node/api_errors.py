@@ -23,6 +23,7 @@ from ashat.errors import (
     StoreError,
     StoreFullError,
 )
+from ashat.node.journal import without_secrets
 
 log = logging.getLogger("ashat.node")
 
@@ -101,12 +102,12 @@ async def _integrity(_request: Request, error: Exception) -> JSONResponse:
 def _store_error(status: int, code: str) -> Any:
     async def handler(request: Request, error: Exception) -> JSONResponse:
         if status >= 500:
-            log.error("%s %s failed: %s", request.method, request.url.path, error)
+            log.error("%s %s failed: %s", request.method, without_secrets(request.url.path), error)
         return ApiError(status, code, str(error)).response()
 
     return handler
 
 
 async def _internal(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    log.error("%s %s failed: %s: %s", request.method, without_secrets(request.url.path), type(error).__name__, error)
     return ApiError(500, "internal", "The server failed; its log says why.").response()

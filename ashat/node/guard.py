@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ashat.errors import UsageError
@@ -83,6 +84,11 @@ class Guard:
         try:
             with asked_by(f"token {token.id}" if token else "a stranger"):
                 await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))
+        except ClientDisconnect:
+            raise
+        except Exception:
+            exchange.status = exchange.status or 500  # answered outside of this middleware
+            raise
         finally:
             self._close(exchange)
 
