@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ashat.events import Answered
+from ashat.packing import pack_git_ref
 from ashat.session import Stage
 from ashat.wire import LeaseRequest, Scope
 from tests.support.command import deploy_on_terminal
@@ -128,6 +130,24 @@ def test_commit_commits_tracked_changes_under_id_and_description(stack: Stack) -
     assert source is not None
     assert (source.commit, source.dirty) == (commit, False)
     stack.deploy("cancel", "CLI-1", "--reason", "only a test")
+
+
+def test_a_commit_is_pushed_as_it_is_and_its_bytes_are_shown_on_a_terminal(stack: Stack) -> None:
+    git = ["git", "-C", str(stack.source), "-c", "user.name=Kim", "-c", "user.email=kim@example.com"]
+    stack.change("in the commit")
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "To be pushed"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    stack.change("in the directory alone")
+    words = ("push", "CLI-6", "A commit", "--ref", "HEAD", "--source", str(stack.source))
+    code, shown = deploy_on_terminal(stack.home, *words)
+    assert code == 0, shown
+    assert re.search(r"\x1b\[[\d;]*m━+.*\d/\d+\.?\d* kB", shown), "a bar, and bytes of all bytes"
+    state = stack.state("CLI-6")
+    assert state.source is not None
+    assert (state.source.commit, state.source.dirty) == (head, False)
+    with pack_git_ref(stack.source, head) as packed:
+        assert state.bundle == packed.manifest.digest
+    stack.deploy("cancel", "CLI-6")
 
 
 def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None:

@@ -121,6 +121,22 @@ def test_a_gate_past_its_time_is_expired_at_once(home: Path) -> None:
     assert "UPD-overdue" not in str(shown(home, "status")["awaiting_approval"])
 
 
+@pytest.mark.parametrize("update_id", ["UPD-overdue", "UPD-Expired"])
+def test_an_approval_that_comes_too_late_is_refused(
+    home: Path, update_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    for words in (("--evidence", "00000000"), ("--reject", "--reason", "too late")):
+        assert run(["approve", update_id, *words]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err == (
+            f"❌ Deployment '{update_id}' has expired: nobody answered in time. Push it again, as its next attempt: "
+            f"deploy push {update_id} <description>.\n"
+        )
+    assert not (home / "control.json").exists(), "nothing is started for it"
+
+
 def test_status_of_an_unknown_update_is_one_line(home: Path) -> None:
     done = deploy(home, "status", "NOPE")
     assert (done.returncode, done.stdout) == (1, "")

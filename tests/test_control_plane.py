@@ -183,6 +183,58 @@ def test_another_home_may_use_it_as_a_server_of_its_own(home: Path, tmp_path: Pa
     assert not (other / "control.json").exists()
 
 
+def test_each_deployment_is_as_it_should_be(home: Path) -> None:
+    found = {d["name"]: d for d in api(home, "POST", "/deployments/filter", {}) if d["name"] in FLOWS}
+    seen = {
+        name: (d["entrypoint"], d["work_pool_name"], d["work_queue_name"], set(d["tags"]), d["concurrency_limit"])
+        for name, d in found.items()
+    }
+    assert seen == {
+        "push": ("flows.push.push", "alpha", "default", {"ashat", "alpha"}, None),
+        "verify": ("flows.verify.verify", "control", "default", {"ashat", "public"}, None),
+        "approve": ("flows.approve.approve", "control", "omega", {"ashat", "gate", "omega"}, None),
+        "rollback": ("flows.rollback.rollback", "control", "omega", {"ashat", "omega"}, None),
+        "cancel": ("flows.cancel.cancel", "control", "default", {"ashat", "public"}, None),
+        "release": ("flows.release.release", "alpha", "default", {"ashat", "alpha"}, None),
+        "reconcile": ("flows.reconcile.reconcile", "control", "default", {"ashat", "control"}, None),
+    }
+    assert all(d["description"].endswith(".") and "\n" not in d["description"] for d in found.values())
+    schedules = {name: [(s["schedule"], s["active"]) for s in d["schedules"]] for name, d in found.items()}
+    ((nightly, active),) = schedules.pop("release")
+    assert (nightly["cron"], nightly["timezone"], active) == ("0 2 * * 1-5", "UTC", False)
+    ((often, active),) = schedules.pop("reconcile")
+    assert (often["interval"], active) == (60.0, True)
+    assert not any(schedules.values())
+
+
+def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
+    ordered = {}
+    for found in api(home, "POST", "/deployments/filter", {}):
+        if found["name"] not in FLOWS:
+            continue
+        form = found["parameter_openapi_schema"]
+        fields = form["properties"]
+        for name, field in fields.items():
+            kinds = {kind["type"] for kind in field.get("anyOf", [field])}
+            assert kinds <= {"string", "boolean", "integer", "null"}, (found["name"], name)
+            assert field["description"].endswith("."), (found["name"], name)
+            assert ("default" in field) is (name not in form.get("required", [])), (found["name"], name)
+        ordered[found["name"]] = sorted(fields, key=lambda name: fields[name]["position"])
+        assert sorted(field["position"] for field in fields.values()) == list(range(len(fields)))
+        assert found["enforce_parameter_schema"] is True
+    assert ordered == {
+        "push": ["update_id", "description", "info", "source", "public", "target", "allow_dirty"],
+        "verify": ["update_id", "attempt", "policy", "fresh"],
+        "approve": ["update_id", "attempt"],
+        "rollback": ["update_id", "attempt", "reason", "by"],
+        "cancel": ["update_id", "attempt", "reason", "by"],
+        "release": [
+            *("update_id", "description", "info", "source", "public", "target", "unanswered", "allow_dirty", "policy"),
+        ],
+        "reconcile": [],
+    }
+
+
 def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
     run = start_run(home, "nap/nap", seconds=300)
     wait_run(home, run, "Running")

@@ -6,20 +6,29 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from ashat.cli.demo import _Demo
 from ashat.cli.demonodes import MARKER
+from ashat.cli.main import run
 from ashat.ledger import Ledger
+from ashat.localnode import LocalNode
+from ashat.session import Stage, State
+from ashat.wire import Role
+from tests.support.nodes import NodeProcess, push, switch, tiny_bundle
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -164,6 +173,47 @@ def test_a_signal_ends_all_of_it(tmp_path: Path, moment: str, number: signal.Sig
     assert "everything it started has ended too" in running.shown
     assert not home.exists()
     assert started_by(home) == []
+
+
+def test_it_ends_with_0_only_where_every_server_runs_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of the story, with a real node; what leads there is told by the tests above."""
+    source = tiny_bundle(tmp_path / "source")
+    stage = Stage.COMPLETED
+    with NodeProcess(tmp_path / "staging", app={}) as node, node.client() as client:
+        bundle = push(client, source)
+
+        def the_end(self: _Demo) -> dict[str, Any]:
+            shutil.copytree(source, self._source)
+            self._nodes = [LocalNode("staging", Role.PUBLIC, node.directory, node.url, node.token())]
+            return self._outcome(State("DEMO-2", 1, stage=stage, bundle=bundle, evidence="e" * 64))
+
+        def demo_ends(code: int) -> tuple[str, str]:
+            assert run(["demo", "--yes", "--json", "--home", tempfile.mkdtemp(dir=tmp_path)]) == code
+            told = capsys.readouterr()
+            return told.out, told.err
+
+        monkeypatch.setattr(_Demo, "run", the_end)
+        assert demo_ends(1) == ("", "❌ staging does not run DEMO-2: its files say why.\n")
+        assert switch(client, bundle, expected=None).status == "succeeded"
+        out, _ = demo_ends(0)
+        told = json.loads(out)
+        assert told.pop("seconds") >= 0
+        server = {"role": "public", "url": node.url, "bundle": bundle}
+        assert told == {
+            "update_id": "DEMO-2",
+            "stage": "Completed",
+            "bundle": bundle,
+            "servers": {"staging": server},
+            "evidence": "e" * 64,
+        }
+        (source / "more").write_text("a file that no server has")
+        assert "more" in demo_ends(1)[1]
+        stage = Stage.FAILED
+        out, err = demo_ends(1)
+        assert json.loads(out)["stage"] == "Failed"
+        assert "❌ DEMO-2 is Failed: it did not reach every server. deploy demo begins anew." in err
 
 
 def test_a_directory_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:

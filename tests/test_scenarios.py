@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,29 @@ def test_6_to_9_push_verify_approve_rollback(stack: Stack) -> None:
     again = stack.deploy("rollback", "UPD-1", check=False)
     assert again.returncode == 1
     assert "rolled back already" in again.stderr
+
+
+def test_9_what_a_person_opens_afterwards_in_prefect(stack: Stack) -> None:
+    bundle = str(stack.state("UPD-1").bundle)[:12]
+
+    def artifact(key: str) -> Any:
+        """The data of the newest artifact of that key, which a flow run left."""
+        found = stack.api("GET", f"/artifacts/{key}/latest")
+        assert found["flow_run_id"], key
+        assert found["description"], key
+        return found["data"]
+
+    assert [artifact(f"{way}-{bundle}") for way in ("upload", "promote")] == [100.0, 100.0]
+    assert "Commit and Package" in artifact("plan-upd-1-1")
+    difference = artifact("gate-upd-1-1")
+    assert "Chat" in difference.partition("What changes")[2], difference
+    standing = json.loads(artifact("servers-upd-1-1"))
+    assert {row["server"]: (row["role"], row["runs"], row["bundle"][:12]) for row in standing} == {
+        "staging": ("public", "UPD-1", bundle),
+        "production": ("omega", "UPD-1", bundle),
+        "mainframe-1": ("mainframe", "running", bundle),
+        "mainframe-2": ("mainframe", "running", bundle),
+    }
 
 
 def test_10_cancel(stack: Stack) -> None:

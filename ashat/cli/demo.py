@@ -102,12 +102,7 @@ class _Demo:
                 state = self._ship_unattended(SECOND, "Another welcome", change=True)
             else:
                 state = self._ship_with_a_person(SECOND, "Another welcome")
-            if state.stage is Stage.COMPLETED:
-                self._prove(state)
-            self._show_servers()
-            if not self._yes:
-                state = self._look_around(state)
-            return self._result(state)
+            return self._outcome(state)
         except AshatError:
             self._keep = True
             raise
@@ -185,6 +180,14 @@ class _Demo:
         output.say(f"   in a browser           {plane.run_url(run)} (Resume shows the evidence, and asks)")
         output.say(f"   in another terminal    {command}")
         output.say("   Ctrl-C ends the demonstration.")
+
+    def _outcome(self, state: State) -> dict[str, Any]:
+        if state.stage is Stage.COMPLETED:
+            self._prove(state)
+        self._show_servers()
+        if not self._yes:
+            state = self._look_around(state)
+        return self._result(state)
 
     def _prove(self, state: State) -> None:
         runs = {node.name: _bundle_of(node) for node in self._nodes}

@@ -307,13 +307,14 @@ def _client(role: str, address: str, name: str, authority: str | None) -> NodeCl
     from ashat.settings import Settings
     from ashat.wire import Role
 
+    settings = Settings()
     return NodeClient(
         address,
         ca=authority,
         name=name,
         expect_role=Role(role),
-        connect_timeout=Settings().connect_timeout,
-        read_timeout=_ANSWER_SECONDS,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=min(settings.read_timeout, _ANSWER_SECONDS),
     )
 
 
