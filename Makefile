@@ -33,11 +33,12 @@ format: $(STAMP) ## put the code into the house's format
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-bench: $(STAMP) ## how fast bytes move, a reading command answers, a release is verified
+bench: $(STAMP) ## how fast bytes move, a reading command answers, a release is verified; how often performance errs
 	@$(PYTHON) bench/transfer.py $(ARGS)
 	@$(PYTHON) bench/cli.py $(ARGS)
 	@$(PYTHON) bench/trust.py $(ARGS)
 	@$(PYTHON) bench/verification.py $(ARGS)
+	@$(PYTHON) bench/performance_check.py --runs 20 $(ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf .venv .tools .tools-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

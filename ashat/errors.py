@@ -98,6 +98,10 @@ class NotConfiguredError(AshatError):
     """A server or a source that is needed was never configured."""
 
 
+class PolicyError(AshatError):
+    """A verification policy asks for what there is not."""
+
+
 class LedgerError(AshatError):
     """The ledger cannot be read or written."""
 

@@ -17,6 +17,14 @@ from ashat.raos_model import Allow, DatabaseSection, OwnCheck, PerformanceSectio
 
 TEXT_LIMIT = 80
 _WILD = "*?["
+# Of a verification policy; whether more of it asks for less.
+_NUMBERS = {
+    "max_slower_percent": True,
+    "max_error_rate": True,
+    "min_free_connections": False,
+    "certificate_days": False,
+    "allow_days": True,
+}
 
 
 def loosened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) -> list[str]:
@@ -140,6 +148,9 @@ def _database(old: DatabaseSection | None, new: DatabaseSection | None) -> Itera
         yield f"[database] tables no longer names {', '.join(map(_shown, dropped))}"
     if old.migration and not new.migration:
         yield "[database] migration is dropped"
+    if old.migrations and old.migrations != new.migrations:
+        now = f"is {_shown(new.migrations)} instead of {_shown(old.migrations)}" if new.migrations else "is dropped"
+        yield f"[database] migrations {now}"
     if new.latency_ms > old.latency_ms:
         yield f"[database] latency_ms is {new.latency_ms} instead of {old.latency_ms}"
 
@@ -226,4 +237,7 @@ def loosened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
     lines += [
         f"{key} is off" for key in ("rehearses", "four_eyes", "requires_self_test") if before[key] and not after[key]
     ]
+    for key, more_is_weaker in _NUMBERS.items():
+        if after[key] > before[key] if more_is_weaker else after[key] < before[key]:
+            lines.append(f"{key} is {after[key]} instead of {before[key]}")
     return lines

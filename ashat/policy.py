@@ -52,6 +52,41 @@ class Policy(BaseModel):
         title="Significance",
         description="How unlikely a difference by chance must be before performance speaks of one, in 1/1000.",
     )
+    max_slower_percent: int = Field(
+        default=1000,
+        ge=5,
+        le=1000,
+        title="At most so much slower",
+        description="Percent that answers may take longer than before, whatever more raos.toml allows.",
+    )
+    max_error_rate: int = Field(
+        default=1000,
+        ge=0,
+        le=1000,
+        title="At most so many failures",
+        description="Requests in 1000 that may fail under load, whatever more raos.toml allows.",
+    )
+    min_free_connections: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        title="Free connections",
+        description="Connections to the database that must be left.",
+    )
+    certificate_days: int = Field(
+        default=14,
+        ge=1,
+        le=365,
+        title="Certificate warning",
+        description="Days before the end of a certificate from which it is a warning.",
+    )
+    allow_days: int = Field(
+        default=366,
+        ge=1,
+        le=3660,
+        title="Allow-list",
+        description="Days ahead that an entry of the allow-list may end at most without being pointed out.",
+    )
     advisories: Literal["osv", "file", "off"] = Field(
         default="osv", title="Advisories", description="Where known vulnerabilities of dependencies are looked up."
     )

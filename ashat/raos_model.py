@@ -126,8 +126,10 @@ class Request(Section):
     body: JsonValue = None
     status: Annotated[int, Field(ge=200, le=599)] = 200
     headers: dict[HeaderName, HeaderValue] = {}
-    contains: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], BeforeValidator(_listed)] = []
-    matches: Annotated[list[Pattern], BeforeValidator(_listed)] = []
+    contains: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1)]], Field(max_length=50), BeforeValidator(_listed)
+    ] = []
+    matches: Annotated[list[Pattern], Field(max_length=50), BeforeValidator(_listed)] = []
     expected_json: JsonValue = Field(default=None, alias="json")
     answer_schema: JsonSchema | None = Field(default=None, alias="schema")
     auth: CredentialName | None = None
@@ -150,10 +152,15 @@ class OwnCheck(Request):
 
 
 class DatabaseSection(Section):
-    """`[database]`: what the program's database must hold; the node looks, with its operator's DSN."""
+    """`[database]`: what the program's database must hold; the node looks, with its operator's DSN.
+
+    `migration` is the newest, `migrations` a pattern of the bundle's files that are one each, such as
+    `migrations/*.sql`: each must have been applied, under its file's name or the start of that.
+    """
 
     tables: list[Word] = []
     migration: Word | None = None
+    migrations: Annotated[str, _matching(_BUNDLE_PATH.pattern, "a pattern of files of the bundle")] | None = None
     latency_ms: Annotated[int, Field(gt=0, le=60_000)] = 1000
 
 

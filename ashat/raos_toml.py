@@ -6,7 +6,7 @@
     [api]          openapi (path)
     [[endpoint]]   name, method, path, auth, body, status, headers, contains, matches, json, schema, time_limit (s)
     [[check]]      the same, and title, severity: a check of the release's own
-    [database]     tables, migration, latency_ms
+    [database]     tables, migration, migrations, latency_ms
     [performance]  paths, requests, concurrency, p95_ms, error_rate (failed requests per thousand), slower_percent
     [security]     headers, [[security.allow]] rule, path, reason, until (a date, the last day it counts)
 
@@ -16,6 +16,7 @@ Only `[raos]` must be there. A key that is not named here is refused, with its l
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import posixpath
 import re
 import tomllib
@@ -104,6 +105,10 @@ def raos_toml_of(manifest: Manifest, read: Callable[[str], bytes]) -> RaosToml:
             )
             hint = f"did you mean {found!r}?" if found else "add it, or correct the path."
             raise BundleError(f"{place_of(raw, location)}: the bundle has no file {path!r}; {hint}")
+    pattern = raos.database.migrations if raos.database else None
+    if pattern and not fnmatch.filter(manifest.by_path, pattern):
+        place = place_of(raw, ("database", "migrations"))
+        raise BundleError(f"{place}: no file of the bundle is named like {pattern!r}; correct it, or leave it out.")
     return raos
 
 

@@ -329,6 +329,8 @@ class DatabaseProbe(Wire):
     """What the node found with the operator's DSN; the DSN itself never leaves it.
 
     `connect_ms` is None where no connection came about; `round_trips_us` is empty from a node that measures none.
+    `migration` is the newest of `migrations`, which are all that the table `migrations_in` names; these two are
+    empty from a node that tells only of the newest.
     `unreadable_tables` gives a reason for each. `connections` are those taken of the `max_connections` that the DSN's
     user may have at most; where they are not known, `uncounted` says why.
     """
@@ -338,6 +340,8 @@ class DatabaseProbe(Wire):
     connect_ms: int | None = None
     writable: bool = False
     migration: str | None = None
+    migrations: list[str] = []
+    migrations_in: str = ""
     missing_tables: list[str] = []
     unreadable_tables: dict[str, str] = {}
     round_trips_us: list[int] = []

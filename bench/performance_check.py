@@ -1,6 +1,6 @@
 """How often the performance check is wrong: the real check, the real sample program, and a slowdown of known size.
 
-    python bench/performance_check.py [--runs 100] [--slowdown 30] [--work PERCENT] [--json]
+    python bench/performance_check.py [--runs 100] [--slowdown 30] [--work PERCENT] [--json]    (make bench: 20 runs)
 
 A run does what the rehearsal does: it starts one release, puts a block of load on it, stops it, starts the other, and
 so on (new, old, new, old, and as often again where those seem to differ), and gives the blocks to the check. In an A/A

@@ -10,6 +10,7 @@ from blocks.policy import load_policy
 from flows.ending import ending, in_a_line, run_here
 from tasks.gate import close_gate_run, run_url, start_approve_run
 from tasks.notify import notify
+from tasks.policies import check_policy
 from tasks.public import public_lent, put_public_back, switch_public
 from tasks.record import ledger, run_id
 from tasks.reporting import reporter
@@ -63,6 +64,7 @@ def verify_update(update_id: str, attempt: int | None = None, *, policy: str = "
     reporter().step(3, "Verification Tests")
     policy = policy or state.policy
     block = load_policy(policy)
+    check_policy(block.policy())
     asked_before = state.gate.run if state.gate else ""
     with public_lent(state, "verify") as holder:
         state = start_verification(state.update_id, state.attempt, policy)

@@ -7,7 +7,7 @@ performance check two releases measured on the same host within the same minute.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -22,11 +22,11 @@ from ashat.raos_model import RaosToml
 from ashat.session import State
 from ashat.state import Before
 from ashat.wire import OperationRequest
-from tasks.checks.api import get_paths
+from tasks.checks.gone import note_answered
 from tasks.checks.interface import CheckContext, CheckResult, Finding, one_line
 from tasks.checks.performance import blocks_needed, limits_of, measure_block
-from tasks.checks.rehearsed import Block, Rehearsal, Sample, Which
-from tasks.checks.web import NoAnswerError, Web
+from tasks.checks.rehearsed import Answered, Block, Rehearsal, Sample, Which
+from tasks.checks.web import Web
 from tasks.public import change
 from tasks.record import now
 from tasks.reporting import reporter
@@ -34,8 +34,7 @@ from tasks.trust import code_version
 
 NAME = "rehearsal"
 TITLE = "Rollback rehearsal"
-VERSION = code_version("2", __file__)
-_ANSWER_SECONDS = 5.0
+VERSION = code_version("3", __file__)
 
 
 class RehearsalError(AshatError):
@@ -47,7 +46,7 @@ class _Course:
     """What came of the rehearsal so far; filled step by step, so that what was measured outlives a failure."""
 
     blocks: list[Block] = field(default_factory=list)
-    answered: frozenset[str] = frozenset()
+    answered: Answered = field(default_factory=Answered)
     back_ms: list[int] = field(default_factory=list)
     forward_ms: list[int] = field(default_factory=list)
     trees: list[ComparedTree] = field(default_factory=list)
@@ -130,7 +129,8 @@ def back_and_forth(
     """
     began, course = time.monotonic(), _Course()
     if context.previous is None:
-        text = "nothing ran here before, so there is nothing to go back to"
+        ran = "this very bundle" if context.same_before else "nothing"
+        text = f"{ran} ran here before, so there is nothing to go back to"
         return Rehearsal(), _result("pass", text, began, context, course), ()
     try:
         while len(course.forward_ms) < _rounds(context, course):
@@ -161,7 +161,7 @@ def taken_over(earlier: Evidence) -> Rehearsed | None:
     if check is None or check.outcome != "pass" or check.version != VERSION or check.taken is None:
         return None
     made = earlier.rehearsal
-    rehearsal = Rehearsal((), frozenset(), tuple(made.back_ms), tuple(made.forward_ms)) if made else Rehearsal()
+    rehearsal = Rehearsal((), Answered(), tuple(made.back_ms), tuple(made.forward_ms)) if made else Rehearsal()
     return Rehearsed(
         earlier.public.ran_before,
         check.taken,
@@ -179,7 +179,8 @@ def _go_back(context: CheckContext, previous: Manifest, back: Callable[[], int],
         raise RehearsalError(f"going back to {previous.digest[:12]} failed: {error}") from None
     fault_point("verify.rehearsed-back")
     course.saw(_see_whole(context.public, "old", previous, context.previous_raos))
-    course.answered |= frozenset(_answered(context))
+    if len(course.back_ms) == 1:
+        course.answered = note_answered(context)
     _load(context, "old", course)
 
 
@@ -236,20 +237,6 @@ def _see_whole(
 
 def _tree_digest(files: dict[str, tuple[str, int]]) -> str:
     return digest_of(sorted([path, sha256, mode] for path, (sha256, mode) in files.items()))
-
-
-def _answered(context: CheckContext) -> Iterator[str]:
-    """The GET requests among its own endpoints that the release before answers with a 2xx."""
-    if context.previous_raos is None:
-        return
-    with Web(context) as web:
-        for path in get_paths(context.previous_raos):
-            try:
-                answer = web.ask(path, seconds=_ANSWER_SECONDS)
-            except NoAnswerError:
-                continue
-            if 200 <= answer.status < 300:
-                yield path
 
 
 def _load(context: CheckContext, which: Which, course: _Course) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from ashat.evidence import EvidencedSelfTest
 from tasks import checks
 from tasks.checks.interface import Check
+from tasks.checks.packages import package_of
 
 SELF_TEST = "self-test"
 SHIPPED = Path(__file__).parent / "selftest" / "proofs.json"
@@ -40,26 +41,35 @@ class Proof:
 def version_of(check: Check | type[Check]) -> str:
     """The version of a check: its own word for it, and the start of the digest of its code.
 
-    The code of the built-in checks is all of their package: they share how they ask and judge.
+    The code of the built-in checks is all of their package: they share how they ask and judge. That of a check from
+    another package is all of that, with the version under which it is installed.
     """
     kind = check if isinstance(check, type) else type(check)
-    return code_version(kind.version, inspect.getsourcefile(kind) or "")
+    return code_version(kind.version, inspect.getsourcefile(kind) or "", package_of(kind))
 
 
-def code_version(version: str, file: str) -> str:
-    """`version`, and the start of the digest of the code in `file`."""
-    return f"{version}+{_code(file)[:12]}"
+def code_version(version: str, file: str, brought: str = "") -> str:
+    """`version`, and the start of the digest of the code in `file`; of its whole package if `brought` names one."""
+    return f"{version}+{_code(file, brought)[:12]}"
 
 
 @cache
-def _code(file: str) -> str:
-    package = Path(checks.__file__).parent
-    files = sorted(package.glob("*.py")) if Path(file).parent == package else [Path(file)]
-    code = hashlib.sha256()
-    for path in files:
+def _code(file: str, brought: str) -> str:
+    code = hashlib.sha256(brought.encode("utf-8"))
+    for path in _files(Path(file), whole=bool(brought)):
         code.update(path.read_bytes() if path.is_file() else b"")
         code.update(b"\0")
     return code.hexdigest()
+
+
+def _files(file: Path, *, whole: bool) -> list[Path]:
+    package = Path(checks.__file__).parent
+    if file.parent == package:
+        return sorted(package.glob("*.py"))
+    root = file
+    while whole and (root.parent / "__init__.py").is_file():
+        root = root.parent
+    return [file] if root == file else sorted(root.rglob("*.py"))
 
 
 def known_proofs(own: Mapping[str, Any] | None) -> dict[str, Proof]:

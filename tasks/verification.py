@@ -283,6 +283,7 @@ def context_of(public: NodeClient, state: State, before: Before, block: Verifica
         manifest=manifest,
         previous=previous,
         previous_raos=promises_of(public, previous) if previous else None,
+        same_before=before.bundle == state.bundle,
         raos=raos_toml_of(manifest, lambda path: public.file_bytes(manifest, path)),
         bundle=state.bundle,
         source=lambda path: public.file_bytes(manifest, path),

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import pytest
 from ashat.raos_toml import load_raos_toml
 from tasks.checks import CheckResult, checks_for, run_check
 from tasks.checks.answers import HIDDEN, differences, hiding
-from tasks.checks.api import ApiCheck, get_paths
+from tasks.checks.api import ApiCheck
+from tasks.checks.gone import label, note_answered
 from tasks.checks.judge import Judge, UnjudgedError
 from tasks.checks.openapi import Document, UnreadableError
 from tasks.checks.rehearsed import Rehearsal
-from tests.support.replies import LEAST, Reply, context_of, replying
+from tests.support.replies import LEAST, Program, Reply, context_of, replying
 from tests.test_sample import SAMPLE
 
 SECRET = "Bearer t0ps3cret-value"
@@ -104,6 +107,16 @@ def test_a_schema_elsewhere_is_never_fetched() -> None:
         result = run_check(ApiCheck(), context_of(program, toml))
         assert [what for what, _ in program.asked] == ["GET /openapi.json", "GET /a"]
     assert f"it refers to {program.url}/s.json, and nothing is fetched" in texts(result)[0]
+
+
+def test_patterns_take_no_more_time_than_the_check_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.checks.judge.SECONDS", 0.4)
+    endless = ", ".join(f"'^(a+)+${number}'" for number in range(50))
+    with replying({"GET /a": Reply(b"a" * 5000 + b"b")}) as program:
+        began = time.monotonic()
+        result = run_check(ApiCheck(), context_of(program, f"{A}matches = [{endless}]\n", time_limit=2))
+        assert time.monotonic() - began < 4
+    assert (result.outcome, "endpoints were not asked: it did not end within its 2 s" in result.seen) == ("fail", True)
 
 
 def test_a_hundred_mistakes_are_told_in_a_few_lines() -> None:
@@ -343,31 +356,106 @@ def test_the_longest_match_with_the_fewest_templates_is_taken() -> None:
         document.follow(("paths", "/nowhere"))
 
 
-def test_an_endpoint_that_the_release_before_answered_and_this_one_does_not_is_named() -> None:
-    before = load_raos_toml((LEAST + A + '[[endpoint]]\nname = "s"\npath = "/staff"\nauth = "staff"\n').encode("utf-8"))
-    old = Rehearsal(answered=frozenset({"/a", "/b", "/c", "/staff", "/still"}))
-    toml = '[[endpoint]]\nname = "b"\npath = "/b"\nstatus = 410\n'
-    replies = {"GET /b": Reply({}, 410), "GET /still": Reply({}), "GET /staff": Reply({}), "GET /c": Reply({}, 500)}
+BEFORE = (
+    A
+    + '[[endpoint]]\nname = "b"\npath = "/b"\n'
+    + '[[endpoint]]\nname = "c"\npath = "/c?x=1"\n'
+    + '[[endpoint]]\nname = "stranger"\npath = "/me"\nstatus = 401\n'
+    + '[[endpoint]]\nname = "staff"\npath = "/me"\nauth = "staff"\n'
+    + '[[endpoint]]\nname = "boss"\npath = "/me"\nauth = "boss"\n'
+    + '[[endpoint]]\nname = "head"\npath = "/still"\nmethod = "HEAD"\n'
+    + '[[endpoint]]\nname = "order"\npath = "/orders"\nmethod = "POST"\nstatus = 201\n'
+    + '[[endpoint]]\nname = "broken before"\npath = "/broken"\n'
+)
+PLAIN = {"GET /a": Reply({}), "GET /b": Reply({}), "GET /c?x=1": Reply({}, 200), "HEAD /still": Reply(b"")}
+GONE = "by the release that ran before, and"
+
+
+@contextmanager
+def guarded(replies: dict[str, Reply], me: dict[str | None, int]) -> Iterator[Program]:
+    """A program that answers GET /me by who asks: the status for each Authorization header."""
     with replying(replies) as program:
-        more: dict[str, Any] = {"previous_raos": before, "rehearsal": old, "credentials": {"staff": SECRET}}
-        result = run_check(ApiCheck(), context_of(program, toml, **more))
-        assert ("GET /staff", SECRET) in program.asked
-        assert ("GET /still", None) in program.asked
-    gone = "was answered by the release that ran before, and is gone"
-    assert [text.partition(":")[0] for text in texts(result)] == [f"GET /a {gone}"]
-    assert [text.partition(": ")[2][:10] for text in texts(result, "medium")] == ["status 500"]
-    assert result.figures["asked_again"] == 4
+        program.by_header["GET /me"] = me
+        yield program
 
 
-def test_the_paths_to_be_asked_again_are_the_plain_ones_that_should_be_answered() -> None:
-    toml = (
-        A
-        + '[[endpoint]]\nname = "b"\npath = "/b"\nstatus = 401\n'
-        + '[[endpoint]]\nname = "c"\npath = "/c"\nmethod = "POST"\n'
-        + '[[endpoint]]\nname = "d"\npath = "/d?x=1"\nstatus = 204\n'
-        + '[[endpoint]]\nname = "a again"\npath = "/a"\n'
+def test_what_the_release_before_answers_is_noted_with_credentials_and_refusals() -> None:
+    before = load_raos_toml((LEAST + BEFORE).encode("utf-8"))
+    with guarded({**PLAIN, "GET /broken": Reply({}, 500)}, {None: 401, SECRET: 200}) as program:
+        noted = note_answered(context_of(program, "", previous_raos=before, credentials={"staff": SECRET}))
+        assert "POST /orders" not in [what for what, _ in program.asked], "that might change something"
+    assert [label(each) for each in noted.endpoints] == [
+        "GET /a",
+        "GET /b",
+        "GET /c?x=1",
+        "GET /me",
+        "GET /me as staff",
+        "HEAD /still",
+    ]
+    assert noted.unasked == 0
+
+
+def test_an_endpoint_that_the_release_before_answered_and_this_one_does_not_is_named() -> None:
+    credentials = {"staff": SECRET}
+    before = load_raos_toml((LEAST + BEFORE).encode("utf-8"))
+    with guarded(PLAIN, {None: 401, SECRET: 200}) as program:
+        noted = note_answered(context_of(program, "", previous_raos=before, credentials=credentials))
+    toml = '[[endpoint]]\nname = "b"\npath = "/b"\nstatus = 410\n'
+    now = {"GET /b": Reply({}, 410), "GET /c?x=1": Reply({}, 203), "HEAD /still": Reply(b"", 500)}
+    for me, said in (
+        ({None: 401, SECRET: 200}, []),
+        ({None: 404, SECRET: 404}, ["GET /me was answered with status 401", "GET /me as staff was answered"]),
+        ({None: 200, SECRET: 200}, ["GET /me was answered with status 401"]),
+    ):
+        with guarded(now, me) as program:
+            rehearsal = Rehearsal(answered=noted)
+            result = run_check(ApiCheck(), context_of(program, toml, rehearsal=rehearsal, credentials=credentials))
+        told = [text.partition(f" {GONE}")[0] for text in texts(result)]
+        assert told == ["GET /a was answered", *said, "HEAD /still was answered"]
+        assert result.figures["asked_again"] == 5
+    assert texts(result)[1].partition(";")[0] == f"GET /me was answered with status 401 {GONE} no longer is: status 200"
+    assert texts(result)[0].endswith(
+        f"{GONE} is gone: status 404; bring it back, or declare it in raos.toml with the status that it has now"
     )
-    assert get_paths(load_raos_toml((LEAST + toml).encode("utf-8"))) == ["/a", "/d?x=1"]
+
+
+def test_a_release_before_that_answers_slowly_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.checks.gone.SECONDS", 0.0)
+    before = load_raos_toml((LEAST + A).encode("utf-8"))
+    with replying({"GET /a": Reply({})}) as program:
+        noted = note_answered(context_of(program, "", previous_raos=before))
+        assert noted.unasked == 1
+        result = run_check(ApiCheck(), context_of(program, A, rehearsal=Rehearsal(answered=noted)))
+    assert result.outcome == "pass"
+    assert any("1 endpoints of the release before were not asked" in text for text in texts(result, "low"))
+
+
+def test_operations_that_have_gone_from_the_openapi_document_are_named() -> None:
+    paths = {
+        "/a": {"get": {}, "summary": "no method"},
+        "/items/{id}": {"get": {}, "delete": {}},
+        "/old/{x}": {"get": {}},
+        "/retired/{x}": {"get": {}},
+    }
+    old = {"openapi": "3.1.0", "paths": paths}
+    new = {"openapi": "3.1.0", "paths": {"/a": {"get": {}}, "/items/{item}": {"get": {}}}}
+    toml = A + '[[endpoint]]\nname = "retired"\npath = "/retired/1"\nstatus = 410\n'
+    with replying({"GET /openapi.json": Reply(old)}) as program:
+        noted = note_answered(context_of(program, ""))
+    assert len(noted.operations) == 5
+    rehearsal = Rehearsal(answered=noted)
+    replies = {"GET /a": Reply({}), "GET /retired/1": Reply({}, 410), "GET /openapi.json": Reply(new)}
+    with replying(replies) as program:
+        result = run_check(ApiCheck(), context_of(program, toml, rehearsal=rehearsal))
+    stood = "stood in the OpenAPI document of the release that ran before, not in /openapi.json"
+    assert [text.partition(":")[0] for text in texts(result, "medium") if "stood in" in text] == [
+        f"DELETE /items/{{id}} {stood}",
+        f"GET /old/{{x}} {stood}",
+    ]
+    assert result.figures["operations_before"] == 5
+    with replying({**replies, "GET /openapi.json": Reply({}, 404)}) as program:
+        result = run_check(ApiCheck(), context_of(program, toml, rehearsal=rehearsal))
+    assert "published an OpenAPI document with 5 operations, this one none" in result.seen
 
 
 def test_lists_are_compared_by_type_and_value_all_the_way_down() -> None:

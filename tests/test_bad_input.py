@@ -129,6 +129,32 @@ def test_a_source_that_cannot_be_packed(stack: Stack, tmp_path: Path) -> None:
     refused(stack.deploy("verify", "BAD-1", check=False), "No deployment 'BAD-1'")
 
 
+def test_what_raos_toml_gets_wrong_is_named_with_file_line_and_key(stack: Stack, tmp_path: Path) -> None:
+    endpoint = '[[endpoint]]\nname = "a"\npath = "/a"\n'
+    for number, (wrong, telling) in enumerate(
+        (
+            (
+                '[health]\nreddy = "/ready"\n',
+                "line 6: there is no key 'reddy' in health; did you mean 'ready'?",
+            ),
+            (
+                '[health]\nstart_seconds = "8"\n',
+                "line 6: health.start_seconds: input should be a valid number",
+            ),
+            (
+                f'{endpoint}schema = "schemas/gone.json"\n',
+                "line 8: endpoint[1].schema: the bundle has no file 'schemas/gone.json'; add it",
+            ),
+        )
+    ):
+        tree = tmp_path / str(number)
+        tree.mkdir()
+        (tree / "raos.toml").write_text(f'[raos]\nname = "RaOS"\nversion = "1"\n\n{wrong}')
+        done = stack.deploy("push", "BAD-TOML", "d", "--source", str(tree), check=False)
+        refused(done, f"raos.toml, {telling}")
+    refused(stack.deploy("verify", "BAD-TOML", check=False), "No deployment 'BAD-TOML'")
+
+
 def test_a_dirty_tree_needs_a_word(stack: Stack) -> None:
     stack.change("uncommitted")
     refused(stack.deploy("push", "BAD-2", "d", check=False), "uncommitted changes", "--allow-dirty")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +34,7 @@ from tasks.selftest.faults import catalogue
 from tasks.selftest.faults.security import AWS_KEY
 from tests.test_sample import running
 
+ROOT = Path(__file__).parent.parent
 RAOS = load_raos_toml(b'[raos]\nname = "RaOS"\nversion = "1"\n')
 
 
@@ -271,10 +275,13 @@ def test_what_is_allowed_counts_until_its_last_day() -> None:
 
 def test_what_is_allowed_for_more_than_a_year_asks_for_a_nearer_day() -> None:
     entry = Allow(rule="secret", path="a.py", reason="a revoked test key", until=date(2027, 5, 31))
-    assert list(far_entries([entry], date(2026, 5, 30))) == []
-    (far,) = far_entries([entry], date(2026, 5, 29))
+    assert list(far_entries([entry], date(2026, 5, 30), 366)) == []
+    (far,) = far_entries([entry], date(2026, 5, 29), 366)
     assert (far.severity, far.rule) == ("medium", "")
-    assert "the allow-list entry secret a.py lasts until 2027-05-31: end it within a year" in far.text
+    assert "the allow-list entry secret a.py lasts until 2027-05-31: end it within 366 days" in far.text
+    (near,) = far_entries([entry], date(2027, 5, 1), 29)
+    assert near.text.endswith("end it within 29 days")
+    assert list(far_entries([entry], date(2027, 5, 1), 30)) == []
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +307,45 @@ def test_a_gigabyte_is_not_read(hostile: str, context: CheckContext) -> None:
     with Web(replace(context, app_url=hostile)) as web, pytest.raises(NoAnswerError, match="more than 1048576 bytes"):
         web.ask("/api/forum/boards", seconds=5)
     assert time.monotonic() - started < 20
+
+
+_ASKING = """
+import json, resource, sys
+from ashat.bundle import FileEntry, Manifest
+from ashat.raos_toml import load_raos_toml
+from tasks.checks import CheckContext, run_check
+from tasks.checks.api import ApiCheck
+
+url, path, toml = sys.argv[1:]
+manifest = Manifest.from_files([FileEntry("raos.toml", 3, 0o644, "ab" * 32)])
+
+def asked(path):
+    raos = load_raos_toml((toml + '[[endpoint]]\\nname = "a"\\npath = "' + path + '"\\n').encode("utf-8"))
+    context = CheckContext(
+        public=None, app_url=url, bundle=manifest.digest, manifest=manifest, raos=raos, source=lambda path: b"",
+        time_limit=20,
+    )
+    return run_check(ApiCheck(), context)
+
+def peak_kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+asked("/")  # whatever is loaded at the first question is loaded by now
+before = peak_kib()
+result = asked(path)
+print(json.dumps({"seen": result.seen, "grown_mib": (peak_kib() - before) / 1024}))
+"""
+
+
+@pytest.mark.parametrize("path", ["/api/forum/boards", "/openapi.json"])
+def test_a_gigabyte_costs_a_few_megabytes(tmp_path: Path, path: str) -> None:
+    with running(tmp_path / "data", faults=f"huge={path}") as program:
+        toml = '[raos]\nname = "RaOS"\nversion = "1"\n[api]\nopenapi = "/openapi.json"\n'
+        words = [sys.executable, "-c", _ASKING, f"http://127.0.0.1:{program.port}", path, toml]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert "more than " in found["seen"], found
+    assert found["grown_mib"] < 32, "an answer may have 1 MiB, an OpenAPI document 4"
 
 
 def test_a_redirect_is_an_answer(hostile: str, context: CheckContext) -> None:

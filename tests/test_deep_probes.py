@@ -42,8 +42,11 @@ def look(dsn: str, tmp_path: Path, timeout: float = 5, **wanted: object) -> Data
     return DatabaseLook(config)(DatabaseProbeRequest.model_validate(wanted), tmp_path)
 
 
+BROUGHT = ("migrations/0002_talk.sql", "migrations/0010_orders.sql")
+
+
 def texts(wanted: Mapping[str, Any], probe: DatabaseProbe) -> list[tuple[str, str]]:
-    findings = judged_database(DatabaseSection.model_validate(wanted), probe)
+    findings = judged_database(DatabaseSection.model_validate(wanted), probe, BROUGHT, 3)
     return [(finding.severity, finding.text) for finding in findings]
 
 
@@ -208,6 +211,7 @@ def test_a_look_at_postgresql_leaves_nothing_behind(postgresql: sa.Engine, tmp_p
     found = look(url, tmp_path, tables=["orders", "shop.items"], migration="0010")
     assert found.ok, found.detail
     assert (found.dialect, len(found.round_trips_us)) == ("postgresql", 9)
+    assert (found.migration, found.migrations, found.migrations_in) == ("0010", ["0002", "0010"], "schema_migrations")
     assert found.connections is not None
     assert found.max_connections is not None
     assert 0 < found.connections < found.max_connections
@@ -427,6 +431,7 @@ def test_a_role_or_a_database_that_does_not_exist_is_not_named(postgresql: sa.En
 
 def probe(**changes: Any) -> DatabaseProbe:
     fields = {"ok": True, "dialect": "postgresql", "connect_ms": 2, "writable": True, "round_trips_us": [500] * 9}
+    fields |= {"migration": "0010", "migrations": ["0002", "0010_orders"], "migrations_in": "schema_migrations"}
     return DatabaseProbe.model_validate({**fields, "connections": 5, "max_connections": 97, **changes})
 
 
@@ -441,6 +446,20 @@ def probe(**changes: Any) -> DatabaseProbe:
         ({"dialect": "sqlite", "connections": None, "uncounted": "no limit"}, "low", "were not counted: no limit"),
         ({"round_trips_us": []}, "medium", "the server's node measures no round trips"),
         ({"ok": False, "unreadable_tables": {"orders": "denied"}}, "high", "the table orders cannot be read: denied"),
+        (
+            {"migration": "0010", "migrations": ["0001", "0010"]},
+            "high",
+            "1 of 2 migrations were not applied: migrations/0002_talk.sql; migrate it",
+        ),
+        ({"migrations": []}, "high", "2 of 2 migrations were not applied"),
+        ({"migrations": ["", "20", "10"]}, "high", "1 of 2 migrations were not applied: migrations/0002_talk.sql"),
+        ({"migrations": ["00020", "0010"]}, "high", "1 of 2 migrations were not applied: migrations/0002_talk.sql"),
+        ({"migrations": [], "migrations_in": ""}, "medium", "the server's node tells only of the newest migration"),
+        (
+            {"migrations": ["1f0c", "9e2a"], "migrations_in": "alembic_version"},
+            "high",
+            "the database stands at 2 heads, 1f0c, 9e2a: merge them into one",
+        ),
         ({"ok": False, "detail": "the tide is out"}, "high", "the node finds the database in disorder: the tide"),
     ],
 )

@@ -58,6 +58,7 @@ contains = "ready"
 [database]
 tables = ["accounts", "orders"]
 migration = "0003"
+migrations = "m/*.sql"
 latency_ms = 200
 
 [performance]
@@ -126,6 +127,8 @@ LOOSER: list[tuple[str, str, str]] = [
     (DATABASE, "", "[database] is dropped: nothing of the database is looked at"),
     ('tables = ["accounts", "orders"]', "tables = []", '[database] tables no longer names "accounts", "orders"'),
     ('migration = "0003"\n', "", "[database] migration is dropped"),
+    ('migrations = "m/*.sql"\n', "", "[database] migrations is dropped"),
+    ('"m/*.sql"', '"m/0*.sql"', '[database] migrations is "m/0*.sql" instead of "m/*.sql"'),
     ("latency_ms = 200", "latency_ms = 201", "[database] latency_ms is 201 instead of 200"),
     (PERFORMANCE, "", "[performance] is dropped: nothing is measured"),
     ('paths = ["/items", "/me"]', 'paths = ["/items"]', "[performance] paths no longer names /me"),
@@ -272,6 +275,8 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         file["database"] = {"tables": draw(st.lists(WORDS, unique=True)), "latency_ms": draw(small)}
         if draw(st.booleans()):
             file["database"]["migration"] = "1"
+        if draw(st.booleans()):
+            file["database"]["migrations"] = "m/*"
     if draw(st.booleans()):
         file["performance"] = {
             "paths": ["/" + word for word in draw(st.lists(WORDS, unique=True, min_size=1))],
@@ -338,6 +343,7 @@ STRICTER: dict[str, Callable[[dict[str, Any]], None]] = {
     "severity": _request("check", lambda request: request.update(severity="high")),
     "tables": _table("database", {}, lambda table: _append(table, "tables")),
     "migration": _table("database", {}, lambda table: table.update(migration="2")),
+    "migrations": _table("database", {}, lambda table: table.setdefault("migrations", "m/*")),
     "latency": _table("database", {}, lambda table: table.update(latency_ms=1)),
     "paths": _table("performance", BUDGETS, lambda table: table["paths"].append("/new")),
     "requests": _table("performance", BUDGETS, lambda table: table.update(requests=100)),
@@ -384,6 +390,18 @@ def test_the_sample_is_read() -> None:
         ({}, {"advisories": "off"}, ["advisories are off"]),
         ({"advisories": "off"}, {"advisories": "file"}, []),
         ({"four_eyes": True}, {}, ["four_eyes is off"]),
+        ({"max_slower_percent": 20}, {}, ["max_slower_percent is 1000 instead of 20"]),
+        ({}, {"max_error_rate": 1, "min_free_connections": 4, "certificate_days": 15, "allow_days": 30}, []),
+        (
+            {"max_error_rate": 1},
+            {"min_free_connections": 2, "certificate_days": 7, "allow_days": 400},
+            [
+                "max_error_rate is 1000 instead of 1",
+                "min_free_connections is 2 instead of 3",
+                "certificate_days is 7 instead of 14",
+                "allow_days is 400 instead of 366",
+            ],
+        ),
         ({}, {"four_eyes": True}, []),
         ({}, {"rehearses": False, "requires_self_test": False}, ["rehearses is off", "requires_self_test is off"]),
     ],

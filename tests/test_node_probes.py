@@ -62,6 +62,7 @@ def test_the_sample_is_well(client: NodeClient) -> None:
     database = client.probe_database(DatabaseProbeRequest(tables=["accounts", "orders"], migration="0003"))
     assert database.ok, database.detail
     assert (database.dialect, database.writable, database.migration) == ("sqlite", True, "0003")
+    assert (database.migrations, database.migrations_in) == (["0001", "0002", "0003"], "schema_migrations")
     assert database.connect_ms is not None
     assert len(database.round_trips_us) == 9
     assert (database.connections, database.uncounted) == (None, "sqlite does not limit them")

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from ashat.errors import PolicyError
 from ashat.policy import Policy
 from ashat.raos_toml import load_raos_toml
+from tasks import trust
 from tasks.checks import CheckResult, all_checks, built_in_checks, checks_for, run_check
 from tasks.checks.packages import GROUP, CheckPackageError
+from tasks.policies import check_policy
+from tasks.trust import version_of
 from tests.support.console import blocks
 from tests.support.replies import LEAST, Reply, context_of, replying
 
@@ -126,6 +130,46 @@ def test_a_package_that_brings_no_usable_check_is_named(install: Install, points
     assert said in message
     assert message.endswith("or uninstall the package.")
     assert "\n" not in message
+
+
+def test_a_packages_whole_code_and_its_version_are_the_version_of_its_check(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "wide").mkdir()
+    (tmp_path / "wide" / "__init__.py").write_text("", "utf-8")
+    (tmp_path / "wide" / "own.py").write_text(trial(), "utf-8")
+    helper, information = tmp_path / "wide" / "helper.py", tmp_path / "wide-1.0.dist-info"
+    helper.write_text("LIMIT = 1\n", "utf-8")
+    install("wide", "x = wide.own:Trial", "")
+    (tmp_path / "wide.py").unlink()
+
+    def version() -> str:
+        trust._code.cache_clear()
+        return version_of(all_checks()[-1])
+
+    seen = [version()]
+    assert seen[0].startswith("1+")
+    helper.write_text("LIMIT = 2\n", "utf-8")
+    seen.append(version())
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: wide\nVersion: 1.1\n", "utf-8")
+    seen.append(version())
+    assert len(set(seen)) == 3, "passes of other code are not taken over"
+    assert version() == seen[-1]
+
+
+def test_a_policy_that_names_an_unknown_check_is_refused_with_the_known(install: Install) -> None:
+    install("brings", "x = brings:Trial", trial("links"))
+    warns = ["links", "own-greeting", "rehearsal"]
+    check_policy(Policy(warns=warns, skips=["database"], time_limits={"performance": 90}))
+    for policy, key in (
+        (Policy(warns=["helth"]), "warns"),
+        (Policy(skips=["helth"]), "skips"),
+        (Policy(time_limits={"helth": 3}), "time_limits"),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            check_policy(policy)
+        assert str(caught.value) == (
+            f"The policy names a check 'helth' in {key}, and there is none: known here are health, modules, api, "
+            "database, performance, security, links, and own-NAME for a release's own."
+        )
 
 
 def test_two_packages_may_not_share_a_name(install: Install) -> None:

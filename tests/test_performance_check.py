@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from tasks.checks.performance import (
     PerformanceCheck,
     blocks_needed,
     counts_of,
+    limits_of,
     measure,
     measure_block,
     percentile,
@@ -315,7 +319,47 @@ def test_a_first_release_has_no_baseline_and_says_so() -> None:
     assert (unrehearsed.outcome, "no baseline: the policy rehearses" in unrehearsed.seen) == ("pass", True)
     failed = run_check(PerformanceCheck(), context(*first))
     assert (failed.outcome, "nothing to compare with" in failed.seen) == ("inconclusive", True)
-    assert run_check(PerformanceCheck(), context(*first, previous=False, raos=raos(p95_ms=1))).outcome == "fail"
+    over = run_check(PerformanceCheck(), context(*first, previous=False, raos=raos(p95_ms=1)))
+    assert (over.outcome, over.seen.startswith("p95 is ")) == ("fail", True)
+    for marked in (result, unrehearsed, over):
+        assert "no baseline: " in marked.seen
+        assert marked.figures["baseline_requests"] == 0
+        assert any(each.text.startswith("no baseline: ") for each in marked.findings)
+
+
+def test_the_policy_caps_what_raos_toml_allows() -> None:
+    draw = random.Random(9)
+    slower = [load(which, draw, 1.5 if which == "new" else 1, never) for which in ("new", "old") * 2]
+    lenient = raos(slower_percent=1000, error_rate=1000)
+    assert run_check(PerformanceCheck(), context(*slower, raos=lenient)).outcome == "pass"
+    strict = Policy(max_slower_percent=20, max_error_rate=5)
+    result = run_check(PerformanceCheck(), context(*slower, raos=lenient, policy=strict))
+    assert (result.outcome, ", 20 % are allowed (and " in result.seen) == ("fail", True), result.seen
+    assert (result.inputs["slower_limit_percent"], result.inputs["error_limit_per_mille"]) == (20, 5)
+    told = [each.text for each in result.findings if each.severity == "low"]
+    assert "raos.toml has slower_percent = 1000, the policy allows 20: that counts" in told
+    failing = [load(which, draw, 1, always) for which in ("new", "old") * 2]
+    assert run_check(PerformanceCheck(), context(*failing, raos=lenient, policy=strict)).outcome == "fail"
+    assert lenient.performance is not None
+    assert limits_of(lenient.performance, strict).slower_percent == 20, "the rehearsal measures by that, too"
+
+
+def test_the_benchmark_measures_what_it_says() -> None:
+    words = [sys.executable, "bench/performance_check.py", "--runs", "1", "--work", "60", "--json"]
+    done = subprocess.run(words, cwd=SAMPLE.parent.parent, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert (found["runs"], found["work_percent"]) == (1, 60)
+    assert {kind: sum(counts.values()) for kind, counts in found["counts"].items()} == {"A/A": 1, "A/B": 1}
+    assert found["not_failed_of_a_a"] == 1 - found["counts"]["A/A"]["fail"]
+    assert found["caught_of_a_b"] == found["counts"]["A/B"]["fail"]
+    assert found["reached"] is (done.returncode == 0)
+
+
+def test_a_bundle_that_ran_before_itself_has_no_baseline_and_says_why() -> None:
+    draw = random.Random(7)
+    given = replace(context(*(load("new", draw, failing=never) for _ in range(2)), previous=False), same_before=True)
+    result = run_check(PerformanceCheck(), given)
+    assert (result.outcome, result.seen.endswith("; no baseline: this very bundle ran here before")) == ("pass", True)
 
 
 def test_a_release_that_only_fails_fails() -> None:

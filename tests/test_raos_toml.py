@@ -90,6 +90,12 @@ def test_an_allow_list_entry_needs_a_reason_and_an_end() -> None:
         ("latency_ms = 500", "latency_ms = 0", "database.latency_ms: input should be greater than 0"),
         ("requests = 300", "requests = 3", "performance.requests: input should be greater than or equal to 20"),
         ("error_rate = 0", "error_rate = 1001", "performance.error_rate: input should be less than or equal to 1000"),
+        ('migrations = "migrations/*.sql"', 'migrations = "../*"', "database.migrations: expected a pattern of files"),
+        (
+            'contains = "announcements"',
+            f"matches = {['x'] * 51}",
+            "endpoint[6].matches: list should have at most 50 items",
+        ),
         ('method = "POST"', 'method = "BREW"', "endpoint[3].method: input should be 'GET', 'HEAD',"),
         ('body = { name = "" }', "body = { name = 2026-01-01 }", "endpoint[3].body: a date cannot be written as JSON"),
         ('contains = "announcements"', "matches = 'a(b'", "endpoint[6].matches[1]: no regular expression: missing ),"),
@@ -165,6 +171,18 @@ def test_a_bundle_without_it_is_refused() -> None:
 def test_a_bundle_with_it_is_read() -> None:
     manifest = Manifest.from_files([entry(NAME)])
     assert raos_toml_of(manifest, lambda path: LEAST.encode("utf-8")).raos.version == "1"
+
+
+def test_a_pattern_of_migrations_that_finds_none_is_refused_with_its_line() -> None:
+    text = LEAST + '[database]\nmigrations = "sql/*.sql"\n'
+    manifest = Manifest.from_files([entry(NAME), entry("sql/up/0001.sql")])
+    assert raos_toml_of(manifest, lambda path: text.encode("utf-8")).database is not None
+    with pytest.raises(BundleError) as caught:
+        raos_toml_of(Manifest.from_files([entry(NAME)]), lambda path: text.encode("utf-8"))
+    assert str(caught.value) == (
+        "raos.toml, line 5: database.migrations: no file of the bundle is named like 'sql/*.sql'; correct it, or leave "
+        "it out."
+    )
 
 
 def test_a_huge_one_is_refused_unread() -> None:

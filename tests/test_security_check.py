@@ -35,6 +35,7 @@ from tests.test_advisories import record
 from tests.test_sample import running
 
 NOW = datetime.now(UTC)
+SOON = timedelta(days=14)
 TOML = b'[raos]\nname = "RaOS"\nversion = "1"\n'
 
 
@@ -93,7 +94,7 @@ def test_the_sample_passes_and_nobody_outside_is_asked(public: Public) -> None:
     with osv_server() as osv:
         result = public.check(policy=Policy(osv_url=osv.url))
     assert (result.outcome, grave(result), osv.asked) == ("pass", [], [])
-    assert (result.version, result.figures["packages"], result.inputs["advisories"]) == ("2", 0, osv.url)
+    assert (result.version, result.figures["packages"], result.inputs["advisories"]) == ("3", 0, osv.url)
     told = next(each.text for each in result.findings if "speaks TLSv1.3" in each.text)
     assert "it refuses TLS 1.0 and TLS 1.1" in told
 
@@ -178,7 +179,7 @@ def looked(public: Public, tmp_path: Path, host: str = "127.0.0.1", **options: A
     assert url is not None
     with tls_in_front_of(url, identity, host=host, **served) as secure:
         trust = trusting(identity.authority) if trusted else None
-        found = list(look_at(secure, trust, NOW))
+        found = list(look_at(secure, trust, NOW, SOON))
         port = secure.rpartition(":")[2]
     return [(each.severity, each.rule, each.text.replace(port, "PORT")) for each in found if each.severity != "low"]
 
@@ -208,6 +209,17 @@ def test_a_bad_certificate_is_named_with_its_reason(public: Public, tmp_path: Pa
     assert looked(public, tmp_path, ends=NOW + 15 * day) == []
 
 
+def test_the_policy_says_how_soon_a_certificate_is_pointed_out(public: Public, tmp_path: Path) -> None:
+    identity = make_identity(tmp_path / "tls", ends=NOW + timedelta(days=40))
+    url = public.client.state().app.url
+    assert url is not None
+    with tls_in_front_of(url, identity) as secure:
+        given: dict[str, Any] = {"app_url": secure, "tls": trusting(identity.authority)}
+        assert grave(public.check(policy=Policy(advisories="off", certificate_days=39), **given)) == []
+        late = public.check(policy=Policy(advisories="off", certificate_days=40), **given)
+    assert grave(late) == [("medium", "certificate-expiry")]
+
+
 def test_an_old_protocol_is_named(public: Public, tmp_path: Path) -> None:
     taken = looked(public, tmp_path, oldest=ssl.TLSVersion.TLSv1)
     assert [(severity, rule) for severity, rule, _ in taken] == [("medium", "tls-protocol")]
@@ -221,10 +233,10 @@ def test_what_speaks_no_tls_is_said_so(public: Public) -> None:
     url = public.client.state().app.url
     assert url is not None
     for address in (url.replace("http:", "https:"), "https://127.0.0.1:9"):
-        (found,) = look_at(address, None, NOW)
+        (found,) = look_at(address, None, NOW, SOON)
         assert (found.severity, "makes no TLS connection" in found.text) == ("high", True)
-    assert list(look_at("http://[::1]:8080", None, NOW)) == []
-    (found,) = look_at("http://raos.example:8080", None, NOW)
+    assert list(look_at("http://[::1]:8080", None, NOW, SOON)) == []
+    (found,) = look_at("http://raos.example:8080", None, NOW, SOON)
     assert (found.severity, found.rule, found.path) == ("medium", "plain-http", "raos.example:8080")
 
 

@@ -83,6 +83,18 @@ def test_verified_again_only_what_is_stale_is_run(shipped: Stack) -> None:
     assert [check["reused_from"] for check in fresh.values()] == [None] * len(fresh)
 
 
+def test_a_policy_that_was_misspelt_in_the_ui_is_refused_before_anything_changes(shipped: Stack) -> None:
+    before = shipped.wait_asked("VERIFY-1")
+    shipped.configure_policy("misspelt", warns=["security"])
+    (block,) = [each for each in shipped.api("POST", "/block_documents/filter", {}) if each["name"] == "misspelt"]
+    change = {"data": {"warns": ["securty"]}, "merge_existing_data": True}
+    shipped.api("PATCH", f"/block_documents/{block['id']}", change)
+    done = shipped.deploy("verify", "VERIFY-1", "--policy", "misspelt", check=False)
+    assert done.returncode == 1
+    assert "The policy names a check 'securty' in warns, and there is none: known here are health" in done.stderr
+    assert shipped.state("VERIFY-1").version == before.version
+
+
 def test_evidence_under_another_policy_does_not_count(shipped: Stack) -> None:
     state = shipped.wait_asked("VERIFY-1")
     assert state.evidence is not None
@@ -139,6 +151,7 @@ def test_a_policy_that_is_wrong_or_not_there_is_one_line(shipped: Stack) -> None
     for keys, telling in (
         ({"warn": ["health"]}, "warn: there is no such key. Known are warns"),
         ({"time_limit": 0}, "time_limit: "),
+        ({"skips": ["performnce"]}, "The policy names a check 'performnce' in skips, and there is none: known here"),
     ):
         file = shipped.home / "wrong.toml"
         name, value = next(iter(keys.items()))

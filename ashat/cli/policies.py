@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from ashat.cli import output
-from ashat.errors import UsageError
+from ashat.errors import PolicyError, UsageError
 from ashat.policy import Policy
 
 
@@ -27,6 +27,13 @@ def configure_policy(
 
     check_server_name(name)
     policy = read_policy(file)
+
+    from tasks.policies import check_policy
+
+    try:
+        check_policy(policy)
+    except PolicyError as error:
+        raise UsageError(f"{file}: {error}") from None
     ensure_control_plane(Settings(), output.note)
 
     from blocks.policy import VerificationPolicy, find_policy

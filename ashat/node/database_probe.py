@@ -191,7 +191,8 @@ class _Examination:
         missing, unreadable = self._read(request.tables)
         written = [name for name in request.tables if name not in {*missing, *unreadable, *self.views}]
         refusal = self._refusal(written)
-        migration, unknown = self._newest_migration()
+        recorded, applied, unknown = self._migrations()
+        migration = max(applied, key=_natural, default=None)
         connections, limit, uncounted = self._connections()
         wrong = [f"not writable: {refusal}"] if refusal else []
         if missing:
@@ -206,6 +207,8 @@ class _Examination:
             connect_ms=connect_ms,
             writable=not refusal,
             migration=migration,
+            migrations=applied,
+            migrations_in=recorded,
             missing_tables=missing,
             unreadable_tables=unreadable,
             round_trips_us=round_trips,
@@ -260,8 +263,8 @@ class _Examination:
             return why_refused(error, self.url)
         return ""
 
-    def _newest_migration(self) -> tuple[str | None, str]:
-        """The newest that was applied, and why that cannot be told ("": it can)."""
+    def _migrations(self) -> tuple[str, list[str], str]:
+        """The table that keeps them, those that were applied, and why that cannot be told ("": it can)."""
         for table, column in _VERSIONS:
             if table in self.tables:
                 kept = sa.table(table, sa.column(column, sa.String))
@@ -269,9 +272,9 @@ class _Examination:
                     with self.kind.rolled_back(self.connection):
                         rows = self.connection.execute(sa.select(kept.c[column]).limit(_VERSION_ROWS)).scalars().all()
                 except SQLAlchemyError as error:
-                    return None, why_refused(error, self.url)
-                return max((str(value) for value in rows if value is not None), key=_natural, default=None), ""
-        return None, ""
+                    return table, [], why_refused(error, self.url)
+                return table, sorted((str(value) for value in rows if value is not None), key=_natural), ""
+        return "", [], ""
 
     def _connections(self) -> tuple[int | None, int | None, str]:
         try:

@@ -32,7 +32,7 @@ def main() -> int:
         print(f"raos: {data} is inside the release; point RAOS_DATA somewhere else.", file=sys.stderr)
         return 2
     faults = Faults.read(RELEASE, os.environ.get("RAOS_FAULT", ""))
-    faults.at_start()
+    faults.at_start(RELEASE)
     with open(RELEASE / "raos.toml", "rb") as file:
         promises = tomllib.load(file)
     database = Database(data, RELEASE / "migrations", faults)

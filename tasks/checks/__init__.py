@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from ashat.errors import PolicyError
+from ashat.policy import Policy
 from ashat.raos_model import RaosToml
 from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, run_check
 
@@ -16,6 +18,7 @@ __all__ = [
     "all_checks",
     "built_in_checks",
     "checks_for",
+    "refuse_unknown",
     "run_check",
 ]
 
@@ -57,6 +60,27 @@ def checks_for(raos: RaosToml) -> list[Check]:
     from tasks.checks.own import own_checks
 
     return [*all_checks(), *own_checks(raos)]
+
+
+def refuse_unknown(policy: Policy) -> None:
+    """Make sure that every check that a policy names can exist: one that is misspelt would change nothing.
+
+    A release's own checks, `own-` and a word, are known only when it is verified.
+
+    Raises:
+        PolicyError: it names another.
+        CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
+    """
+    from tasks.checks.own import PREFIX
+
+    known = [check.name for check in all_checks()]
+    for key in ("warns", "skips", "time_limits"):
+        for name in getattr(policy, key):
+            if name not in known and not name.startswith(PREFIX):
+                raise PolicyError(
+                    f"The policy names a check {name!r} in {key}, and there is none: known here are "
+                    f"{', '.join(known)}, and {PREFIX}NAME for a release's own."
+                )
 
 
 def _place(check: Check) -> tuple[int, str]:

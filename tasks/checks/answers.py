@@ -40,6 +40,7 @@ class Asking:
 
     def __init__(self, context: CheckContext) -> None:
         self._credentials = context.credentials
+        self._left = context.left
         self.hide = hiding(context.credentials.values())
         self.web = Web(context)
         self.judge = Judge(bundle_reader(context.manifest, context.source))
@@ -129,6 +130,7 @@ class Asking:
         text = answer.text()
         yield from (f"the answer does not hold {wanted!r}" for wanted in request.contains if wanted not in text)
         for pattern in request.matches:
+            self._left()
             shown = one_line(pattern, 100)
             try:
                 if not self.judge.found(pattern, text):
@@ -143,6 +145,7 @@ class Asking:
         if request.expected_json is not None:
             yield from differences(request.expected_json, said, shown=self._shown)
         if request.answer_schema is not None:
+            self._left()
             try:
                 yield from self.breaches(self.judge.schema(request.answer_schema), answer)
             except UnjudgedError as error:

@@ -3,24 +3,13 @@ that the release before answered is gone without a word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ashat.raos_model import Endpoint, RaosToml, Request
-from tasks.checks import openapi
-from tasks.checks.answers import Asking, NoCredentialError
+from ashat.raos_model import Endpoint
+from tasks.checks import gone, openapi
+from tasks.checks.answers import Asking
 from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
-from tasks.checks.web import BODY_LIMIT, NoAnswerError
+from tasks.checks.web import BODY_LIMIT
 
 FINDINGS_LIMIT = 200
-
-
-def get_paths(raos: RaosToml) -> list[str]:
-    """The paths of the plain GET requests among the declared endpoints that should be answered with a 2xx, each once.
-
-    What the release before answers of these, the new one must not let go without a word.
-    """
-    asked = [each for each in raos.endpoints if each.method == "GET" and each.body is None and 200 <= each.status < 300]
-    return list(dict.fromkeys(each.path for each in asked))
 
 
 class ApiCheck(Check):
@@ -29,7 +18,7 @@ class ApiCheck(Check):
     name = "api"
     title = "API endpoints"
     order = 30
-    version = "2"
+    version = "3"
 
     def run(self, context: CheckContext) -> CheckResult:
         """Ask them in the order of the file; one that is wrong does not keep the others from being asked."""
@@ -41,7 +30,7 @@ class ApiCheck(Check):
             "endpoints": [f"{each.method} {each.path}" for each in endpoints],
             "credentials": sorted({each.auth for each in endpoints if each.auth}),
             "openapi": round_.document.as_input() if round_.document else {},
-            "answered_before": sorted(context.rehearsal.answered),
+            "answered_before": sorted(gone.label(each) for each in context.rehearsal.answered.endpoints),
             "body_limit": BODY_LIMIT,
         }
         if not endpoints and not round_.findings:
@@ -56,7 +45,8 @@ class ApiCheck(Check):
             "endpoints": len(endpoints),
             "wrong": round_.wrong,
             "held_against_openapi": round_.documented,
-            "asked_again": round_.again,
+            "asked_again": gone.asked_again(context),
+            "operations_before": len(context.rehearsal.answered.operations),
             "slowest_us": slowest,
         }
         return self.conclude(good, _worst(round_.findings), inputs=inputs, figures=figures)
@@ -72,7 +62,6 @@ class _Round:
         self.findings: list[Finding] = []
         self.wrong = 0
         self.documented = 0
-        self.again = 0
         self.slowest_us = 0
 
     def run(self) -> None:
@@ -84,7 +73,7 @@ class _Round:
             for endpoint in endpoints:
                 self._ask(endpoint)
                 asked += 1
-            self.findings += self._gone()
+            self.findings += gone.let_go(self._asking, self._context, self.document)
         except OutOfTimeError as error:
             left = len(endpoints) - asked
             what = f"{left} endpoints were not asked" if left else "not all that answered before was asked again"
@@ -102,31 +91,6 @@ class _Round:
             self.documented += 1
             found = openapi.hold(self.document, self._asking, endpoint, held.answer)
             self.findings += [Finding(each.severity, f"{place}: {each.text}") for each in found]
-
-    def _gone(self) -> Iterator[Finding]:
-        """The paths that the release before answered, and this one neither answers nor declares itself."""
-        declared = {each.path for each in self._context.raos.endpoints if each.method == "GET"}
-        previous = self._context.previous_raos
-        promised = {
-            each.path: each for each in reversed(previous.endpoints if previous else []) if each.method == "GET"
-        }
-        for path in sorted(self._context.rehearsal.answered - declared):
-            self.again += 1
-            before = promised.get(path)
-            trouble = self._unanswered(before or Request(name=path, path=path))
-            if trouble:
-                yield Finding(
-                    "high" if before else "medium",
-                    f"GET {path} was answered by the release that ran before, and is gone: {trouble}; bring it back, "
-                    "or declare it in raos.toml with the status that it has now",
-                )
-
-    def _unanswered(self, request: Request) -> str:
-        try:
-            answer = self._asking.ask(request)
-        except (NoAnswerError, NoCredentialError) as error:
-            return self._asking.hide(str(error))
-        return "" if 200 <= answer.status < 300 else f"status {answer.status}"
 
 
 def _worst(findings: list[Finding]) -> list[Finding]:

@@ -3,15 +3,18 @@ and with connections to spare."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fnmatch
+import re
+from collections.abc import Iterator, Sequence
 from statistics import median_low
 
 from ashat.raos_model import DatabaseSection
 from ashat.wire import DatabaseProbe, DatabaseProbeRequest
 from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, one_line
 
-MIN_FREE = 3
 LISTED = 50
+_ALEMBIC = "alembic_version"
+_NUMBER = re.compile(r"[0-9]{1,40}(?![0-9A-Za-z])")
 
 
 class DatabaseCheck(Check):
@@ -19,7 +22,7 @@ class DatabaseCheck(Check):
 
     name = "database"
     title = "Database"
-    version = "2"
+    version = "3"
     order = 40
 
     def run(self, context: CheckContext) -> CheckResult:
@@ -30,30 +33,58 @@ class DatabaseCheck(Check):
         inputs = {
             "tables": wanted.tables,
             "migration": wanted.migration,
+            "migrations": wanted.migrations,
             "latency_limit_ms": wanted.latency_ms,
-            "least_free_connections": MIN_FREE,
+            "least_free_connections": context.policy.min_free_connections,
         }
         probe = context.public.probe_database(DatabaseProbeRequest(tables=wanted.tables, migration=wanted.migration))
         series = {"round_trip_us": probe.round_trips_us}
-        return self.conclude(
-            _good(wanted, probe), judged(wanted, probe), inputs=inputs, figures=_figures(probe), series=series
-        )
+        brought = fnmatch.filter(sorted(context.manifest.by_path), wanted.migrations) if wanted.migrations else []
+        findings = judged(wanted, probe, brought, context.policy.min_free_connections)
+        return self.conclude(_good(wanted, probe), findings, inputs=inputs, figures=_figures(probe), series=series)
 
 
-def judged(wanted: DatabaseSection, probe: DatabaseProbe) -> list[Finding]:
-    """What is wrong with what the node found."""
+def judged(wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str], least_free: int) -> list[Finding]:
+    """What is wrong with what the node found; `brought` are the files of the bundle that are a migration each."""
     if probe.connect_ms is None:
         return [Finding("high", f"the database could not be looked at: {_detail(probe)}")]
-    content = list(_of_content(wanted, probe))
+    content = [*_of_migrations(wanted, probe, brought), *_of_tables(probe)]
     if not probe.ok and not content:
         content = [Finding("high", f"the node finds the database in disorder: {_detail(probe)}")]
-    return [*content, *_of_latency(wanted.latency_ms, probe), *_of_connections(probe)]
+    return [*content, *_of_latency(wanted.latency_ms, probe), *_of_connections(probe, least_free)]
 
 
-def _of_content(wanted: DatabaseSection, probe: DatabaseProbe) -> Iterator[Finding]:
+def _of_migrations(wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str]) -> Iterator[Finding]:
     if wanted.migration is not None and probe.migration != wanted.migration:
         stands = f"at migration {one_line(probe.migration, 60)}" if probe.migration else "at no migration"
         yield Finding("high", f"the database stands {stands}, but raos.toml says {wanted.migration}: migrate it")
+    if probe.migrations_in == _ALEMBIC:
+        if len(probe.migrations) > 1:
+            heads = one_line(", ".join(probe.migrations[:LISTED]))
+            yield Finding("high", f"the database stands at {len(probe.migrations)} heads, {heads}: merge them into one")
+        return
+    if brought and probe.migration is not None and not probe.migrations_in:
+        yield Finding("medium", "the server's node tells only of the newest migration: update it")
+        return
+    lost = [path for path in brought if not any(_is_of(path, version) for version in probe.migrations)]
+    if lost:
+        shown = one_line(", ".join(lost[:LISTED]))
+        yield Finding("high", f"{len(lost)} of {len(brought)} migrations were not applied: {shown}; migrate it")
+
+
+def _is_of(path: str, version: str) -> bool:
+    """Whether a migration's file is of that version: named so, or so and then something that is no letter or digit.
+
+    Zeros at the start of a number make no difference: some tools keep 0002 as the number that it is.
+    """
+    name = path.rpartition("/")[2]
+    number = _NUMBER.match(name)
+    if number and _NUMBER.fullmatch(version):
+        return int(number.group()) == int(version)
+    return version != "" and name.startswith(version) and not name[len(version) : len(version) + 1].isalnum()
+
+
+def _of_tables(probe: DatabaseProbe) -> Iterator[Finding]:
     if probe.missing_tables:
         yield Finding("high", f"tables are missing: {one_line(', '.join(sorted(probe.missing_tables)))}")
     for name, reason in sorted(probe.unreadable_tables.items())[:LISTED]:
@@ -76,12 +107,12 @@ def _of_latency(limit_ms: int, probe: DatabaseProbe) -> Iterator[Finding]:
         yield Finding("medium", f"one of {len(trips)} round trips took {max(trips) / 1000:.1f} ms, {limit}")
 
 
-def _of_connections(probe: DatabaseProbe) -> Iterator[Finding]:
+def _of_connections(probe: DatabaseProbe, least_free: int) -> Iterator[Finding]:
     if probe.connections is not None and probe.max_connections is not None:
         free = max(probe.max_connections - probe.connections, 0)
-        if free < MIN_FREE:
+        if free < least_free:
             taken = f"{probe.connections} of the {probe.max_connections} connections that it may have are taken"
-            yield Finding("high", f"{taken}, {free} are free, {MIN_FREE} must be: close some, or allow more")
+            yield Finding("high", f"{taken}, {free} are free, {least_free} must be: close some, or allow more")
     elif probe.uncounted:
         grave = probe.dialect != "sqlite"
         why = one_line(probe.uncounted)

@@ -174,7 +174,7 @@ def _of_identity(context: CheckContext, seen: _Seen) -> Iterator[Finding]:
             "high", f"{path} reports {said}, but raos.toml says {expected}: an old process still answers there"
         )
     for bundle in sorted(seen.bundles.keys() - {context.bundle}):
-        said = "no bundle; report ASHAT_BUNDLE there" if bundle == "None" else f"bundle {one_line(bundle, 12)}"
+        said = "no bundle; report ASHAT_BUNDLE there" if bundle == "None" else f"bundle {one_line(bundle)[:12]}"
         yield Finding("high", f"{path} reports {said}, but {context.bundle[:12]} was pushed")
 
 

@@ -110,8 +110,9 @@ class CheckContext:
     """What a check may look at. `deadline` is on the clock of `time.monotonic()`; a check stops by then.
 
     `source` gives the verified bytes of one file of the bundle (`public.files_bytes` those of many). `previous` and
-    `previous_raos` are of what ran before, None at the first release; `rehearsal` is what came of going back to it and
-    forward again. `credentials` are the values of the Authorization header that `auth` names; they are secret.
+    `previous_raos` are of what ran before, None at the first release, and where that was this very bundle
+    (`same_before`). `rehearsal` is what came of going back to it and forward again. `credentials` are the values of
+    the Authorization header that `auth` names; they are secret.
     """
 
     public: NodeClient
@@ -123,6 +124,7 @@ class CheckContext:
     policy: Policy = field(default_factory=Policy)
     previous: Manifest | None = None
     previous_raos: RaosToml | None = None
+    same_before: bool = False
     rehearsal: Rehearsal = field(default_factory=Rehearsal)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     time_limit: float = 60.0

@@ -29,6 +29,7 @@ SECONDS = 5.0
 _URI = "http://program.invalid"
 _VERSION = re.compile(r"(3\.[012])\.\d+")
 _REFERENCES_LIMIT = 20
+_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace", "query")
 
 Pointer = tuple[str, ...]
 
@@ -85,9 +86,20 @@ class Document:
                     return ("paths", template)
         return None
 
+    def operations(self) -> tuple[str, ...]:
+        """Every operation in it, such as `GET /api/items/{item}`, in order."""
+        found = []
+        for path in _mapping(self.contents.get("paths")):
+            try:
+                item = _mapping(self.follow(("paths", path))[1])
+            except UnreadableError:
+                continue
+            found += [f"{method.upper()} {path}" for method in _METHODS if method in item]
+        return tuple(sorted(found))
+
     @cached_property
     def _templates(self) -> list[tuple[str, re.Pattern[str]]]:
-        found = [(path, _expression(path)) for path in _mapping(self.contents.get("paths"))]
+        found = [(path, expression(path)) for path in _mapping(self.contents.get("paths"))]
         return sorted(found, key=lambda each: (each[0].count("{"), each[0]))
 
     @cached_property
@@ -215,7 +227,8 @@ def _content(document: Document, asking: Asking, place: Pointer, answer: Answer)
         yield Finding("high", f"{breach} (of {document.path})")
 
 
-def _expression(template: str) -> re.Pattern[str]:
+def expression(template: str) -> re.Pattern[str]:
+    """What matches the paths that a templated one, such as `/items/{item}`, stands for."""
     parts = re.split(r"\{[^{}]*\}", template)
     return re.compile("[^/]+".join(re.escape(part) for part in parts))
 

@@ -44,6 +44,12 @@ def packaged_checks(taken: Collection[str]) -> list[Check]:
     return checks
 
 
+def package_of(kind: type[Check]) -> str:
+    """The installed package that brings a check, with its version; "" where none does: it is ours, or of raos.toml."""
+    top = kind.__module__.partition(".")[0]
+    return next((_package(each) for each in entry_points(group=GROUP) if each.module.partition(".")[0] == top), "")
+
+
 def _loaded(entry: EntryPoint) -> Check:
     try:
         found = entry.load()

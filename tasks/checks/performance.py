@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from ashat.policy import Policy
 from ashat.raos_model import PerformanceSection
-from tasks.checks.interface import Check, CheckContext, CheckResult, Finding
+from tasks.checks.interface import TEXT_LIMIT, Check, CheckContext, CheckResult, Finding, one_line
 from tasks.checks.ranks import OVERALL, Failures, Limits, Shift, compare_failures, compare_times
 from tasks.checks.rehearsed import Rehearsal, Sample, Which
 from tasks.checks.web import Web
@@ -29,47 +29,50 @@ class PerformanceCheck(Check):
 
     Over a budget is a failure. So is being slower, or failing more often, than the release before, where that is
     certain (`tasks.checks.ranks` says when); where it is not, the answer is inconclusive. A first release has no
-    baseline, and says so.
+    baseline: whatever else the answer says, it says that, and its figure `baseline_requests` is 0.
     """
 
     name = "performance"
     title = "Performance"
-    version = "2"
+    version = "3"
     order = 50
     alone = True
 
     def run(self, context: CheckContext) -> CheckResult:
         """Compare with the budgets and, where it was measured too, with the release before."""
-        budget = context.raos.performance
-        if budget is None:
+        asked = context.raos.performance
+        if asked is None:
             return self.inconclusive("raos.toml has no [performance], so nothing was measured")
+        budget = _capped(asked, context.policy)
         limits = limits_of(budget, context.policy)
         measured = _Measured(
             tuple(block.samples for block in context.rehearsal.of("new")) or _measure(context, budget),
             tuple(block.samples for block in context.rehearsal.of("old")),
         )
         inputs, series = _inputs(budget, limits), measured.series(budget.paths)
+        none = _no_baseline(context, measured)
         new = measured.all_new
         short = [block for block in measured.new if len(block) < share_of(budget)]
         if short or not new:
-            asked = len(measured.new) * share_of(budget)
-            text = f"only {len(new)} of {asked} requests ended, at {BLOCK_SECONDS:g} s for {share_of(budget)} of them"
-            figures = {"requests": len(new)}
-            return self.conclude("", [Finding("high", text)], inputs=inputs, figures=figures, series=series)
+            wanted = len(measured.new) * share_of(budget)
+            text = f"only {len(new)} of {wanted} requests ended, at {BLOCK_SECONDS:g} s for {share_of(budget)} of them"
+            figures = {"requests": len(new), "baseline_requests": len(measured.all_old)}
+            result = self.conclude("", [Finding("high", text)], inputs=inputs, figures=figures, series=series)
+            return _marked(result, none)
         figures = measure(new)
         shifts = compare_times([times_of(block) for block in measured.new], measured.times_before(), limits)
         failures = compare_failures(counts_of(new), counts_of(measured.all_old), limits)
         findings = [*_over_budget(budget, new, figures), *_worse(shifts, failures, limits)]
-        findings += _not_compared(budget.paths, measured)
-        figures |= _figures_before(measured, shifts)
+        findings += [*_not_compared(budget.paths, measured), *_told_of_caps(asked, budget)]
+        figures |= {"baseline_requests": len(measured.all_old), **_figures_before(measured, shifts)}
         good = (
             f"p95 {figures['p95_us'] / 1000:.1f} ms of {budget.p95_ms} ms allowed, "
-            f"{figures['errors']} of {len(new)} requests failed; {_against_before(context, shifts)}"
+            f"{figures['errors']} of {len(new)} requests failed{_against_before(shifts)}"
         )
         unclear = _unclear(context, measured, shifts)
         if unclear and not any(finding.severity == "high" for finding in findings):
             return self.inconclusive(unclear, findings, inputs=inputs, figures=figures, series=series)
-        return self.conclude(good, findings, inputs=inputs, figures=figures, series=series)
+        return _marked(self.conclude(good, findings, inputs=inputs, figures=figures, series=series), none)
 
 
 def measure_block(web: Web, budget: PerformanceSection) -> tuple[Sample, ...]:
@@ -94,7 +97,24 @@ def share_of(budget: PerformanceSection) -> int:
 
 def limits_of(budget: PerformanceSection, policy: Policy) -> Limits:
     """What is still accepted, as raos.toml and the policy have it."""
-    return Limits(budget.slower_percent, policy.significance_per_mille)
+    return Limits(_capped(budget, policy).slower_percent, policy.significance_per_mille)
+
+
+def _capped(budget: PerformanceSection, policy: Policy) -> PerformanceSection:
+    """The budget, which allows no more than the policy does."""
+    return budget.model_copy(
+        update={
+            "slower_percent": min(budget.slower_percent, policy.max_slower_percent),
+            "error_rate": min(budget.error_rate, policy.max_error_rate),
+        }
+    )
+
+
+def _told_of_caps(asked: PerformanceSection, budget: PerformanceSection) -> Iterator[Finding]:
+    for name in ("slower_percent", "error_rate"):
+        wanted, held = getattr(asked, name), getattr(budget, name)
+        if wanted != held:
+            yield Finding("low", f"raos.toml has {name} = {wanted}, the policy allows {held}: that counts")
 
 
 def blocks_needed(rehearsal: Rehearsal, budget: PerformanceSection, limits: Limits) -> int:
@@ -263,14 +283,33 @@ def _not_compared(paths: Sequence[str], measured: _Measured) -> Iterator[Finding
             yield Finding("low", f"{path} was not compared: the release before did not answer it")
 
 
-def _against_before(context: CheckContext, shifts: Sequence[Shift]) -> str:
+def _against_before(shifts: Sequence[Shift]) -> str:
     if not shifts:
-        why = "nothing ran here before" if context.previous is None else "the policy rehearses no way back"
-        return f"no baseline: {why}"
+        return ""
     overall = shifts[0]
     change = _percent(overall.ratio)
     than = f"{abs(change)} % {'slower' if change > 0 else 'faster'} than" if change else "as quick as"
-    return f"{than} before ({_ms(overall.new_us)} in the median, before {_ms(overall.old_us)})"
+    return f"; {than} before ({_ms(overall.new_us)} in the median, before {_ms(overall.old_us)})"
+
+
+def _no_baseline(context: CheckContext, measured: _Measured) -> str:
+    """Why there is nothing to compare with, "" where there is something or should be."""
+    if measured.old:
+        return ""
+    if context.same_before:
+        return "this very bundle ran here before"
+    if context.previous is None:
+        return "nothing ran here before"
+    return "" if context.policy.rehearses else "the policy rehearses no way back"
+
+
+def _marked(result: CheckResult, none: str) -> CheckResult:
+    """The result, which says that there was no baseline whatever else it says."""
+    if not none:
+        return result
+    mark = f"no baseline: {none}"
+    seen = one_line(result.seen, 2 * TEXT_LIMIT - len(mark) - 2)
+    return replace(result, seen=f"{seen}; {mark}", findings=(*result.findings, Finding("low", mark)))
 
 
 def _unclear(context: CheckContext, measured: _Measured, shifts: Sequence[Shift]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from ashat.raos_model import Endpoint
 
 Which = Literal["new", "old"]
 
@@ -27,15 +29,27 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The endpoints that the old release answered with the status that it declares, and how many it was not asked for.
+
+    `operations` are those of its OpenAPI document, such as `GET /api/items/{item}`.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    operations: tuple[str, ...] = ()
+    unasked: int = 0
+
+
+@dataclass(frozen=True)
 class Rehearsal:
     """Forward, back, and forward again: the blocks in the order in which they ran (new, old, new, old, ...).
 
-    `answered` are the paths of GET requests that the old release answered with a 2xx; `back_ms` and `forward_ms` are
-    how long each switch took until the release was healthy. With no release before, there is no old block.
+    `answered` is what the old release answered; `back_ms` and `forward_ms` are how long each switch took until the
+    release was healthy. With no release before, there is no old block.
     """
 
     blocks: tuple[Block, ...] = ()
-    answered: frozenset[str] = frozenset()
+    answered: Answered = field(default_factory=Answered)
     back_ms: tuple[int, ...] = ()
     forward_ms: tuple[int, ...] = ()
 

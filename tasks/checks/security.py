@@ -22,7 +22,6 @@ from tasks.checks.tls import look_at, unverified
 from tasks.checks.vulnerabilities import LookUp, look_up
 
 FINDINGS_LIMIT = 200
-ALLOWED_FOR = timedelta(days=366)
 
 
 class SecurityCheck(Check):
@@ -30,7 +29,7 @@ class SecurityCheck(Check):
 
     name = "security"
     title = "Security scan"
-    version = "2"
+    version = "3"
     order = 60
 
     def run(self, context: CheckContext) -> CheckResult:
@@ -38,15 +37,15 @@ class SecurityCheck(Check):
 
         While the advisories are out of reach there is no pass: inconclusive, unless something fails it anyway.
         """
-        now = datetime.now(UTC)
+        now, soon = datetime.now(UTC), timedelta(days=context.policy.certificate_days)
         declared = declared_packages(context)
         known = look_up(declared, context.policy, context.left(), now)
         scan = search_for_secrets(context)
-        way = list(look_at(context.app_url, context.tls, now))
+        way = list(look_at(context.app_url, context.tls, now, soon))
         trusted = not any(each.rule == "certificate" for each in way)
         found = [
             *way,
-            *_way_to_the_node(context, now),
+            *_way_to_the_node(context, now, soon),
             *odd_files(context.manifest),
             *new_executables(context.previous, context.manifest),
             *loose_modes(context.public.tree()),
@@ -56,7 +55,8 @@ class SecurityCheck(Check):
             *shown_by_the_program(context if trusted else replace(context, tls=unverified())),
         ]
         allow = context.raos.security.allow
-        findings = _worst([*allowed(found, allow, now.date()), *far_entries(allow, now.date())])
+        far = far_entries(allow, now.date(), context.policy.allow_days)
+        findings = _worst([*allowed(found, allow, now.date()), *far])
         if scan.not_read:
             severity: Severity = "medium" if scan.late else "low"
             findings.append(Finding(severity, f"not searched for secrets: {scan.not_read_shown}"))
@@ -79,11 +79,11 @@ class SecurityCheck(Check):
         return self.conclude(_good(scan, known), findings, inputs=inputs, figures=figures)
 
 
-def _way_to_the_node(context: CheckContext, now: datetime) -> Iterator[Finding]:
+def _way_to_the_node(context: CheckContext, now: datetime, soon: timedelta) -> Iterator[Finding]:
     """What is wrong with the way to the node itself, where that is another server than the program's."""
     node, program = httpx.URL(context.public.url), httpx.URL(context.app_url)
     if (node.scheme, node.host, node.port) != (program.scheme, program.host, program.port):
-        yield from look_at(context.public.url, context.public.transport.trust, now)
+        yield from look_at(context.public.url, context.public.transport.trust, now, soon)
 
 
 def _good(scan: Scan, known: LookUp) -> str:
@@ -128,10 +128,11 @@ def allowed(findings: Iterable[Finding], allow: Sequence[Allow], today: date) ->
             yield Finding("low", f"the allow-list entry {each.rule} {one_line(each.path)} matches nothing: remove it")
 
 
-def far_entries(allow: Sequence[Allow], today: date) -> Iterator[Finding]:
-    """The entries that end more than a year from `today`: nobody would look at them again."""
+def far_entries(allow: Sequence[Allow], today: date, days: int) -> Iterator[Finding]:
+    """The entries that end more than so many days from `today`: nobody would look at them again."""
     for each in allow:
-        if each.until > today + ALLOWED_FOR:
+        if each.until > today + timedelta(days=days):
             until = each.until.isoformat()
-            text = f"the allow-list entry {each.rule} {one_line(each.path)} lasts until {until}: end it within a year"
+            place = f"the allow-list entry {each.rule} {one_line(each.path)}"
+            text = f"{place} lasts until {until}: end it within {days} days"
             yield Finding("medium", text)

@@ -19,7 +19,6 @@ from ashat.client.transport import is_loopback
 from tasks.checks.interface import Finding, one_line
 
 SECONDS = 5.0
-SOON = timedelta(days=14)
 _OLD = {ssl.TLSVersion.TLSv1: "TLS 1.0", ssl.TLSVersion.TLSv1_1: "TLS 1.1"}
 _GOOD = ("TLSv1.2", "TLSv1.3")
 # X509_V_ERR_* of OpenSSL's <openssl/x509_vfy.h>.
@@ -49,12 +48,15 @@ class _Seen:
     certificate: x509.Certificate
 
 
-def look_at(url: str, trust: ssl.SSLContext | None, now: datetime) -> Iterator[Finding]:
-    """What is wrong with the way to `url`; plain http is good enough as long as it stays on this machine."""
+def look_at(url: str, trust: ssl.SSLContext | None, now: datetime, soon: timedelta) -> Iterator[Finding]:
+    """What is wrong with the way to `url`; plain http is good enough as long as it stays on this machine.
+
+    A certificate that ends within `soon` is pointed out.
+    """
     parsed = httpx.URL(url)
     server = Server(parsed.host, parsed.port or (443 if parsed.scheme == "https" else 80), trust)
     if parsed.scheme == "https":
-        yield from _tls(server, now)
+        yield from _tls(server, now, soon)
     elif not is_loopback(parsed.host):
         text = f"{server.place} speaks plain http: whoever is on the way can read and change what it says; use https"
         yield Finding("medium", text, "plain-http", server.place)
@@ -68,7 +70,7 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def _tls(server: Server, now: datetime) -> Iterator[Finding]:
+def _tls(server: Server, now: datetime, soon: timedelta) -> Iterator[Finding]:
     try:
         seen, trouble = _first_look(server)
     except ssl.SSLError as error:
@@ -84,7 +86,7 @@ def _tls(server: Server, now: datetime) -> Iterator[Finding]:
         return
     if trouble:
         yield trouble
-    yield from _expiry(server, seen.certificate, now)
+    yield from _expiry(server, seen.certificate, now, soon)
     yield from _protocols(server, seen.protocol)
 
 
@@ -123,9 +125,9 @@ def _names(certificate: x509.Certificate) -> list[str]:
     return [one_line(name, 60) for name in names]
 
 
-def _expiry(server: Server, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
+def _expiry(server: Server, certificate: x509.Certificate, now: datetime, soon: timedelta) -> Iterator[Finding]:
     end = certificate.not_valid_after_utc
-    if now < end <= now + SOON:
+    if now < end <= now + soon:
         text = f"the certificate of {server.place} expires on {end:%Y-%m-%d}, in {(end - now).days} days: renew it"
         yield Finding("medium", text, "certificate-expiry", server.place)
 

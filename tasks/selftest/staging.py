@@ -42,6 +42,20 @@ QUICKER = (
     ("requests = 300", "requests = 40"),
     ("concurrency = 4", "concurrency = 8"),
 )
+# What it holds itself to, besides.
+OWN = """
+[[check]]
+name = "greeting"
+title = "Visitors are greeted"
+path = "/"
+contains = "Welcome to RaOS"
+
+[[check]]
+name = "boards"
+path = "/api/forum/boards"
+severity = "medium"
+matches = '"threads": ?\\d'
+"""
 TIME_LIMIT = 30.0
 _SWITCH_SECONDS = 60.0
 _SHOWS_ITSELF_SECONDS = 10.0
@@ -142,7 +156,7 @@ def staging(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
 
 
 def quick_sample(place: Path) -> Path:
-    """A good copy of the sample program at `place`, whose promises are held to in less time.
+    """A good copy of the sample program at `place`, with checks of its own, whose promises are held to in less time.
 
     Raises:
         StagingError: the sample no longer says what is to be quickened.
@@ -154,5 +168,5 @@ def quick_sample(place: Path) -> Path:
         if old not in text:
             raise StagingError(f"The sample's raos.toml no longer holds {old!r}.")
         text = text.replace(old, new)
-    file.write_text(text, encoding="utf-8")
+    file.write_text(text + OWN, encoding="utf-8")
     return place

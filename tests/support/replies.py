@@ -31,10 +31,14 @@ class Reply:
 
 @dataclass
 class Program:
-    """What is answered, by "METHOD /path", and what was asked, with the Authorization header of each request."""
+    """What is answered, by "METHOD /path", and what was asked, with the Authorization header of each request.
+
+    `by_header` gives the status of an answer by that header, before `replies` are looked at.
+    """
 
     url: str
     replies: dict[str, Reply]
+    by_header: dict[str, dict[str | None, int]] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -53,6 +57,8 @@ def replying(replies: Mapping[str, Reply]) -> Iterator[Program]:
             sent = self.headers.get("Authorization")
             program.asked.append((what, sent))
             reply = program.replies.get(what, Reply({"error": "not found"}, 404))
+            if what in program.by_header:
+                reply = Reply({}, program.by_header[what][sent])
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode("utf-8")
             kind = {} if isinstance(reply.body, bytes) else {"Content-Type": "application/json"}
             if reply.echoes:

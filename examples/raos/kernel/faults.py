@@ -39,6 +39,7 @@ KNOWN = {
     "module-missing": "module NAME is neither loaded nor reported",
     "module-extra": "reports a module that no file backs",
     "module-tampered": "module NAME reports the digest of other bytes",
+    "module-flipped": "a bit of module NAME flips on the disk before it is loaded",
     "module-slow": "NAME@MILLISECONDS: that module takes so much longer to load",
     "slow": "every answer under /api/ takes MILLISECONDS more",
     "slower": "every answer costs PERCENT more of the processor",
@@ -55,6 +56,8 @@ KNOWN = {
     "no-header": "leaves the security header NAME out",
     "exposed": "serves the files and listings of its own release directory",
     "listing": "PATH lists a directory",
+    "serves": "PATH, such as /.env, shows what such a file holds",
+    "loose-mode": "FILE@MODE: changes the mode of one of its own files",
     "leak": "PATH shows a credential",
     "cookie": "PATH sets a session cookie that scripts can read",
     "database-locked": "holds the database's write lock",
@@ -66,6 +69,11 @@ KNOWN = {
     "skip-migration": "does not apply migration VERSION",
 }
 GIGABYTE = 1_000_000_000
+FILES = {
+    "/.env": b"COLOUR=blue\n",
+    "/.git/HEAD": b"ref: refs/heads/main\n",
+    "/.git/config": b"[core]\n\tbare = false\n",
+}
 
 
 class Faults:
@@ -99,12 +107,17 @@ class Faults:
         """The value of fault `name`, None where it is not asked for."""
         return self._values.get(name)
 
-    def at_start(self) -> None:
-        """What goes wrong before the program listens."""
+    def at_start(self, release: Path) -> None:
+        """What goes wrong before the program listens; `release` is its directory."""
         if self.has("crash-at-start"):
             print("raos: a seeded fault: the licence core did not initialise", file=sys.stderr)
             sys.exit(3)
         time.sleep(float(self._values.get("slow-start", 0)))
+        if self.has("loose-mode"):
+            name, _, mode = self._values["loose-mode"].partition("@")
+            (release / name).chmod(int(mode, 8))
+        if self.has("module-flipped"):
+            _flip_a_bit(release / "Modules" / self._values["module-flipped"] / "__init__.py")
 
     def while_running(self, database: Database) -> None:
         """What goes wrong once it listens."""
@@ -184,6 +197,8 @@ class Faults:
         if path == self._values.get("cookie"):
             return _with(response, response.body, headers={**response.headers, "Set-Cookie": "session=seeded; Path=/"})
         if method == "GET" and response.status in (403, 404):
+            if path == self._values.get("serves"):
+                return _with(response, FILES[path], status=200, headers={"Content-Type": "text/plain"})
             if path == self._values.get("listing"):
                 return _listing(path, ["seeded.txt"])
             if self.has("exposed"):
@@ -227,6 +242,14 @@ def _first_in_a_minute(mark: Path) -> bool:
     first = not mark.exists() or time.time() - mark.stat().st_mtime > 60
     mark.touch()
     return first
+
+
+def _flip_a_bit(file: Path) -> None:
+    """Flip a bit of the file's first letter, a capital in its docstring: it still loads. Once flipped, it stays."""
+    content = bytearray(file.read_bytes())
+    if content[3:4].isupper():
+        content[3] ^= 0x20
+        file.write_bytes(content)
 
 
 def _make_read_only(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.selftest.seeded import Seeded, edited, told
+from tasks.selftest.seeded import Seeded, edited, promising_nothing, replace_text, told
 
 ITEM = "/api/market/items/starter-pack"
 _ROOMS = """[[endpoint]]
@@ -13,19 +13,39 @@ name = "Chat lists its rooms"
 path = "/api/chat/rooms"
 json = { rooms = ["lobby", "trade"] }
 """
+_STRANGER = """[[endpoint]]
+name = "Auth refuses a stranger"
+path = "/api/auth/me"
+status = 401
+time_limit = 1
+"""
+
+
+def _undocumented(tree: Path, path: str, now: str | None = None) -> None:
+    """A path is gone from the OpenAPI document, or is called `now` there."""
+    file = tree / "Modules" / "Core" / "openapi.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    item = document["paths"].pop(path)
+    if now:
+        document["paths"][now] = item
+    file.write_text(json.dumps(document), encoding="utf-8")
 
 
 def _without_rooms(tree: Path) -> None:
     """Chat's list of rooms is gone from the program, from its OpenAPI document, and from what raos.toml promises."""
-    for path, old, new in (
-        ("Modules/Chat/__init__.py", '"GET", "/api/chat/rooms", rooms', '"GET", "/api/chat/places", rooms'),
-        ("raos.toml", _ROOMS, '[[endpoint]]\nname = "Chat lists its places"\npath = "/api/chat/places"\n'),
-    ):
-        edited("", "api", "", path, old, new).change(tree)
-    file = tree / "Modules" / "Core" / "openapi.json"
-    document = json.loads(file.read_text(encoding="utf-8"))
-    document["paths"]["/api/chat/places"] = document["paths"].pop("/api/chat/rooms")
-    file.write_text(json.dumps(document), encoding="utf-8")
+    places = '[[endpoint]]\nname = "Chat lists its places"\npath = "/api/chat/places"\n'
+    replace_text(
+        tree, "Modules/Chat/__init__.py", '"GET", "/api/chat/rooms", rooms', '"GET", "/api/chat/places", rooms'
+    )
+    replace_text(tree, "raos.toml", _ROOMS, places)
+    _undocumented(tree, "/api/chat/rooms", "/api/chat/places")
+
+
+def _without_me(tree: Path) -> None:
+    """What strangers are refused is gone from the program, and from what is promised."""
+    replace_text(tree, "Modules/Auth/__init__.py", '"/api/auth/me"', '"/api/auth/self"')
+    replace_text(tree, "raos.toml", _STRANGER, "")
+    _undocumented(tree, "/api/auth/me", "/api/auth/self")
 
 
 FAULTS: tuple[Seeded, ...] = (
@@ -127,4 +147,20 @@ FAULTS: tuple[Seeded, ...] = (
         _without_rooms,
         against_before=True,
     ),
+    Seeded(
+        "an endpoint that refused strangers is gone",
+        "api",
+        r"GET /api/auth/me was answered with status 401 by the release that ran before, and no longer is: status 404",
+        _without_me,
+        against_before=True,
+    ),
+    Seeded(
+        "an operation of the release before is not documented any more",
+        "api",
+        r"GET /pages/\{page\} stood in the OpenAPI document of the release that ran before, not in /openapi\.json",
+        lambda tree: _undocumented(tree, "/pages/{page}"),
+        against_before=True,
+        expects="warn",
+    ),
+    *promising_nothing([("api", r"raos\.toml declares no \[\[endpoint\]\], so none was asked")]),
 )

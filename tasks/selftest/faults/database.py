@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from tasks.selftest.seeded import Seeded, edited, told
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+from ashat.client.node import NodeClient
+from ashat.wire import DatabaseProbe, DatabaseProbeRequest
+from tasks.checks.interface import CheckContext, Outcome
+from tasks.selftest.seeded import Seeded, edited, promising_nothing, told
+
+
+class _Busy:
+    """The node, whose look at the database has other figures: a crowded or distant server is not at hand here."""
+
+    def __init__(self, node: NodeClient, figures: dict[str, Any]) -> None:
+        self._node = node
+        self._figures = figures
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    def probe_database(self, request: DatabaseProbeRequest) -> DatabaseProbe:
+        """What the node found, with those figures."""
+        return self._node.probe_database(request).model_copy(update=self._figures)
+
+
+def _measured(name: str, says: str, expects: Outcome = "fail", **figures: Any) -> Seeded:
+    """A good release beside a database of which the node measures `figures`."""
+
+    @contextmanager
+    def around(context: CheckContext) -> Iterator[CheckContext]:
+        yield replace(context, public=cast(NodeClient, _Busy(context.public, figures)))
+
+    return Seeded(name, "database", says, lambda _: None, around=around, expects=expects)
+
 
 FAULTS: tuple[Seeded, ...] = (
     told("database", r"tables are missing: orders", "drop-table=orders"),
     told("database", r"stands at migration 0002, but raos\.toml says 0003", "skip-migration=0003"),
+    told("database", r"1 of 3 migrations were not applied: migrations/0002_talk\.sql", "skip-migration=0002"),
     told("database", r"cannot be written to: .*locked", "database-locked"),
     told("database", r"cannot be written to: .*readonly database", "database-read-only"),
     told("database", r"the table orders cannot be read: no such table: main\.orders_lost", "unreadable-table=orders"),
@@ -20,4 +55,35 @@ FAULTS: tuple[Seeded, ...] = (
         'migration = "0003"',
         'migration = "0004"',
     ),
+    _measured(
+        "the connections are used up",
+        r"98 of the 100 connections that it may have are taken, 2 are free, 3 must be",
+        dialect="postgresql",
+        uncounted="",
+        connections=98,
+        max_connections=100,
+    ),
+    _measured(
+        "connections cannot be counted",
+        r"connections were not counted: permission denied",
+        "warn",
+        dialect="postgresql",
+        uncounted="permission denied",
+    ),
+    _measured(
+        "the database is far away",
+        r"a round trip to the database takes 700\.0 ms in the median of 9, over the 500 ms",
+        round_trips_us=[700_000] * 9,
+    ),
+    _measured(
+        "one round trip is slow", r"one of 9 round trips took 700\.0 ms", "warn", round_trips_us=[*[900] * 8, 700_000]
+    ),
+    _measured("connecting is slow", r"connecting took 900 ms, over the 500 ms", connect_ms=900),
+    _measured(
+        "the migrations have two heads",
+        r"the database stands at 2 heads, 1f0c, 9e2a: merge them into one",
+        migrations=["1f0c", "9e2a"],
+        migrations_in="alembic_version",
+    ),
+    *promising_nothing([("database", r"raos\.toml has no \[database\], so none was looked at")]),
 )

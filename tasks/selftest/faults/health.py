@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ashat.localnode import sample_directory
+from tasks.checks.interface import CheckContext
 from tasks.selftest.seeded import Seeded, told
+from tasks.selftest.staging import StagingError
 
 
 def _hurried(fault: Seeded) -> Seeded:
@@ -23,8 +32,33 @@ def _hurried(fault: Seeded) -> Seeded:
     return replace(fault, change=change)
 
 
+@contextmanager
+def _old_process(context: CheckContext) -> Iterator[CheckContext]:
+    """The good release's own program, under another bundle's name, where the new one's is looked for."""
+    with tempfile.TemporaryDirectory(prefix="ashat-old-") as data:
+        environment = {**os.environ, "RAOS_DATA": data, "RAOS_FAULT": "wrong-bundle"}
+        words = [sys.executable, str(sample_directory() / "raos.py"), "--port", "0"]
+        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                started = process.stderr.readline()
+                if not (found := re.search(r"http://127\.0\.0\.1:\d+", started)):
+                    raise StagingError(f"The sample did not start: {started or process.stderr.read()}")
+                yield replace(context, app_url=found.group())
+            finally:
+                process.kill()
+
+
 FAULTS: tuple[Seeded, ...] = (
     told("health", r"reports version 9\.4\.0, but raos\.toml says 9\.4\.1", "wrong-version=9.4.0"),
+    Seeded(
+        "a healthy old process answers",
+        "health",
+        r"/health reports bundle 000000000000, but [0-9a-f]{12} was pushed",
+        lambda _: None,
+        ("wrong-bundle",),
+        around=_old_process,
+    ),
     told("health", r"looks were not healthy; the last: .*seeded fault", "unhealthy-after=8"),
     told("health", r"looks were not healthy; the last: .*503", "flapping=3"),
     told("health", r"restarted .*while it was watched; the last time, .* on signal 9", "crash-on-health=8"),

@@ -9,6 +9,7 @@ FAULTS: tuple[Seeded, ...] = (
     told("modules", r"module Chat was pushed, but is not loaded", "module-missing=Chat"),
     told("modules", r"module Stowaway is loaded, but was not pushed", "module-extra"),
     told("modules", r"module Auth was loaded from other bytes than were pushed", "module-tampered=Auth"),
+    told("modules", r"module Auth was loaded from other bytes than were pushed", "module-flipped=Auth"),
     edited(
         "syntax error in a module",
         "modules",

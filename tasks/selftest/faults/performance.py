@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from tasks.selftest.seeded import Change, Seeded, edited, told
+from tasks.checks.interface import CheckContext
+from tasks.selftest.seeded import Change, Seeded, edited, promising_nothing, replace_text, told
 
 _ENOUGH = 400
 _PATIENT_MS = 5000
@@ -33,6 +36,15 @@ def _items_take(seconds: float) -> Change:
     return edited("", "performance", "", "Modules/Market/__init__.py", start, start + slow).change
 
 
+def _lenient(tree: Path) -> None:
+    told("performance", "", "error-every=10").change(tree)
+    replace_text(tree, "raos.toml", "error_rate = 0", "error_rate = 1000")
+
+
+def _strictly(context: CheckContext) -> nullcontext[CheckContext]:
+    return nullcontext(replace(context, policy=context.policy.model_copy(update={"max_error_rate": 10})))
+
+
 FAULTS: tuple[Seeded, ...] = (
     told("performance", r"p95 is \d+\.\d ms, 250 ms are allowed", "slow=300"),
     told("performance", r"of \d+ requests failed, 0 in 1000 are allowed; the last: .*: status 500", "error-every=10"),
@@ -54,4 +66,13 @@ FAULTS: tuple[Seeded, ...] = (
         told("performance", "", "error-every=20").change,
         error_rate=100,
     ),
+    Seeded(
+        "raos.toml allows more than the policy",
+        "performance",
+        r"of \d+ requests failed, 10 in 1000 are allowed",
+        _lenient,
+        ("error-every",),
+        around=_strictly,
+    ),
+    *promising_nothing([("performance", r"raos\.toml has no \[performance\], so nothing was measured")]),
 )

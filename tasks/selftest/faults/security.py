@@ -7,6 +7,7 @@ and their vulnerabilities are invented, too; `tasks/selftest/osv` is a database 
 from __future__ import annotations
 
 import json
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.checks.interface import CheckContext
+from tasks.checks.interface import CheckContext, Outcome
 from tasks.selftest.certificates import make_identity
 from tasks.selftest.seeded import Around, Seeded, added, told
 from tasks.selftest.tls_server import tls_in_front_of, trusting
@@ -34,18 +35,31 @@ def _offline(context: CheckContext) -> nullcontext[CheckContext]:
     return nullcontext(replace(context, policy=policy))
 
 
-def over_tls(**options: Any) -> Around:
+def _out_of_reach(context: CheckContext) -> nullcontext[CheckContext]:
+    """Look vulnerabilities up where nobody answers."""
+    policy = context.policy.model_copy(update={"advisories": "osv", "osv_url": "http://127.0.0.1:9"})
+    return nullcontext(replace(context, policy=policy))
+
+
+def over_tls(
+    *,
+    trusted: bool = True,
+    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    **options: Any,
+) -> Around:
     """The program behind a server that speaks TLS for it, with a certificate as `make_identity` makes it of `options`.
 
-    Its authority is trusted, so that what is wrong is wrong with the certificate alone.
+    Its authority is `trusted`, so that what is wrong is wrong with the certificate alone, or with the protocols,
+    from the `oldest` to the `newest`.
     """
 
     @contextmanager
     def around(context: CheckContext) -> Iterator[CheckContext]:
         with tempfile.TemporaryDirectory(prefix="ashat-tls-") as directory:
             identity = make_identity(Path(directory), **options)
-            with tls_in_front_of(context.app_url, identity) as url:
-                yield replace(context, app_url=url, tls=trusting(identity.authority))
+            with tls_in_front_of(context.app_url, identity, oldest=oldest, newest=newest) as url:
+                yield replace(context, app_url=url, tls=trusting(identity.authority) if trusted else None)
 
     return around
 
@@ -54,8 +68,13 @@ def _vulnerable(name: str, says: str, path: str, content: str) -> Seeded:
     return replace(added(name, says, path, content), around=_offline)
 
 
-def _badly_certified(name: str, says: str, **options: Any) -> Seeded:
-    return Seeded(name, "security", says, lambda _: None, around=over_tls(**options))
+def _badly_certified(name: str, says: str, expects: Outcome = "fail", **options: Any) -> Seeded:
+    return Seeded(name, "security", says, lambda _: None, around=over_tls(**options), expects=expects)
+
+
+def _new_executable(tree: Path) -> None:
+    file = tree / "Modules" / "Market" / "catalogue.json"
+    file.chmod(0o755)
 
 
 FAULTS: tuple[Seeded, ...] = (
@@ -93,5 +112,47 @@ FAULTS: tuple[Seeded, ...] = (
         "a certificate for another name",
         r"is for elsewhere\.example, not for 127\.0\.0\.1",
         names=["elsewhere.example"],
+    ),
+    _badly_certified("a certificate of an authority that nobody knows", r"is not trusted \(", trusted=False),
+    _badly_certified(
+        "a certificate that ends soon",
+        r"expires on .*, in \d days: renew it",
+        "warn",
+        ends=datetime.now(UTC) + timedelta(5),
+    ),
+    _badly_certified(
+        "old TLS besides",
+        r"still takes TLS 1\.0 and TLS 1\.1",
+        "warn",
+        oldest=ssl.TLSVersion.TLSv1,
+    ),
+    _badly_certified(
+        "old TLS only",
+        r"speaks nothing newer than TLS 1\.1",
+        oldest=ssl.TLSVersion.TLSv1,
+        newest=ssl.TLSVersion.TLSv1_1,
+    ),
+    told("security", r"anyone can read /\.git/config", "serves=/.git/config"),
+    told("security", r"anyone can read /\.git/HEAD", "serves=/.git/HEAD"),
+    told("security", r"anyone can read /\.env", "serves=/.env"),
+    told("security", r"raos\.py is 4755 on the server", "loose-mode=raos.py@4755"),
+    told("security", r"raos\.py is 0646 on the server: anybody there can change", "loose-mode=raos.py@646"),
+    Seeded(
+        "a program that was none before",
+        "security",
+        r"Modules/Market/catalogue\.json is executable and was not before",
+        _new_executable,
+        against_before=True,
+        expects="warn",
+    ),
+    replace(
+        added(
+            "advisories out of reach",
+            r"known vulnerabilities of 1 package could not be looked up: http://127\.0\.0\.1:9",
+            "requirements.txt",
+            "ashat-selftest-markdown==1.2.2\n",
+        ),
+        around=_out_of_reach,
+        expects="inconclusive",
     ),
 )
