@@ -44,6 +44,7 @@ AshatError
    + OversizedError          more bytes than such a file may have
    + MalformedMetadataError  no TUF metadata, or no release document
    + NoReleaseError          nothing was released on that channel yet
+   + LogError                the log that a release stands in is not the one that was seen before
  x ControlPlaneError         Prefect's server or its workers
 """
 
@@ -289,6 +290,10 @@ class MalformedMetadataError(TrustError):
 
 class NoReleaseError(TrustError):
     """Nothing was released on that channel yet."""
+
+
+class LogError(TrustError):
+    """The log of what was done was rewritten, cut off or forked since it was last seen, or nobody shows otherwise."""
 
 
 class ControlPlaneError(AshatError):

@@ -245,11 +245,36 @@ class TrustMetadata(Wire):
     production: str | None = Field(default=None, max_length=1 << 20)
 
 
+class LogState(Wire):
+    """What OMEGA keeps of the ledger's log: how many events, and the root over them in hexadecimal; "" before any."""
+
+    origin: str = ""
+    size: int = Field(default=0, ge=0)
+    root: str = ""
+
+
+class LogLeaves(Wire):
+    """The log goes on: the hashes of its events from the one at `first` (counted from 0) on, for OMEGA to keep.
+
+    What `signed` names as the log's checkpoint has to be covered by what OMEGA keeps and `leaves` together.
+    """
+
+    signed: SignedRelease
+    first: int = Field(ge=0, le=1 << 53)
+    leaves: list[Digest] = []
+
+
+class LogProof(Wire):
+    """A consistency proof between two sizes of the log, as RFC 9162, section 2.1.4, defines it."""
+
+    proof: list[Digest]
+
+
 class TrustState(Wire):
     """Whose signatures OMEGA demands: TUF metadata as it was signed, None for what it does not keep yet.
 
     `online` are the public halves of its own Ed25519 keys, `snapshot` and `timestamp`, in hexadecimal. `documents` are
-    the release documents by channel.
+    the release documents by channel. `log` is None from a node that keeps none.
     """
 
     target: str = ""
@@ -259,6 +284,7 @@ class TrustState(Wire):
     production: str | None = None
     documents: dict[str, str] = {}
     expires: AwareDatetime | None = None
+    log: LogState | None = None
 
 
 class StoreState(Wire):

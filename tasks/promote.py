@@ -12,7 +12,7 @@ from ashat.wire import Decision, NodeState, OperationRequest
 from blocks.server import load_server
 from tasks.public import change, settled
 from tasks.record import ledger, now, whoami
-from tasks.signing import signed_release
+from tasks.signing import send_log, signed_release
 from tasks.steps import step
 
 
@@ -72,6 +72,7 @@ def _promote(record: Ledger, state: State, target: NodeClient, decision: Decisio
         state.attempt,
         lambda newest: None if newest.promoting else Promoting(at=now(), by=whoami(), operation=operation),
     )
+    signed = signed_release(record, state)
     request = OperationRequest(
         action="promote",
         bundle=decision.bundle,
@@ -79,11 +80,13 @@ def _promote(record: Ledger, state: State, target: NodeClient, decision: Decisio
         update_id=state.update_id,
         attempt=state.attempt,
         decision=decision,
-        signed=signed_release(record, state),
+        signed=signed,
         reason=f"approved by {decision.approver or 'somebody unnamed'}",
     )
-    fault_point("promote.accepted")
     try:
+        if signed is not None:
+            send_log(record, target, signed)
+        fault_point("promote.accepted")
         change(target, request, operation)
     except NodeConflictError as error:
         return _void(record, state, str(error))

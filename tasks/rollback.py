@@ -19,7 +19,7 @@ from tasks.distribute import await_mainframes
 from tasks.public import change, public_lent, settled, switch_back
 from tasks.record import ledger, now, run_id, whoami
 from tasks.servers import why_not_owner
-from tasks.signing import signed_way_back
+from tasks.signing import send_log, signed_way_back
 from tasks.steps import step
 
 Place = Literal["public", "omega", "mainframes"]
@@ -163,13 +163,16 @@ def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> 
     if not _runs(seen, state):
         return
     before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
+    signed = signed_way_back(record, state, target)
+    if signed is not None:
+        send_log(record, target, signed)
     request = OperationRequest(
         action="rollback",
         bundle=state.omega_before,
         expected_current=state.bundle,
         update_id=before.update_id if before else state.update_id,
         attempt=before.attempt if before else state.attempt,
-        signed=signed_way_back(record, state, target),
+        signed=signed,
         reason=f"rollback of {state.update_id}",
     )
     change(target, request, f"{state.update_id}.{state.attempt}.rollback")

@@ -13,22 +13,25 @@ from typing import Final
 
 from tuf.api.metadata import Targets
 
+from ashat.auditing import sign_log
 from ashat.canonical import canonical_json
 from ashat.client.node import NodeClient
-from ashat.errors import SessionError, TrustError, UnprovenError, UnsignedError
+from ashat.errors import AuditError, SessionError, TrustError, UnprovenError, UnsignedError
 from ashat.events import ReleaseSignature
 from ashat.faults import fault_point
 from ashat.gate import pushers
 from ashat.ledger import Ledger
+from ashat.merkle import leaf_hash
 from ashat.session import State
 from ashat.settings import Settings
 from ashat.trust.authority import Authority
-from ashat.trust.documents import ReleaseDocument
+from ashat.trust.documents import LogEntry, ReleaseDocument
 from ashat.trust.keys import OnlinePublicKeys
+from ashat.trust.log import open_log
 from ashat.trust.metadata import parse
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance, provenance_of
-from ashat.wire import NodeState, SignedRelease, TrustMetadata, TrustState
+from ashat.wire import LogLeaves, NodeState, SignedRelease, TrustMetadata, TrustState
 from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.record import ledger, now
@@ -165,7 +168,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
     Raises:
         SessionError: the update has no evidence.
         UnprovenError: the target's people demand a provenance, and the update's is missing or by somebody else.
-        TrustError: what the target keeps cannot be read.
+        TrustError: what the target keeps cannot be read, or the record is not what was appended.
     """
     if state.bundle is None or state.evidence is None or trust.targets is None:
         raise SessionError(f"Deployment '{state.update_id}' has no evidence yet: deploy verify {state.update_id}.")
@@ -182,6 +185,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
         bundle=state.bundle,
         evidence=state.evidence,
         provenance=_digest(provenance),
+        log=_log_of(record) if trust.log is not None else None,
         expires=ends,
     )
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
@@ -284,20 +288,56 @@ def signed_way_back(record: Ledger, state: State, target: NodeClient) -> SignedR
     return signed
 
 
+def send_log(record: Ledger, target: NodeClient, signed: SignedRelease) -> None:
+    """Have the target keep the log that the release names, which it demands before it lets that in.
+
+    Raises:
+        NodeConflictError: the record does not continue what the target keeps of it.
+        NodeError: the target does not answer.
+    """
+    document = ReleaseDocument.from_bytes(signed.document.encode())
+    kept = target.trust().log
+    if document.log is None or kept is None:
+        return
+    size = open_log(document.log).size
+    if kept.size < size:
+        leaves = [leaf_hash(event.leaf).hex() for event in record.records(limit=size)]
+        target.put_log(LogLeaves(signed=signed, first=kept.size, leaves=leaves[kept.size :]))
+    fault_point("log.sent")
+
+
+def _log_of(record: Ledger) -> LogEntry:
+    """The log as it is now, signed.
+
+    Raises:
+        TrustError: an event is not what was appended, or the key cannot be used.
+    """
+    try:
+        note, vkey, _ = sign_log(record, Settings().ensure_home(), stories=False)
+    except AuditError as error:
+        raise TrustError(f"The record cannot be signed for: {error}") from None
+    return LogEntry(checkpoint=note, key=vkey)
+
+
 def _earlier(state: State) -> tuple[ReleaseSignature, ...]:
     return state.gate.signatures if state.gate else ()
 
 
 def _same(one: Proposal, other: Proposal) -> bool:
-    """Whether two proposals differ in nothing but the time of their making."""
+    """Whether two proposals differ in nothing but the time of their making, and in how far the log was by then."""
 
     def told(proposal: Proposal) -> object:
         drafts = [draft for draft in (proposal.release, proposal.way_back) if draft]
         return [proposal.targets.to_bytes()] + [
-            (draft.production.signed.version, draft.document.model_dump(exclude={"expires"})) for draft in drafts
+            (draft.production.signed.version, draft.document.log is None, _but_for_time(draft.document))
+            for draft in drafts
         ]
 
     return told(one) == told(other)
+
+
+def _but_for_time(document: ReleaseDocument) -> dict[str, object]:
+    return document.model_dump(exclude={"expires", "log"})
 
 
 def _evidence_of(record: Ledger, seen: NodeState, trust: TrustState) -> str | None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from ashat.checkpoint import Verifier, open_checkpoint
 from ashat.cli.main import run
 from ashat.ledger import Ledger
 from ashat.ledgerdb import append_leaf
-from ashat.merkle import Frontier, leaf_hash
 from ashat.records import leaf_of
 from tests.support.command import environment
-from tests.support.ledgers import CREATED, T0, connected, execute, first_schema, honest
+from tests.support.ledgers import CREATED, T0, connected, execute, first_schema, honest, rewrite
 from tests.support.needs import requires_postgresql
 
 EVENTS = 19  # of `record`: eleven of UPD-1, eight of UPD-2
@@ -78,26 +76,6 @@ def audit(capsys: pytest.CaptureFixture[str]) -> Deploy:
 def vkey() -> str:
     (found,) = Path("home/audit").glob("*/key.vkey")
     return found.read_text().strip()
-
-
-def rewrite(url: str, seq: int, change: Callable[[dict[str, Any]], object]) -> None:
-    """Alter an event as somebody would who knows how the log is made: every root after it is computed anew."""
-    with connected(url) as connection:
-        rows = connection.execute(sa.text("select * from events order by seq")).mappings().all()
-        tree = Frontier()
-        for row in rows:
-            body = row["body"]
-            if row["seq"] == seq:
-                event = json.loads(body)
-                change(event)
-                body = canonical_json(event).decode()
-            tree.append(leaf_hash(leaf_of(row["update_id"], row["attempt"], row["version"], body)))
-            connection.execute(
-                sa.text("update events set body = :body, root = :root where seq = :seq"),
-                {"body": body, "root": tree.root().hex(), "seq": row["seq"]},
-            )
-        frontier = " ".join(node.hex() for node in tree.nodes)
-        connection.execute(sa.text("update log set frontier = :frontier"), {"frontier": frontier})
 
 
 def test_an_honest_record_fits(record: str, audit: Deploy) -> None:

@@ -19,6 +19,7 @@ PUSH = (
     "push.switched",
 )
 PROMOTE = (
+    "log.sent",
     "promote.accepted",
     "promote.switched",
     "promote.recorded",
@@ -30,7 +31,7 @@ ROLLBACK = ("rollback.started", "rollback.omega-switched", "rollback.omega-recor
 STORE = ("store.objects-staged", "store.objects-renamed", "store.manifest-written")
 # A node takes a switch up three times, then undoes it: the last point is come to in a second operation.
 SWITCH = ("switch.intended", "switch.materialised", "switch.linked", "switch.app-started", "switch.recorded")
-MAINFRAME = ("trust.accepted", "mainframe.pulled", "mainframe.switched", "mainframe.reported")
+MAINFRAME = ("trust.log-remembered", "trust.accepted", "mainframe.pulled", "mainframe.switched", "mainframe.reported")
 APPROVE = "approve/approve"
 
 

@@ -22,7 +22,13 @@ INCLUDES = {
     Scope.PROMOTE: {"read", "promote"},
     Scope.ADMIN: {"read", "push", "promote", "admin"},
 }
-CHANGES_PRODUCTION = {"PUT /v1/operations/{operation_id}", "PUT /v1/offer", "PUT /v1/trust", "PUT /v1/licences"}
+CHANGES_PRODUCTION = {
+    "PUT /v1/operations/{operation_id}",
+    "PUT /v1/offer",
+    "PUT /v1/trust",
+    "PUT /v1/log",
+    "PUT /v1/licences",
+}
 
 
 def table() -> dict[str, str]:

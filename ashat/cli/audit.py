@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from ashat.auditlog import Auditor
     from ashat.checkpoint import Checkpoint, Verifier
-    from ashat.ledger import Ledger
 
 audit_app = typer.Typer(help="Prove that the record is what it was: sign it, hand it out, hold it against that.")
 
@@ -34,8 +33,10 @@ def checkpoint(as_json: Json = False) -> None:
 
     Whoever keeps it can prove later whether the record still begins with what it was.
     """
+    from ashat.auditing import sign_log
+
     with open_ledger() as ledger:
-        note, vkey = _sign(ledger, documents=False)
+        note, vkey, _ = sign_log(ledger, glance.home())
     if as_json:
         from ashat.checkpoint import Checkpoint
 
@@ -49,11 +50,12 @@ def checkpoint(as_json: Json = False) -> None:
 def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")]) -> None:
     """Write a signed checkpoint, every event and every document they name into one file that can be checked offline."""
     from ashat.auditexport import write_export
+    from ashat.auditing import sign_log
     from ashat.auditlog import with_documents
     from ashat.checkpoint import Checkpoint
 
     with open_ledger() as ledger:
-        note, vkey = _sign(ledger, documents=True)
+        note, vkey, _ = sign_log(ledger, glance.home(), documents=True)
         size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
         write_export(file, note, with_documents(ledger.records(limit=size), ledger.document_text))
     output.say(f"📦 {file}: {_events(size)}")
@@ -90,29 +92,8 @@ def verify(
     output.say("✅ Every event fits.")
 
 
-def _sign(ledger: Ledger, *, documents: bool) -> tuple[str, str]:
-    """A signed checkpoint of the ledger, and the verifier key."""
-    from ashat.auditkeys import AuditKeys
-
-    keys = AuditKeys(glance.home(), ledger.log_head()[0])
-    with keys.alone():
-        note = keys.sign(_audited(ledger, ledger.log_head()[1], documents=documents))
-    return note, keys.vkey.read_text("utf-8").strip()
-
-
-def _audited(ledger: Ledger, appended: int, *, expected: Sequence[bytes] = (), documents: bool = True) -> Auditor:
-    """Every event, checked; `appended` is the size that the log's row had before."""
-    from ashat.auditlog import Auditor, with_documents
-
-    auditor = Auditor(expected=expected, documents=documents, appended=appended)
-    records = ledger.records()
-    for item in with_documents(records, ledger.document_text) if documents else records:
-        auditor.check(item)
-    auditor.end()
-    return auditor
-
-
 def _verify_ledger(key: str, since: Path | None) -> dict[str, Any]:
+    from ashat.auditing import audited
     from ashat.auditkeys import AuditKeys
 
     with open_ledger() as ledger:
@@ -120,7 +101,7 @@ def _verify_ledger(key: str, since: Path | None) -> dict[str, Any]:
         older, hashes = _older(since, key, origin) if since else (None, ())
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
-        auditor = _audited(ledger, appended, expected=hashes)
+        auditor = audited(ledger, appended, expected=hashes)
     keys = AuditKeys(glance.home(), origin)
     signed = keys.last()
     for known in (older, signed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ashat.cli import output
+from ashat.cli import glance, output
 from ashat.cli.reading import open_ledger
 from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ashat.client.node import NodeClient
     from ashat.evidence import Evidence
     from ashat.session import State
+    from ashat.trust.documents import LogEntry
     from ashat.trust.proposal import Draft, Proposal
     from ashat.trust.provenance import Proven
 
@@ -29,10 +30,13 @@ def inspect(state: State, proposal: Proposal) -> Proven | None:
 
     Raises:
         TrustError: it is something else, or nobody who may build or verify signed where it comes from.
+        AuditError: the record that is signed for is not the one that is read here, or that was signed for before.
         LedgerError: the evidence is not what was recorded.
         IntegrityError, NodeError: the release cannot be had from Public as it was verified.
     """
     check_proposal(state, proposal)
+    for entry in {draft.document.log for draft in (proposal.release, proposal.way_back) if draft}:
+        check_log(entry)
     draft = proposal.release
     targets = _targets(state, proposal)
     proven = prove(targets, draft)
@@ -105,6 +109,35 @@ def check_proposal(state: State, proposal: Proposal) -> None:
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:
         raise TrustError("The evidence is about another bundle than what is proposed; nothing was signed.")
+
+
+def check_log(entry: LogEntry | None) -> None:
+    """See that the log which is signed for is that of the ledger, and goes on from what was signed for here last.
+
+    Raises:
+        AuditError: it does not, or is of another ledger.
+        TrustError: what was signed for here last cannot be read.
+    """
+    if entry is None:
+        return
+    from ashat.auditing import audited
+    from ashat.auditkeys import AuditKeys
+    from ashat.auditlog import check_origin
+    from ashat.trust.log import RememberedLog, open_log
+
+    found = open_log(entry)
+    with open_ledger() as ledger:
+        origin, size = ledger.log_head()
+        check_origin(found, origin, "What is proposed")
+        keys, auditor = AuditKeys(glance.home(), origin), audited(ledger, size, documents=False)
+    auditor.hold_against(found)
+    with keys.alone():
+        remembered = RememberedLog(keys.directory / "approved.json")
+        known = open_log(last) if (last := remembered.read()) else None
+        if known is not None:
+            auditor.hold_against(known)
+        if known is None or found.size > known.size:
+            remembered.keep(entry)
 
 
 def _names_only_its_document(draft: Draft) -> bool:

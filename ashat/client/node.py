@@ -30,6 +30,8 @@ from ashat.wire import (
     Lease,
     LeaseRequest,
     LicenceRequest,
+    LogLeaves,
+    LogState,
     Mainframe,
     ModulesProbe,
     NodeState,
@@ -337,6 +339,14 @@ class NodeClient:
             NodeConflictError: it does not follow from what OMEGA keeps.
         """
         return self._send(TrustState, "PUT", "/v1/trust", given)
+
+    def put_log(self, given: LogLeaves) -> LogState:
+        """Have OMEGA keep the log that a signed release names. The same again changes nothing.
+
+        Raises:
+            NodeConflictError: it does not continue what OMEGA keeps.
+        """
+        return self._send(LogState, "PUT", "/v1/log", given)
 
     def put_licence(self, request: LicenceRequest) -> Mainframe:
         """Have OMEGA honour a licence."""

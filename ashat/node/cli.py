@@ -101,6 +101,15 @@ def status(config: Config = None, data: Data = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command("forget-log")
+def forget_log(config: Config = None, data: Data = None) -> None:
+    """Give up what OMEGA or a Mainframe knows of the ledger's log, after the ledger was lost: for good."""
+    from ashat.node.forget import forget_log as forget
+
+    forget(data_of(config, data))
+    typer.echo("Forgotten. The next signed release begins the log anew: what it held before is vouched for no more.")
+
+
 @app.command()
 def settings() -> None:
     """List every setting, its default and what it is for."""

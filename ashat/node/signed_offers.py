@@ -15,6 +15,7 @@ from ashat.trust.documents import ReleaseDocument
 from ashat.wire import Offer
 
 PATH: Final = "v1/mainframe/trust"
+LOG_PATH: Final = "v1/mainframe/log"
 LOOK_INTERVAL: Final = 3600.0
 _LIMIT = 1 << 20
 
@@ -70,6 +71,7 @@ class SignedOffers:
             self._cache,
             root=self._root(),
             metadata_url=PATH,
+            log_url=LOG_PATH,
             minimum_release_seq=self._config.minimum_release_seq,
         )
         try:

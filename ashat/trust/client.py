@@ -4,7 +4,7 @@ The workflow is python-tuf's (`tuf.ngclient.Updater`); what is added is a lock, 
 a time; a lowest `release_seq`, since a client that never saw the newest metadata would take an old release that has
 not expired; a look for one key under two names; and errors that say whose fault it is.
 
-A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json` and `lock`.
+A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json`, `log.json` and `lock`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from tuf.api import exceptions as tuf
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
@@ -28,9 +29,11 @@ from ashat.client.transport import Transport
 from ashat.durable import make_directory, replace_file
 from ashat.errors import (
     AshatError,
+    LogError,
     MalformedMetadataError,
     MixAndMatchError,
     NodeError,
+    NodeRefusedError,
     NoReleaseError,
     OversizedError,
     RolledBackError,
@@ -40,9 +43,11 @@ from ashat.errors import (
 )
 from ashat.trust.documents import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.fetcher import FILE_SECONDS, TransportFetcher
+from ashat.trust.log import PROOF_LIMIT, RememberedLog
 from ashat.trust.metadata import BUILDER, PRODUCTION, check_delegation, delegates, parse
 from ashat.trust.provenance import MAX_BYTES as PROVENANCE_BYTES
 from ashat.trust.provenance import demand_provenance
+from ashat.wire import LogProof
 
 LOCK_SECONDS: Final = 30.0
 # Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
@@ -99,8 +104,8 @@ class ReleaseClient:
     """Asks OMEGA's repository which release is approved, and believes signatures only.
 
     `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
-    `metadata_url` is where the repository's files are; relative to the transport's address, or absolute. `target` is
-    OMEGA's name, where documents for another are to be refused.
+    `metadata_url` is where the repository's files are, `log_url` where proofs from the log are; relative to the
+    transport's address, or absolute. `target` is OMEGA's name, where documents for another are to be refused.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class ReleaseClient:
         *,
         root: bytes,
         metadata_url: str,
+        log_url: str = "log",
         minimum_release_seq: int = 0,
         target: str = "",
         file_seconds: float = FILE_SECONDS,
@@ -117,7 +123,9 @@ class ReleaseClient:
         self._transport = transport
         self._cache = cache
         self._root = root
-        self._url = metadata_url if "://" in metadata_url else f"{transport.url}/{metadata_url.strip('/')}"
+        self._url, self._log_url = (
+            url if "://" in url else f"{transport.url}/{url.strip('/')}" for url in (metadata_url, log_url)
+        )
         self._minimum = minimum_release_seq
         self._target = target
         self._file_seconds = file_seconds
@@ -133,6 +141,7 @@ class ReleaseClient:
             SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
             RolledBackError: it is older than what was accepted, or than the installer allows.
             UnprovenError: nobody who may build or verify signed where it comes from.
+            LogError: the log that it stands in does not continue the one that was seen before.
             UnsignedError, MixAndMatchError, OversizedError, MalformedMetadataError, KeyPolicyError: what OMEGA serves
                 is not what the approvers signed.
             TrustError: the cache is in use, or cannot be written.
@@ -157,6 +166,7 @@ class ReleaseClient:
             document = ReleaseDocument.from_bytes(content)
             self._judge(document, channel, now or datetime.now(UTC))
             self._prove(document, metadata, documents)
+            RememberedLog(self._cache / "log.json").follow(document, self._proof)
             self._accept(document)
         return document
 
@@ -220,6 +230,15 @@ class ReleaseClient:
         if sha256(content).hexdigest() == digest:
             replace_file(kept, content, mode=0o600)
         return content
+
+    def _proof(self, earlier: int, size: int) -> list[bytes]:
+        """OMEGA's proof that the log of `size` events begins with that of `earlier`."""
+        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        url = f"{self._log_url.rstrip('/')}/consistency?from={earlier}&to={size}"
+        try:
+            return [bytes.fromhex(node) for node in LogProof.model_validate_json(_some(fetcher, url)).proof]
+        except ValidationError:
+            raise LogError("OMEGA answers with no proof that this version can read; are both up to date?") from None
 
     def _accept(self, document: ReleaseDocument) -> None:
         """Remember it before anybody acts on it: python-tuf's cache may be lost with the power, this is not."""
@@ -319,6 +338,16 @@ def _download(updater: Updater, path: str, documents: Path, released: bool) -> b
     content = Path(updater.find_cached_target(found) or updater.download_target(found)).read_bytes()
     found.verify_length_and_hashes(content)
     return content
+
+
+def _some(fetcher: TransportFetcher, url: str) -> bytes:
+    """The bytes of a proof; OMEGA's refusal to give one is told as that."""
+    try:
+        return fetcher.download_bytes(url, PROOF_LIMIT)
+    except tuf.DownloadHTTPError as error:
+        if isinstance(error.__cause__, NodeRefusedError):
+            raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
+        raise
 
 
 def _digest(document: ReleaseDocument) -> str:

@@ -23,8 +23,20 @@ Digest = Annotated[str, Field(pattern=f"^{DIGEST.pattern}$")]
 Ordinal = Annotated[int, Field(ge=1, le=2**53 - 1, strict=True)]
 
 
+class LogEntry(BaseModel):
+    """What the ledger's log was when the release was proposed: a checkpoint, signed, and the key that checks it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str = Field(min_length=1, max_length=8192)
+    key: str = Field(min_length=1, max_length=1024)
+
+
 class ReleaseDocument(BaseModel):
-    """One approved release. `target` names the OMEGA that it is for; `release_seq` only ever rises there."""
+    """One approved release. `target` names the OMEGA that it is for; `release_seq` only ever rises there.
+
+    `log` is the log that the approval stands in; `ashat.trust.log` reads it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +49,7 @@ class ReleaseDocument(BaseModel):
     bundle: Digest
     evidence: Digest
     provenance: Digest | None = None
+    log: LogEntry | None = None
     expires: AwareDatetime
 
     @field_validator("expires", mode="before")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ import sqlalchemy as sa
 from ashat import events as e
 from ashat.canonical import canonical_json
 from ashat.ledger import Ledger
+from ashat.merkle import Frontier, leaf_hash
+from ashat.records import leaf_of
 from ashat.session import State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +69,26 @@ def execute(url: str, statement: str, **values: Any) -> None:
     """One statement past the ledger; it has to change something."""
     with connected(url) as connection:
         assert connection.execute(sa.text(statement), values).rowcount != 0
+
+
+def rewrite(url: str, seq: int, change: Callable[[dict[str, Any]], object]) -> None:
+    """Alter an event as somebody would who knows how the log is made: every root after it is computed anew."""
+    with connected(url) as connection:
+        rows = connection.execute(sa.text("select * from events order by seq")).mappings().all()
+        tree = Frontier()
+        for row in rows:
+            body = row["body"]
+            if row["seq"] == seq:
+                event = json.loads(body)
+                change(event)
+                body = canonical_json(event).decode()
+            tree.append(leaf_hash(leaf_of(row["update_id"], row["attempt"], row["version"], body)))
+            connection.execute(
+                sa.text("update events set body = :body, root = :root where seq = :seq"),
+                {"body": body, "root": tree.root().hex(), "seq": row["seq"]},
+            )
+        frontier = " ".join(node.hex() for node in tree.nodes)
+        connection.execute(sa.text("update log set frontier = :frontier"), {"frontier": frontier})
 
 
 def first_schema(url: str, size: int) -> list[tuple[str, int, int, str]]:

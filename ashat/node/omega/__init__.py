@@ -17,6 +17,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.auth import require
     from ashat.node.health import Repeated
     from ashat.node.omega.decisions import SCHEMA, DecisionRule
+    from ashat.node.omega.log import KeptLog
     from ashat.node.omega.mainframes import mainframe_router
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.register import Register
@@ -26,8 +27,9 @@ def install(app: FastAPI, context: NodeContext) -> None:
 
     context.db.ensure(SCHEMA)
     trust = OmegaTrust(context.config.data / "trust", unsigned_releases=context.config.unsigned_releases)
-    register, offers = Register(context.db), Offers(context.db, trust)
-    context.operations.add_rule(DecisionRule(trust))
+    kept = KeptLog(context.db)
+    register, offers = Register(context.db), Offers(context.db, trust, kept)
+    context.operations.add_rule(DecisionRule(trust, kept))
     context.offer = offers.effective
     trust.public_keys()
     trust.renew()
@@ -35,5 +37,5 @@ def install(app: FastAPI, context: NodeContext) -> None:
     context.services.append(Repeated(trust.renew, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
     app.include_router(mainframe_router(register, offers, context.store, context.stopping))
-    app.include_router(trust_router(trust, context.db, require))
-    app.include_router(mainframe_trust_router(trust, register))
+    app.include_router(trust_router(trust, kept, context.db, require))
+    app.include_router(mainframe_trust_router(trust, kept, register))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ashat.node.api_errors import ApiError
+from ashat.node.omega.log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.record import Standing
 from ashat.trust.documents import ReleaseDocument
@@ -40,14 +41,16 @@ class Use:
 class DecisionRule:
     """What OMEGA's operations ask: is there a decision for this change, and did the approvers sign it?"""
 
-    def __init__(self, trust: OmegaTrust) -> None:
+    def __init__(self, trust: OmegaTrust, log: KeptLog) -> None:
         self._trust = trust
+        self._log = log
 
     def __call__(self, connection: sqlite3.Connection, request: OperationRequest, standing: Standing) -> int | None:
         """The `release_seq` of a promotion or rollback on OMEGA; None for another action.
 
         Raises:
-            ApiError: 409, as `judge_promotion`, `judge_rollback`, `OmegaTrust.judge` and `judge_signed`.
+            ApiError: 409, as `judge_promotion`, `judge_rollback`, `OmegaTrust.judge`, `judge_signed` and
+                `KeptLog.check`.
         """
         if request.action == "promote":
             given = judge_promotion(request, standing, _uses(connection, request.decision))
@@ -56,7 +59,11 @@ class DecisionRule:
         else:
             return None
         signed = self._trust.judge(request)
-        return judge_signed(request, signed, standing) if signed else given
+        if signed is None:
+            return given
+        given = judge_signed(request, signed, standing)
+        self._log.check(connection, signed)
+        return given
 
 
 def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: Standing) -> int:

@@ -10,7 +10,9 @@ from ashat.faults import fault_point
 from ashat.node import changes, record
 from ashat.node.api_errors import ApiError
 from ashat.node.db import Database, now, to_text
+from ashat.node.omega.log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
+from ashat.trust.documents import ReleaseDocument
 from ashat.wire import Current, Offer, OperationRequest
 
 log = logging.getLogger("ashat.node.omega")
@@ -69,9 +71,10 @@ def why_not_offered(offer: Offer, current: Current | None) -> str | None:
 class Offers:
     """The offer of one OMEGA, kept in the node's record."""
 
-    def __init__(self, database: Database, trust: OmegaTrust) -> None:
+    def __init__(self, database: Database, trust: OmegaTrust, log: KeptLog) -> None:
         self._database = database
         self._trust = trust
+        self._log = log
         database.ensure(_SCHEMA)
 
     def effective(self) -> Offer | None:
@@ -113,26 +116,28 @@ class Offers:
                     409, "expected_current", reason, current=current.model_dump(mode="json") if current else None
                 )
             try:
-                self._publish(connection, offer)
+                signed = self._publish(connection, offer)
             except TrustError as error:
                 raise ApiError(409, "untrusted", f"This cannot be offered to Mainframes: {error}") from None
             fault_point("trust.published")
             if _read(connection) != offer:
                 changes.append(connection, "offered", **offer.model_dump(mode="json"))
+            if signed is not None:
+                self._log.publish(connection, signed)
             connection.execute(
                 "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
                 "VALUES (1, ?, ?, ?, ?, ?)",
                 (offer.release_seq, offer.bundle, offer.update_id, offer.attempt, to_text(now())),
             )
 
-    def _publish(self, connection: sqlite3.Connection, offer: Offer) -> None:
+    def _publish(self, connection: sqlite3.Connection, offer: Offer) -> ReleaseDocument | None:
+        """Publish what was signed for `offer`, and return it; None where nothing was."""
         if not self._trust.begun():
-            return
+            return None
         brought = connection.execute(_BROUGHT, (offer.release_seq, offer.bundle)).fetchone()
         signed = OperationRequest.model_validate_json(brought["request"]).signed if brought else None
         # What was promoted before OMEGA kept a root was offered then, too; Mainframes take nothing unsigned anew.
-        if signed is not None:
-            self._trust.publish(signed)
+        return self._trust.publish(signed) if signed is not None else None
 
     def check_reported(self, release_seq: int, bundle: str) -> None:
         """Refuse a report about what OMEGA never ran, so never offered.

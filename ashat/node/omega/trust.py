@@ -173,20 +173,29 @@ class OmegaTrust:
             )
         if request.signed is None:
             raise ApiError(409, "unsigned", f"Nobody signed this {request.action}, and OMEGA demands that.")
-        try:
-            document = ReleaseDocument.from_bytes(request.signed.document.encode())
-            self._check(request.signed, document)
-        except UnprovenError as error:
-            raise ApiError(409, "unproven", f"OMEGA refuses what was signed: {error}") from None
-        except TrustError as error:
-            raise ApiError(409, "untrusted", f"OMEGA refuses what was signed: {error}") from None
+        document = self.read_signed(request.signed)
         asked = (request.bundle, request.update_id, request.attempt)
         if (document.bundle, document.update_id, document.attempt) != asked:
             raise ApiError(409, "untrusted", f"What was signed is {document.update_id}/{document.attempt}, not this.")
         return document
 
-    def publish(self, signed: SignedRelease) -> None:
-        """Let Mainframes have what was signed; again changes nothing.
+    def read_signed(self, signed: SignedRelease) -> ReleaseDocument:
+        """The release document that enough approvers signed, to follow on what was published last.
+
+        Raises:
+            ApiError: 409 `unproven`, `untrusted` with what is wrong with it.
+        """
+        try:
+            document = ReleaseDocument.from_bytes(signed.document.encode())
+            self._check(signed, document)
+        except UnprovenError as error:
+            raise ApiError(409, "unproven", f"OMEGA refuses what was signed: {error}") from None
+        except TrustError as error:
+            raise ApiError(409, "untrusted", f"OMEGA refuses what was signed: {error}") from None
+        return document
+
+    def publish(self, signed: SignedRelease) -> ReleaseDocument:
+        """Let Mainframes have what was signed, and return it; again changes nothing.
 
         Raises:
             TrustError: it no longer counts.
@@ -199,6 +208,7 @@ class OmegaTrust:
                 fault_point("trust.proven")
             self.repository.publish(signed.production.encode(), raw, self.online)
             self._published = document.release_seq, document.bundle
+        return document
 
     def renew(self, now: datetime | None = None) -> None:
         """Say again that the files served are the current ones, once half of the time is over that this holds.

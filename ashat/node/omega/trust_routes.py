@@ -1,21 +1,24 @@
-"""The calls of `docs/node-api.md` about whose signatures OMEGA demands: for operators, and for Mainframes."""
+"""The calls of `docs/node-api.md` about whose signatures OMEGA demands, and the log that they signed for."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ashat.errors import TrustError
 from ashat.node import changes
 from ashat.node.api_errors import ApiError
 from ashat.node.db import Database
+from ashat.node.omega.log import KeptLog
 from ashat.node.omega.mainframes import check_licence
 from ashat.node.omega.register import Register
 from ashat.node.omega.routes import Require
 from ashat.node.omega.trust import OmegaTrust
-from ashat.wire import Scope, TrustMetadata, TrustState
+from ashat.wire import LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
 
 
-def trust_router(trust: OmegaTrust, database: Database, require: Require) -> APIRouter:
+def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: Require) -> APIRouter:
     """The routes for operators; `require(scope)` is the dependency that refuses who may not.
 
     The journal of changes in `database` says what is kept.
@@ -26,7 +29,7 @@ def trust_router(trust: OmegaTrust, database: Database, require: Require) -> API
     @router.get("/trust", dependencies=read)
     def state() -> TrustState:
         """Whose signatures OMEGA demands, and what they signed last."""
-        return trust.state()
+        return trust.state().model_copy(update={"log": kept.state()})
 
     @router.put("/trust", dependencies=promote)
     def install(given: TrustMetadata) -> TrustState:
@@ -36,19 +39,36 @@ def trust_router(trust: OmegaTrust, database: Database, require: Require) -> API
         except TrustError as error:
             raise ApiError(409, "untrusted", str(error)) from None
         changes.follow(database, "trust", trust.kept())
-        return trust.state()
+        return state()
+
+    @router.put("/log", dependencies=promote)
+    def extend(given: LogLeaves) -> LogState:
+        """Keep the log that a signed release names, before that is promoted."""
+        if not trust.begun():
+            raise ApiError(409, "trust_missing", "OMEGA keeps no trust root, so it cannot know whose log counts.")
+        document = trust.read_signed(given.signed)
+        return kept.extend(document, given.first, [bytes.fromhex(leaf) for leaf in given.leaves])
 
     return router
 
 
-def mainframe_trust_router(trust: OmegaTrust, register: Register) -> APIRouter:
-    """The TUF repository, for whoever has a licence that counts."""
+def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, register: Register) -> APIRouter:
+    """The TUF repository and proofs from the log, for whoever has a licence that counts."""
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
 
     def licensed(request: Request) -> None:
         check_licence(register, request)
 
-    @router.get("/trust/{name:path}", dependencies=[Depends(licensed)], response_class=Response)
+    licence = [Depends(licensed)]
+
+    @router.get("/log/consistency", dependencies=licence)
+    def consistency(
+        earlier: Annotated[int, Query(alias="from", ge=0)], size: Annotated[int, Query(alias="to", ge=0)]
+    ) -> LogProof:
+        """What proves that the log of `to` events begins with that of `from`."""
+        return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])
+
+    @router.get("/trust/{name:path}", dependencies=licence, response_class=Response)
     def file(name: str) -> Response:
         """A file of OMEGA's TUF repository, by its name there."""
         return Response(trust.file(name), media_type="application/json")
