@@ -45,6 +45,7 @@ AshatError
    + MalformedMetadataError  no TUF metadata, or no release document
    + NoReleaseError          nothing was released on that channel yet
    + LogError                the log that a release stands in is not the one that was seen before
+ x ReceiptError              a file is no receipt, or something in it does not fit
  x ControlPlaneError         Prefect's server or its workers
 """
 
@@ -294,6 +295,10 @@ class NoReleaseError(TrustError):
 
 class LogError(TrustError):
     """The log of what was done was rewritten, cut off or forked since it was last seen, or nobody shows otherwise."""
+
+
+class ReceiptError(AshatError):
+    """A file is no receipt, or something in it does not fit."""
 
 
 class ControlPlaneError(AshatError):

@@ -21,6 +21,7 @@ from ashat.cli import (
     machinekeys,
     output,
     reading,
+    receipt,
     releases,
     servers,
     signing,
@@ -68,6 +69,7 @@ app.command("status", short_help="What is under way, awaits approval, or ended l
 app.command("history", short_help="Every deployment, or everything about one.")(reading.history)
 app.command("evidence", short_help="What the last verification saw.")(evidence.evidence)
 app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record is what it was.")
+app.command("receipt", short_help="Write one file that shows a customer who approved what.")(receipt.receipt)
 app.command("servers", short_help="What each server runs now.")(servers.servers)
 app.add_typer(servers.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(trust.trust_app, name="trust", short_help="Say who approves, and by which keys.")

@@ -101,6 +101,25 @@ def status(config: Config = None, data: Data = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command("verify-receipt")
+def verify_receipt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What deploy receipt wrote.")],
+    root: Annotated[Path, typer.Option("--root", metavar="FILE", help="The root.json that came with the installer.")],
+    log_key: Annotated[
+        str,
+        typer.Option(metavar="VKEY", help="The log's verifier key, or a file with it; else the one that was signed."),
+    ] = "",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="A release directory to hold against it.")
+    ] = None,
+) -> None:
+    """Check a receipt, without a network, and say what it proves. Exit code 1: something in it does not fit."""
+    from ashat.node.receipts import verify_receipt as verify
+
+    for line in verify(file, root, log_key, bundle):
+        typer.echo(line)
+
+
 @app.command("forget-log")
 def forget_log(config: Config = None, data: Data = None) -> None:
     """Give up what OMEGA or a Mainframe knows of the ledger's log, after the ledger was lost: for good."""

@@ -1,0 +1,317 @@
+"""A receipt: one file by which a customer sees, with a root they hold and nothing else, what was approved and by whom.
+
+Canonical JSON (`ashat.canonical`) and a newline:
+
+    {"document", "production", "targets": what the approvers signed, and who they are, as text, byte for byte,
+     "roots": the root metadata after the first version, as text, oldest first,
+     "evidence", "provenance": what the approvers signed the digests of; the last, as text, is null where there is none,
+     "log": {"checkpoint": a signed checkpoint of the ledger's log, made later than the one that was signed with the
+             release; "consistency": the proof, in hex, that it continues that one; "events": [{"index", "leaf",
+             "proof"}]: what happened to this release, and the proof that it stands there in the log},
+     "mainframe": the id of a Mainframe whose report is among the events, or "",
+     "format": "ashat-receipt-1"}
+
+Each byte of it is covered by a signature, or by a hash that is, so none can be another. No end is asked for: an
+approval that ended since was one. Pure, no I/O.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+
+from ashat.canonical import canonical_json, digest_of
+from ashat.checkpoint import Checkpoint, Verifier, open_checkpoint
+from ashat.errors import AuditError, ReceiptError, TrustError
+from ashat.events import (
+    Answered,
+    AnyEvent,
+    Distributed,
+    MainframeOutcome,
+    MainframeServed,
+    Packaged,
+    ReleaseSignature,
+    Verified,
+    event_from_json,
+)
+from ashat.merkle import EMPTY_ROOT, consistency_holds, inclusion_holds, leaf_hash
+from ashat.trust.documents import ReleaseDocument
+from ashat.trust.keys import name_of
+from ashat.trust.log import open_log
+from ashat.trust.metadata import PRODUCTION, Kind, parse, verify
+from ashat.trust.provenance import Proven, demand_provenance
+from ashat.wire import Digest
+
+FORMAT: Final = "ashat-receipt-1"
+LIMIT: Final = 64 * 1024 * 1024
+_SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
+_Leaf = dict[str, Any]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class LoggedEvent(_Part):
+    """An event, its place (counted from 0), and the proof that it stands there."""
+
+    index: int = Field(ge=0)
+    leaf: _Leaf
+    proof: list[Digest]
+
+
+class ReceiptLog(_Part):
+    """The log that the events stand in."""
+
+    checkpoint: str
+    consistency: list[Digest]
+    events: list[LoggedEvent]
+
+
+class Receipt(_Part):
+    """What a receipt says, unproved."""
+
+    format: Literal["ashat-receipt-1"] = "ashat-receipt-1"
+    roots: list[str]
+    targets: str
+    production: str
+    document: str
+    evidence: dict[str, Any]
+    provenance: str | None
+    log: ReceiptLog
+    mainframe: str
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Receipt:
+        """Read a file.
+
+        Raises:
+            ReceiptError: it is no receipt that this version can read.
+        """
+        try:
+            found = cls.model_validate(json.loads(content))
+            exact = found.to_bytes() == content
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ReceiptError(f"This is no receipt that this version can read: {where}: {first['msg']}.") from None
+        except (ValueError, RecursionError):
+            raise ReceiptError("This is no receipt: it is no JSON.") from None
+        if not exact:
+            raise ReceiptError("The receipt was altered: it is not spelled as deploy receipt spells it.")
+        return found
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What a receipt proves. `one_person` says that the approving key lay with the machine that deploys; `origin` is
+    None where `targets` names no builder."""
+
+    document: ReleaseDocument
+    evidence: dict[str, Any]
+    origin: Proven | None
+    threshold: int
+    approvers: tuple[tuple[str, str], ...]
+    one_person: bool
+    checkpoint: Checkpoint
+    events: tuple[tuple[int, AnyEvent], ...]
+    mainframe: MainframeOutcome | None
+
+
+def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
+    """Hold a receipt against `root`, the root metadata that the customer has.
+
+    `log_key` is the verifier key of the log, where it is not to be taken from what the approvers signed.
+
+    Raises:
+        ReceiptError: something in it does not fit; the message names it.
+    """
+    receipt = Receipt.from_bytes(content)
+    try:
+        delegator, targets = _check_targets(receipt, parse(root, Root, "The root given"))
+        production = parse(receipt.production.encode(), Targets, "production")
+        found = verify(targets.signed, PRODUCTION, production)
+        _check_exact("production", receipt.production, production, [(targets.signed, PRODUCTION)])
+        document = _check_document(receipt, production)
+        origin = _check_provenance(receipt.provenance, document, targets.signed)
+        checkpoint = _check_checkpoint(receipt.log, document, log_key)
+    except (TrustError, AuditError) as error:
+        raise ReceiptError(f"The receipt does not fit: {error}") from None
+    evidence = _check_evidence(receipt.evidence, document)
+    events = tuple(_check_events(receipt.log, checkpoint, document))
+    _check_story([event for _, event in events], document, production)
+    return Proved(
+        document,
+        evidence,
+        origin,
+        found.threshold,
+        tuple((name_of(targets.signed.get_key(keyid)), keyid) for keyid in sorted(production.signatures)),
+        _one_person(delegator.signed, targets.signed),
+        checkpoint,
+        events,
+        _mainframe(receipt.mainframe, [event for _, event in events]),
+    )
+
+
+def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Root], Metadata[Targets]]:
+    """The targets, and the root they are signed under: the one given, or one that follows on it."""
+    trusted = [root]
+    for text in receipt.roots:
+        following, last = parse(text.encode(), Root, "A root in it"), trusted[-1]
+        version = following.signed.version
+        if version > last.signed.version + 1:
+            raise ReceiptError(
+                f"The root given is version {last.signed.version}, and it goes on with {version}: give a later."
+            )
+        if version == last.signed.version + 1:
+            verify(last.signed, Root.type, following)
+            verify(following.signed, Root.type, following)
+            _check_exact("a root", text, following, [(last.signed, Root.type), (following.signed, Root.type)])
+            trusted.append(following)
+        elif version == last.signed.version and following.signed != last.signed:
+            raise ReceiptError(f"The receipt has another root version {version} than the one given.")
+    targets = parse(receipt.targets.encode(), Targets, "targets")
+    for delegator in reversed(trusted):
+        try:
+            verify(delegator.signed, Targets.type, targets)
+        except TrustError:
+            if delegator is root:
+                raise
+            continue
+        _check_exact("targets", receipt.targets, targets, [(delegator.signed, Targets.type)])
+        return delegator, targets
+    raise AssertionError("the root given is among those tried")
+
+
+def _check_exact(
+    what: str, text: str, metadata: Metadata[Kind], delegators: Sequence[tuple[Root | Targets, str]]
+) -> None:
+    """See that no byte of signed metadata could be another: its spelling, and each of its signatures."""
+    good: set[str] = set()
+    for delegator, role in delegators:
+        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+        good |= result.signed.keys()
+    plain = all(_SIGNATURE.fullmatch(signature.signature) for signature in metadata.signatures.values())
+    if metadata.to_bytes() != text.encode() or good != metadata.signatures.keys() or not plain:
+        raise ReceiptError(f"The receipt does not fit: {what} was altered since it was signed.")
+
+
+def _check_document(receipt: Receipt, production: Metadata[Targets]) -> ReleaseDocument:
+    document = ReleaseDocument.from_bytes(receipt.document.encode())
+    wanted = TargetFile.from_data(document.path, receipt.document.encode(), ["sha256"])
+    if production.signed.targets.get(document.path) != wanted:
+        raise ReceiptError("The receipt does not fit: the release document is not the one that was signed.")
+    return document
+
+
+def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, log_key: str) -> Checkpoint:
+    """The receipt's checkpoint, once it continues the one that was signed with the release."""
+    if not log_key and document.log is None:
+        raise ReceiptError(
+            "The approvers signed for no log: give --log-key, the verifier key that the keeper of the ledger hands out."
+        )
+    verifier = Verifier.parse(log_key or (document.log.key if document.log else ""))
+    found = open_checkpoint(log.checkpoint, [verifier])
+    if log.checkpoint.rpartition("\n\n")[2].count("\n") != 1 or found.extensions:
+        raise ReceiptError("The receipt does not fit: its checkpoint holds more than one log's root and one signature.")
+    signed = open_log(document.log) if document.log else Checkpoint(found.origin, 0, EMPTY_ROOT)
+    proof = [bytes.fromhex(node) for node in log.consistency]
+    if signed.origin != found.origin:
+        raise ReceiptError(f"The receipt does not fit: the approvers signed for the log {signed.origin}.")
+    if not consistency_holds(signed.size, found.size, proof, signed.root, found.root):
+        raise ReceiptError("The receipt does not fit: its log does not continue the one that the approvers signed for.")
+    return found
+
+
+def _check_evidence(evidence: dict[str, Any], document: ReleaseDocument) -> dict[str, Any]:
+    if digest_of(evidence) != document.evidence:
+        raise ReceiptError("The receipt does not fit: the evidence is not the one that was signed.")
+    about = tuple(evidence.get(name) for name in ("bundle", "update_id", "attempt"))
+    if about != (document.bundle, document.update_id, document.attempt):
+        raise ReceiptError("The receipt does not fit: the evidence is about another release.")
+    return evidence
+
+
+def _check_provenance(provenance: str | None, document: ReleaseDocument, targets: Targets) -> Proven | None:
+    given = provenance.encode() if provenance is not None else None
+    if (sha256(given).hexdigest() if given is not None else None) != document.provenance:
+        raise ReceiptError("The receipt does not fit: the provenance is not the one that was signed.")
+    return demand_provenance(targets, document, given)
+
+
+def _check_events(log: ReceiptLog, checkpoint: Checkpoint, document: ReleaseDocument) -> Iterator[tuple[int, AnyEvent]]:
+    last = -1
+    for logged in log.events:
+        where = f"event {logged.index + 1}"
+        proof = [bytes.fromhex(node) for node in logged.proof]
+        leaf = leaf_hash(canonical_json(logged.leaf))
+        if logged.index <= last or not inclusion_holds(leaf, logged.index, checkpoint.size, proof, checkpoint.root):
+            raise ReceiptError(f"The receipt does not fit: {where} does not stand there in the log.")
+        if (logged.leaf.get("update_id"), logged.leaf.get("attempt")) != (document.update_id, document.attempt):
+            raise ReceiptError(f"The receipt does not fit: {where} is about another release.")
+        last = logged.index
+        try:
+            yield logged.index, event_from_json(json.dumps(logged.leaf.get("event")))
+        except ValidationError:
+            raise ReceiptError(f"This version does not know {where}: a newer one made the receipt; upgrade.") from None
+
+
+def _check_story(events: Sequence[AnyEvent], document: ReleaseDocument, production: Metadata[Targets]) -> None:
+    """See that the log tells what was signed: these bytes, this evidence, these signatures, under this number."""
+    told: tuple[tuple[str, bool], ...] = (
+        ("bundle", any(isinstance(event, Packaged) and event.bundle == document.bundle for event in events)),
+        ("evidence", any(isinstance(event, Verified) and event.evidence == document.evidence for event in events)),
+        ("release_seq", any(event.release_seq == document.release_seq for event in approvals(events))),
+        ("signatures", _signed(events) == {key: one.signature for key, one in production.signatures.items()}),
+    )
+    for what, fits in told:
+        if not fits:
+            raise ReceiptError(f"The receipt does not fit: the events do not tell the {what} that was signed.")
+
+
+def approvals(events: Sequence[AnyEvent]) -> Iterator[Answered]:
+    """The approvals that count among events."""
+    for event in events:
+        if isinstance(event, Answered) and event.accepted and event.decision == "approve":
+            yield event
+
+
+def _signed(events: Sequence[AnyEvent]) -> dict[str, str]:
+    given: list[ReleaseSignature] = [event.signature for event in approvals(events) if event.signature]
+    return {one.keyid: one.release for one in given}
+
+
+def outcome_of(event: AnyEvent, mainframe: str) -> MainframeOutcome | None:
+    """What an event says of the Mainframe of that id; None where it says nothing."""
+    if isinstance(event, MainframeServed):
+        outcomes: Sequence[MainframeOutcome] = (event.mainframe,)
+    else:
+        outcomes = event.mainframes if isinstance(event, Distributed) else ()
+    return next((outcome for outcome in outcomes if outcome.id == mainframe), None)
+
+
+def _mainframe(mainframe: str, events: Sequence[AnyEvent]) -> MainframeOutcome | None:
+    found = [outcome for event in events if (outcome := outcome_of(event, mainframe))]
+    if mainframe and not found:
+        raise ReceiptError(f"The receipt does not fit: no event in it tells of the Mainframe {mainframe[:40]!r}.")
+    return found[-1] if found else None
+
+
+def _one_person(root: Root, targets: Targets) -> bool:
+    """Whether these are the keys that the one-person mode makes by itself."""
+    held = {
+        role: [name_of(delegator.get_key(keyid)) for keyid in delegator.get_delegated_role(role).keyids]
+        for delegator, role in ((root, Root.type), (root, Targets.type), (targets, PRODUCTION))
+    }
+    return held == {Root.type: ["root"], Targets.type: ["targets"], PRODUCTION: ["approver"]}

@@ -1,0 +1,385 @@
+"""A receipt shows a customer what was approved, and no byte of it can be another."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
+
+from ashat import events as e
+from ashat.auditing import sign_log
+from ashat.canonical import canonical_json
+from ashat.cli.main import run
+from ashat.errors import ReceiptError
+from ashat.ledger import Ledger
+from ashat.merkle import inclusion_proof
+from ashat.packing import pack_directory
+from ashat.receipt import Receipt, prove
+from ashat.receiptwriter import write_receipt
+from ashat.trust.authority import Authority
+from ashat.trust.documents import LogEntry, ReleaseDocument
+from ashat.trust.keys import OnlinePublicKeys
+from ashat.trust.machine import ROLES, machine_signer
+from ashat.trust.proposal import Proposal
+from tests.support.evidence import evidence, six_checks
+from tests.support.ledgers import FAR, ROOT, T0, honest
+from tests.support.nodes import tiny_bundle
+from tests.support.signing import provenance
+from tests.support.trust import World, document
+
+ACME = e.MainframeOutcome(id="a" * 12, name="acme", result="running")
+BOLT = e.MainframeOutcome(id="b" * 12, name="bolt", result="missing", reason="not heard of yet")
+
+
+class Office:
+    """A home with a ledger in which releases are approved, and the tree that they ship."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = directory / "home"
+        self.home.mkdir(parents=True)
+        self.tree = tiny_bundle(directory / "tree")
+        with pack_directory(self.tree) as packed:
+            self.bundle = packed.manifest.digest
+        self.ledger = Ledger.open(f"sqlite:///{self.home / 'ledger.db'}")
+
+    def approve(
+        self, targets: bytes, *signers: CryptoSigner, update: str = "UPD-1", logged: bool = True
+    ) -> ReleaseDocument:
+        """Bring an update to OMEGA and to one of two Mainframes."""
+        ledger, found = self.ledger, evidence(update, bundle=self.bundle, checks=six_checks()[:2])
+        digest = ledger.put_document("evidence", found.document())
+        state = ledger.create(update, e.Created(at=T0, by="kim", description="More", target="omega", public="public"))
+
+        def add(event: Any) -> None:
+            nonlocal state
+            state = ledger.append(state, event)
+
+        add(e.Packaged(at=T0, bundle=self.bundle, files=1, size=1, source=e.Source(name="sample")))
+        add(e.PublicSwitching(at=T0, from_bundle=None))
+        add(e.Pushed(at=T0, url="http://public"))
+        add(e.VerificationStarted(at=T0))
+        add(e.Verified(at=T0, evidence=digest, outcome="passed", checks=()))
+        add(e.GateOpened(at=T0, opening=1, expires=FAR))
+        note, key, _ = sign_log(ledger, self.home)
+        entry = LogEntry(checkpoint=note, key=key) if logged else None
+        origin = provenance(*(machine_signer(self.home, role) for role in ROLES), self.bundle, digest)
+        named = sha256(origin.encode()).hexdigest()
+        fields = {"bundle": self.bundle, "evidence": digest, "log": entry, "provenance": named}
+        release = document(ledger.highest_release_seq("omega") + 1, update_id=update, **fields)
+        proposal = Proposal.make(
+            targets, None, release, None, lifetime=9e6, now=datetime.now(UTC), provenances={named: origin}
+        )
+        shown, proposed = ledger.put_document("gate", {"m": "?"}), ledger.put_document("proposal", proposal.to_json())
+        for number, signer in enumerate(signers, 1):
+            add(e.Asked(at=T0, ordinal=number, target_bundle=None, shown=shown, proposal=proposed))
+            signature, last = proposal.sign(signer), number == len(signers)
+            answer = {"approver": signature.name, "comment": "read it\x1b[2J" if last else "", "signature": signature}
+            at, sequence = T0 + timedelta(hours=number), release.release_seq if last else None
+            add(e.Answered(at=at, ordinal=number, decision="approve", accepted=True, release_seq=sequence, **answer))
+        add(e.Promoting(at=T0, operation="op"))
+        add(e.Promoted(at=T0, from_bundle=None, release_seq=release.release_seq))
+        add(e.Distributed(at=T0, mainframes=(ACME, BOLT)))
+        honest(ledger, f"{update}-later")
+        return release
+
+    def receipt(self, update: str = "UPD-1", mainframe: str = "") -> bytes:
+        """The receipt of an update."""
+        return write_receipt(self.ledger, self.home, self.ledger.load(update), mainframe).receipt.to_bytes()
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    made = Office(tmp_path_factory.mktemp("office"))
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Kim, Lee and Noa, of whom two must sign."""
+    return World(tmp_path_factory.mktemp("world") / "repository")
+
+
+@pytest.fixture(scope="module")
+def shipped(office: Office, world: World) -> bytes:
+    """The receipt of what Kim and Lee signed, for the Mainframe acme."""
+    office.approve(world.repository.read().raw["targets"], *world.approvers[:2])
+    return office.receipt(mainframe="acme")
+
+
+def refused(content: bytes, root: bytes, told: str, log_key: str = "") -> None:
+    with pytest.raises(ReceiptError) as error:
+        prove(content, root, log_key)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def altered(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """The receipt with a change, spelled as it should be."""
+    found = json.loads(content)
+    change(found)
+    return canonical_json(found) + b"\n"
+
+
+def test_a_receipt_proves_bytes_evidence_approvers_and_place(office: Office, world: World, shipped: bytes) -> None:
+    found = prove(shipped, world.root)
+    assert (found.document.bundle, found.document.update_id) == (office.bundle, "UPD-1")
+    assert found.evidence["outcome"] == "attention"
+    assert sorted(name for name, _ in found.approvers) == ["kim", "lee"]
+    assert (found.threshold, found.one_person, found.mainframe) == (2, False, ACME)
+    kinds = [event.kind for _, event in found.events]
+    assert kinds == ["packaged", "verified", "answered", "answered", "promoted", "distributed"]
+    assert found.checkpoint.size > found.events[-1][0] + 1
+    assert prove(office.receipt(), world.root).mainframe is None
+    assert b"acme" not in office.receipt()
+
+
+def paths(value: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the strings, numbers and the like of a JSON value are."""
+    if isinstance(value, (dict, list)) and value:
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from paths(value[key], (*where, key))
+    else:
+        yield where
+
+
+def another(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str() if value:
+            return ("b" if value[0] != "b" else "c") + value[1:]
+        case str():
+            return "b"
+        case None:
+            return "b"
+    return ["b"] if isinstance(value, list) else {"b": 1}
+
+
+def test_no_field_can_be_another(world: World, shipped: bytes) -> None:
+    whole = json.loads(shipped)
+    found = list(paths(whole))
+    assert len(found) > 150
+    for where in found:
+
+        def change(receipt: Any, where: tuple[Any, ...] = where) -> None:
+            *above, last = where
+            for key in above:
+                receipt = receipt[key]
+            receipt[last] = another(receipt[last])
+
+        forged = altered(shipped, change)
+        try:
+            prove(forged, world.root)
+        except ReceiptError:
+            continue
+        pytest.fail(f"{where} can be another")
+
+
+@given(data=st.data())
+def test_no_byte_can_be_another(world: World, shipped: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(shipped) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != shipped[at]))
+    with pytest.raises(ReceiptError):
+        prove(shipped[:at] + bytes([byte]) + shipped[at + 1 :], world.root)
+
+
+@given(data=st.data())
+def test_no_byte_can_be_missing_or_one_too_many(world: World, shipped: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(shipped)))
+    more = data.draw(st.binary(max_size=3))
+    less = data.draw(st.integers(0 if more else 1, 3))
+    other = shipped[:at] + more + shipped[at + less :]
+    if other != shipped:
+        with pytest.raises(ReceiptError):
+            prove(other, world.root)
+
+
+def test_what_does_not_fit_is_named(office: Office, world: World, shipped: bytes, tmp_path: Path) -> None:
+    def text(field: str, old: str, new: str) -> Callable[[dict[str, Any]], object]:
+        return lambda receipt: receipt.update({field: receipt[field].replace(old, new)})
+
+    root = world.root
+    refused(b"[]\n", root, "no receipt that this version can read")
+    refused(b"\xff", root, "it is no JSON")
+    refused(shipped[:-1], root, "not spelled as")
+    refused(shipped, b"{}", "The root given is no TUF metadata")
+    refused(shipped, World(tmp_path / "other").root, "targets version 1 is signed by 0 of 2 needed")
+    refused(altered(shipped, text("document", "UPD-1", "UPD-9")), root, "the release document is not the one")
+    refused(altered(shipped, text("targets", ",", ", ")), root, "targets was altered")
+    refused(altered(shipped, lambda receipt: receipt["evidence"].update(tool="9")), root, "the evidence is not the one")
+    refused(altered(shipped, lambda receipt: receipt.update(provenance=None)), root, "the provenance is not the one")
+    refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(1)), root, "do not tell the evidence")
+    refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(2)), root, "do not tell the signatures")
+    refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop()), root, "no event in it tells of")
+    refused(altered(shipped, lambda receipt: receipt["log"]["events"].reverse()), root, "does not stand there")
+    refused(altered(shipped, lambda receipt: receipt["log"].update(consistency=[])), root, "does not continue")
+    refused(shipped, root, "no verifier key", log_key="mine")
+    production = json.loads(json.loads(shipped)["production"])
+    production["signatures"][0]["sig"] = production["signatures"][0]["sig"].upper()
+    upper = altered(shipped, lambda receipt: receipt.update(production=json.dumps(production)))
+    refused(upper, root, "production was altered")
+    production["signatures"] = production["signatures"][:1]
+    alone = altered(shipped, lambda receipt: receipt.update(production=json.dumps(production)))
+    refused(alone, root, "is signed by 1 of 2 needed")
+
+
+def test_the_story_of_another_release_is_none_of_it(office: Office, world: World, shipped: bytes) -> None:
+    hashes = sign_log(office.ledger, office.home).hashes
+    foreign = next(record for record in office.ledger.records() if record.update_id == "UPD-1-later")
+    proof = [node.hex() for node in inclusion_proof(hashes, foreign.seq)]
+    told = {"index": foreign.seq, "leaf": json.loads(foreign.leaf), "proof": proof}
+    fresh = office.receipt()
+    refused(altered(fresh, lambda receipt: receipt["log"]["events"].append(told)), world.root, "about another release")
+
+
+def test_a_log_that_does_not_continue_what_was_signed_for_is_none(office: Office, world: World, tmp_path: Path) -> None:
+    """Whoever has the ledger and its key makes a log of their own; what the approvers signed for gives it away."""
+    targets = world.repository.read().raw["targets"]
+    forger = Office(tmp_path / "forger")
+    forger.approve(targets, *world.approvers[:2])
+    true, false = json.loads(office.receipt()), json.loads(forger.receipt())
+    mixed = canonical_json(true | {"log": false["log"]}) + b"\n"
+    refused(mixed, world.root, "not by")
+    key = json.loads(false["document"])["log"]["key"]
+    refused(mixed, world.root, "the approvers signed for the log", log_key=key)
+    forger.ledger.close()
+
+
+def test_an_approval_without_a_log_needs_its_key_from_elsewhere(world: World, tmp_path: Path) -> None:
+    office = Office(tmp_path / "before")
+    office.approve(world.repository.read().raw["targets"], *world.approvers[:2], logged=False)
+    written = write_receipt(office.ledger, office.home, office.ledger.load("UPD-1"))
+    content = written.receipt.to_bytes()
+    refused(content, world.root, "give --log-key")
+    assert prove(content, world.root, written.log_key).document.log is None
+    forged = altered(content, lambda receipt: receipt["log"].update(consistency=["0" * 64]))
+    refused(forged, world.root, "does not continue", log_key=written.log_key)
+    office.ledger.close()
+
+
+def test_a_root_that_came_later_leads_to_its_targets(tmp_path: Path) -> None:
+    world = World(tmp_path / "repository")
+    first = world.root
+    root, targets = world.offline(world.approvers)
+    third, _ = world.offline(world.approvers)
+    office = Office(tmp_path / "office")
+    office.approve(targets, *world.approvers[:2])
+    plain = office.receipt()
+    assert prove(plain, first).document.update_id == "UPD-1"
+
+    def with_roots(*roots: bytes) -> bytes:
+        return altered(plain, lambda receipt: receipt.update(roots=[one.decode() for one in roots]))
+
+    for held, roots in ((first, [root]), (first, [root, third]), (root, [root, third]), (third, [root, third])):
+        assert prove(with_roots(*roots), held).document.update_id == "UPD-1"
+    refused(with_roots(third), first, "it goes on with 3")
+    stranger = World(tmp_path / "stranger")
+    forged, _ = stranger.offline(stranger.approvers)
+    refused(with_roots(forged), first, "0 of 2 needed")
+    refused(with_roots(root.replace(b",", b", ", 1)), first, "a root was altered")
+    other = World(tmp_path / "twin", world.held, world.approvers)
+    refused(with_roots(other.offline(other.approvers)[0]), root, "another root version 2")
+    office.ledger.close()
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    """The one-person mode, of whose home the command is run."""
+    office = Office(tmp_path)
+    monkeypatch.setenv("ASHAT_HOME", str(office.home))
+    monkeypatch.chdir(tmp_path)
+    keys = World(tmp_path / "elsewhere").online
+    public = {"snapshot": keys.snapshot.public_key, "timestamp": keys.timestamp.public_key}
+    authority = Authority(office.home)
+    authority.init((), 1, online=OnlinePublicKeys(**public), now=datetime.now(UTC))  # type: ignore[arg-type]
+    (tmp_path / "root.json").write_bytes(authority.read().root.to_bytes())
+    office.approve(authority.read().targets.to_bytes(), authority.embedded_approver())  # type: ignore[arg-type]
+    yield office
+    office.ledger.close()
+
+
+def verify(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ashat.node", "verify-receipt", *words]
+    return subprocess.run(
+        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+
+
+def test_the_commands(alone: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["receipt", "UPD-1", "--mainframe", "acme"]) == 0
+    told = capsys.readouterr()
+    assert "UPD-1.receipt.json: ashat-node verify-receipt" in told.out
+    assert "It also names bolt" in told.err
+    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("UPD-1 (attempt 1) was approved for omega, channel stable, as release_seq 1. Everything")
+    for words in (
+        f"bundle {alone.bundle}; {alone.tree} is exactly that",
+        "attention, 2 checks",
+        "Built     by builder from ",
+        "Signed    approver, key ",
+        "One-person mode: the key lay on the machine that deploys",
+        "2026-01-01 01:00:00 UTC: read it [2J",
+        "acme (aaaaaaaaaaaa): running, the record says",
+        "events 2, 6, 9, 11, 12 of 20 of ashat-deploy/ledger-",
+    ):
+        assert words in done.stdout, words
+    (alone.tree / "more.txt").write_text("more")
+    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "is not what was approved: it makes the bundle" in done.stderr
+    content = Path("UPD-1.receipt.json").read_bytes()
+    Path("UPD-1.receipt.json").write_bytes(
+        content.replace(b'"mainframe":"aaaaaaaaaaaa"', b'"mainframe":"baaaaaaaaaaa"')
+    )
+    done = verify("UPD-1.receipt.json", "--root", "root.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "ashat-node: The receipt does not fit: no event in it tells of the Mainframe 'baaaaaaaaaaa'.\n"
+    )
+    done = verify("nowhere.json", "--root", "root.json")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ashat-node: nowhere.json cannot be read: No such file or directory.\n",
+    )
+
+
+def test_what_has_no_receipt_is_said_so(
+    alone: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(words: list[str], told: str, code: int = 1) -> None:
+        assert run(["receipt", *words]) == code
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert told in said
+
+    fails(["UPD-1-later"], "was not approved, so there is nothing")
+    fails(["UPD-9"], "No deployment 'UPD-9' is known")
+    fails(["UPD-1", "--mainframe", "cook"], "No Mainframe 'cook' is known to have been offered 'UPD-1': acme, bolt.")
+    fails(["UPD-1", "--out", "nowhere/receipt.json"], "cannot be written", 2)
+    monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{alone.home / 'ledger.db'}")
+    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))
+    fails(["UPD-1"], "is not on this machine", 2)
+    assert not (tmp_path / "elsewhere/audit").exists()
+    assert not list(tmp_path.glob("*.receipt.json"))
+
+
+def test_a_receipt_reads_as_it_was_written(shipped: bytes) -> None:
+    assert Receipt.from_bytes(shipped).to_bytes() == shipped
+    assert base64.b64decode(Receipt.from_bytes(shipped).log.checkpoint.splitlines()[2])
