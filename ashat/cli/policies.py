@@ -27,17 +27,15 @@ def configure_policy(
 
     check_server_name(name)
     policy = read_policy(file)
+    ensure_control_plane(Settings(), output.note)
 
+    from blocks.policy import VerificationPolicy, find_policy
     from tasks.policies import check_policy
 
     try:
         check_policy(policy)
     except PolicyError as error:
         raise UsageError(f"{file}: {error}") from None
-    ensure_control_plane(Settings(), output.note)
-
-    from blocks.policy import VerificationPolicy, find_policy
-
     before = find_policy(name)
     credentials = before.secrets() if before else {}
     VerificationPolicy.model_validate({**policy.model_dump(), "credentials": credentials}).save(name, overwrite=True)
