@@ -154,10 +154,30 @@ def test_the_checks_again_from_the_approvers_machine(
     (stack.source / "Modules" / "Chat" / "settings.py").unlink()
 
 
+def test_what_public_showed_falsely_is_found_by_checking_again(
+    stack: Stack, region: NodeProcess, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    state = verified(stack, "EYES-3")
+    assert state.evidence is not None
+    assert state.outcome == "passed", state.checks
+    mine = tmp_path / "mine.toml"
+    mine.write_text("rehearses = false\n")
+    altered = stack.public.data / "current" / "Modules" / "Chat" / "__init__.py"
+    mode = altered.stat().st_mode
+    altered.chmod(0o666)
+    words = ("approve", "EYES-3", "--evidence", state.evidence[-8:], "--key", str(keys["lee"]))
+    refused = stack.deploy(*words, "--recheck", "--policy", str(mine), env=OPENED, check=False)
+    altered.chmod(mode)
+    assert refused.returncode == 1, refused.stdout
+    assert "fail here; the evidence says ✅" in refused.stderr
+    assert "Modules/Chat/__init__.py is 0666 on the server" in refused.stdout
+    assert stack.state("EYES-3").version == state.version
+
+
 def test_where_public_runs_something_else_nothing_is_checked_again(
     stack: Stack, region: NodeProcess, keys: dict[str, Path]
 ) -> None:
-    state = verified(stack, "EYES-3")
+    state = stack.state("EYES-3")
     assert state.evidence is not None
     stack.change("another")
     stack.deploy("push", "EYES-4", "Another", "--allow-dirty", "--target", "omega-us")

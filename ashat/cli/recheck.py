@@ -63,10 +63,16 @@ def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
 
 
 def _tell(each: Rechecked) -> None:
-    if each.here is None:
+    here, recorded = each.here, each.recorded
+    if here is None:
         output.note(f"{each.title}: in the evidence, and not repeated here.")
-    elif each.recorded is None:
-        output.warn(f"{each.title}: {each.here.outcome} here, and not in the evidence.")
-    elif not each.agrees:
-        mark = CHECK_MARKS[each.recorded.outcome]
-        output.warn(f"{each.title}: {each.here.outcome} here; the evidence says {mark} {each.recorded.seen}")
+        return
+    if recorded is None:
+        output.warn(f"{each.title}: {here.outcome} here, and not in the evidence.")
+        return
+    if recorded.version != here.version:
+        output.warn(f"{each.title}: the evidence is by another version of this check than is installed here.")
+    if not each.agrees:
+        output.warn(
+            f"{each.title}: {here.outcome} here; the evidence says {CHECK_MARKS[recorded.outcome]} {recorded.seen}"
+        )
