@@ -65,13 +65,10 @@ def demanded_trust(target: NodeClient, name: str) -> TrustState:
 
 def signs_by_itself(trust: TrustState) -> bool:
     """Whether the one key that approves for the target is the one-person mode's, on this machine."""
-    if not trust.target:
+    if not trust.target or trust.targets is None:
         return False
-    authority = Authority(Settings().ensure_home(), trust.target)
-    if not authority.exists() or trust.targets is None:
-        return False
-    held = authority.read()
-    return held.one_person and trust.targets == held.targets.to_bytes().decode()
+    targets = parse(trust.targets.encode(), Targets, "The target's targets.json")
+    return Authority(Settings().ensure_home(), trust.target).approves_alone(targets.signed)
 
 
 @dataclass(frozen=True)

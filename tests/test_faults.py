@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ashat.faults import FAULT_POINTS
@@ -139,6 +141,30 @@ def test_a_rollback(fragile: FragileStack) -> None:
     assert len(fragile.events("UPD-2", "rolled_back")) == 1
     assert fragile.standing(fragile.omega).release_seq == 3
     fragile.check_runs("UPD-1", *fragile.servers)
+
+
+def test_a_change_of_who_signs(fragile: FragileStack) -> None:
+    here, there = ("trust.planned", "trust.sent", "trust.kept"), ("trust.intended", "trust.installed")
+    fragile.arm(*here, *there)
+    fragile.see_killed("trust.planned", fragile.warm.deploy("trust", "renew"))
+    publishing = fragile.warm.deploy("trust", "publish")
+    fragile.keep_up(fragile.omega, *there)
+    assert publishing.wait() != 0, "nobody answered, or it died itself"
+    for point in here[1:]:
+        if (fragile.faults / point).exists():
+            fragile.see_killed(point, fragile.warm.deploy("trust", "publish"))
+        fragile.wait_killed(point)
+        assert json.loads(fragile.deploy("trust", "status", "--json").stdout)["change"]["complete"]
+    told = fragile.deploy("trust", "publish").stdout
+    assert "omega keeps root version 2" in told
+    status = json.loads(fragile.deploy("trust", "status", "--json").stdout)
+    assert (status["mode"], status["change"]) == ("one-person", None)
+    assert [role["version"] for role in status["roles"].values()] == [2, 2]
+    with fragile.omega.client() as client:
+        kept = client.trust()
+    assert kept.root is not None
+    assert json.loads(kept.root)["signed"]["version"] == 2
+    assert "under way" in fragile.deploy("trust", "publish", check=False).stderr
 
 
 def test_no_point_was_left_out(fragile: FragileStack) -> None:

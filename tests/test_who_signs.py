@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,40 @@ def test_a_forged_resume_ships_nothing_and_one_rejection_ends_it(stack: Stack, r
         current = client.state().current
     assert current is not None
     assert current.update_id == "SIGN-1"
+
+
+def test_a_person_comes_and_another_goes(stack: Stack, region: NodeProcess) -> None:
+    stack.deploy("trust", "keygen", "mia", env=PASSPHRASE)
+    mia = f"mia={key(stack, 'mia').with_suffix('.pub')}"
+    there = ("--as", "omega-eu")
+    told = stack.deploy("trust", "add-approver", mia, "--threshold", "3", *there, "--dry-run").stdout
+    assert "mia signs, too" in told
+    assert "it takes 3 of 4, instead of 2 of 3" in told
+    assert "last approval: to be signed by 3 of kim, lee, mia, noa" in told, "kim and lee have signed it"
+    assert "No change" in stack.deploy("trust", "publish", *there, check=False).stderr
+
+    stack.deploy("trust", "add-approver", mia, *there)
+    assert "Another change" in stack.deploy("trust", "renew", *there, check=False).stderr
+    assert "is signed by 0 of 2" in stack.deploy("trust", "publish", *there, check=False).stderr
+    for name in ("mia", "lee", "kim"):
+        told = stack.deploy("trust", "sign", "--key", str(key(stack, name)), *there, env=PASSPHRASE).stdout
+    assert "Enough have signed: deploy trust publish" in told
+    assert "2 of 4 approve each release: kim, lee, mia, noa" in stack.deploy("trust", "publish", *there).stdout
+
+    stack.deploy("trust", "remove-approver", "kim", *there)
+    assert "kim signs no more" in stack.deploy("trust", "status", *there).stdout
+    stack.deploy("trust", "abandon", *there)
+    stack.deploy("trust", "remove-approver", "kim", *there)
+    for name in ("noa", "mia"):
+        stack.deploy("trust", "sign", "--key", str(key(stack, name)), *there, env=PASSPHRASE)
+    assert "2 of 3 approve each release: lee, mia, noa" in stack.deploy("trust", "publish", *there).stdout
+    with region.client() as client:
+        root = client.trust().root
+    assert root is not None
+    assert json.loads(root)["signed"]["version"] == 3
+    assert "Which key?" in stack.deploy("trust", "rotate", *there, check=False).stderr
+    assert "has no new keys" in stack.deploy("trust", "rotate", "--online", *there, check=False).stderr
+    assert "people take over with" in stack.deploy("trust", "remove-approver", "kim", check=False).stderr
 
 
 def test_the_one_person_mode_is_named_wherever_approvals_are_shown(

@@ -15,6 +15,7 @@ import typer
 
 from ashat.cli import (
     audit,
+    ceremonies,
     control,
     decide,
     evidence,
@@ -79,6 +80,13 @@ trust.trust_app.command("builder-key", short_help="This machine's public key for
 trust.trust_app.command("verifier-key", short_help="This machine's public key for what it verifies.")(
     machinekeys.verifier_key
 )
+trust.trust_app.command("add-approver", short_help="Let more people approve.")(ceremonies.add_approver)
+trust.trust_app.command("remove-approver", short_help="Let somebody approve no more.")(ceremonies.remove_approver)
+trust.trust_app.command("rotate", short_help="Replace a key: an approver's, or OMEGA's own.")(ceremonies.rotate)
+trust.trust_app.command("machines", short_help="Say anew which machines build and verify.")(ceremonies.machines)
+trust.trust_app.command("renew", short_help="Let root and targets hold for longer.")(ceremonies.renew)
+trust.trust_app.command("publish", short_help="Put a change in force that enough have signed.")(ceremonies.publish)
+trust.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
 app.command("up", short_help="Run the control plane.")(control.up)
 app.command("down", short_help="Stop the control plane.")(control.down)
 app.command("worker", short_help="Run a worker for one pool.")(control.worker)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,9 @@ from ashat.errors import UsageError
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer, SSlibKey
 
+    from ashat.client.node import NodeClient
     from ashat.trust.authority import Authority, AuthorityState
+    from ashat.trust.change import Change
     from ashat.trust.keys import OnlinePublicKeys
 
 trust_app = typer.Typer(no_args_is_help=True, help="Say who approves releases, and by which keys.")
@@ -50,7 +53,7 @@ def keygen(
     check_name(name)
     if public is not None and not uri:
         raise UsageError("--public goes with --uri: the public half of a key that is made here is written beside it.")
-    people = _authority().people
+    people = authority_of().people
     people.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = people / (f"{name}.key" if uri else f"{name}.pem")
     if uri:
@@ -63,7 +66,7 @@ def keygen(
     what = "says where it is" if uri else "keep it, and its passphrase; nobody can restore either"
     output.say(f"✅ {name} has a key: {key.keyid[:12]}")
     output.say(f"  private: {path}  ({what})")
-    output.say(f"  public:  {public_path(path)}  (give it to whoever runs deploy trust init)")
+    output.say(f"  public:  {public_path(path)}  (give it to whoever runs deploy trust init or add-approver)")
 
 
 @trust_app.command("init", short_help="Set up who approves.")
@@ -93,7 +96,7 @@ def init(
     from ashat.trust.keys import name_of
     from ashat.trust.metadata import BUILDER, PRODUCTION, VERIFIER, check_holders, check_machines
 
-    authority = _authority(target)
+    authority = authority_of(target)
     authority.refuse_second()
     keys, builders, verifiers = (
         [named_key(option, given) for given in some or []]
@@ -134,18 +137,30 @@ def sign(
     passphrase_file: PassphraseFile = None,
     target: Target = "omega",
 ) -> None:
-    """Sign root and targets of a new trust root with your key; again changes nothing."""
-    _say_signed(_authority(target).sign(signer_of(key, passphrase_file)))
+    """Sign a new trust root, or a change of one, with your key: what changes is said first. Again changes nothing."""
+    from ashat.trust.pending import PendingChange
+
+    authority = authority_of(target)
+    pending = PendingChange(authority)
+    if not pending.exists():
+        _say_signed(authority.sign(signer_of(key, passphrase_file)))
+        return
+    held = authority.read()
+    say_change(pending.read(), held)
+    say_counts(pending.sign(signer_of(key, passphrase_file)), held)
 
 
 @trust_app.command("status", short_help="Who approves, who has signed, until when.")
 def status(target: Target = "omega", as_json: Json = False) -> None:
     """Show who approves, how many it takes, who has signed that, and until when it holds."""
     from ashat.trust.authority import ONE_PERSON
+    from ashat.trust.pending import PendingChange
 
-    state = _authority(target).read()
+    authority = authority_of(target)
+    state, pending = authority.read(), PendingChange(authority)
     if as_json:
-        output.show_json(_json(state))
+        change = pending.read() if pending.exists() else None
+        output.show_json({**_json(state), "change": _json_change(change, state) if change else None})
         return
     if state.one_person:
         for line in ONE_PERSON:
@@ -158,7 +173,31 @@ def status(target: Target = "omega", as_json: Json = False) -> None:
     for name, end in (("root", state.root.signed.expires), ("targets", state.targets.signed.expires)):
         output.say(f"  {name:<8} holds until {end:%Y-%m-%d}")
         if end - output.now() < _SOON:
-            output.warn(f"{name} ends in {output.span(end - output.now())}; it must be signed anew before.")
+            output.warn(f"{name} ends in {output.span(end - output.now())}; sign it anew before: deploy trust renew")
+    if pending.exists():
+        say_change(pending.read(), state)
+        say_counts(pending.read(), state)
+
+
+def say_change(change: Change, held: AuthorityState) -> None:
+    """Say what becomes otherwise by `change` of what is `held`."""
+    if change.taken(held.root.signed):
+        output.say(f"The change to root version {change.root.signed.version} is being put in force.")
+        return
+    output.say(f"A change to root version {change.root.signed.version} (deploy trust sign, publish or abandon):")
+    for line in change.differences(held.root.signed, held.targets.signed):
+        output.say(f"  {line}")
+
+
+def say_counts(change: Change, held: AuthorityState) -> None:
+    """Say who has signed `change` of what is `held`, and how it goes on."""
+    counts = change.counts(held.root.signed)
+    for line in output.columns([part, f"signed by {found}"] for part, found in counts.items()):
+        output.say(line)
+    if all(found.complete for found in counts.values()):
+        output.say("  Enough have signed: deploy trust publish")
+    else:
+        output.say("  Each who is needed signs it: deploy trust sign --key FILE.pem")
 
 
 def signer_of(key: Path, passphrase_file: Path | None) -> Signer:
@@ -203,6 +242,19 @@ def _say_machines(named: Mapping[str, Sequence[str]]) -> None:
             output.say(f"  {what} by {' or '.join(names)}: else a release is refused.")
 
 
+def _json_change(change: Change, held: AuthorityState) -> dict[str, object]:
+    counts = change.counts(held.root.signed)
+    return {
+        "version": change.root.signed.version,
+        "differences": change.differences(held.root.signed, held.targets.signed),
+        "complete": change.complete(held.root.signed),
+        "parts": {
+            part: {"threshold": found.threshold, "signed": list(found.signed), "missing": list(found.missing)}
+            for part, found in counts.items()
+        },
+    }
+
+
 def _say_signed(state: AuthorityState) -> None:
     for name, found in (("root", state.root_signatures), ("targets", state.targets_signatures)):
         output.say(f"  {name:<8} signed by {found}")
@@ -236,6 +288,17 @@ def _online_keys(target: str, file: Path | None) -> OnlinePublicKeys:
             raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError):
             raise UsageError(f"--omega-keys {file} is not what ashat-node trust-keys prints.") from None
+    with omega_client(target) as omega:
+        return OnlinePublicKeys.of(omega.trust().online)
+
+
+@contextmanager
+def omega_client(target: str) -> Iterator[NodeClient]:
+    """The OMEGA that is configured as `target`.
+
+    Raises:
+        NotConfiguredError: there is none of that name.
+    """
     from ashat.cli.controlplane import ensure_control_plane
     from ashat.settings import Settings
 
@@ -244,10 +307,11 @@ def _online_keys(target: str, file: Path | None) -> OnlinePublicKeys:
     from blocks.server import load_server
 
     with load_server(target).client() as omega:
-        return OnlinePublicKeys.of(omega.trust().online)
+        yield omega
 
 
-def _authority(target: str = "omega") -> Authority:
+def authority_of(target: str = "omega") -> Authority:
+    """Where the trust root of the OMEGA that is configured as `target` is kept."""
     from ashat.settings import Settings
     from ashat.trust.authority import Authority
 

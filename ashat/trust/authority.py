@@ -1,6 +1,7 @@
 """The trust root of an installation, under `ASHAT_HOME/trust`: who approves, signed by whom, and OMEGA's public keys.
 
 authority/OMEGA/{root.json,targets.json,keys/*.pem}   made by init, all at once; OMEGA is the name it is configured as
+authority/OMEGA/next.json                             a change of these that is being signed (`ashat.trust.pending`)
 keys/NAME.pem, keys/NAME.pub                          people's keys made here
 """
 
@@ -31,6 +32,7 @@ from ashat.trust.metadata import (
     Signatures,
     build_root,
     build_targets,
+    check_delegation,
     check_holders,
     holders_of,
     parse,
@@ -45,7 +47,7 @@ ONE_PERSON: Final = (
     "It protects from whoever has only OMEGA's storage, a Mainframe's connection, or an old release.",
     "It does not protect from whoever can read ASHAT_HOME here: they can approve anything.",
     "It does not show who approved either, and nobody has to agree with them.",
-    "For approvals by people with their own keys: deploy trust keygen, then deploy trust init --approver.",
+    "For approvals by people with their own keys: deploy trust keygen, then deploy trust add-approver.",
 )
 
 
@@ -162,8 +164,21 @@ class Authority:
             signatures_of(root.signed, Targets.type, targets),
             signatures_of(targets.signed, PRODUCTION, Metadata(targets.signed)),
             {role: holders_of(targets.signed, role) for role in (BUILDER, VERIFIER)},
-            (self.directory / "keys" / "approver.pem").exists(),
+            self.approves_alone(targets.signed),
         )
+
+    def approves_alone(self, targets: Targets) -> bool:
+        """Whether by `targets` the one key that approves is the one that lies here, open.
+
+        Raises:
+            MalformedMetadataError: `targets` say nothing of who approves.
+            KeyFileError: that key cannot be read.
+        """
+        key = self.directory / "keys" / "approver.pem"
+        if not key.exists():
+            return False
+        check_delegation(targets, PRODUCTION)
+        return targets.get_delegated_role(PRODUCTION).keyids == [load_signer(key).public_key.keyid]
 
     def sign(self, signer: Signer) -> AuthorityState:
         """Add the signature of one holder to root and targets; signing again changes nothing.
@@ -202,6 +217,10 @@ class Authority:
             KeyFileError: it is not there, since people approve with their own, or it cannot be used.
         """
         return load_signer(self.directory / "keys" / "approver.pem")
+
+    def embedded_keys(self) -> list[Path]:
+        """The files of the keys that sign by themselves in one-person mode; none where people sign."""
+        return sorted((self.directory / "keys").glob("*.pem"))
 
     def _fill(
         self,

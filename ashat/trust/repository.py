@@ -127,7 +127,8 @@ class Repository:
     def publish(
         self, production: bytes, document: bytes, online: OnlineKeys, *, now: datetime | None = None
     ) -> ReleaseDocument:
-        """Make a signed release the current one of its channel. Publishing what is held already changes nothing.
+        """Make a signed release the current one of its channel. Publishing what is held already changes nothing, also
+        where the approvers have signed it anew since.
 
         `production` is the approvers' metadata as they signed it (`build_production`, `sign`), `document` the bytes of
         the release document that it names.
@@ -143,7 +144,7 @@ class Repository:
         with self._exclusive():
             state = self.read()
             parsed = ReleaseDocument.from_bytes(document)
-            if production != state.raw.get(PRODUCTION) or self.release(parsed.channel, state) != parsed:
+            if self._held_release(parsed.channel, state) != parsed:
                 self._write(self.plan_publish(state, production, parsed, online, now))
         return parsed
 
@@ -242,6 +243,12 @@ class Repository:
             renewed = self.read().timestamp
             assert renewed is not None
             return renewed.signed.expires
+
+    def _held_release(self, channel: str, state: State) -> ReleaseDocument | None:
+        try:
+            return self.release(channel, state)
+        except NoReleaseError:
+            return None
 
     def _check_root(self, state: State | None, data: bytes | None, now: datetime) -> Metadata[Root]:
         # The same again finishes what a crash cut short after the root was written.

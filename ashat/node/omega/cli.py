@@ -106,11 +106,15 @@ def list_(
         typer.echo("  ".join(words))
 
 
-def trust_keys(config: Config = None, data: Data = None) -> None:
-    """Print the public halves of OMEGA's own keys, for deploy trust init --omega-keys; made if there are none yet."""
+def trust_keys(
+    config: Config = None,
+    data: Data = None,
+    new: Annotated[bool, typer.Option("--new", help="Make new ones first, for deploy trust rotate --online.")] = False,
+) -> None:
+    """Print the public halves of OMEGA's newest keys, for deploy trust init --omega-keys; made if there are none."""
     from ashat.node.omega.trust import OmegaTrust
 
-    typer.echo(json.dumps(OmegaTrust(_directory(config, data) / "trust").public_keys()))
+    typer.echo(json.dumps(OmegaTrust(_directory(config, data) / "trust").public_keys(new=new)))
 
 
 def parse_expiry(text: str) -> datetime:

@@ -3,32 +3,37 @@
 trust/target               the name under which releases are approved for this OMEGA; the first root fixes it
 trust/keys/*.pem           snapshot and timestamp, made at the first look; their private halves never leave
 trust/repository/          what Mainframes are served (`ashat.trust.repository`)
+trust/given.json           a change of these that is being made; whatever starts next ends it
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from pydantic import ValidationError
+from tuf.api.metadata import Root, Targets
 
-from ashat.durable import make_directory, replace_file
-from ashat.errors import TrustError, UnprovenError
+from ashat.durable import make_directory, replace_file, sync_directory
+from ashat.errors import NoReleaseError, TrustError, UnprovenError
 from ashat.faults import fault_point
 from ashat.node.api_errors import ApiError
+from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
 from ashat.trust.documents import ReleaseDocument
-from ashat.trust.keys import create_key, load_signer, public_hex
-from ashat.trust.metadata import PRODUCTION
+from ashat.trust.metadata import PRODUCTION, parse
 from ashat.trust.provenance import demand_provenance
-from ashat.trust.repository import OnlineKeys, Repository
+from ashat.trust.repository import OnlineKeys, Repository, State
 from ashat.wire import OperationRequest, SignedRelease, TrustMetadata, TrustState
 
 RENEW_INTERVAL: Final = 60.0
+log = logging.getLogger("ashat.node.omega")
+_GIVEN: Final = "given.json"
 _SERVED = re.compile(
     r"timestamp\.json|[1-9][0-9]{0,9}\.(root|targets|production|snapshot)\.json"
     r"|targets/production/[a-z0-9-]{1,63}/[0-9a-f]{64}\.release\.json"
@@ -46,7 +51,8 @@ class OmegaTrust:
         self._directory = directory
         self._files = directory / "repository"
         self._unsigned = unsigned_releases
-        self._own: tuple[CryptoSigner, CryptoSigner] | None = None
+        self._keys = OnlineKeyFiles(directory / "keys")
+        self._changing = threading.Lock()
         self._published: tuple[int, str] | None = None
 
     @property
@@ -68,23 +74,14 @@ class OmegaTrust:
         except (OSError, UnicodeDecodeError) as error:
             raise TrustError(f"{self._directory / 'target'} cannot be read: {error}.") from None
 
-    @property
-    def online(self) -> OnlineKeys:
-        """OMEGA's own keys, made the first time.
+    def public_keys(self, *, new: bool = False) -> dict[str, str]:
+        """The public halves of OMEGA's newest keys by role, in hexadecimal; made the first time, and each time anew
+        where `new`. What is `new` signs nothing before a root names it.
 
         Raises:
             KeyFileError: they cannot be read or written.
         """
-        return OnlineKeys(*self._own_keys())
-
-    def public_keys(self) -> dict[str, str]:
-        """Their public halves by role, in hexadecimal.
-
-        Raises:
-            KeyFileError: see `online`.
-        """
-        snapshot, timestamp = self._own_keys()
-        return {Snapshot.type: public_hex(snapshot), Timestamp.type: public_hex(timestamp)}
+        return public_keys(self._keys.make() if new else self._keys.newest())
 
     def begun(self) -> bool:
         """Whether it keeps a root, and so demands signatures."""
@@ -139,21 +136,57 @@ class OmegaTrust:
         Raises:
             TrustError: it does not follow from what is kept, or is for an OMEGA of another name.
         """
-        parts: dict[str, Any] = {
-            role: text.encode()
-            for role, text in (("root", given.root), ("targets", given.targets), (PRODUCTION, given.production))
-            if text is not None
-        }
-        if self.begun():
-            if given.target != self.target:
+        with self._changing:
+            self._end_change()
+            held = self.repository.read() if self.begun() else None
+            if held is not None and given.target != self.target:
                 raise TrustError(f"This OMEGA is {self.target}, and not {given.target}: nothing was changed.")
-            held = self.repository.read().raw
-            if all(held.get(role) == raw for role, raw in parts.items()):
+            parts = _parts(given)
+            if held is not None and all(held.raw.get(role) == raw for role, raw in parts.items()):
                 return
-        else:
+            online = self._keys.named_by(_root_of(given, held))
+            plan = Repository(self._files, target=given.target).plan_install
+            plan(held, online, **_all_roles(parts), now=datetime.now(UTC))
+            self._keep_intent(given)
+            fault_point("trust.intended")
+            self._change(given)
+
+    def _keep_intent(self, given: TrustMetadata) -> None:
+        try:
             make_directory(self._directory, mode=0o700)
-            replace_file(self._directory / "target", given.target.encode())
-        self.repository.install(self.online, **parts)
+            replace_file(self._directory / _GIVEN, given.model_dump_json().encode(), mode=0o600)
+        except OSError as error:
+            raise TrustError(f"{self._directory} cannot be written: {error.strerror}; nothing was changed.") from error
+
+    def _change(self, given: TrustMetadata) -> None:
+        """Do what was given, from wherever a crash left it."""
+        parts = _all_roles(_parts(given))
+        try:
+            if not self.begun():
+                replace_file(self._directory / "target", given.target.encode())
+            held = self.repository.read() if self.begun() else None
+            self.repository.install(
+                self._keys.named_by(_root_of(given, held)),
+                root=parts[Root.type],
+                targets=parts[Targets.type],
+                production=parts[PRODUCTION],
+            )
+            fault_point("trust.installed")
+            self._keys.remove_before(self.repository.read().root.signed)
+            (self._directory / _GIVEN).unlink()
+            sync_directory(self._directory)
+        except OSError as error:
+            raise TrustError(f"{self._directory} cannot be written: {error.strerror}; try again.") from error
+
+    def _end_change(self) -> None:
+        """End what a crash cut short. What can no longer be ended is kept, and said, until another change comes."""
+        try:
+            given = TrustMetadata.model_validate_json((self._directory / _GIVEN).read_bytes())
+            self._change(given)
+        except FileNotFoundError:
+            return
+        except (TrustError, ValidationError, OSError) as error:
+            log.warning("the change of trust that was begun cannot be ended: %s", error)
 
     def judge(self, request: OperationRequest) -> ReleaseDocument | None:
         """The signed document that permits `request`; None where none is demanded.
@@ -206,23 +239,26 @@ class OmegaTrust:
             if signed.provenance is not None and document.provenance is not None:
                 self._keep(document.provenance, signed.provenance.encode())
                 fault_point("trust.proven")
-            self.repository.publish(signed.production.encode(), raw, self.online)
+            self.repository.publish(signed.production.encode(), raw, self._online)
             self._published = document.release_seq, document.bundle
         return document
 
     def renew(self, now: datetime | None = None) -> None:
-        """Say again that the files served are the current ones, once half of the time is over that this holds.
+        """Say again that the files served are the current ones, once half of the time is over that this holds; end a
+        change first that was cut short.
 
         Raises:
             TrustError: it cannot be written.
         """
+        with self._changing:
+            self._end_change()
         repository, at = self.repository, now or datetime.now(UTC)
         if not repository.exists():
             return
         timestamp = repository.read().timestamp
         assert timestamp is not None
         if timestamp.signed.expires - at < timedelta(seconds=repository.lifetimes.timestamp / 2):
-            repository.renew(self.online, now=at)
+            repository.renew(self._online, now=at)
 
     def file(self, name: str) -> bytes:
         """A file of the repository, by its name there.
@@ -237,12 +273,10 @@ class OmegaTrust:
                 pass  # answered below, as any other name that is not there
         raise ApiError(404, "not_found", f"There is no {name[:80]!r} in OMEGA's repository.")
 
-    def _own_keys(self) -> tuple[CryptoSigner, CryptoSigner]:
-        if self._own is None:
-            keys = self._directory / "keys"
-            make_directory(keys, mode=0o700)
-            self._own = _own_key(keys, Snapshot.type), _own_key(keys, Timestamp.type)
-        return self._own
+    @property
+    def _online(self) -> OnlineKeys:
+        """The keys that the root names."""
+        return self._keys.named_by(self.repository.read().root.signed)
 
     def _keep(self, digest: str, provenance: bytes) -> None:
         path = self._files / "targets" / "provenance" / f"{digest}.json"
@@ -254,16 +288,27 @@ class OmegaTrust:
 
     def _check(self, signed: SignedRelease, document: ReleaseDocument) -> None:
         repository = self.repository
-        now = datetime.now(UTC)
-        held = repository.read()
+        held, now = repository.read(), datetime.now(UTC)
+        online = self._keys.named_by(held.root.signed)
         provenance = signed.provenance.encode() if signed.provenance is not None else None
-        repository.plan_publish(held, signed.production.encode(), document, self.online, now)
+        repository.plan_publish(held, signed.production.encode(), document, online, now)
         # After the signatures: without those, whatever comes is a stranger's.
         demand_provenance(held.targets.signed, document, provenance)
 
 
-def _own_key(directory: Path, role: str) -> CryptoSigner:
-    path = directory / f"{role}.pem"
-    if not path.exists():
-        create_key(path, role, None)
-    return load_signer(path)
+def _parts(given: TrustMetadata) -> dict[str, bytes]:
+    told = {Root.type: given.root, Targets.type: given.targets, PRODUCTION: given.production}
+    return {role: text.encode() for role, text in told.items() if text is not None}
+
+
+def _all_roles(parts: dict[str, bytes]) -> dict[str, bytes | None]:
+    return {role: parts.get(role) for role in (Root.type, Targets.type, PRODUCTION)}
+
+
+def _root_of(given: TrustMetadata, held: State | None) -> Root:
+    """The root that will hold: the one given, else the one kept."""
+    if given.root is not None:
+        return parse(given.root.encode(), Root, "The root").signed
+    if held is None:
+        raise NoReleaseError("OMEGA keeps no root yet: it begins with a root and targets.")
+    return held.root.signed
