@@ -159,8 +159,7 @@ class Decision(Wire):
 
 
 class SignedRelease(Wire):
-    """What the approvers signed, byte for byte: the release document, and the TUF metadata that names it; and the
-    provenance that the document names (None where it names none)."""
+    """What the approvers signed, byte for byte: a release document, what names it, the provenance that it names."""
 
     document: str = Field(max_length=64 * 1024)
     production: str = Field(max_length=1 << 20)
@@ -234,10 +233,8 @@ class Offer(Wire):
 
 
 class TrustMetadata(Wire):
-    """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them.
-
-    `target` is the name under which releases are approved for this OMEGA; the first root fixes it.
-    """
+    """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them. The first root
+    fixes `target`, the name under which releases are approved for this OMEGA."""
 
     target: Line = Field(min_length=1, max_length=100)
     root: str | None = Field(default=None, max_length=1 << 20)
