@@ -97,6 +97,7 @@ def test_where_nobody_is_named_none_is_demanded_and_a_builder_alone_may_be_named
         (provenance(ALPHA, CONTROL, BUNDLE, EVIDENCE), {"provenance": "0" * 64}, "not the one that was approved"),
         (provenance(ALPHA, CONTROL, BUNDLE, EVIDENCE), {"provenance": None}, "comes without a provenance"),
     ],
+    ids=range(8),  # the text is another each time
 )
 def test_what_nobody_who_may_build_or_verify_signed_is_refused(text: str, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UnprovenError, match=told):
