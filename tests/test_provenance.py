@@ -200,6 +200,41 @@ def test_what_was_accepted_once_stays_so_and_whoever_comes_anew_demands_a_proven
             client.latest_release("stable")
 
 
+def test_a_verifier_alone_is_demanded_too() -> None:
+    alone = targets([], [CONTROL])
+    checked = provenance(THIEF, CONTROL, BUNDLE, EVIDENCE)
+    assert demand_provenance(alone, released(checked), checked.encode()) is None
+    with pytest.raises(UnprovenError, match="one by control is demanded"):
+        demand_provenance(alone, document(1), None)
+    for text, told in (
+        (provenance(ALPHA, THIEF, BUNDLE, EVIDENCE), "verifier's statement is signed by .*, and not by control"),
+        (provenance(ALPHA, CONTROL, BUNDLE, "f" * 64), "control signed other evidence"),
+        (provenance(ALPHA, CONTROL, BUNDLE, EVIDENCE, outcome="failed"), "control saw the checks of UPD-1 fail"),
+    ):
+        with pytest.raises(UnprovenError, match=told):
+            demand_provenance(alone, released(text), text.encode())
+
+
+def test_a_mainframe_demands_the_statement_of_a_verifier_alone(tmp_path: Path) -> None:
+    world = World(tmp_path / "repository")
+    root, named = world.offline(world.approvers, verifiers=[CONTROL])
+    world.repository.install(world.online, root=root, targets=named)
+    world.publish(document(1))
+    with serving(world.directory) as server, mainframe(server, world, tmp_path / "cache") as client:
+        with pytest.raises(UnprovenError, match="UPD-1 comes without a provenance, and one by control"):
+            client.latest_release("stable")
+        for seq, signer in ((2, THIEF), (3, CONTROL)):
+            made = document(seq)
+            text = provenance(ALPHA, signer, made.bundle, made.evidence)
+            made = document(seq, provenance=sha256(text.encode()).hexdigest())
+            world.publish(made)
+            world.force(f"targets/provenance/{made.provenance}.json", text.encode())
+            if signer is THIEF:
+                with pytest.raises(UnprovenError, match="not by control"):
+                    client.latest_release("stable")
+        assert client.latest_release("stable") == made
+
+
 def test_a_provenance_that_never_ends_is_cut_off(tmp_path: Path) -> None:
     world = World(tmp_path / "repository")
     root, named = world.offline(world.approvers, builders=[ALPHA])

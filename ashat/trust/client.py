@@ -44,9 +44,9 @@ from ashat.errors import (
 from ashat.trust.documents import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.fetcher import FILE_SECONDS, TransportFetcher
 from ashat.trust.log import PROOF_LIMIT, RememberedLog
-from ashat.trust.metadata import BUILDER, PRODUCTION, check_delegation, delegates, parse
+from ashat.trust.metadata import PRODUCTION, check_delegation, parse
 from ashat.trust.provenance import MAX_BYTES as PROVENANCE_BYTES
-from ashat.trust.provenance import demand_provenance
+from ashat.trust.provenance import demand_provenance, demands_provenance
 from ashat.wire import LogProof
 
 LOCK_SECONDS: Final = 30.0
@@ -209,7 +209,7 @@ class ReleaseClient:
         if self._accepted().get(document.channel) == (document.release_seq, _digest(document)):
             return
         targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
-        if not delegates(targets, BUILDER):
+        if not demands_provenance(targets):
             return
         provenance = self._provenance(document.provenance, documents) if document.provenance else None
         demand_provenance(targets, document, provenance)

@@ -175,34 +175,50 @@ def provenance_of(build: Attestation, evidence: Attestation | None) -> dict[str,
     return {"format": _FORMAT, "build": build, "evidence": evidence}
 
 
+def demands_provenance(targets: Targets) -> bool:
+    """Whether `targets` names anybody who must have built, or verified, what is released."""
+    return delegates(targets, BUILDER) or delegates(targets, VERIFIER)
+
+
 def demand_provenance(targets: Targets, document: ReleaseDocument, provenance: bytes | None) -> Proven | None:
-    """See that `provenance` is the one that approvers signed with `document`, by a builder and a verifier that
-    `targets` names, about that bundle and that evidence. None where `targets` names no builder: none is demanded then.
+    """See that `provenance` is the one that approvers signed with `document`, by whom `targets` names to build and to
+    verify, about that bundle and that evidence; by whichever of the two it names. None where it names no builder, as
+    nobody shows then where the bundle comes from.
 
     Raises:
         UnprovenError: it is missing, or is none of that.
         MalformedMetadataError: it cannot be read.
         KeyPolicyError: `targets` names one key twice.
     """
-    if not delegates(targets, BUILDER):
+    if not demands_provenance(targets):
         return None
     if document.provenance is None or provenance is None:
+        wanted = _holders(targets, BUILDER if delegates(targets, BUILDER) else VERIFIER)
         raise UnprovenError(
-            f"{document.update_id} comes without a provenance, and one by {_holders(targets, BUILDER)} is demanded: "
-            "push it with a version that signs one, and verify it again."
+            f"{document.update_id} comes without a provenance, and one by {wanted} is demanded: push it with a version "
+            "that signs one, and verify it again."
         )
     if sha256(provenance).hexdigest() != document.provenance:
         raise UnprovenError(f"The provenance given is not the one that was approved with {document.update_id}.")
     content = _read(provenance)
-    build, builder, key = _verified(targets, BUILDER, content.get("build"), _Build, document.bundle)
-    verifier = ""
-    if delegates(targets, VERIFIER):
-        result, verifier, _ = _verified(targets, VERIFIER, content.get("evidence"), _Result, document.bundle)
-        if result.predicate.evidence.digest.sha256 != document.evidence:
-            raise UnprovenError(f"{verifier} signed other evidence than was approved with {document.update_id}.")
-        if result.predicate.result == "FAILED":
-            raise UnprovenError(f"{verifier} saw the checks of {document.update_id} fail.")
+    built = None
+    if delegates(targets, BUILDER):
+        built = _verified(targets, BUILDER, content.get("build"), _Build, document.bundle)
+    verifier = _verifier(targets, content, document) if delegates(targets, VERIFIER) else ""
+    if built is None:
+        return None
+    build, builder, key = built
     return Proven(build.predicate.definition.parameters, builder, key, verifier)
+
+
+def _verifier(targets: Targets, content: dict[str, Any], document: ReleaseDocument) -> str:
+    """What `targets` calls who signed that the checks of the release did not fail."""
+    result, verifier, _ = _verified(targets, VERIFIER, content.get("evidence"), _Result, document.bundle)
+    if result.predicate.evidence.digest.sha256 != document.evidence:
+        raise UnprovenError(f"{verifier} signed other evidence than was approved with {document.update_id}.")
+    if result.predicate.result == "FAILED":
+        raise UnprovenError(f"{verifier} saw the checks of {document.update_id} fail.")
+    return verifier
 
 
 def _attest(signer: Signer, bundle: str, predicate_type: str, predicate: dict[str, Any]) -> Attestation:

@@ -69,13 +69,24 @@ class World:
         self.repository.install(self.online, root=root, targets=targets)
 
     def offline(
-        self, approvers: list[CryptoSigner], *, now: datetime | None = None, builders: Sequence[CryptoSigner] = ()
+        self,
+        approvers: list[CryptoSigner],
+        *,
+        now: datetime | None = None,
+        builders: Sequence[CryptoSigner] = (),
+        verifiers: Sequence[CryptoSigner] = (),
     ) -> tuple[bytes, bytes]:
-        """Root and targets of the next version, signed; the same root keys, those approvers and builders."""
-        return self.offline_with([signer.public_key for signer in approvers], now=now, builders=builders)
+        """Root and targets of the next version, signed; the same root keys, those approvers and machines."""
+        keys = [signer.public_key for signer in approvers]
+        return self.offline_with(keys, now=now, builders=builders, verifiers=verifiers)
 
     def offline_with(
-        self, approvers: list[SSlibKey], *, now: datetime | None = None, builders: Sequence[CryptoSigner] = ()
+        self,
+        approvers: list[SSlibKey],
+        *,
+        now: datetime | None = None,
+        builders: Sequence[CryptoSigner] = (),
+        verifiers: Sequence[CryptoSigner] = (),
     ) -> tuple[bytes, bytes]:
         """`offline`, where only the public halves of the approvers' keys are here."""
         now, self.version = now or datetime.now(UTC), self.version + 1
@@ -96,6 +107,7 @@ class World:
             now=now,
             version=self.version,
             builders=[signer.public_key for signer in builders],
+            verifiers=[signer.public_key for signer in verifiers],
         )
         for signer in self.held:
             sign(root.signed, "root", root, signer)
