@@ -144,10 +144,10 @@ def _log(log: SignedLog, document: ReleaseDocument, told: Sequence[_Told]) -> Re
 
 
 def _roots(home: Path, target: str) -> list[str]:
-    """The root that is kept here, where a customer may have an earlier one."""
+    """The roots after the first that are kept here, oldest first: a customer may have any earlier one."""
     authority = Authority(home, target)
-    root = authority.read().root if authority.exists() else None
-    return [root.to_bytes().decode()] if root is not None and root.signed.version > 1 else []
+    roots = authority.roots() if authority.exists() else []
+    return [root.to_bytes().decode() for root in roots if root.signed.version > 1]
 
 
 def _others(told: Sequence[_Told], outcome: MainframeOutcome | None) -> tuple[str, ...]:

@@ -32,10 +32,11 @@ from ashat.trust.documents import LogEntry, ReleaseDocument
 from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.machine import ROLES, machine_signer
 from ashat.trust.proposal import Proposal
+from tests.support.ceremonies import place
 from tests.support.evidence import evidence, six_checks
 from tests.support.ledgers import FAR, ROOT, T0, honest
 from tests.support.nodes import tiny_bundle
-from tests.support.signing import provenance
+from tests.support.signing import People, provenance
 from tests.support.trust import World, document
 
 ACME = e.MainframeOutcome(id="a" * 12, name="acme", result="running")
@@ -47,7 +48,7 @@ class Office:
 
     def __init__(self, directory: Path) -> None:
         self.home = directory / "home"
-        self.home.mkdir(parents=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         self.tree = tiny_bundle(directory / "tree")
         with pack_directory(self.tree) as packed:
             self.bundle = packed.manifest.digest
@@ -293,6 +294,29 @@ def test_a_root_that_came_later_leads_to_its_targets(tmp_path: Path) -> None:
     refused(with_roots(root.replace(b",", b", ", 1)), first, "a root was altered")
     other = World(tmp_path / "twin", world.held, world.approvers)
     refused(with_roots(other.offline(other.approvers)[0]), root, "another root version 2")
+    office.ledger.close()
+
+
+def test_the_first_root_proves_a_receipt_from_after_two_ceremonies(tmp_path: Path) -> None:
+    people = People()
+    with place(tmp_path, people) as here:
+        for _ in range(2):
+            here.change(lambda roles: roles, *people.keys[:2])
+        kept = here.authority.directory / "roots"
+        assert sorted(path.name for path in kept.iterdir()) == [f"{number}.root.json" for number in (1, 2, 3)]
+        assert (kept / "1.root.json").read_bytes() == here.root
+        assert (kept / "3.root.json").read_bytes() == (kept.parent / "root.json").read_bytes()
+    office = Office(tmp_path)
+    office.approve(here.authority.read().targets.to_bytes(), *people.keys[:2])
+    content = office.receipt()
+    assert [json.loads(root)["signed"]["version"] for root in json.loads(content)["roots"]] == [2, 3]
+    for number in (1, 2, 3):
+        assert prove(content, (kept / f"{number}.root.json").read_bytes()).document.update_id == "UPD-1"
+    # What is not in force here yet is not told.
+    later = json.loads(here.root)
+    later["signed"]["version"] = 4
+    (kept / "4.root.json").write_text(json.dumps(later))
+    assert json.loads(office.receipt())["roots"] == json.loads(content)["roots"]
     office.ledger.close()
 
 

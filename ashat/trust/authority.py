@@ -1,6 +1,7 @@
 """The trust root of an installation, under `ASHAT_HOME/trust`: who approves, signed by whom, and OMEGA's public keys.
 
 authority/OMEGA/{root.json,targets.json,keys/*.pem}   made by init, all at once; OMEGA is the name it is configured as
+authority/OMEGA/roots/N.root.json                     every root since the first ceremony, by its version
 authority/OMEGA/next.json                             a change of these that is being signed (`ashat.trust.pending`)
 keys/NAME.pem, keys/NAME.pub                          people's keys made here
 """
@@ -166,6 +167,35 @@ class Authority:
             {role: holders_of(targets.signed, role) for role in (BUILDER, VERIFIER)},
             self.approves_alone(targets.signed),
         )
+
+    def roots(self) -> list[Metadata[Root]]:
+        """Every root that is kept here up to the one in force, oldest first.
+
+        Raises:
+            NotConfiguredError: nothing was set up.
+            TrustError: a file is damaged.
+        """
+        current = self.read().root
+        try:
+            kept = [
+                parse(path.read_bytes(), Root, f"roots/{path.name}")
+                for path in (self.directory / "roots").glob("*.root.json")
+            ]
+        except OSError as error:
+            raise TrustError(f"{self.directory / 'roots'} cannot be read: {error.strerror}.") from error
+        version = current.signed.version
+        earlier = {root.signed.version: root for root in kept if root.signed.version < version}
+        return [*(earlier[number] for number in sorted(earlier)), current]
+
+    def keep_roots(self, *roots: Metadata[Root]) -> None:
+        """Keep each root for those who still begin at an earlier one; again changes nothing.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        make_directory(self.directory / "roots")
+        for root in roots:
+            replace_file(self.directory / "roots" / f"{root.signed.version}.root.json", root.to_bytes())
 
     def approves_alone(self, targets: Targets) -> bool:
         """Whether by `targets` the one key that approves is the one that lies here, open.

@@ -219,8 +219,9 @@ class PendingChange:
 
     def _keep(self, change: Change) -> None:
         """The root goes first: by it a next try sees that this change is the one in force."""
-        directory = self._authority.directory
+        directory, held = self._authority.directory, self._authority.read()
         try:
+            self._authority.keep_roots(held.root, change.root)
             replace_file(directory / "root.json", change.root.to_bytes())
             replace_file(directory / "targets.json", change.targets.to_bytes())
             fault_point("trust.kept")
