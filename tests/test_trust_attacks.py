@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -280,6 +282,81 @@ def test_an_approval_is_for_one_omega_and_one_channel(world: World, client: Rele
     world.force("targets/" + approved.signed.targets[other.path].get_prefixed_paths()[0], other.to_bytes())
     world.seal(production=approved.to_bytes())
     refused(client, MixAndMatchError, "approved for omega-eu")
+
+
+def _regions(tmp_path: Path, *, named: bool) -> tuple[World, World]:
+    """Two OMEGAs of the same people, who hold root and targets of both."""
+    here = World(tmp_path / "here", named=named)
+    return here, World(tmp_path / "there", here.held, here.approvers, target="omega-eu", named=named)
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["the approval", "root and targets, too"])
+def test_an_approval_for_another_region_is_not_replayed(tmp_path: Path, offline: bool) -> None:
+    """A thief of OMEGA's online keys serves what the same people signed for another OMEGA."""
+    here, there = _regions(tmp_path, named=True)
+    there.publish(document(1, target="omega-eu"))
+    theirs = document(2, target="omega-eu")
+    there.publish(theirs)
+    if offline:
+        for _ in range(2):
+            root, targets = there.offline(there.approvers)
+            there.repository.install(there.online, root=root, targets=targets)
+        served = there.directory
+        for name in ("1.root.json", "1.targets.json"):
+            there.force(name, (here.directory / name).read_bytes())
+    else:
+        served, state = here.directory, there.repository.read()
+        here.force(f"targets/{state.production.signed.targets[theirs.path].get_prefixed_paths()[0]}", theirs.to_bytes())  # type: ignore[union-attr]
+        here.seal(production=state.raw["production"])
+    with serving(served) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
+        refused(client, MixAndMatchError, "approved for omega-eu, and not for omega")
+        assert not (tmp_path / "cache/accepted.json").exists()
+    if offline:
+        here.publish(document(1))
+        with serving(here.directory) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
+            refused(client, UnsignedError)
+            shutil.rmtree(tmp_path / "cache/metadata")
+            assert client.latest_release("stable").target == "omega"
+
+
+def test_targets_of_another_region_are_not_taken(tmp_path: Path) -> None:
+    here, there = _regions(tmp_path, named=True)
+    there.publish(document(1, target="omega-eu"))
+    root, targets = there.offline(there.approvers)
+    before = saved(here)
+    with pytest.raises(MixAndMatchError, match="signed as targets is for omega-eu, and this is omega"):
+        here.repository.install(here.online, targets=targets)
+    with pytest.raises(MixAndMatchError, match="signed as root is for omega-eu, and this is omega"):
+        here.repository.install(here.online, root=root)
+    assert saved(here).items() >= before.items()
+    here.publish(document(1))
+    here.seal(targets=targets)
+    with serving(here.directory) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
+        refused(client, MixAndMatchError, "approved for omega, and not for omega-eu")
+
+
+def test_a_root_from_before_is_of_the_omega_of_the_first_release(tmp_path: Path) -> None:
+    here, there = _regions(tmp_path, named=False)
+    here.publish(document(1))
+    there.publish(document(1, target="omega-eu"))
+    theirs = document(2, target="omega-eu")
+    there.publish(theirs)
+    accepted = tmp_path / "cache/accepted.json"
+    with serving(here.directory) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
+        assert client.latest_release("stable").target == "omega"
+        rows = json.loads(accepted.read_bytes())
+        assert rows["stable"].pop("target") == "omega"
+        # As it was written before: what is accepted again is remembered from then on.
+        accepted.write_text(json.dumps(rows))
+        assert client.highest_release_seq("stable") == 1
+        assert client.latest_release("stable").target == "omega"
+        kept = accepted.read_bytes()
+        assert json.loads(kept)["stable"]["target"] == "omega"
+        state = there.repository.read()
+        here.force(f"targets/{state.production.signed.targets[theirs.path].get_prefixed_paths()[0]}", theirs.to_bytes())  # type: ignore[union-attr]
+        here.seal(production=state.raw["production"])
+        refused(client, MixAndMatchError, "approved for omega-eu, and not for omega")
+        assert accepted.read_bytes() == kept
 
 
 def test_two_channels_are_not_changed_by_one_approval(world: World) -> None:

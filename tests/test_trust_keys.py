@@ -11,12 +11,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.durable import create_file
-from ashat.errors import KeyFileError, KeyPolicyError, MalformedMetadataError, UnsignedError, UsageError
+from ashat.errors import (
+    KeyFileError,
+    KeyPolicyError,
+    MalformedMetadataError,
+    MixAndMatchError,
+    UnsignedError,
+    UsageError,
+)
+from ashat.trust.authority import Authority
+from ashat.trust.change import Change, Roles
 from ashat.trust.documents import ReleaseDocument, target_path
 from ashat.trust.keys import (
+    OnlinePublicKeys,
     create_key,
     given_passphrase,
     is_encrypted,
@@ -25,7 +35,9 @@ from ashat.trust.keys import (
     name_of,
 )
 from ashat.trust.metadata import (
+    TARGET_FIELD,
     Holders,
+    Lifetimes,
     build_production,
     build_root,
     build_targets,
@@ -33,9 +45,10 @@ from ashat.trust.metadata import (
     parse,
     sign,
     signatures_of,
+    target_of,
     verify,
 )
-from tests.support.trust import document, key_pair
+from tests.support.trust import World, document, key_pair
 
 PASSPHRASE = "five words are long enough"
 NOW = datetime.now(UTC)
@@ -244,3 +257,41 @@ def test_metadata_of_the_wrong_kind_is_told_apart() -> None:
         parse(b"[" * 100_000, Targets, "It")
     with pytest.raises(MalformedMetadataError, match="no complete role production"):
         signatures_of(root, "production", production)
+
+
+def test_a_trust_root_says_of_which_omega_it_is(tmp_path: Path) -> None:
+    keys = World(tmp_path / "repository").online
+    online = OnlinePublicKeys(keys.snapshot.public_key, keys.timestamp.public_key)  # type: ignore[arg-type]
+    held = Authority(tmp_path, "omega-eu").init((), 1, online=online, now=NOW)
+    assert (target_of(held.root.signed), target_of(held.targets.signed)) == ("omega-eu", "omega-eu")
+    held.targets.signed.unrecognized_fields[TARGET_FIELD] = 7
+    with pytest.raises(MalformedMetadataError, match="no name in x-ashat-target"):
+        target_of(held.targets.signed)
+
+
+def test_a_change_stays_with_its_omega_and_says_which_it_is_where_that_was_not_said(tmp_path: Path) -> None:
+    world = World(tmp_path / "repository")
+    state = world.repository.read()
+
+    def following(root: Metadata[Root], targets: Metadata[Targets], target: str) -> Change:
+        roles = Roles.of(root.signed, targets.signed)
+        return Change.plan(root, targets, None, roles, lifetimes=Lifetimes(), now=NOW, target=target)
+
+    first = following(state.root, state.targets, "omega")
+    first.check(state.root.signed, state.targets.signed)
+    said = "both say from then on that they are of omega, and of no other OMEGA"
+    assert said in first.differences(state.root.signed, state.targets.signed)
+    second = Change.from_bytes(following(first.root, first.targets, "elsewhere").to_bytes())
+    second.check(first.root.signed, first.targets.signed)
+    assert (target_of(second.root.signed), target_of(second.targets.signed)) == ("omega", "omega")
+    assert len(second.differences(first.root.signed, first.targets.signed)) == 1, "only until when they hold"
+    second.targets.signed.unrecognized_fields[TARGET_FIELD] = "omega-eu"
+    with pytest.raises(MixAndMatchError, match=r"another OMEGA \(omega, omega-eu\)"):
+        second.check(first.root.signed, first.targets.signed)
+    second.root.signed.unrecognized_fields[TARGET_FIELD] = "omega-eu"
+    with pytest.raises(MixAndMatchError, match=r"another OMEGA \(omega-eu\)"):
+        second.check(first.root.signed, first.targets.signed)
+    for part in (second.root.signed, second.targets.signed):
+        del part.unrecognized_fields[TARGET_FIELD]
+    with pytest.raises(MixAndMatchError, match=r"another OMEGA \(none\)"):
+        second.check(first.root.signed, first.targets.signed)

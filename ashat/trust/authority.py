@@ -271,10 +271,16 @@ class Authority:
             timestamp=online.timestamp,
             lifetime=lifetimes.root,
             now=now,
+            target=self.directory.name,
         )
         builders, verifiers = machines
         targets = build_targets(
-            approvers=people, lifetime=lifetimes.targets, now=now, builders=builders, verifiers=verifiers
+            approvers=people,
+            lifetime=lifetimes.targets,
+            now=now,
+            builders=builders,
+            verifiers=verifiers,
+            target=self.directory.name,
         )
         if not approvers.keys:
             sign(root.signed, Root.type, root, load_signer(place / "keys" / "root.pem"))

@@ -32,6 +32,7 @@ from ashat.trust.metadata import (
     parse,
     sign,
     signatures_of,
+    target_of,
     verify,
 )
 
@@ -137,8 +138,10 @@ class Change:
         *,
         lifetimes: Lifetimes,
         now: datetime,
+        target: str = "",
     ) -> Change:
-        """What follows on `root` and `targets` for `roles` to hold; `production` is what OMEGA serves.
+        """What follows on `root` and `targets` for `roles` to hold; `production` is what OMEGA serves. It is
+        of the same OMEGA, which is called `target` where they do not say so yet.
 
         Raises:
             KeyPolicyError: the roles would protect less than they say; see `check_holders`.
@@ -152,6 +155,7 @@ class Change:
             lifetime=lifetimes.root,
             now=now,
             version=root.signed.version + 1,
+            target=target_of(root.signed) or target_of(targets.signed) or target,
         )
         version = targets.signed.version + 1
         new_targets = build_targets(
@@ -161,6 +165,7 @@ class Change:
             version=version,
             builders=roles.builders,
             verifiers=roles.verifiers,
+            target=target_of(new_root.signed),
         )
         if production is None:
             return cls(new_root, new_targets)
@@ -212,6 +217,7 @@ class Change:
                 "here: deploy trust abandon, and plan it again."
             )
         self._check_form()
+        self._check_target(root, targets)
         if self.production is None:
             return
         if self.replaces is None:
@@ -220,6 +226,16 @@ class Change:
         before, after = self.replaces.signed, self.production.signed
         if (after.targets, after.delegations, after.version) != (before.targets, None, before.version + 1):
             raise MixAndMatchError("The change would release something else than what is released; nothing was signed.")
+
+    def _check_target(self, root: Root, targets: Targets) -> None:
+        """Once it is said of which OMEGA they are, it stays so; and both say the same."""
+        told = {target_of(self.root.signed), target_of(self.targets.signed)}
+        before = {target_of(root), target_of(targets)} - {""}
+        if len(told) > 1 or not before <= told:
+            names = ", ".join(sorted(name[:80] or "none" for name in told))
+            raise MixAndMatchError(
+                f"The change is to the root or targets of another OMEGA ({names}); nothing was signed."
+            )
 
     def _check_form(self) -> None:
         """Whatever is said of a change is said of its holders: it may hold nothing else."""
@@ -233,6 +249,7 @@ class Change:
             lifetime=0,
             now=root.expires,
             version=root.version,
+            target=target_of(root),
         )
         plain_targets = build_targets(
             approvers=roles.approvers,
@@ -241,6 +258,7 @@ class Change:
             version=targets.version,
             builders=roles.builders,
             verifiers=roles.verifiers,
+            target=target_of(targets),
         )
         if (root, targets) != (plain_root.signed, plain_targets.signed):
             raise MixAndMatchError("The change holds more than who signs what; nothing was signed.")
@@ -299,6 +317,8 @@ class Change:
         lines += [f"what is verified: {line}" for line in _differences(before.verifiers, after.verifiers)]
         if _online(root) != _online(self.root.signed):
             lines.append("OMEGA says by new keys of its own what is current; the old ones count no more")
+        if target_of(root) != target_of(self.root.signed):
+            lines.append(f"both say from then on that they are of {target_of(self.root.signed)}, and of no other OMEGA")
         if self.production is not None:
             lines.append("the last approval is signed anew, unchanged; the way back signed with it counts no more")
         ends = [f"{part.signed.expires:%Y-%m-%d}" for part in (self.root, self.targets)]

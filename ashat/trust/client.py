@@ -2,7 +2,7 @@
 
 The workflow is python-tuf's (`tuf.ngclient.Updater`); what is added is a lock, since it may be used by one process at
 a time; a lowest `release_seq`, since a client that never saw the newest metadata would take an old release that has
-not expired; a look for one key under two names; and errors that say whose fault it is.
+not expired; a look for one key under two names, and for which OMEGA it is; and errors that say whose fault it is.
 
 A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json`, `log.json` and `lock`.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -44,7 +44,7 @@ from ashat.errors import (
 from ashat.trust.documents import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.fetcher import FILE_SECONDS, TransportFetcher
 from ashat.trust.log import PROOF_LIMIT, RememberedLog
-from ashat.trust.metadata import PRODUCTION, check_delegation, parse
+from ashat.trust.metadata import PRODUCTION, check_delegation, parse, target_of
 from ashat.trust.provenance import MAX_BYTES as PROVENANCE_BYTES
 from ashat.trust.provenance import demand_provenance, demands_provenance
 from ashat.wire import LogProof
@@ -59,6 +59,16 @@ LIMITS: Final = UpdaterConfig(
     snapshot_max_length=2_000_000,
     targets_max_length=5_000_000,
 )
+
+
+class _Accepted(NamedTuple):
+    """The release of a channel that was accepted; `target` is "" where it was before that was kept."""
+
+    release_seq: int
+    document: str
+    target: str
+
+
 _ONLINE_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 
 
@@ -105,7 +115,8 @@ class ReleaseClient:
 
     `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
     `metadata_url` is where the repository's files are, `log_url` where proofs from the log are; relative to the
-    transport's address, or absolute. `target` is OMEGA's name, where documents for another are to be refused.
+    transport's address, or absolute. Documents for another OMEGA than the root is of are refused; `target` is its name,
+    where that is known from elsewhere. Where nothing tells it, it is that of the first release that is accepted.
     """
 
     def __init__(
@@ -164,6 +175,7 @@ class ReleaseClient:
             if content is None:
                 raise NoReleaseError(f"Nothing was released on {channel} yet.")
             document = ReleaseDocument.from_bytes(content)
+            self._check_target(document, metadata)
             self._judge(document, channel, now or datetime.now(UTC))
             self._prove(document, metadata, documents)
             RememberedLog(self._cache / "log.json").follow(document, self._proof)
@@ -176,13 +188,21 @@ class ReleaseClient:
         Raises:
             TrustError: the record cannot be read.
         """
-        return max(self._minimum, self._accepted().get(channel, (0, ""))[0])
+        return max(self._minimum, known.release_seq if (known := self._accepted().get(channel)) else 0)
+
+    def _check_target(self, document: ReleaseDocument, metadata: Path) -> None:
+        """See that it is for the OMEGA of this Mainframe: approvers may sign for several, and with the same keys."""
+        remembered = next((entry.target for entry in self._accepted().values() if entry.target), "")
+        known = self._target or target_of(parse(self._root, Root, "The root given").signed) or remembered
+        root = parse((metadata / "root.json").read_bytes(), Root, "root.json").signed
+        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
+        for name in (known, target_of(root), target_of(targets)):
+            if name and document.target != name:
+                raise MixAndMatchError(f"This release was approved for {document.target}, and not for {name[:80]}.")
 
     def _judge(self, document: ReleaseDocument, channel: str, now: datetime) -> None:
         if document.channel != channel:
             raise MixAndMatchError(f"OMEGA serves the release of {document.channel} as that of {channel}.")
-        if self._target and document.target != self._target:
-            raise MixAndMatchError(f"This release was approved for {document.target}, and not for {self._target}.")
         if document.expires <= now:
             raise SignatureExpiredError(
                 f"The approval of {document.update_id} ended at {document.expires:%Y-%m-%d %H:%M}Z; what runs keeps "
@@ -195,7 +215,7 @@ class ReleaseClient:
                 "here; what runs keeps running."
             )
         known = self._accepted().get(channel)
-        if known and known[0] == document.release_seq and known[1] != _digest(document):
+        if known and known.release_seq == document.release_seq and known.document != _digest(document):
             raise MixAndMatchError(
                 f"OMEGA offers two different releases with release_seq {document.release_seq} on {channel}; the "
                 "approvers must say which, with a higher one."
@@ -206,7 +226,8 @@ class ReleaseClient:
 
         What was accepted before stays so, whoever may build since.
         """
-        if self._accepted().get(document.channel) == (document.release_seq, _digest(document)):
+        known = self._accepted().get(document.channel)
+        if known and (known.release_seq, known.document) == (document.release_seq, _digest(document)):
             return
         targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
         if not demands_provenance(targets):
@@ -243,18 +264,21 @@ class ReleaseClient:
     def _accept(self, document: ReleaseDocument) -> None:
         """Remember it before anybody acts on it: python-tuf's cache may be lost with the power, this is not."""
         accepted = self._accepted()
-        entry = (document.release_seq, _digest(document))
+        entry = _Accepted(document.release_seq, _digest(document), document.target)
         if accepted.get(document.channel) == entry:
             return
         accepted[document.channel] = entry
-        content = {name: {"release_seq": seq, "document": digest} for name, (seq, digest) in accepted.items()}
+        content = {name: row._asdict() for name, row in accepted.items()}
         replace_file(self._cache / "accepted.json", canonical_json(content), mode=0o600)
 
-    def _accepted(self) -> dict[str, tuple[int, str]]:
+    def _accepted(self) -> dict[str, _Accepted]:
         path = self._cache / "accepted.json"
         try:
             content = json.loads(path.read_bytes())
-            return {name: (int(row["release_seq"]), str(row["document"])) for name, row in content.items()}
+            return {
+                name: _Accepted(int(row["release_seq"]), str(row["document"]), str(row.get("target", "")))
+                for name, row in content.items()
+            }
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

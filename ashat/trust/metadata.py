@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -29,13 +29,15 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from ashat.errors import KeyPolicyError, MalformedMetadataError, UnsignedError
+from ashat.errors import KeyPolicyError, MalformedMetadataError, MixAndMatchError, UnsignedError
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import name_of
 
 PRODUCTION: Final = "production"
 BUILDER: Final = "builder"
 VERIFIER: Final = "verifier"
+# An unknown field of root and targets is signed with the rest: the name of the OMEGA that they are of.
+TARGET_FIELD: Final = "x-ashat-target"
 # A pattern matches segment by segment: `production/*` would not match a file within a channel.
 PRODUCTION_PATHS: Final = ("production/*/release.json",)
 _DAY: Final = 86400
@@ -152,15 +154,50 @@ def holders_of(targets: Targets, role: str) -> tuple[str, ...]:
     return tuple(sorted(name_of(targets.get_key(keyid)) for keyid in targets.get_delegated_role(role).keyids))
 
 
+def target_of(signed: Root | Targets) -> str:
+    """The name of the OMEGA that signed metadata is of; "" where it says none, as before it was written there.
+
+    Raises:
+        MalformedMetadataError: it is no name.
+    """
+    name = signed.unrecognized_fields.get(TARGET_FIELD, "")
+    if not isinstance(name, str):
+        raise MalformedMetadataError(f"The signed metadata has no name in {TARGET_FIELD}.")
+    return name
+
+
+def check_target(signed: Root | Targets, target: str) -> None:
+    """See that signed metadata is of the OMEGA called `target` ("" for any), where it says of which it is.
+
+    Raises:
+        MixAndMatchError: it is another's.
+        MalformedMetadataError: see `target_of`.
+    """
+    name = target_of(signed)
+    if target and name and name != target:
+        raise MixAndMatchError(f"What was signed as {signed.type} is for {name[:80]}, and this is {target}.")
+
+
 def build_root(
-    *, root: Holders, targets: Holders, snapshot: Key, timestamp: Key, lifetime: float, now: datetime, version: int = 1
+    *,
+    root: Holders,
+    targets: Holders,
+    snapshot: Key,
+    timestamp: Key,
+    lifetime: float,
+    now: datetime,
+    version: int = 1,
+    target: str = "",
 ) -> Metadata[Root]:
-    """Root metadata, to be signed by `root`'s holders, and from version 2 on by those of the version before too.
+    """Root metadata of the OMEGA called `target` ("" says none), to be signed by `root`'s holders, and from version 2
+    on by those of the version before too.
 
     Raises:
         KeyPolicyError: see `check_holders`.
     """
-    made = Root(version=version, expires=_end(now, lifetime), consistent_snapshot=True)
+    made = Root(
+        version=version, expires=_end(now, lifetime), consistent_snapshot=True, unrecognized_fields=_named(target)
+    )
     parts = {
         Root.type: root,
         Targets.type: targets,
@@ -183,10 +220,11 @@ def build_targets(
     version: int = 1,
     builders: Sequence[Key] = (),
     verifiers: Sequence[Key] = (),
+    target: str = "",
 ) -> Metadata[Targets]:
-    """Top-level targets metadata, which names no file, only who approves, and any one of whose `builders` and
-    `verifiers` must have signed a release's provenance (none: nobody has to); to be signed by the `targets` role's
-    holders.
+    """Top-level targets metadata of the OMEGA called `target` ("" says none), which names no file, only who approves,
+    and any one of whose `builders` and `verifiers` must have signed a release's provenance (none: nobody has to); to be
+    signed by the `targets` role's holders.
 
     Raises:
         KeyPolicyError: see `check_holders`; or one key is to do what is kept apart.
@@ -205,7 +243,14 @@ def build_targets(
         if holders:
             roles[name] = DelegatedRole(name, [key.keyid for key in holders], 1, terminating=False, paths=[])
     delegations = Delegations({key.keyid: key for key in (*approvers.keys, *builders, *verifiers)}, roles)
-    return Metadata(Targets(version=version, expires=_end(now, lifetime), delegations=delegations))
+    return Metadata(
+        Targets(
+            version=version,
+            expires=_end(now, lifetime),
+            delegations=delegations,
+            unrecognized_fields=_named(target),
+        )
+    )
 
 
 def build_production(
@@ -325,6 +370,10 @@ def _point(key: object) -> bytes:
     if not isinstance(key, EllipticCurvePublicKey):
         raise ValueError("no key on an elliptic curve")
     return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+
+def _named(target: str) -> dict[str, Any]:
+    return {TARGET_FIELD: target} if target else {}
 
 
 def _end(now: datetime, lifetime: float) -> datetime:

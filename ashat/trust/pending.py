@@ -87,7 +87,15 @@ class PendingChange:
         attended = not held.one_person or changed.approvers != roles.approvers
         lifetimes = replace(Lifetimes() if attended else UNATTENDED, production=approval_lifetime)
         production = seen.production.encode() if seen.production is not None else None
-        return Change.plan(held.root, held.targets, production, changed, lifetimes=lifetimes, now=now)
+        return Change.plan(
+            held.root,
+            held.targets,
+            production,
+            changed,
+            lifetimes=lifetimes,
+            now=now,
+            target=self._authority.directory.name,
+        )
 
     def begin(self, change: Change) -> None:
         """Let `change` be signed from now on. In the one-person mode the keys that lie here sign it at once.

@@ -37,6 +37,7 @@ from ashat.trust.metadata import (
     Lifetimes,
     build_snapshot,
     build_timestamp,
+    check_target,
     parse,
     sign,
     verify,
@@ -256,6 +257,7 @@ class Repository:
             return state.root
         assert data is not None
         root = parse(data, Root, "The root")
+        check_target(root.signed, self.target)
         if state:
             _follows("root", root.signed.version, state.root.signed.version, exactly=True)
             verify(state.root.signed, Root.type, root)
@@ -269,6 +271,7 @@ class Repository:
         targets = state.targets if state else None
         if data is not None and not (state and data == state.raw[Targets.type]):
             fresh = parse(data, Targets, "The targets")
+            check_target(fresh.signed, self.target)
             if targets:
                 _follows("targets", fresh.signed.version, targets.signed.version)
             _current("targets", fresh, now)

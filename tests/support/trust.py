@@ -61,9 +61,12 @@ class World:
     approvers: list[CryptoSigner] = field(default_factory=lambda: [key_pair(name) for name in ("kim", "lee", "noa")])
     online: OnlineKeys = field(default_factory=lambda: OnlineKeys(key_pair("snapshot"), key_pair("timestamp")))
     version: int = 0
+    target: str = "omega"
+    named: bool = False
+    """Whether root and targets say that they are of `target`, as those from before do not."""
 
     def __post_init__(self) -> None:
-        self.repository = Repository(self.directory, target="omega")
+        self.repository = Repository(self.directory, target=self.target)
         root, targets = self.offline(self.approvers)
         self.root = root
         self.repository.install(self.online, root=root, targets=targets)
@@ -99,6 +102,7 @@ class World:
             lifetime=LIFETIMES.root,
             now=now,
             version=self.version,
+            target=self.target if self.named else "",
         )
         approving = Holders(approvers, 2)
         targets = build_targets(
@@ -108,6 +112,7 @@ class World:
             version=self.version,
             builders=[signer.public_key for signer in builders],
             verifiers=[signer.public_key for signer in verifiers],
+            target=self.target if self.named else "",
         )
         for signer in self.held:
             sign(root.signed, "root", root, signer)
