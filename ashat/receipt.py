@@ -45,7 +45,7 @@ from ashat.merkle import EMPTY_ROOT, consistency_holds, inclusion_holds, leaf_ha
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import name_of
 from ashat.trust.log import open_log
-from ashat.trust.metadata import PRODUCTION, Kind, parse, verify
+from ashat.trust.metadata import PRODUCTION, Kind, check_target, parse, verify
 from ashat.trust.provenance import Proven, demand_provenance
 from ashat.wire import Digest
 
@@ -139,11 +139,15 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
     """
     receipt = Receipt.from_bytes(content)
     try:
-        delegator, targets = _check_targets(receipt, parse(root, Root, "The root given"))
+        held = parse(root, Root, "The root given")
+        delegator, targets = _check_targets(receipt, held)
         production = parse(receipt.production.encode(), Targets, "production")
         found = verify(targets.signed, PRODUCTION, production)
         _check_exact("production", receipt.production, production, [(targets.signed, PRODUCTION)])
         document = _check_document(receipt, production)
+        # The same people may sign for several, and with the same keys.
+        for signed in (held.signed, delegator.signed, targets.signed):
+            check_target(signed, document.target)
         origin = _check_provenance(receipt.provenance, document, targets.signed)
         checkpoint = _check_checkpoint(receipt.log, document, log_key)
     except (TrustError, AuditError) as error:

@@ -297,6 +297,17 @@ def test_a_root_that_came_later_leads_to_its_targets(tmp_path: Path) -> None:
     office.ledger.close()
 
 
+def test_a_receipt_of_another_region_is_none_of_this_one(tmp_path: Path) -> None:
+    """The same people approve for both, and hold root and targets of both."""
+    there = World(tmp_path / "there", named=True)
+    here = World(tmp_path / "here", there.held, there.approvers, target="omega-eu", named=True)
+    office = Office(tmp_path / "office")
+    office.approve(there.repository.read().raw["targets"], *there.approvers[:2])
+    assert prove(office.receipt(), there.root).document.target == "omega"
+    refused(office.receipt(), here.root, "signed as root is for omega-eu, and this is omega")
+    office.ledger.close()
+
+
 def test_the_first_root_proves_a_receipt_from_after_two_ceremonies(tmp_path: Path) -> None:
     people = People()
     with place(tmp_path, people) as here:
