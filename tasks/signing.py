@@ -196,6 +196,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
         lifetime=lifetime,
         now=at,
         provenances={digest: text for text in (provenance, theirs) if text and (digest := _digest(text))},
+        replaced=_signed_last(trust),
     )
 
 
@@ -203,22 +204,16 @@ def _way_back(
     record: Ledger, release: ReleaseDocument, seen: NodeState, trust: TrustState, targets: Targets
 ) -> tuple[ReleaseDocument | None, str | None]:
     """The document of the way back from `release`, and its provenance; None where none can be signed: the target runs
-    nothing, or what it runs has no evidence, or not the provenance that is demanded by now."""
-    before = seen.current
-    evidence = _evidence_of(record, seen, trust)
-    if before is None or evidence is None:
+    nothing, or not what was signed last, or that has not the provenance that is demanded by now."""
+    last, current = _signed_last(trust), seen.current
+    if last is None or current is None or _identity(last) != (current.bundle, current.update_id, current.attempt):
         return None, None
-    known = record.find(before.update_id, before.attempt)
-    provenance = provenance_text(record, known) if known and known.bundle == before.bundle else None
-    document = release.model_copy(
-        update={
-            "update_id": before.update_id,
-            "attempt": before.attempt,
-            "release_seq": release.release_seq + 1,
-            "bundle": before.bundle,
-            "evidence": evidence,
-            "provenance": _digest(provenance),
-        }
+    known = record.find(last.update_id, last.attempt)
+    provenance = provenance_text(record, known) if known and last.provenance is not None else None
+    if _digest(provenance) != last.provenance:
+        return None, None
+    document = last.model_copy(
+        update={"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
     )
     try:
         demand_provenance(targets, document, _bytes(provenance))
@@ -337,15 +332,11 @@ def _but_for_time(document: ReleaseDocument) -> dict[str, object]:
     return document.model_dump(exclude={"expires", "log"})
 
 
-def _evidence_of(record: Ledger, seen: NodeState, trust: TrustState) -> str | None:
-    """The evidence that what the target runs was approved on, by what was signed, else by the ledger."""
-    current = seen.current
-    if current is None:
-        return None
-    identity = (current.bundle, current.update_id, current.attempt)
-    for text in trust.documents.values():
-        signed = ReleaseDocument.from_bytes(text.encode())
-        if (signed.bundle, signed.update_id, signed.attempt) == identity:
-            return signed.evidence
-    known = record.find(current.update_id, current.attempt)
-    return known.evidence if known and known.bundle == current.bundle else None
+def _signed_last(trust: TrustState) -> ReleaseDocument | None:
+    """The release that the approvers signed last for the target."""
+    text = trust.documents.get(CHANNEL)
+    return ReleaseDocument.from_bytes(text.encode()) if text is not None else None
+
+
+def _identity(document: ReleaseDocument) -> tuple[str, str, int]:
+    return document.bundle, document.update_id, document.attempt

@@ -94,6 +94,9 @@ def check_proposal(state: State, proposal: Proposal) -> None:
         TrustError: it is not.
         LedgerError: the evidence is not what was recorded.
     """
+    from ashat.settings import Settings
+    from tasks.signing import CHANNEL
+
     document = proposal.release.document
     if document.target != state.target:
         raise TrustError(
@@ -103,9 +106,9 @@ def check_proposal(state: State, proposal: Proposal) -> None:
     verified = (state.update_id, state.attempt, state.bundle, state.evidence)
     if (document.update_id, document.attempt, document.bundle, document.evidence) != verified:
         raise TrustError(f"What is proposed is not '{state.update_id}' as it was verified; nothing was signed.")
-    for draft in (proposal.release, proposal.way_back):
-        if draft is not None and not _names_only_its_document(draft):
-            raise TrustError("What is proposed would release more than it says; nothing was signed.")
+    if document.channel != CHANNEL:
+        raise TrustError(f"What is proposed is for the channel {document.channel}; nothing was signed.")
+    proposal.check(lifetime=Settings().approval_lifetime, now=output.now())
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:
         raise TrustError("The evidence is about another bundle than what is proposed; nothing was signed.")
@@ -138,14 +141,6 @@ def check_log(entry: LogEntry | None) -> None:
             auditor.hold_against(known)
         if known is None or found.size > known.size:
             remembered.keep(entry)
-
-
-def _names_only_its_document(draft: Draft) -> bool:
-    from tuf.api.metadata import TargetFile
-
-    found, path = draft.production.signed, draft.document.path
-    wanted = TargetFile.from_data(path, draft.document.to_bytes(), ["sha256"])
-    return found.delegations is None and found.targets == {path: wanted}
 
 
 def _targets(state: State, proposal: Proposal) -> Targets:
@@ -203,10 +198,18 @@ def _look_at_release(state: State, proposal: Proposal) -> None:
         _tell_changes(state, proposal, public, manifest)
 
 
+def _tell_signed(proposal: Proposal) -> None:
+    document, back = proposal.release.document, proposal.way_back
+    way = f"; and the way back to {back.document.update_id} ({back.document.bundle[:12]})" if back else ", no way back"
+    output.note(f"To be signed: release {document.release_seq}, until {document.expires:%Y-%m-%d}{way}.")
+
+
 def _tell_changes(state: State, proposal: Proposal, public: NodeClient, manifest: Manifest) -> None:
     from ashat.bundle import diff
 
-    before = proposal.way_back.document.bundle if proposal.way_back else state.gate and state.gate.target_bundle
+    last = proposal.replaced.document if proposal.replaced else None
+    _tell_signed(proposal)
+    before = last.bundle if last else state.gate and state.gate.target_bundle
     if not before:
         output.note(f"{state.target} runs nothing yet: everything is new.")
         return

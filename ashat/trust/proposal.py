@@ -1,7 +1,8 @@
 """What approvers are asked to sign: a release, and the way back from it; and their signatures, put together.
 
 Both are whole versions of the `production` metadata, the way back following the release: who approves a release also
-approves the return to what it replaces, for as long as nothing else was published since.
+approves the return to what it replaces, for as long as nothing else was published since. What it replaces comes with it
+as it was signed, so that an approver's machine can see that the way back leads there and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from securesystemslib.signer import Signature, Signer
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from ashat.errors import MalformedMetadataError, UnsignedError
+from ashat.errors import MalformedMetadataError, MixAndMatchError, UnsignedError
 from ashat.events import ReleaseSignature
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import name_of
-from ashat.trust.metadata import PRODUCTION, Signatures, build_production, parse, sign, signatures_of
+from ashat.trust.metadata import PRODUCTION, Signatures, build_production, parse, sign, signatures_of, verify
 from ashat.wire import SignedRelease
 
 _FORMAT = "ashat-proposal/1"
+# A number that jumps further than this would use up those that are left, and end the channel for good.
+_SEQ_JUMP = 1 << 20
+_CLOCKS_DIFFER = timedelta(days=1)
 # Ed25519 signatures have 64 bytes, ECDSA ones on P-384 at most 104.
 _LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{16,208}):([0-9a-f]{16,208}|)")
 
@@ -49,12 +53,22 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """The release that the approvers signed last: its document, and the production metadata that names it."""
+
+    document: ReleaseDocument
+    production: Metadata[Targets]
+
+
+@dataclass(frozen=True)
 class Proposal:
-    """`targets` are those that OMEGA keeps: they say who approves, and how many of them it takes."""
+    """`targets` are those that OMEGA keeps: they say who approves, and how many of them it takes. `replaced` is None
+    where nothing was signed yet."""
 
     targets: Metadata[Targets]
     release: Draft
     way_back: Draft | None
+    replaced: Replaced | None = None
 
     @classmethod
     def make(
@@ -67,10 +81,12 @@ class Proposal:
         lifetime: float,
         now: datetime,
         provenances: Mapping[str, str] = MappingProxyType({}),
+        replaced: ReleaseDocument | None = None,
     ) -> Proposal:
         """What follows on `production`, which OMEGA keeps (None: nothing was released there yet).
 
-        `provenances` holds those that the documents name, by their digest.
+        `provenances` holds those that the documents name, by their digest; `replaced` is the document that
+        `production` names.
 
         Raises:
             MalformedMetadataError: what OMEGA keeps cannot be read.
@@ -82,6 +98,7 @@ class Proposal:
             parse(targets, Targets, "OMEGA's targets.json"),
             Draft(release, next_, provenances.get(release.provenance or "")),
             Draft(way_back, back, provenances.get(way_back.provenance or "")) if way_back and back else None,
+            Replaced(replaced, current) if replaced and current else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +108,12 @@ class Proposal:
             "format": _FORMAT,
             "targets": self.targets.to_bytes().decode(),
             **{name: draft.signed(()).model_dump() if draft else None for name, draft in drafts.items()},
+            "replaced": {
+                "document": self.replaced.document.to_bytes().decode(),
+                "production": self.replaced.production.to_bytes().decode(),
+            }
+            if self.replaced
+            else None,
         }
 
     @classmethod
@@ -105,9 +128,56 @@ class Proposal:
                 raise MalformedMetadataError(f"A proposal of the format {content['format']!r} is from another version.")
             release = _draft(content["release"])
             way_back = _draft(content["way_back"]) if content["way_back"] else None
-            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, way_back)
+            last = _replaced(content["replaced"]) if content.get("replaced") else None
+            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, way_back, last)
         except (KeyError, TypeError, AttributeError):
             raise MalformedMetadataError("What was proposed is not as this version writes it.") from None
+
+    def check(self, *, lifetime: float, now: datetime) -> None:
+        """See that it is what follows on the release that the approvers signed last, and the return to that and to
+        nothing else; for no longer than `lifetime` seconds.
+
+        Raises:
+            UnsignedError: too few approvers signed what it says that it replaces.
+            MixAndMatchError: it is something else.
+        """
+        number, version = 0, 0
+        if self.replaced is not None:
+            verify(self.targets.signed, PRODUCTION, self.replaced.production)
+            number, version = self.replaced.document.release_seq, self.replaced.production.signed.version
+            if not _names_only(self.replaced.production.signed, self.replaced.document):
+                raise MixAndMatchError("What is said to be replaced is not what was signed last; nothing was signed.")
+        release = self.release.document
+        if not number < release.release_seq <= number + _SEQ_JUMP:
+            raise MixAndMatchError(
+                f"What is proposed has the release_seq {release.release_seq}, and {number} was signed last: so large a "
+                "step would end the channel; nothing was signed."
+            )
+        if self.way_back is not None:
+            self._check_way_back(self.way_back.document)
+        latest = now + timedelta(seconds=lifetime) + _CLOCKS_DIFFER
+        for step, draft in enumerate((draft for draft in (self.release, self.way_back) if draft), 1):
+            signed = draft.production.signed
+            if signed.version != version + step:
+                raise MixAndMatchError("What is proposed does not follow on what was signed last; nothing was signed.")
+            if not _names_only(signed, draft.document):
+                raise MixAndMatchError("What is proposed would release more than it says; nothing was signed.")
+            if max(signed.expires, draft.document.expires) > latest:
+                raise MixAndMatchError(
+                    f"What is proposed would hold until {draft.document.expires:%Y-%m-%d}, which is longer than "
+                    "ASHAT_APPROVAL_LIFETIME here; nothing was signed."
+                )
+
+    def _check_way_back(self, back: ReleaseDocument) -> None:
+        release, last = self.release.document, self.replaced.document if self.replaced else None
+        if last is None:
+            raise MixAndMatchError("A way back is proposed to what nobody ever signed; nothing was signed.")
+        fresh = {"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
+        if (last.channel, last.target) != (release.channel, release.target) or back != last.model_copy(update=fresh):
+            raise MixAndMatchError(
+                f"The way back that is proposed, to {back.update_id} (bundle {back.bundle[:12]}), is not the return to "
+                f"{last.update_id} (bundle {last.bundle[:12]}), which was signed last; nothing was signed."
+            )
 
     def sign(self, signer: Signer) -> ReleaseSignature:
         """The signatures of one approver.
@@ -167,6 +237,16 @@ class Proposal:
 def spell(signature: ReleaseSignature) -> str:
     """One line that can be pasted: the key id and the signatures, in hexadecimal."""
     return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.way_back or ''}"
+
+
+def _replaced(content: dict[str, Any]) -> Replaced:
+    document = ReleaseDocument.from_bytes(content["document"].encode())
+    return Replaced(document, parse(content["production"].encode(), Targets, "What was signed last"))
+
+
+def _names_only(signed: Targets, document: ReleaseDocument) -> bool:
+    wanted = TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])
+    return signed.delegations is None and signed.targets == {document.path: wanted}
 
 
 def _draft(content: dict[str, Any]) -> Draft:
