@@ -9,6 +9,8 @@ from ashat.bundle import BundleDiff, diff
 from ashat.gate import TAIL
 from ashat.loosened import loosened_policy
 from ashat.session import State
+from ashat.settings import Settings
+from ashat.trust.authority import one_person_words
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance
 from ashat.wire import NodeState
@@ -42,10 +44,11 @@ def compose(state: State, seen: NodeState | None, missing: str, proposal: Propos
         changes = [*_ancestry(state, seen), *_policy(state, seen), *_changes(state, running(seen))]
         lines += ["## What changes", "", *changes, ""]
     evidence = state.evidence or ""
+    signing = _signatures(state, proposal) if proposal else [] if missing else _one_person(state)
     lines += [
         *_checks(state),
         "",
-        *(_signatures(state, proposal) if proposal else []),
+        *signing,
         "## Evidence",
         "",
         f"`{evidence[:32]}` `{evidence[32:]}`",
@@ -98,6 +101,12 @@ def _machines(proposal: Proposal) -> list[str]:
         return []
     checked = f", verified on {escape(proven.verifier)}" if proven.verifier else ""
     return [f"- Built on {escape(proven.builder)}{checked}, as their keys prove"]
+
+
+def _one_person(state: State) -> list[str]:
+    """That nobody signs but the one key here, and what that does not protect; nothing where people sign."""
+    words = one_person_words(Settings().ensure_home(), state.target)
+    return ["## Signatures", "", *(f"- {line}" for line in words), ""] if words else []
 
 
 def _reach(state: State) -> str:

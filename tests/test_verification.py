@@ -132,6 +132,7 @@ def test_the_gate_says_what_a_release_loosens_and_a_policy_may_leave_public_as_i
         assert state.evidence is not None
         shown = shipped.deploy("approve", "VERIFY-2", "--reject", "--reason", "no").stdout
         assert "This release loosens what it is held to" in shown
+        assert "One-person mode: one key, on this machine and without a passphrase, approves." in shown
         assert "p95_ms" in shown.replace("\\", "")
 
         shipped.configure_policy("lenient", rehearses=False, rolls_back=False)
