@@ -415,7 +415,7 @@ def test_what_has_ended_is_renewed_all_the_same(tmp_path: Path) -> None:
     people = People()
     trust, authority = OmegaTrust(tmp_path / "omega"), Authority(tmp_path / "home")
     publics = [key.public_key for key in people.keys]
-    brief = Lifetimes(root=1, targets=1)
+    brief = Lifetimes(root=5, targets=5)  # long enough to install them on a busy machine
     authority.init(publics, 2, online=OnlinePublicKeys.of(trust.public_keys()), now=datetime.now(UTC), lifetimes=brief)
     for key in people.keys:
         held = authority.sign(key)
