@@ -21,6 +21,7 @@ from ashat.node.db import Database
 from ashat.node.omega.cli import parse_expiry, parse_licences
 from ashat.node.omega.decisions import SCHEMA, DecisionRule, Use, judge_promotion, judge_rollback
 from ashat.node.omega.licences import key_hash, licence_id, licence_status, new_key
+from ashat.node.omega.log import KeptLog
 from ashat.node.omega.offers import effective_offer, why_not_offered
 from ashat.node.omega.register import Register
 from ashat.node.omega.trust import OmegaTrust
@@ -175,7 +176,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.db = Database(directory / "node.db")
         self.db.ensure(SCHEMA)
-        self.rule = DecisionRule(OmegaTrust(directory / "trust", unsigned_releases=True))
+        self.rule = DecisionRule(OmegaTrust(directory / "trust", unsigned_releases=True), KeptLog(self.db))
         self.asked = 0
         self.accepted: list[tuple[OperationRequest, int, bool]] = []
 
