@@ -122,8 +122,8 @@ def fail_in_every_way(stack: Stack) -> str:
     said.append(stack.deploy("verify", "SECRET-1", env={"ASHAT_DEBUG": "1"}, check=False).stderr)
     assert stack.state("SECRET-1").stage is Stage.FAILED
     stack.public.restart()
-    made = stack.deploy("trust", "keygen", "secret-keeper", env={"ASHAT_KEY_PASSPHRASE": PASSPHRASE})
-    wrong = stack.deploy("trust", "keygen", "secret-forgetter", env={"ASHAT_KEY_PASSPHRASE": PASSPHRASE[:9]}, check=False)
+    made = stack.deploy("trust", "keygen", "keeper", env={"ASHAT_KEY_PASSPHRASE": PASSPHRASE})
+    wrong = stack.deploy("trust", "keygen", "forgetter", env={"ASHAT_KEY_PASSPHRASE": PASSPHRASE[:9]}, check=False)
     assert wrong.returncode != 0
     return "".join([*said, made.stdout + made.stderr, wrong.stdout + wrong.stderr])
 
