@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
-from tests.support import leftovers, needs
+from tests.support import leftovers, needs, nodecli
 from tests.support.crashes import FragileStack
 from tests.support.stack import Stack
 
@@ -152,3 +152,9 @@ def _leave_the_home_alone() -> None:
     os.environ["ASHAT_TEST_HOMES"] = homes
     os.environ["ASHAT_HOME"] = os.path.join(homes, "ashat")
     os.environ["PREFECT_HOME"] = os.path.join(homes, "prefect")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> nodecli.Run:
+    """`ashat-node` with those words: its exit code, and what it wrote."""
+    return nodecli.runner(monkeypatch, capsys)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +16,13 @@ from ashat.checkpoint import Verifier, open_checkpoint
 from ashat.errors import AuditError
 from ashat.node import changes, record
 from ashat.node.changes_audit import audit, read_changes
-from ashat.node.cli import main
 from ashat.node.db import Database
 from ashat.node.omega.licences import licence_id
 from ashat.node.omega.register import Register
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.tokens import TokenFile, follow_in
 from ashat.wire import OperationRequest, Role, Scope
+from tests.support.nodecli import Run
 from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import licence, offer, promote, roll_back, source
 from tests.support.signing import People
@@ -31,7 +30,6 @@ from tests.support.signing import People
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
 A, B = "a" * 64, "b" * 64
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -39,20 +37,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened = Database(tmp_path / "node.db")
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`ashat-node` with those words: its exit code, and what it wrote."""
-
-    def ashat_node(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ashat-node", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return ashat_node
 
 
 def story(database: Database) -> None:

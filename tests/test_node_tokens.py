@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,27 +10,11 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError, UsageError
-from ashat.node.cli import main
 from ashat.node.db import Database, now
 from ashat.node.tokens import SCOPES, TokenFile
 from ashat.wire import Duty, Role, Scope
+from tests.support.nodecli import Run
 from tests.support.replies import Reply, replying
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`ashat-node` with those words: its exit code, and what it wrote."""
-
-    def ashat_node(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ashat-node", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return ashat_node
 
 
 def test_a_rotated_token_opens_beside_the_new_one_for_the_overlap(tmp_path: Path) -> None:
