@@ -247,6 +247,47 @@ class PublicRestored(Event):
     kept: Text = ""
 
 
+class RollbackAsked(Event):
+    """People are asked whether the target may go back, since no way back that counts was signed.
+
+    `to_update` and `to_attempt` are what would run again, `evidence` is that of its verification. `ordinal` counts the
+    askings of this attempt, `run` is the flow run that waits, `missing` says why no signed way back counts, and
+    `reason` why it is asked again. `shown` is the digest of what the person is shown, `proposal` that of what they
+    sign; None in the one-person mode.
+    """
+
+    kind: Literal["rollback_asked"] = "rollback_asked"
+    ordinal: int
+    run: str
+    expires: AwareDatetime
+    to_update: str
+    to_attempt: int
+    evidence: Digest
+    missing: Text
+    shown: Digest
+    proposal: Digest | None = None
+    reason: Text = ""
+
+
+class RollbackAnswered(Event):
+    """An answer to that, judged once.
+
+    `complete` says that enough have signed. In the one-person mode what is signed is proposed only then: `proposal` is
+    its digest.
+    """
+
+    kind: Literal["rollback_answered"] = "rollback_answered"
+    ordinal: int
+    decision: Literal["approve", "reject"]
+    accepted: bool
+    approver: Text = ""
+    comment: Text = ""
+    reason: Text = ""
+    complete: bool = False
+    proposal: Digest | None = None
+    signature: ReleaseSignature | None = None
+
+
 class RollbackStarted(Event):
     """Intent: every server the update reached is about to be put back."""
 
@@ -291,6 +332,8 @@ AnyEvent = Annotated[
     | Cancelled
     | Expired
     | PublicRestored
+    | RollbackAsked
+    | RollbackAnswered
     | RollbackStarted
     | ServerRolledBack
     | RolledBack,

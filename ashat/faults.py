@@ -61,6 +61,8 @@ FAULT_POINTS: Final = frozenset(
         "mainframe.reported",
         "cancel.recorded",
         "cancel.switched-back",
+        "rollback.asked",
+        "rollback.answer-judged",
         "rollback.started",
         "rollback.omega-switched",
         "rollback.omega-recorded",

@@ -237,6 +237,8 @@ def loosened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
     lines += [
         f"{key} is off" for key in ("rehearses", "four_eyes", "requires_self_test") if before[key] and not after[key]
     ]
+    if after["signs_way_back"] and not before["signs_way_back"]:
+        lines.append("signs_way_back is on: a rollback needs no decision of its own")
     for key, more_is_weaker in _NUMBERS.items():
         if after[key] > before[key] if more_is_weaker else after[key] < before[key]:
             lines.append(f"{key} is {after[key]} instead of {before[key]}")

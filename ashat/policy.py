@@ -101,6 +101,11 @@ class Policy(BaseModel):
         title="Four eyes",
         description="Who pushed an update may not be one of those who sign it. Needs approvers with keys of their own.",
     )
+    signs_way_back: bool = Field(
+        default=True,
+        title="Sign the way back",
+        description="With a release, approvers sign the return to what it replaces. Off: a rollback waits for them.",
+    )
     requires_self_test: bool = Field(
         default=True,
         title="Require the self-test",

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from ashat import events as e
+from ashat import rollbacks
 from ashat.errors import SessionError
+from ashat.rollbacks import refuse_rollback
 from ashat.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
 from ashat.state import Before, Gate, State
 
@@ -301,41 +303,6 @@ def _public_restored(state: State, event: e.PublicRestored) -> State:
     return replace(state, public_restored=True)
 
 
-def _rollback_started(state: State, event: e.RollbackStarted) -> State:
-    refuse_rollback(state)
-    return replace(state, rolling_back=True, rollback_run=event.run)
-
-
-def refuse_rollback(state: State) -> None:
-    """Refuse a rollback that has nothing to roll back.
-
-    Raises:
-        SessionError: it reached no server, or is rolled back already.
-    """
-    if state.stage is Stage.ROLLED_BACK:
-        raise SessionError(f"Deployment '{state.update_id}' is rolled back already.")
-    if state.stage in (Stage.CANCELLED, Stage.REJECTED, Stage.EXPIRED):
-        raise SessionError(
-            f"Deployment '{state.update_id}' is {state.stage.value}: Public was put back then. Nothing to roll back."
-        )
-    if not state.switching:
-        raise SessionError(f"Deployment '{state.update_id}' has reached no server yet: nothing to roll back.")
-    if state.public_restored and not state.rolling_back:
-        raise SessionError(f"Deployment '{state.update_id}' failed and Public was put back: nothing to roll back.")
-
-
-def _server_rolled_back(state: State, event: e.ServerRolledBack) -> State:
-    if not state.rolling_back:
-        raise SessionError(f"Deployment '{state.update_id}' is not being rolled back.")
-    return replace(state, rolled_back={**state.rolled_back, event.server: event})
-
-
-def _rolled_back(state: State, event: e.RolledBack) -> State:
-    if not state.rolling_back:
-        raise SessionError(f"Deployment '{state.update_id}' is not being rolled back.")
-    return replace(state, stage=Stage.ROLLED_BACK, rolling_back=False, gate=None)
-
-
 _RULES: dict[type[e.Event], Any] = {
     e.Created: _created,
     e.Packaged: _packaged,
@@ -356,7 +323,9 @@ _RULES: dict[type[e.Event], Any] = {
     e.Cancelled: _cancelled,
     e.Expired: _expired,
     e.PublicRestored: _public_restored,
-    e.RollbackStarted: _rollback_started,
-    e.ServerRolledBack: _server_rolled_back,
-    e.RolledBack: _rolled_back,
+    e.RollbackAsked: rollbacks.asked,
+    e.RollbackAnswered: rollbacks.answered,
+    e.RollbackStarted: rollbacks.started,
+    e.ServerRolledBack: rollbacks.server_rolled_back,
+    e.RolledBack: rollbacks.rolled_back,
 }

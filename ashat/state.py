@@ -38,6 +38,34 @@ class Gate:
     answered: bool = True
 
 
+@dataclass(frozen=True)
+class RollbackGate:
+    """The question whether the target may go back to `to_update`, and what came of it: `decision` is "" until enough
+    have signed, or one has rejected it.
+
+    `proposal` is the digest of what is signed, `signatures` are those that came so far.
+    """
+
+    ordinal: int
+    expires: datetime
+    run: str
+    to_update: str
+    to_attempt: int
+    evidence: str
+    missing: str
+    shown: str
+    proposal: str | None = None
+    signatures: tuple[e.ReleaseSignature, ...] = ()
+    reason: str = ""
+    answered: bool = False
+    decision: str = ""
+    decided_by: str = ""
+
+    def waits(self, now: datetime) -> bool:
+        """Whether it still may be answered."""
+        return not self.decision and now < self.expires
+
+
 class Before(NamedTuple):
     """What Public ran at a moment: the bundle (None: nothing), and the update that brought it, if one of ours did."""
 
@@ -98,6 +126,7 @@ class State:
     rolling_back: bool = False
     rollback_run: str = ""
     rolled_back: dict[str, e.ServerRolledBack] = field(default_factory=dict)
+    rollback_gate: RollbackGate | None = None
 
     @property
     def public_before(self) -> str | None:
@@ -134,6 +163,10 @@ class State:
         """Whether the gate is past its time, said or not."""
         return self.stage is Stage.AWAITING_APPROVAL and self.gate is not None and now >= self.gate.expires
 
+    def rollback_waits(self, now: datetime) -> bool:
+        """Whether people are asked by now whether the target may go back."""
+        return self.rollback_gate is not None and not self.rolling_back and self.rollback_gate.waits(now)
+
     def stage_at(self, now: datetime) -> Stage:
         """The stage a reader is shown: an overdue gate is Expired at once."""
         return Stage.EXPIRED if self.overdue(now) else self.stage
@@ -161,4 +194,9 @@ class State:
             "created_at": self.created_at.isoformat() if self.created_at else None,
             "updated_at": self.updated_at.isoformat() if self.updated_at else None,
             "expires": self.gate.expires.isoformat() if self.gate else None,
+            "rollback_expires": self._rollback_expires(),
         }
+
+    def _rollback_expires(self) -> str | None:
+        gate = self.rollback_gate
+        return gate.expires.isoformat() if gate and not gate.decision and not self.rolling_back else None

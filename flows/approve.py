@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
-from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.states import Completed
 from pydantic import ValidationError
@@ -18,6 +17,7 @@ from ashat.events import Expired
 from ashat.faults import fault_point
 from ashat.session import BEFORE_APPROVAL, Stage, State
 from flows.ending import ending, in_a_line
+from flows.suspension import brought
 from tasks.artifacts import publish_markdown
 from tasks.distribute import await_mainframes, offer, record_distribution
 from tasks.gate import (
@@ -73,7 +73,7 @@ def approve(
 
 def pass_gate(state: State) -> State:
     """Ask until an answer counts. Returns at once where the decision was taken before."""
-    brought = _brought()
+    resumed = brought()
     while True:
         with ledger() as record:
             state = record.load(state.update_id, state.attempt)
@@ -84,7 +84,7 @@ def pass_gate(state: State) -> State:
         if state.overdue(now()):
             with ledger() as record:
                 return record.append(state, Expired(at=now(), by=whoami()))
-        state = ask(state, brought=brought)
+        state = ask(state, brought=resumed)
         text = gate_text(state)
         publish_markdown(f"gate-{state.update_id}-{state.attempt}", text, "What is to be decided")
         key = asking_key(state.askings)
@@ -96,7 +96,7 @@ def pass_gate(state: State) -> State:
             )
         except ValidationError as error:
             reporter().say(f"An answer could not be read, so it is asked again: {error.errors()[0]['msg']}")
-            brought -= {key}
+            resumed -= {key}
             continue
         try:
             judged = judge(state, answer_of(form))
@@ -121,13 +121,3 @@ def ship(state: State) -> State:
         outcomes = await_mainframes(state.target, state.release_seq)
         state = record_distribution(*identity, outcomes)
     return state
-
-
-def _brought() -> frozenset[str]:
-    """The keys of the askings that this run suspended for and was resumed from; a Retry forgets them.
-
-    `empirical_policy.resuming` cannot be asked: the engine reads the run anew once it is Running, which clears it.
-    """
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    return frozenset((run.empirical_policy.pause_keys if run and run.empirical_policy else None) or ())

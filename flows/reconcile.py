@@ -19,7 +19,9 @@ from tasks.distribute import serve_late
 from tasks.mending import (
     close_gate,
     end_lost_gate,
+    end_lost_rollback,
     expire_overdue,
+    go_on_with_rollback,
     mark_dead_runs,
     needs_gate,
     needs_rollback_run,
@@ -79,6 +81,10 @@ def mend(state: State) -> list[str]:
         lines.append(f"{state.update_id}: its gate was opened")
     elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
         lines += _mend_gate(state)
+    if lost := end_lost_rollback(state):
+        lines.append(f"{state.update_id}: {lost}")
+    if run := go_on_with_rollback(state):
+        lines.append(f"{state.update_id}: the rollback that was approved goes on in run {run}")
     with ledger() as record:
         state = record.load(state.update_id, state.attempt)
     if state.owes_public:

@@ -303,6 +303,15 @@ def answer_gate(state: State, answer: Answer) -> None:
     """
     if state.gate is None or not state.gate.run:
         raise SessionError(f"The gate of '{state.update_id}' is only being opened; try again in a few seconds.")
+    resume(state.gate.run, answer, state.update_id)
+
+
+def resume(flow_run: str, answer: Answer, update_id: str) -> None:
+    """Hand a person's answer to a suspended run, which asks about `update_id`.
+
+    Raises:
+        ConflictError: somebody else answered first.
+    """
     form = {
         "decision": answer.decision,
         "evidence": answer.tail,
@@ -310,14 +319,14 @@ def answer_gate(state: State, answer: Answer) -> None:
         "comment": answer.comment,
         "signature": answer.signature,
     }
-    _await_suspended(state.gate.run)
+    _await_suspended(flow_run)
     with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(UUID(state.gate.run), run_input=form)
+        result = client.resume_flow_run(UUID(flow_run), run_input=form)
     if result.status is SetStateStatus.ACCEPT:
         return
     reason = getattr(result.details, "reason", "") or "it is not waiting"
     raise ConflictError(
-        f"Your answer did not reach the gate of '{state.update_id}' ({reason}): somebody else answered, or it closed. "
+        f"Your answer did not reach the gate of '{update_id}' ({reason}): somebody else answered, or it closed. "
         "Look at deploy status."
     )
 

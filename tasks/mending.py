@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from ashat.errors import ControlPlaneError
-from ashat.events import Cancelled, Expired
+from ashat.events import Cancelled, Expired, RollbackAnswered
 from ashat.session import Stage, State
 from tasks.gate import close_gate_run, is_alive, start_approve_run
 from tasks.processes import process_is_gone
@@ -77,6 +77,28 @@ def needs_gate(state: State) -> bool:
     )
 
 
+def end_lost_rollback(state: State) -> str:
+    """Record that nobody may answer any more whether the target goes back, where somebody cancelled the run in Prefect
+    that asked; "" where none did."""
+    gate = state.rollback_gate
+    if gate is None or not state.rollback_waits(now()) or _state_type(gate.run) is not StateType.CANCELLED:
+        return ""
+    with ledger() as record:
+        record.append(
+            state,
+            RollbackAnswered(
+                at=now(),
+                by="reconcile",
+                ordinal=gate.ordinal,
+                decision="reject",
+                accepted=True,
+                approver="reconcile",
+                comment=CANCELLED_IN_PREFECT,
+            ),
+        )
+    return f"its rollback was {CANCELLED_IN_PREFECT}"
+
+
 def needs_rollback_run(state: State) -> bool:
     """Whether a rollback was begun and the run that did it is gone."""
     return state.rolling_back and not (state.rollback_run and is_alive(state.rollback_run))
@@ -84,20 +106,28 @@ def needs_rollback_run(state: State) -> bool:
 
 def restart_rollback(state: State) -> str:
     """Start another run of `rollback` for one that was begun; its id."""
+    return _living(state.rollback_run, lambda dead: _start_rollback(state, dead))
 
-    def start(dead: str) -> str:
-        run = run_deployment(
-            ROLLBACK_DEPLOYMENT,
-            parameters={"update_id": state.update_id, "attempt": state.attempt},
-            timeout=0,
-            as_subflow=False,
-            idempotency_key=f"rollback:{state.update_id}:{state.attempt}:{dead}",
-        )
-        if not isinstance(run, FlowRun):
-            raise ControlPlaneError("Prefect did not say which run it started.")
-        return str(run.id)
 
-    return _living(state.rollback_run, start)
+def go_on_with_rollback(state: State) -> str:
+    """Start a run of `rollback` where the one that people answered died before it began; its id, "" where none did."""
+    gate = state.rollback_gate
+    if gate is None or gate.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
+        return ""
+    return _start_rollback(state, gate.run) if _state_type(gate.run) is StateType.CRASHED else ""
+
+
+def _start_rollback(state: State, dead: str) -> str:
+    run = run_deployment(
+        ROLLBACK_DEPLOYMENT,
+        parameters={"update_id": state.update_id, "attempt": state.attempt},
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"rollback:{state.update_id}:{state.attempt}:{dead}",
+    )
+    if not isinstance(run, FlowRun):
+        raise ControlPlaneError("Prefect did not say which run it started.")
+    return str(run.id)
 
 
 def _living(dead: str, start: Callable[[str], str]) -> str:

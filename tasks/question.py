@@ -5,7 +5,10 @@ Text that comes from a release is escaped in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ashat.bundle import BundleDiff, diff
+from ashat.events import ReleaseSignature
 from ashat.gate import TAIL
 from ashat.loosened import loosened_policy
 from ashat.session import State
@@ -14,6 +17,7 @@ from ashat.trust.authority import one_person_words
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance
 from ashat.wire import NodeState
+from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.artifacts import escape, markdown_table
 from tasks.promises import promises_of, taken_back
@@ -23,6 +27,7 @@ from tasks.verification import MARKS
 
 _FILES_SHOWN = 40
 _NO_WAY_BACK = "- No way back is signed with it: what runs now has no evidence, or no provenance that counts"
+_WAY_BACK_ASKED = "- No way back is signed with it, as the policy has it: a rollback waits for people to sign"
 
 
 def running(seen: NodeState | None) -> str | None:
@@ -44,7 +49,7 @@ def compose(state: State, seen: NodeState | None, missing: str, proposal: Propos
         changes = [*_ancestry(state, seen), *_policy(state, seen), *_changes(state, running(seen))]
         lines += ["## What changes", "", *changes, ""]
     evidence = state.evidence or ""
-    signing = _signatures(state, proposal) if proposal else [] if missing else _one_person(state)
+    signing = _signatures(state, proposal, running(seen)) if proposal else [] if missing else one_person(state)
     lines += [
         *_checks(state),
         "",
@@ -63,32 +68,41 @@ def _facts(state: State, seen: NodeState | None) -> list[str]:
     origin = "from a tree outside git"
     if source and source.commit:
         origin = f"from commit `{source.commit[:12]}`" + (" **with uncommitted changes**" if source.dirty else "")
-    reach = f"{target} and {_reach(state)}" if seen else f"{target}; how many Mainframes, it does not say"
+    served = f"{target} and {reach(state)}" if seen else f"{target}; how many Mainframes, it does not say"
     lines = [f"**{escape(state.description)}**", ""] if state.description.strip() else []
     lines += [escape(state.info), ""] if state.info.strip() else []
     lines += [
         f"- Pushed by {escape(state.pushed_by)}, {origin}",
         f"- Version {escape(state.bundle_version)}, bundle `{(state.bundle or '')[:12]}`",
-        f"- Will reach {reach}",
+        f"- Will reach {served}",
     ]
     lines += [f"- Open until {state.gate.expires:%Y-%m-%d %H:%M} UTC"] if state.gate else []
     return lines
 
 
-def _signatures(state: State, proposal: Proposal) -> list[str]:
-    found = proposal.count(state.gate.signatures if state.gate else ())
-    name = escape(state.update_id)
-    back = proposal.way_back
+def _signatures(state: State, proposal: Proposal, target_bundle: str | None) -> list[str]:
+    lines = []
+    if wants_four_eyes(state):
+        lines.append(f"- Four eyes: {escape(state.pushed_by)} pushed it, and does not count")
+    if proposal.way_back is None and target_bundle is not None:
+        lines.append(_NO_WAY_BACK if load_policy(state.policy).signs_way_back else _WAY_BACK_ASKED)
+    return signed_by(state.update_id, proposal, state.gate.signatures if state.gate else (), lines)
+
+
+def signed_by(
+    update_id: str, proposal: Proposal, signatures: Sequence[ReleaseSignature], more: Sequence[str] = ()
+) -> list[str]:
+    """Who has signed `proposal`, who is missing, and how they sign; and `more` lines."""
+    name, back = escape(update_id), proposal.way_back
     way = f", and the way back to {escape(back.document.update_id)}" if back else ""
     return [
         "## Signatures",
         "",
-        f"- Signed by {escape(str(found))}",
+        f"- Signed by {escape(str(proposal.count(signatures)))}",
         *_machines(proposal),
         f"- Each signs this release{way}, on their own machine: `deploy approve {name} --key FILE.pem`, or what "
         f"`deploy sign {name} --key FILE.pem` prints goes into the field Signature",
-        *([f"- Four eyes: {escape(state.pushed_by)} pushed it, and does not count"] if wants_four_eyes(state) else []),
-        *([] if back or state.gate is None or state.gate.target_bundle is None else [_NO_WAY_BACK]),
+        *more,
         "",
     ]
 
@@ -103,13 +117,14 @@ def _machines(proposal: Proposal) -> list[str]:
     return [f"- Built on {escape(proven.builder)}{checked}, as their keys prove"]
 
 
-def _one_person(state: State) -> list[str]:
+def one_person(state: State) -> list[str]:
     """That nobody signs but the one key here, and what that does not protect; nothing where people sign."""
     words = one_person_words(Settings().ensure_home(), state.target)
     return ["## Signatures", "", *(f"- {line}" for line in words), ""] if words else []
 
 
-def _reach(state: State) -> str:
+def reach(state: State) -> str:
+    """How many Mainframes the target serves, in words."""
     with load_server(state.target).client() as target:
         count = sum(1 for mainframe in target.mainframes() if mainframe.status == "active")
     return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
@@ -162,11 +177,11 @@ def _changes(state: State, target_bundle: str | None) -> list[str]:
         new = public.manifest(state.bundle)
         promised = promises_of(public, new)
     if target_bundle is None:
-        return [_difference(diff(None, new))]
+        return [difference(diff(None, new))]
     with load_server(state.target).client() as target:
         old = target.manifest(target_bundle)
         before = promises_of(target, old)
-    return [*_loosened(taken_back(before, promised, old, new)), _difference(diff(old, new))]
+    return [*_loosened(taken_back(before, promised, old, new)), difference(diff(old, new))]
 
 
 def _loosened(lines: list[str]) -> list[str]:
@@ -176,7 +191,8 @@ def _loosened(lines: list[str]) -> list[str]:
     return ["> ⚠️ **This release loosens what it is held to:**", ">", *told, ""]
 
 
-def _difference(found: BundleDiff) -> str:
+def difference(found: BundleDiff) -> str:
+    """What changes, by module and by file, as Markdown."""
     if found.empty:
         return "Nothing: the target runs these bytes already."
     modules = [

@@ -19,8 +19,9 @@ from tasks.distribute import await_mainframes
 from tasks.public import change, public_lent, settled, switch_back
 from tasks.record import ledger, now, run_id, whoami
 from tasks.servers import why_not_owner
-from tasks.signing import send_log, signed_way_back
+from tasks.signing import send_log
 from tasks.steps import step
+from tasks.way_back import signed_way_back
 
 Place = Literal["public", "omega", "mainframes"]
 
@@ -75,29 +76,32 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
     return WayBack(tuple(servers), kept)
 
 
-def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> WayBack:
-    """Look at the servers, refuse what cannot be done, and record the intent; going on with one that was begun.
+def look_back(state: State) -> WayBack:
+    """Look at the servers, and refuse what cannot be done; all of what was begun, where it was.
 
     Raises:
-        SessionError: there is nothing that can be put back. Nothing is recorded.
+        SessionError: there is nothing that can be put back, or not by this token.
     """
+    if state.rolling_back:
+        return WayBack(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
+    with load_server(state.public).client() as public:
+        public_seen = settled(public)
+    with ledger() as record:
+        before = way_back(state, record.find)
+    way = plan_rollback(state, public_seen, _target_state(state), before)
+    if "omega" in way.servers and (why := why_not_owner(state.target)):
+        raise SessionError(f"{why} Nothing was changed.")
+    return way
+
+
+def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> None:
+    """Record the intent to put the servers back, or that this run goes on with what was begun."""
     with ledger() as record:
         state = record.load(update_id, attempt)
-        if state.rolling_back:
-            if state.rollback_run != run_id():
-                record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
-            return WayBack(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
-        with load_server(state.public).client() as public:
-            public_seen = settled(public)
-        way = plan_rollback(state, public_seen, _target_state(state), way_back(state, record.find))
-        if "omega" in way.servers:
-            if why := why_not_owner(state.target):
-                raise SessionError(f"{why} Nothing was changed.")
-            with load_server(state.target).client() as target:
-                signed_way_back(record, state, target)
+        if state.rolling_back and state.rollback_run == run_id():
+            return
         record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
-        fault_point("rollback.started")
-        return way
+    fault_point("rollback.started")
 
 
 @step("roll-back-omega", description="Let OMEGA run what this update replaced, and offer that to the Mainframes.")
@@ -163,7 +167,7 @@ def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> 
     if not _runs(seen, state):
         return
     before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
-    signed = signed_way_back(record, state, target)
+    signed = signed_way_back(record, state)
     if signed is not None:
         send_log(record, target, signed)
     request = OperationRequest(

@@ -93,24 +93,35 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
     with ledger() as record, load_server(state.target).client() as target:
         trust = demanded_trust(target, state.target)
         if signs_by_itself(trust):
-            _refuse_one_pair_of_eyes(state)
+            refuse_one_pair_of_eyes(state)
             proposal = propose(record, state, seen, trust)
             signature = Authority(Settings().ensure_home(), trust.target).embedded_approver()
             digest = record.put_document("proposal", proposal.to_json())
             return Countersigned(proposal.sign(signature), proposal.release.document.release_seq, digest)
         found = proposal_of(record, state)
-        if found is None or not _same(found, propose(record, state, seen, trust)):
+        if found is None or not same(found, propose(record, state, seen, trust)):
             raise UnsignedError("what is to be signed is something else by now: read it again")
-        if not line.strip():
-            names = ", ".join(found.count(_earlier(state)).missing)
-            raise UnsignedError(f"it needs a signature of {names}: deploy approve {state.update_id} --key FILE.pem")
-        given = found.read(line)
-        if any(given.keyid == earlier.keyid for earlier in _earlier(state)):
-            raise UnsignedError(f"{given.name} has signed already; somebody else must sign too")
+        given, complete = join(found, _earlier(state), line, state.update_id)
         if wants_four_eyes(state):
             refuse_own_signature(state, found, given.name)
-        complete = found.count((*_earlier(state), given)).complete
         return Countersigned(given, found.release.document.release_seq if complete else None)
+
+
+def join(
+    proposal: Proposal, earlier: tuple[ReleaseSignature, ...], line: str, update_id: str
+) -> tuple[ReleaseSignature, bool]:
+    """The signature that `line` holds beside `earlier` ones over the same proposal, and whether enough have signed.
+
+    Raises:
+        UnsignedError: it is missing, no approver's, over something else, or by somebody who has signed already.
+    """
+    if not line.strip():
+        names = ", ".join(proposal.count(earlier).missing)
+        raise UnsignedError(f"it needs a signature of {names}: deploy approve {update_id} --key FILE.pem")
+    given = proposal.read(line)
+    if any(given.keyid == one.keyid for one in earlier):
+        raise UnsignedError(f"{given.name} has signed already; somebody else must sign too")
+    return given, proposal.count((*earlier, given)).complete
 
 
 def proposed(state: State, seen: NodeState) -> str | None:
@@ -125,9 +136,9 @@ def proposed(state: State, seen: NodeState) -> str | None:
         trust = demanded_trust(target, state.target)
         fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if signs_by_itself(trust):
-            _refuse_one_pair_of_eyes(state)
+            refuse_one_pair_of_eyes(state)
             return None
-        if before is not None and state.gate is not None and _same(before, fresh):
+        if before is not None and state.gate is not None and same(before, fresh):
             return state.gate.proposal
         return record.put_document("proposal", fresh.to_json())
 
@@ -149,7 +160,12 @@ def refuse_own_signature(state: State, proposal: Proposal, name: str) -> None:
         raise UnsignedError(f"{name} pushed it, and the policy wants four eyes: somebody else must sign")
 
 
-def _refuse_one_pair_of_eyes(state: State) -> None:
+def refuse_one_pair_of_eyes(state: State) -> None:
+    """Refuse what the policy wants four eyes for where one key signs whatever was approved.
+
+    Raises:
+        UnsignedError: it does.
+    """
     if wants_four_eyes(state):
         raise UnsignedError(
             "the policy wants four eyes, which cannot hold in the one-person mode, where one key signs whatever was "
@@ -157,8 +173,11 @@ def _refuse_one_pair_of_eyes(state: State) -> None:
         )
 
 
-def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) -> Proposal:
-    """What approvers would sign to let the update into the target, which is as `seen`, and back out of it.
+def propose(
+    record: Ledger, state: State, seen: NodeState, trust: TrustState, *, way_back: bool | None = None
+) -> Proposal:
+    """What approvers would sign to let the update into the target, which is as `seen`; and back out of it, as
+    `way_back` or else the policy has it.
 
     It is for the name that the target's root was made for, whatever it is configured as here.
 
@@ -187,12 +206,13 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState) ->
     )
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
     demand_provenance(targets, release, _bytes(provenance))
-    way_back, theirs = _way_back(record, release, seen, trust, targets)
+    returns = load_policy(state.policy).signs_way_back if way_back is None else way_back
+    back, theirs = _way_back(record, release, seen, trust, targets) if returns else (None, None)
     return Proposal.make(
         trust.targets.encode(),
         trust.production.encode() if trust.production is not None else None,
         release,
-        way_back,
+        back,
         lifetime=lifetime,
         now=at,
         provenances={digest: text for text in (provenance, theirs) if text and (digest := _digest(text))},
@@ -264,22 +284,6 @@ def signed_release(record: Ledger, state: State) -> SignedRelease | None:
     return proposal.signed_release(state.gate.signatures)
 
 
-def signed_way_back(record: Ledger, state: State, target: NodeClient) -> SignedRelease | None:
-    """The way back from the update as it was signed with its approval; None where the target demands no signature.
-
-    Raises:
-        SessionError: the target demands one, and none was signed.
-    """
-    proposal = proposal_of(record, state)
-    signed = proposal.signed_way_back(state.gate.signatures) if proposal and state.gate else None
-    if signed is None and target.trust().root is not None:
-        raise SessionError(
-            f"No way back from '{state.update_id}' was signed with its approval, and {state.target} goes nowhere "
-            "unsigned: push what ran before as a new update. Nothing was changed."
-        )
-    return signed
-
-
 def send_log(record: Ledger, target: NodeClient, signed: SignedRelease) -> None:
     """Have the target keep the log that the release names, which it demands before it lets that in.
 
@@ -315,7 +319,7 @@ def _earlier(state: State) -> tuple[ReleaseSignature, ...]:
     return state.gate.signatures if state.gate else ()
 
 
-def _same(one: Proposal, other: Proposal) -> bool:
+def same(one: Proposal, other: Proposal) -> bool:
     """Whether two proposals differ in nothing but the time of their making, and in how far the log was by then."""
 
     def told(proposal: Proposal) -> object:

@@ -143,6 +143,33 @@ def test_a_rollback(fragile: FragileStack) -> None:
     fragile.check_runs("UPD-1", *fragile.servers)
 
 
+def test_a_rollback_that_a_person_is_asked_about(fragile: FragileStack) -> None:
+    fragile.configure_policy("asks", rehearses=False, signs_way_back=False)
+    fragile.change("no way back is signed")
+    fragile.deploy("push", "UPD-4", "No way back", "--allow-dirty")
+    fragile.deploy("verify", "UPD-4", "--policy", "asks")
+    fragile.answer(fragile.wait_asked("UPD-4"), "approve", comment="however noisy it was")
+    fragile.wait("UPD-4", lambda state: state.stage is Stage.COMPLETED)
+
+    fragile.arm("rollback.asked")
+    fragile.start_run("rollback/rollback", update_id="UPD-4", reason="a test")
+    fragile.wait_killed("rollback.asked")
+    fragile.wait_crashed("rollback/rollback")
+    run = fragile.start_run("rollback/rollback", update_id="UPD-4", reason="a test")
+    fragile.wait_run(run, "Suspended")
+    fragile.check_runs("UPD-4", *fragile.servers)
+    fragile.arm("rollback.answer-judged")
+    told = fragile.deploy("approve", "UPD-4", "--evidence", (fragile.state("UPD-1").evidence or "")[-8:], check=False)
+    assert told.returncode == 1
+    fragile.wait_killed("rollback.answer-judged")
+    fragile.wait_crashed("rollback/rollback")
+    fragile.flow("reconcile")
+    fragile.wait("UPD-4", lambda state: state.stage is Stage.ROLLED_BACK)
+    kinds = ("rollback_asked", "rollback_answered", "rolled_back")
+    assert [len(fragile.events("UPD-4", kind)) for kind in kinds] == [2, 1, 1]
+    fragile.check_runs("UPD-1", *fragile.servers)
+
+
 def test_a_change_of_who_signs(fragile: FragileStack) -> None:
     here, there = ("trust.planned", "trust.sent", "trust.kept"), ("trust.intended", "trust.installed")
     fragile.arm(*here, *there)

@@ -198,6 +198,102 @@ def test_a_rolled_back_deployment_that_never_reached_omega_is_free_only_afterwar
     assert apply(rolling, e.RolledBack(at=at(3))).may_be_pushed_again
 
 
+ROLLBACK_ASKED = e.RollbackAsked(
+    at=at(5),
+    ordinal=1,
+    run="asking",
+    expires=at(100),
+    to_update="UPD-0",
+    to_attempt=1,
+    evidence=B,
+    missing="no way back was signed",
+    shown=C,
+    proposal=A,
+)
+
+
+def signed_back(*names: str, ordinal: int = 1, **changes: Any) -> e.RollbackAnswered:
+    fields = {
+        "decision": "approve",
+        "accepted": True,
+        "approver": names[0],
+        "signature": signature(names[0]),
+        **changes,
+    }
+    return e.RollbackAnswered.model_validate({"at": at(6), "ordinal": ordinal, **fields})
+
+
+def test_a_rollback_is_asked_for_until_enough_have_signed() -> None:
+    state = apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED)
+    assert state.rollback_waits(at(99))
+    assert not state.rollback_waits(at(100))
+    assert state.summary()["rollback_expires"] == at(100).isoformat()
+    state = apply(state, signed_back("kim"))
+    again = ROLLBACK_ASKED.model_copy(update={"ordinal": 2})
+    with pytest.raises(SessionError, match="judged already or never asked"):
+        apply(state, signed_back("lee"))
+    state = apply(state, again)
+    with pytest.raises(SessionError, match="kim has signed the rollback of 'UPD-1' already"):
+        apply(state, signed_back("kim", ordinal=2))
+    state = apply(state, signed_back("lee", ordinal=2, complete=True))
+    gate = state.rollback_gate
+    assert gate is not None
+    assert ([one.name for one in gate.signatures], gate.decision, gate.decided_by) == (["kim", "lee"], "approve", "lee")
+    assert not state.rollback_waits(at(7))
+    assert state.stage is Stage.COMPLETED, "nothing is rolled back by an answer"
+
+
+def test_a_refused_answer_is_asked_again_and_another_proposal_needs_new_signatures() -> None:
+    state = apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), signed_back("kim"))
+    again = ROLLBACK_ASKED.model_copy(update={"ordinal": 2})
+    state = apply(apply(state, again), signed_back("lee", ordinal=2, accepted=False, reason="moved on", signature=None))
+    gate = state.rollback_gate
+    assert gate is not None
+    assert (gate.decision, gate.reason, len(gate.signatures)) == ("", "moved on", 1)
+    other = apply(state, ROLLBACK_ASKED.model_copy(update={"ordinal": 3, "proposal": B}))
+    assert other.rollback_gate is not None
+    assert other.rollback_gate.signatures == ()
+
+
+def test_one_reject_ends_the_question_and_another_rollback_may_ask_anew() -> None:
+    state = apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), signed_back("kim"))
+    reject = signed_back("lee", decision="reject", signature=None)
+    state = apply(state, reject)
+    assert state.rollback_gate is not None
+    assert (state.rollback_gate.decision, state.rollback_gate.decided_by) == ("reject", "lee")
+    with pytest.raises(SessionError, match="Nobody is asked"):
+        apply(state, reject)
+    state = apply(state, ROLLBACK_ASKED.model_copy(update={"ordinal": 2}))
+    assert state.rollback_gate is not None
+    assert state.rollback_gate.signatures == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (signed_back("kim", signature=None), "carries a signature"),
+        (signed_back("kim", at=at(100)), "could be approved until"),
+        (ROLLBACK_ASKED, "the next asking about its rollback is number 2"),
+        (ROLLBACK_ASKED.model_copy(update={"ordinal": 3}), "the next asking about its rollback is number 2"),
+    ],
+)
+def test_what_does_not_follow_on_the_question_is_refused(event: Any, told: str) -> None:
+    with pytest.raises(SessionError, match=told):
+        apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), event)
+
+
+def test_nobody_is_asked_about_what_never_reached_omega_or_is_being_rolled_back() -> None:
+    for state in (after(*UP_TO_THE_GATE), apply(after(*THE_WHOLE_WAY), e.RollbackStarted(at=at(5)))):
+        with pytest.raises(SessionError):
+            apply(state, ROLLBACK_ASKED)
+    one_person = apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED.model_copy(update={"proposal": None}))
+    with pytest.raises(SessionError, match="Nothing is proposed"):
+        apply(one_person, signed_back("kim"))
+    done = apply(one_person, signed_back("kim", proposal=B, complete=True))
+    assert done.rollback_gate is not None
+    assert done.rollback_gate.proposal == B
+
+
 ANY = st.sampled_from([*THE_WHOLE_WAY, STARTED, e.Failed(at=T0, reason="r"), e.Cancelled(at=T0)])
 
 
@@ -244,8 +340,8 @@ class Deployment(RuleBasedStateMachine):
         assert repr(before) == snapshot
         self.history.append(event)
         if before.stage in ENDED:
-            allowed = (e.RollbackStarted, e.ServerRolledBack, e.RolledBack, e.PublicRestored, e.MainframeServed)
-            assert isinstance(event, allowed)
+            rollback = (e.RollbackAsked, e.RollbackAnswered, e.RollbackStarted, e.ServerRolledBack, e.RolledBack)
+            assert isinstance(event, (*rollback, e.PublicRestored, e.MainframeServed))
             assert self.state.stage in (before.stage, Stage.ROLLED_BACK)
         return True
 
@@ -395,6 +491,24 @@ class Deployment(RuleBasedStateMachine):
     def start_rollback(self) -> None:
         if self.offer(e.RollbackStarted(at=self.now)):
             assert self.state.switching
+
+    @rule(ordinal=st.integers(1, 3), proposal=maybe_digest)
+    def ask_about_the_rollback(self, ordinal: int, proposal: str | None) -> None:
+        changes = {"at": self.now, "ordinal": ordinal, "proposal": proposal}
+        if self.offer(ROLLBACK_ASKED.model_copy(update=changes)):
+            assert self.state.reached_omega
+            assert not self.state.rolling_back
+
+    @rule(
+        name=st.sampled_from(["kim", "lee"]), ordinal=st.integers(1, 3), decision=st.sampled_from(["approve", "reject"])
+    )
+    def answer_about_the_rollback(self, name: str, ordinal: int, decision: str) -> None:
+        gate = self.state.rollback_gate
+        if self.offer(signed_back(name, at=self.now, ordinal=ordinal, decision=decision)):
+            assert gate is not None
+            assert not gate.decision
+            keys = [one.keyid for one in self.state.rollback_gate.signatures] if self.state.rollback_gate else []
+            assert len(set(keys)) == len(keys)
 
     @rule(server=servers, to=maybe_digest)
     def roll_back_a_server(self, server: Any, to: str | None) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
-import sys
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli import output
+from ashat.cli.answers import Decided, ask_answer, show_page
+from ashat.cli.decide_rollback import decide_rollback
 from ashat.cli.inspection import evidence_of
 from ashat.cli.interrupts import when_interrupted
 from ashat.cli.reading import MAINFRAME_MARKS, open_ledger
@@ -25,12 +24,9 @@ from ashat.stages import Stage
 
 if TYPE_CHECKING:
     from ashat.events import AnyEvent
-    from ashat.gate import Answer
     from ashat.session import State
 
 _OPENING_SECONDS = 60.0
-_TRIES = 3
-_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
 def approve(
@@ -55,14 +51,13 @@ def approve(
     from ashat.cli.controlplane import ensure_control_plane
     from ashat.settings import Settings
 
-    if reason and not reject:
-        raise UsageError("--reason goes with --reject; say why you approve with --comment.")
-    if reject and recheck:
-        raise UsageError("--recheck looks before an approval; a rejection needs none.")
-    if policy is not None and not recheck:
-        raise UsageError("--policy says what --recheck asks: give both.")
+    decided = Decided(evidence, reject, reason, comment, by)
+    _refuse_words(decided, recheck=recheck, policy=policy)
     with open_ledger() as ledger:
         state = ledger.load(update_id)
+    if state.rollback_waits(output.now()):
+        decide_rollback(state, decided, key, passphrase_file, recheck=recheck)
+        return
     refuse_decision(state, output.now())
     plane = ensure_control_plane(Settings(), output.note)
 
@@ -74,25 +69,34 @@ def approve(
     if not reject and not is_configured(state.target):
         raise NotConfiguredError(_without_target(state))
     state = _asked(state)
-    _show(gate_text(state))
+    show_page(gate_text(state))
     if state.gate is not None:
         output.say(f"In a browser: {plane.run_url(state.gate.run)}")
     if not reject:
         evidence_of(state)
     seen = inspected(state) if key is not None and not reject else None
     rechecked = check_again(state, policy) if recheck else ""
-    answer = _answer(state, evidence, reject=reject, reason=reason, comment=comment, by=by)
+    answer = ask_answer(decided, state.evidence or "", unclean=state.outcome == "attention")
     if answer is None:
         output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
         return
     if answer.decision == "approve":
-        line = signature_line(state, seen, key, passphrase_file) if key is not None and seen is not None else ""
+        line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
         answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
     _refuse_if_asked_again(state)
     answer_gate(state, answer)
     advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."
     with when_interrupted(advice):
         watch(state)
+
+
+def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
+    if decided.reason and not decided.reject:
+        raise UsageError("--reason goes with --reject; say why you approve with --comment.")
+    if decided.reject and recheck:
+        raise UsageError("--recheck looks before an approval; a rejection needs none.")
+    if policy is not None and not recheck:
+        raise UsageError("--policy says what --recheck asks: give both.")
 
 
 def refuse_decision(state: State, at: datetime) -> None:
@@ -150,59 +154,6 @@ def _asked(state: State) -> State:
             state = ledger.load(state.update_id, state.attempt)
         refuse_decision(state, output.now())
     return state
-
-
-def _show(markdown: str) -> None:
-    if not sys.stdout.isatty():
-        for line in markdown.splitlines():
-            output.say(html.unescape(_ESCAPED.sub(r"\1", line)))
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    Console().print(Markdown("\n".join(output.clean(line) for line in markdown.splitlines())))
-
-
-def _answer(state: State, evidence: str, *, reject: bool, reason: str, comment: str, by: str) -> Answer | None:
-    from ashat.gate import TAIL, Answer
-    from tasks.record import whoami
-
-    expected = (state.evidence or "")[-TAIL:]
-    who = by or whoami()
-    if not reject and not evidence and output.interactive():
-        evidence = _ask_for_tail(expected)
-        if not evidence:
-            return None
-        reject = evidence == "reject"
-    if reject:
-        why = reason or comment or _ask("Why is it rejected?", "--reason")
-        return Answer("reject", expected, who, why)
-    if not evidence:
-        raise UsageError(f"Say which evidence you read: --evidence TAIL, its last {TAIL} characters (or --reject).")
-    if evidence.strip().lower() != expected:
-        raise SessionError(
-            f"The evidence shown does not end in {evidence!r}: nothing was decided. Read it, and type its last {TAIL} "
-            "characters."
-        )
-    if state.outcome == "attention" and not comment.strip():
-        comment = _ask("A check did not pass cleanly. Why is it approved?", "--comment")
-    return Answer("approve", expected, who, comment)
-
-
-def _ask_for_tail(expected: str) -> str:
-    question = "The evidence's last 8 characters approve; 'reject' rejects; nothing leaves it waiting"
-    for _ in range(_TRIES):
-        typed = str(typer.prompt(question, default="", show_default=False)).strip().lower()
-        if typed in ("", "reject", expected):
-            return typed
-        output.note("That is not how the evidence ends.")
-    return ""
-
-
-def _ask(question: str, option: str) -> str:
-    if not output.interactive():
-        raise UsageError(f"{question} Say so with {option}.")
-    return str(typer.prompt(question)).strip()
 
 
 def _refuse_if_asked_again(state: State) -> None:

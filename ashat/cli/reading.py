@@ -118,7 +118,7 @@ def _sorted(summaries: list[dict[str, Any]], at: datetime) -> tuple[list[dict[st
     for summary in (_as_of(summary, at) for summary in summaries):
         if summary.get("rolling_back"):
             under_way.append(summary)
-        elif summary["stage"] == Stage.AWAITING_APPROVAL:
+        elif summary["stage"] == Stage.AWAITING_APPROVAL or summary.get("rollback_expires"):
             waiting.append(summary)
         else:
             (ended if summary["stage"] in ENDED else under_way).append(summary)
@@ -127,6 +127,8 @@ def _sorted(summaries: list[dict[str, Any]], at: datetime) -> tuple[list[dict[st
 
 def _as_of(summary: dict[str, Any], at: datetime) -> dict[str, Any]:
     """The summary as a reader is shown it: an overdue gate is Expired, whether somebody recorded that or not."""
+    if summary.get("rollback_expires") and at >= _time(summary["rollback_expires"]):
+        return {**summary, "rollback_expires": None}
     if summary["stage"] == Stage.AWAITING_APPROVAL and summary["expires"] and at >= _time(summary["expires"]):
         return {**summary, "stage": Stage.EXPIRED.value, "status": Stage.EXPIRED.value}
     return summary
@@ -150,10 +152,12 @@ def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
 
 
 def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
-    left = output.span(_time(summary["expires"]) - at)
+    rollback = summary.get("rollback_expires")
+    left = output.span(_time(rollback or summary["expires"]) - at)
     mark = "⚠️" if summary.get("outcome") == "attention" else "⏳"
     how = f"deploy approve {summary['update_id']}"
-    return mark, _name(summary), summary["stage"], f"closes in {left}", how, summary["description"]
+    stage = "rollback" if rollback else summary["stage"]
+    return mark, _name(summary), stage, f"closes in {left}", how, summary["description"]
 
 
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
@@ -209,6 +213,9 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
         yield "Evidence", state.evidence
     if state.gate and stage is Stage.AWAITING_APPROVAL:
         yield "Gate", f"closes {state.gate.expires:%Y-%m-%d %H:%M} UTC: deploy approve {state.update_id}"
+    if state.rollback_gate and state.rollback_waits(output.now()):
+        until = f"{state.rollback_gate.expires:%Y-%m-%d %H:%M} UTC"
+        yield "Rollback", f"waits for people until {until}: deploy approve {state.update_id}"
     if state.decision:
         how = "Approved" if state.decision.decision == "approve" else "Rejected"
         yield how, f"by {state.decision.approver or 'somebody'}, {state.decision.at:%Y-%m-%d %H:%M} UTC"

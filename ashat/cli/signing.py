@@ -25,8 +25,9 @@ Key = Annotated[Path, typer.Option("--key", metavar="FILE.pem", help="Your priva
 
 @dataclass(frozen=True)
 class Inspected:
-    """What is to be signed, and who built it (None: nobody is named who may)."""
+    """What is to be signed, which update that lets run, and who built it (None: nobody is named who may)."""
 
+    update: State
     proposal: Proposal
     proven: Proven | None
 
@@ -39,7 +40,7 @@ def sign(
     """Look at what awaits approval and sign it with your key; the line printed goes into the gate's form."""
     with open_ledger() as ledger:
         state = ledger.load(update_id)
-    output.say(signature_line(state, inspected(state), key, passphrase_file))
+    output.say(signature_line(inspected(state), key, passphrase_file))
 
 
 def inspected(state: State) -> Inspected:
@@ -51,16 +52,16 @@ def inspected(state: State) -> Inspected:
         TrustError: what is proposed is something else than what was verified, or comes from elsewhere than it should.
         IntegrityError, NodeError: the release cannot be had from Public as it was verified.
     """
-    proposal = read_proposal(state)
+    update, proposal = read_proposal(state)
     if proposal is None:
         raise SessionError(
             f"Nothing of '{state.update_id}' is to be signed: it awaits no signatures of people "
             "(deploy status; deploy trust status)."
         )
-    return Inspected(proposal, inspect(state, proposal))
+    return Inspected(update, proposal, inspect(update, proposal))
 
 
-def signature_line(state: State, seen: Inspected, key: Path, passphrase_file: Path | None) -> str:
+def signature_line(seen: Inspected, key: Path, passphrase_file: Path | None) -> str:
     """The line that carries the signature of `key` over what was inspected.
 
     Raises:
@@ -69,19 +70,23 @@ def signature_line(state: State, seen: Inspected, key: Path, passphrase_file: Pa
     from ashat.trust.proposal import spell
 
     signer = signer_of(key, passphrase_file)
-    refuse_own_signature(state, seen.proposal, seen.proven, signer)
+    refuse_own_signature(seen.update, seen.proposal, seen.proven, signer)
     return spell(seen.proposal.sign(signer))
 
 
-def read_proposal(state: State) -> Proposal | None:
-    """What people are to sign at the gate of `state`; None in the one-person mode, and where no gate is open.
+def read_proposal(state: State) -> tuple[State, Proposal | None]:
+    """Which update would run by what people are to sign about `state`, and that; None in the one-person mode, and where
+    nobody is asked. Of a rollback, it is the update that would run again.
 
     Raises:
         LedgerError: it is not what was recorded.
     """
+    from ashat.state import RollbackGate
     from ashat.trust.proposal import Proposal
 
-    if state.gate is None or state.gate.proposal is None:
-        return None
+    gate = state.rollback_gate if state.rollback_waits(output.now()) else state.gate
     with open_ledger() as ledger:
-        return Proposal.from_json(ledger.document(state.gate.proposal))
+        update = ledger.load(gate.to_update, gate.to_attempt) if isinstance(gate, RollbackGate) else state
+        if gate is None or gate.proposal is None:
+            return update, None
+        return update, Proposal.from_json(ledger.document(gate.proposal))

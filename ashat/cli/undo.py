@@ -55,7 +55,6 @@ def rollback(
     by: By = "",
 ) -> None:
     """Let every server that the update reached run again what it ran before, unless another runs there by now."""
-    from ashat.events import RollbackStarted, ServerRolledBack
     from ashat.session import Stage, refuse_rollback
 
     with open_ledger() as ledger:
@@ -63,17 +62,49 @@ def rollback(
     refuse_rollback(state)
 
     def show(event: AnyEvent, state: State) -> None:
-        if isinstance(event, RollbackStarted):
-            output.say(f"⏪ Rolling back '{state.update_id}'")
-        elif isinstance(event, ServerRolledBack):
-            places = {"public": state.public, "omega": state.target, "mainframes": "each Mainframe"}
-            output.say(_back(places[event.server], event.to_bundle, event.kept))
+        if event.kind == "rollback_asked":
+            raise SessionError(_people_asked(state))
+        tell_rollback(event, state)
 
-    _run("rollback/rollback", state, reason, by, show, lambda state: state.stage is Stage.ROLLED_BACK)
+    def already_asked() -> None:
+        from tasks.gate import is_alive
+
+        gate = state.rollback_gate
+        if gate is not None and state.rollback_waits(output.now()) and is_alive(gate.run):
+            raise SessionError(_people_asked(state))
+
+    _run("rollback/rollback", state, reason, by, show, lambda state: state.stage is Stage.ROLLED_BACK, already_asked)
     output.say(f"⏪ Deployment '{update_id}' rolled back successfully.")
 
 
-def _run(deployment: str, state: State, reason: str, by: str, show: Show, done: Done) -> State:
+def tell_rollback(event: AnyEvent, state: State) -> None:
+    """Say what an event of a rollback did."""
+    if event.kind == "rollback_started":
+        output.say(f"⏪ Rolling back '{state.update_id}'")
+    elif event.kind == "server_rolled_back":
+        places = {"public": state.public, "omega": state.target, "mainframes": "each Mainframe"}
+        output.say(_back(places[event.server], event.to_bundle, event.kept))
+
+
+def _people_asked(state: State) -> str:
+    gate = state.rollback_gate
+    assert gate is not None
+    key = " --key FILE.pem" if gate.proposal else ""
+    return (
+        f"The rollback of '{state.update_id}' waits for people ({gate.missing}): "
+        f"deploy approve {state.update_id}{key}. Until then {state.target} keeps running it; nothing was changed."
+    )
+
+
+def _run(
+    deployment: str,
+    state: State,
+    reason: str,
+    by: str,
+    show: Show,
+    done: Done,
+    before: Callable[[], None] = lambda: None,
+) -> State:
     from ashat.cli.controlplane import ensure_control_plane
     from ashat.settings import Settings
 
@@ -84,6 +115,7 @@ def _run(deployment: str, state: State, reason: str, by: str, show: Show, done: 
     from tasks.record import whoami
 
     warn_if_nobody_works("control")
+    before()
     parameters = {
         "update_id": state.update_id,
         "attempt": state.attempt,
