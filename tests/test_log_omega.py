@@ -17,7 +17,7 @@ from ashat.trust.log import open_log
 from ashat.wire import LogLeaves, LogState, OperationRequest, Role, Scope, SignedRelease
 from tests.support.logs import SignedLedger
 from tests.support.nodes import ROOT, NodeProcess, push, tiny_app
-from tests.support.omega import offer, perform, running, source
+from tests.support.omega import eventually, offer, perform, running, source
 from tests.support.signing import Customer, People
 
 SIGNED = {"unsigned_releases": False}
@@ -246,6 +246,32 @@ def test_the_way_back_stands_in_the_log_of_the_release(
     shipping.ship(log)
 
 
+def test_a_way_back_that_omega_offers_by_itself_shows_its_log_too(
+    omega: NodeProcess, client: NodeClient, people: People, root: Path, log: SignedLedger, tmp_path: Path
+) -> None:
+    """Else what a Mainframe refuses as cut off, since it saw more of the log, could still be let in."""
+    shipping = Shipping(client, people, tmp_path)
+    first = shipping.ship(log)
+    from_a_backup = log.grow()
+    log.grow()
+    second, back = people.promotion(client, push(client, source(tmp_path)), "UPD-2", log=log.entry())
+    keep(client, second, log)
+    assert back is not None
+    with Customer(tmp_path / "baker", omega, trust_root=str(root)) as baker:
+        baker.wait_for("running")
+        for request in (second, back):
+            assert perform(client, request).status == "succeeded"
+        baker.wait_for("running", "release_seq 3")
+        assert baker.runs == first
+        remembered = LogEntry.model_validate_json((baker.data / "trust/log.json").read_bytes())
+        assert open_log(remembered).size == log.size
+        wanted = shipping.signed(push(client, source(tmp_path)), from_a_backup)
+        refused(client, wanted, "log_forked", f"and releases with {log.size} were offered already")
+        log.grow()
+        third = shipping.ship(log)
+        eventually(lambda: baker.runs == third, "the next release", baker)
+
+
 def test_a_mainframe_does_not_follow_a_stolen_omega_into_another_log(
     omega: NodeProcess, client: NodeClient, people: People, root: Path, log: SignedLedger, tmp_path: Path
 ) -> None:
@@ -264,8 +290,12 @@ def test_a_mainframe_does_not_follow_a_stolen_omega_into_another_log(
         bundle = shipping.ship(forged)
         baker.wait_for("refused", "The log was rewritten or forked", "What runs here keeps running.")
         assert baker.runs == honest
-        (known,) = [found for found in client.mainframes() if found.id == licence_id(baker.key)]
-        assert (known.result, known.reason[:36]) == ("failed", "refused: The log was rewritten or fo")
+
+        def reported() -> bool:
+            (known,) = [found for found in client.mainframes() if found.id == licence_id(baker.key)]
+            return (known.result, known.reason[:36]) == ("failed", "refused: The log was rewritten or fo")
+
+        eventually(reported, "its report", baker)
 
         told = command("forget-log", "--config", str(baker.config))
         assert told.returncode == 0, told.stderr

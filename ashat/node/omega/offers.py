@@ -12,7 +12,6 @@ from ashat.node.api_errors import ApiError
 from ashat.node.db import Database, now, to_text
 from ashat.node.omega.log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
-from ashat.trust.documents import ReleaseDocument
 from ashat.wire import Current, Offer, OperationRequest
 
 log = logging.getLogger("ashat.node.omega")
@@ -75,14 +74,18 @@ class Offers:
         self._database = database
         self._trust = trust
         self._log = log
+        self._let_out: Offer | None = None
         database.ensure(_SCHEMA)
 
     def effective(self) -> Offer | None:
         """What Mainframes are offered now. What the approvers signed for it is published before anybody hears of it."""
         with self._database.snapshot() as connection:
-            standing = record.read_standing(connection)
-            put = _read(connection)
-            offer = effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
+            put, offer = _look(connection)
+        if offer in (put, self._let_out):
+            return offer
+        # Which log Mainframes are shown with it is written down, as with any other.
+        with self._database.transaction() as connection:
+            put, offer = _look(connection)
             if offer is None or offer == put:
                 return put
             try:
@@ -90,6 +93,7 @@ class Offers:
             except TrustError as error:
                 log.warning("what OMEGA went back to cannot be offered: %s", error)
                 return put
+        self._let_out = offer
         return offer
 
     def put(self, offer: Offer) -> None:
@@ -116,28 +120,27 @@ class Offers:
                     409, "expected_current", reason, current=current.model_dump(mode="json") if current else None
                 )
             try:
-                signed = self._publish(connection, offer)
+                self._publish(connection, offer)
             except TrustError as error:
                 raise ApiError(409, "untrusted", f"This cannot be offered to Mainframes: {error}") from None
             fault_point("trust.published")
             if _read(connection) != offer:
                 changes.append(connection, "offered", **offer.model_dump(mode="json"))
-            if signed is not None:
-                self._log.publish(connection, signed)
             connection.execute(
                 "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
                 "VALUES (1, ?, ?, ?, ?, ?)",
                 (offer.release_seq, offer.bundle, offer.update_id, offer.attempt, to_text(now())),
             )
 
-    def _publish(self, connection: sqlite3.Connection, offer: Offer) -> ReleaseDocument | None:
-        """Publish what was signed for `offer`, and return it; None where nothing was."""
+    def _publish(self, connection: sqlite3.Connection, offer: Offer) -> None:
+        """Let Mainframes have what was signed for `offer`, if anything was, and note the log that they are shown."""
         if not self._trust.begun():
-            return None
+            return
         brought = connection.execute(_BROUGHT, (offer.release_seq, offer.bundle)).fetchone()
         signed = OperationRequest.model_validate_json(brought["request"]).signed if brought else None
         # What was promoted before OMEGA kept a root was offered then, too; Mainframes take nothing unsigned anew.
-        return self._trust.publish(signed) if signed is not None else None
+        if signed is not None:
+            self._log.publish(connection, self._trust.publish(signed))
 
     def check_reported(self, release_seq: int, bundle: str) -> None:
         """Refuse a report about what OMEGA never ran, so never offered.
@@ -147,6 +150,12 @@ class Offers:
         """
         if not self._database.one(_RAN, (release_seq, bundle)):
             raise ApiError(404, "not_found", f"OMEGA never ran {bundle[:12]} as release_seq {release_seq}.")
+
+
+def _look(connection: sqlite3.Connection) -> tuple[Offer | None, Offer | None]:
+    """The offer that was put last, and what is to be offered."""
+    standing, put = record.read_standing(connection), _read(connection)
+    return put, effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
 
 
 def _read(connection: sqlite3.Connection) -> Offer | None:
