@@ -234,10 +234,11 @@ class Offer(Wire):
 
 class TrustMetadata(Wire):
     """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them. The first root
-    fixes `target`, the name under which releases are approved for this OMEGA."""
+    fixes `target`, whose releases are approved here; `roots`, oldest first, are those between it and the one pinned."""
 
     target: Line = Field(min_length=1, max_length=100)
     root: str | None = Field(default=None, max_length=1 << 20)
+    roots: list[Annotated[str, Field(max_length=1 << 20)]] = Field(default=[], max_length=256)
     targets: str | None = Field(default=None, max_length=1 << 20)
     production: str | None = Field(default=None, max_length=1 << 20)
 
@@ -251,10 +252,8 @@ class LogState(Wire):
 
 
 class LogLeaves(Wire):
-    """The log goes on: the hashes of its events from the one at `first` (counted from 0) on, for OMEGA to keep.
-
-    What `signed` names as the log's checkpoint has to be covered by what OMEGA keeps and `leaves` together.
-    """
+    """The log goes on: the hashes of its events from the one at `first` (counted from 0) on, for OMEGA to keep. These
+    and what it keeps have to reach as far as the checkpoint that `signed` names."""
 
     signed: SignedRelease
     first: int = Field(ge=0, le=1 << 53)
@@ -270,8 +269,8 @@ class LogProof(Wire):
 class TrustState(Wire):
     """Whose signatures OMEGA demands: TUF metadata as it was signed, None for what it does not keep yet.
 
-    `online` are the public halves of its own Ed25519 keys, `snapshot` and `timestamp`, in hexadecimal. `documents` are
-    the release documents by channel. `log` is None from a node that keeps none.
+    `online` are the public halves of its own Ed25519 keys by role, in hexadecimal, `documents` the release documents by
+    channel. `log` is None from a node that keeps none. `pinned` is the sha256 of what is signed as its `trust_root`.
     """
 
     target: str = ""
@@ -282,6 +281,7 @@ class TrustState(Wire):
     documents: dict[str, str] = {}
     expires: AwareDatetime | None = None
     log: LogState | None = None
+    pinned: str | None = None
 
 
 class StoreState(Wire):

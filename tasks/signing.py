@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
-from tuf.api.metadata import Targets
+from tuf.api.metadata import Root, Targets
 
 from ashat.auditing import sign_log
 from ashat.canonical import canonical_json
@@ -26,12 +26,13 @@ from ashat.session import State
 from ashat.settings import Settings
 from ashat.trust.authority import Authority
 from ashat.trust.documents import LogEntry, ReleaseDocument
+from ashat.trust.handover import first_trust
 from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.log import open_log
-from ashat.trust.metadata import parse
+from ashat.trust.metadata import demand_current, parse
 from ashat.trust.proposal import Proposal
 from ashat.trust.provenance import demand_provenance, provenance_of
-from ashat.wire import LogLeaves, NodeState, SignedRelease, TrustMetadata, TrustState
+from ashat.wire import LogLeaves, NodeState, SignedRelease, TrustState
 from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.record import ledger, now
@@ -40,27 +41,40 @@ CHANNEL: Final = "stable"
 
 
 def demanded_trust(target: NodeClient, name: str) -> TrustState:
-    """Whose signatures the target demands; what was set up here is installed first where it keeps nothing.
+    """Whose signatures the target demands; what was set up here is installed first where it keeps nothing. The
+    one-person mode is set up for no target that begins with another root.
 
     Raises:
-        TrustError: what was set up here is not signed by enough people yet, or cannot be written.
+        TrustError: what was set up here is not signed by enough people yet, is not what the target begins with, or
+            cannot be written; or what the target keeps has ended.
         NodeError: the target refuses, or does not answer.
     """
     found = target.trust()
     if found.root is not None:
+        refuse_ended(found)
         return found
     authority = Authority(Settings().ensure_home(), name)
     if not authority.exists():
+        if found.pinned is not None:
+            raise TrustError(
+                f"{name} begins with no root but its trust_root ({found.pinned[:12]}), and none was set up here: "
+                "deploy trust publish, where that one was made; or bring trust/authority from there."
+            )
         authority.init((), 1, online=OnlinePublicKeys.of(found.online), now=now())
-    held = authority.read()
-    if not held.complete:
-        raise TrustError(
-            f"{name} keeps no trust root, and the one made for it here is signed by {held.root_signatures}: "
-            "deploy trust status."
-        )
+    given = first_trust(authority, found, name)
     fault_point("trust.begun")
-    given = TrustMetadata(target=name, root=held.root.to_bytes().decode(), targets=held.targets.to_bytes().decode())
     return target.put_trust(given)
+
+
+def refuse_ended(trust: TrustState) -> None:
+    """See that the root and targets that a target keeps have not ended: it takes nothing that is approved by them.
+
+    Raises:
+        SignatureExpiredError: they have.
+    """
+    if trust.root is not None and trust.targets is not None:
+        root = parse(trust.root.encode(), Root, "The target's root.json")
+        demand_current(now(), root, parse(trust.targets.encode(), Targets, "The target's targets.json"))
 
 
 def signs_by_itself(trust: TrustState) -> bool:
@@ -98,8 +112,9 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
             signature = Authority(Settings().ensure_home(), trust.target).embedded_approver()
             digest = record.put_document("proposal", proposal.to_json())
             return Countersigned(proposal.sign(signature), proposal.release.document.release_seq, digest)
-        found = proposal_of(record, state)
-        if found is None or not same(found, propose(record, state, seen, trust)):
+        found, fresh = proposal_of(record, state), propose(record, state, seen, trust)
+        refuse_too_few_eyes(state, fresh)
+        if found is None or not same(found, fresh):
             raise UnsignedError("what is to be signed is something else by now: read it again")
         given, complete = join(found, _earlier(state), line, state.update_id)
         if wants_four_eyes(state):
@@ -138,6 +153,7 @@ def proposed(state: State, seen: NodeState) -> str | None:
         if signs_by_itself(trust):
             refuse_one_pair_of_eyes(state)
             return None
+        refuse_too_few_eyes(state, fresh)
         if before is not None and state.gate is not None and same(before, fresh):
             return state.gate.proposal
         return record.put_document("proposal", fresh.to_json())
@@ -154,10 +170,40 @@ def refuse_own_signature(state: State, proposal: Proposal, name: str) -> None:
     Raises:
         UnsignedError: they are.
     """
+    if name.casefold() in _pushers(state, proposal):
+        raise UnsignedError(f"{name} pushed it, and the policy wants four eyes: somebody else must sign")
+
+
+def too_few_eyes(state: State, proposal: Proposal) -> str:
+    """Why a policy that wants four eyes can never be satisfied: without who pushed, too few are left; "" where enough
+    are."""
+    holders = proposal.count(())
+    own = _pushers(state, proposal)
+    left = [name for name in holders.missing if name.casefold() not in own]
+    if len(left) >= holders.threshold:
+        return ""
+    pushed = ", ".join(name for name in holders.missing if name not in left)
+    return (
+        f"the policy wants four eyes, and {pushed} pushed it: of {holders.threshold} who must sign, "
+        f"{' and '.join(left) or 'nobody'} may. Reject it, and have somebody else push it; or let more people approve: "
+        "deploy trust add-approver"
+    )
+
+
+def _pushers(state: State, proposal: Proposal) -> frozenset[str]:
     draft = proposal.release
     proven = demand_provenance(proposal.targets.signed, draft.document, _bytes(draft.provenance))
-    if name.casefold() in pushers(state, proven.builder if proven else ""):
-        raise UnsignedError(f"{name} pushed it, and the policy wants four eyes: somebody else must sign")
+    return pushers(state, proven.builder if proven else "")
+
+
+def refuse_too_few_eyes(state: State, proposal: Proposal) -> None:
+    """See that enough approvers are left without who pushed the update, where the policy wants four eyes.
+
+    Raises:
+        UnsignedError: they are not.
+    """
+    if wants_four_eyes(state) and (why := too_few_eyes(state, proposal)):
+        raise UnsignedError(why)
 
 
 def refuse_one_pair_of_eyes(state: State) -> None:

@@ -29,8 +29,10 @@ from tasks.signing import (
     join,
     proposal_of,
     propose,
+    refuse_ended,
     refuse_one_pair_of_eyes,
     refuse_own_signature,
+    refuse_too_few_eyes,
     same,
     signs_by_itself,
     wants_four_eyes,
@@ -51,12 +53,14 @@ def return_to_sign(state: State) -> Return | None:
 
     Raises:
         SessionError: what ran before cannot be signed: the record does not know it, or has no evidence of it.
+        SignatureExpiredError: the target takes nothing, since what says who approves has ended.
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
         trust = target.trust()
         if trust.root is None:
             return None
+        refuse_ended(trust)
         try:
             check_way_back(signed_way_back(record, state), trust, now())
         except TrustError as error:
@@ -107,6 +111,7 @@ def proposed_return(state: State, to: State, seen: NodeState) -> str | None:
         if signs_by_itself(trust):
             refuse_one_pair_of_eyes(to)
             return None
+        refuse_too_few_eyes(to, fresh)
         if gate is not None and gate.proposal is not None:
             before = Proposal.from_json(record.document(gate.proposal))
             if not gate.decision and same(before, fresh):

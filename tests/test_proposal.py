@@ -11,10 +11,12 @@ import pytest
 from tuf.api.metadata import Metadata, Targets
 
 from ashat.errors import AshatError, MixAndMatchError, UnsignedError
+from ashat.session import State
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.metadata import PRODUCTION
 from ashat.trust.proposal import Draft, Proposal, Replaced
-from tests.support.trust import World, document
+from tasks.signing import too_few_eyes
+from tests.support.trust import World, document, key_pair
 
 DAY = 86400.0
 NOW = datetime.now(UTC)
@@ -53,6 +55,24 @@ def test_what_follows_and_the_way_back_to_what_was_signed_last_may_be_signed(wor
     again = Proposal.from_json(proposal.to_json())
     again.check(lifetime=DAY, now=NOW)
     assert again.to_json() == proposal.to_json()
+
+
+@pytest.mark.parametrize(
+    ("approvers", "pushed_by", "told"),
+    [
+        (("kim", "lee", "noa"), "kim@alpha", ""),
+        (("kim", "lee"), "eve@alpha", ""),
+        (("kim", "lee"), "Kim@alpha", "four eyes, and kim pushed it: of 2 who must sign, lee may."),
+    ],
+)
+def test_four_eyes_of_too_few_are_told_before_anybody_signs(
+    tmp_path: Path, approvers: tuple[str, ...], pushed_by: str, told: str
+) -> None:
+    world = World(tmp_path / "repository", approvers=[key_pair(name) for name in approvers])
+    proposal = Proposal.make(world.repository.read().raw["targets"], None, document(1), None, lifetime=DAY, now=NOW)
+    why = too_few_eyes(State(update_id="UPD-1", attempt=1, pushed_by=pushed_by), proposal)
+    assert told in why
+    assert bool(why) == bool(told)
 
 
 def test_what_an_older_version_proposed_is_read_and_not_signed(world: World) -> None:

@@ -65,7 +65,20 @@ def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_reposito
     assert run(["trust", "status"]) == 0
     told = capsys.readouterr().out
     assert "One-person mode" in told
+    assert told.startswith("omega:\n  One-person mode")
     assert "Built by builder: else a release is refused." in told
+    assert "OMEGA was not asked what it keeps: the control plane does not run here." in told
+    assert run(["trust", "status", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["targets"].items()
+    assert (listed[0], listed[1]["mode"], listed[1]["omega"]["asked"]) == ("omega", "one-person", False)
+    assert listed[1]["omega"]["handed_over"] is None, "nobody knows"
+    assert run(["trust", "init", "--as", "omega-eu", *omega_keys]) == 0
+    capsys.readouterr()
+    assert run(["trust", "status"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")] == [
+        "omega:",
+        "omega-eu:",
+    ]
     assert run(["trust", "init", *omega_keys]) == 2
     assert capsys.readouterr().err.startswith("❌ Trust is set up already")
     keys = sorted((home / "trust/authority/omega/keys").glob("*.pem"))
@@ -93,7 +106,7 @@ def test_people_set_it_up_and_each_signs(home: Path, omega_keys: list[str], caps
     words = _people(home, "kim", "lee", "noa")
     assert run(["trust", "init", *words, *omega_keys]) == 0
     assert "2 of 3 approve each release" in capsys.readouterr().out
-    assert run(["trust", "status", "--json"]) == 0
+    assert run(["trust", "status", "--as", "omega", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["mode"], told["threshold"], told["complete"]) == ("approvers", 2, False)
     assert told["roles"]["root"]["missing"] == ["kim", "lee", "noa"]
@@ -150,7 +163,7 @@ def test_machines_tell_their_public_keys_and_people_say_which_count(
         assert capsys.readouterr().out == told, "the key is made once"
     assert run(["trust", "init", *words, *omega_keys]) == 0
     assert "Built by alpha: else a release is refused." in capsys.readouterr().out
-    assert run(["trust", "status", "--json"]) == 0
+    assert run(["trust", "status", "--as", "omega", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["builders"], told["verifiers"]) == (["alpha"], ["alpha"])
 

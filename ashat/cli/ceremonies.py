@@ -14,6 +14,7 @@ from ashat.cli.trust import Target, authority_of, named_key, omega_client, say_c
 from ashat.errors import UsageError
 
 if TYPE_CHECKING:
+    from ashat.trust.authority import Authority, AuthorityState
     from ashat.trust.change import Roles
     from ashat.wire import TrustState
 
@@ -118,16 +119,56 @@ def publish(
     in_flight: Annotated[
         bool, typer.Option("--in-flight", help="Also while a release is between OMEGA and the Mainframes.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what OMEGA would be given, and give nothing.")
+    ] = False,
 ) -> None:
-    """Give OMEGA the change that enough have signed, and put it in force here. Again ends what was cut short."""
+    """Give OMEGA what enough have signed: the change that is under way, which is put in force here, too; or, where it
+    keeps none, the first root. Again ends what was cut short."""
     from ashat.trust.pending import PendingChange
 
     authority = authority_of(target)
-    pending = PendingChange(authority)
-    pending.read()
+    pending, held = PendingChange(authority), authority.read()
+    if not pending.exists():
+        _hand_over(target, authority, held, dry_run=dry_run)
+    elif dry_run:
+        with omega_client(target) as omega:
+            pending.ready(omega, target, in_flight=in_flight)
+        say_change(pending.read(), held)
+        output.say(f"{target} would be given it. Nothing was changed.")
+        return
+    else:
+        pending.read()
+        with omega_client(target) as omega:
+            pending.publish(omega, target, in_flight=in_flight)
+    if not dry_run:
+        _say_in_force(target)
+
+
+def _hand_over(target: str, authority: Authority, held: AuthorityState, *, dry_run: bool) -> None:
+    """Give OMEGA its first root and targets, which enough have signed."""
+    from ashat.errors import UnsignedError
+    from ashat.trust.handover import hand_over, ready
+
+    if not held.complete:
+        raise UnsignedError(f"The root is signed by {held.root_signatures}: deploy trust sign --key FILE.pem.")
     with omega_client(target) as omega:
-        pending.publish(omega, target, in_flight=in_flight)
-    _say_in_force(target)
+        if not dry_run:
+            hand_over(authority, omega, target)
+            return
+        seen = omega.trust()
+        ready(authority, seen, target)
+    output.say(
+        f"{target} keeps no root, and would be given version {held.root.signed.version} of the one made for it here:"
+    )
+    names = ", ".join(held.approvers.missing)
+    output.say(f"  {held.approvers.threshold} of {len(held.approvers.missing)} approve each release: {names}.")
+    output.say(
+        "  It is what OMEGA's trust_root leads to."
+        if seen.pinned
+        else "  OMEGA has no trust_root, so it would take any other root as well."
+    )
+    output.say("Nothing was changed.")
 
 
 def abandon(target: Target = "omega") -> None:

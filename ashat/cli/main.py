@@ -27,6 +27,7 @@ from ashat.cli import (
     servers,
     signing,
     trust,
+    truststatus,
     undo,
 )
 from ashat.errors import AshatError
@@ -74,6 +75,7 @@ app.command("receipt", short_help="Write one file that shows a customer who appr
 app.command("servers", short_help="What each server runs now.")(servers.servers)
 app.add_typer(servers.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(trust.trust_app, name="trust", short_help="Say who approves, and by which keys.")
+trust.trust_app.command("status", short_help="Who approves, who has signed, until when.")(truststatus.status)
 trust.trust_app.command("builder-key", short_help="This machine's public key for what it pushes.")(
     machinekeys.builder_key
 )
@@ -85,7 +87,7 @@ trust.trust_app.command("remove-approver", short_help="Let somebody approve no m
 trust.trust_app.command("rotate", short_help="Replace a key: an approver's, or OMEGA's own.")(ceremonies.rotate)
 trust.trust_app.command("machines", short_help="Say anew which machines build and verify.")(ceremonies.machines)
 trust.trust_app.command("renew", short_help="Let root and targets hold for longer.")(ceremonies.renew)
-trust.trust_app.command("publish", short_help="Put a change in force that enough have signed.")(ceremonies.publish)
+trust.trust_app.command("publish", short_help="Give OMEGA what enough have signed.")(ceremonies.publish)
 trust.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
 app.command("up", short_help="Run the control plane.")(control.up)
 app.command("down", short_help="Stop the control plane.")(control.down)

@@ -6,14 +6,12 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ashat.cli import output
-from ashat.cli.reading import Json
 from ashat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="A file, closed to others, with the passphrase or PIN.")
 ]
 Target = Annotated[str, typer.Option("--as", metavar="NAME", help="For which OMEGA, by the name it is configured as.")]
-_SOON = timedelta(days=30)
 
 
 @trust_app.command("keygen", short_help="Make an approver's key pair.")
@@ -109,11 +106,18 @@ def init(
         check_holders(PRODUCTION, keys, needed)
     check_machines(keys, builders, verifiers)
     machines = {BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]}
+    pinned = None
     if not dry_run:
+        online, pinned = _seen(target, omega_keys)
+        if pinned is not None and not keys:
+            raise UsageError(
+                f"{target} begins with no root but its trust_root ({pinned[:12]}), which cannot be this one: name the "
+                "approvers, or take that setting away on OMEGA's machine."
+            )
         authority.init(
             keys,
             needed,
-            online=_online_keys(target, omega_keys),
+            online=online,
             now=output.now(),
             builders=builders,
             verifiers=verifiers,
@@ -122,13 +126,17 @@ def init(
     if not keys:
         for line in ONE_PERSON:
             output.say(f"  {line}")
-        _say_machines(machines)
+        say_machines(machines)
         return
     names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
     output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
-    _say_machines(machines)
+    say_machines(machines)
     output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
-    output.say(f"  Then {target} is given it at the next gate; Mainframes need {authority.directory / 'root.json'}.")
+    output.say(
+        f"  Then: deploy trust publish. Mainframes need {authority.directory / 'root.json'} (trust_root), as OMEGA may."
+    )
+    if pinned is not None:
+        output.warn(f"{target} begins with another root ({pinned[:12]}): let this root.json be its trust_root.")
 
 
 @trust_app.command("sign", short_help="Sign who approves, as one who holds it.")
@@ -143,40 +151,11 @@ def sign(
     authority = authority_of(target)
     pending = PendingChange(authority)
     if not pending.exists():
-        _say_signed(authority.sign(signer_of(key, passphrase_file)))
+        say_signed(authority.sign(signer_of(key, passphrase_file)))
         return
     held = authority.read()
     say_change(pending.read(), held)
     say_counts(pending.sign(signer_of(key, passphrase_file)), held)
-
-
-@trust_app.command("status", short_help="Who approves, who has signed, until when.")
-def status(target: Target = "omega", as_json: Json = False) -> None:
-    """Show who approves, how many it takes, who has signed that, and until when it holds."""
-    from ashat.trust.authority import ONE_PERSON
-    from ashat.trust.pending import PendingChange
-
-    authority = authority_of(target)
-    state, pending = authority.read(), PendingChange(authority)
-    if as_json:
-        change = pending.read() if pending.exists() else None
-        output.show_json({**_json(state), "change": _json_change(change, state) if change else None})
-        return
-    if state.one_person:
-        for line in ONE_PERSON:
-            output.say(line)
-    else:
-        names = ", ".join(state.approvers.missing)
-        output.say(f"{state.approvers.threshold} of {len(state.approvers.missing)} approve each release: {names}.")
-    _say_machines(state.machines)
-    _say_signed(state)
-    for name, end in (("root", state.root.signed.expires), ("targets", state.targets.signed.expires)):
-        output.say(f"  {name:<8} holds until {end:%Y-%m-%d}")
-        if end - output.now() < _SOON:
-            output.warn(f"{name} ends in {output.span(end - output.now())}; sign it anew before: deploy trust renew")
-    if pending.exists():
-        say_change(pending.read(), state)
-        say_counts(pending.read(), state)
 
 
 def say_change(change: Change, held: AuthorityState) -> None:
@@ -213,49 +192,15 @@ def signer_of(key: Path, passphrase_file: Path | None) -> Signer:
     return signer_in(key, lambda: given_passphrase(passphrase_file) or _ask(f"The passphrase or PIN of {key}"))
 
 
-def _json(state: AuthorityState) -> dict[str, object]:
-    roles = (("root", state.root, state.root_signatures), ("targets", state.targets, state.targets_signatures))
-    return {
-        "mode": "one-person" if state.one_person else "approvers",
-        "approvers": list(state.approvers.missing),
-        "threshold": state.approvers.threshold,
-        "builders": list(state.machines["builder"]),
-        "verifiers": list(state.machines["verifier"]),
-        "complete": state.complete,
-        "roles": {
-            name: {
-                "version": metadata.signed.version,
-                "expires": metadata.signed.expires,
-                "threshold": found.threshold,
-                "signed": list(found.signed),
-                "missing": list(found.missing),
-            }
-            for name, metadata, found in roles
-        },
-    }
-
-
-def _say_machines(named: Mapping[str, Sequence[str]]) -> None:
+def say_machines(named: Mapping[str, Sequence[str]]) -> None:
     """Say whose provenance each release needs; nothing where nobody is named for it."""
     for role, what in (("builder", "Built"), ("verifier", "Verified")):
         if names := named.get(role):
             output.say(f"  {what} by {' or '.join(names)}: else a release is refused.")
 
 
-def _json_change(change: Change, held: AuthorityState) -> dict[str, object]:
-    counts = change.counts(held.root.signed)
-    return {
-        "version": change.root.signed.version,
-        "differences": change.differences(held.root.signed, held.targets.signed),
-        "complete": change.complete(held.root.signed),
-        "parts": {
-            part: {"threshold": found.threshold, "signed": list(found.signed), "missing": list(found.missing)}
-            for part, found in counts.items()
-        },
-    }
-
-
-def _say_signed(state: AuthorityState) -> None:
+def say_signed(state: AuthorityState) -> None:
+    """Say who has signed root and targets, and who has yet to."""
     for name, found in (("root", state.root_signatures), ("targets", state.targets_signatures)):
         output.say(f"  {name:<8} signed by {found}")
     if not state.complete:
@@ -277,19 +222,21 @@ def named_key(option: str, given: str) -> SSlibKey:
     return load_public_key(Path(file), name)
 
 
-def _online_keys(target: str, file: Path | None) -> OnlinePublicKeys:
+def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]:
+    """OMEGA's own keys, and which root it pins, so far as it was asked."""
     from ashat.trust.keys import OnlinePublicKeys
 
     if file is not None:
         try:
             told = json.loads(file.read_text("utf-8"))
-            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(told).items()})
+            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(told).items()}), None
         except OSError as error:
             raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError):
             raise UsageError(f"--omega-keys {file} is not what ashat-node trust-keys prints.") from None
     with omega_client(target) as omega:
-        return OnlinePublicKeys.of(omega.trust().online)
+        seen = omega.trust()
+    return OnlinePublicKeys.of(seen.online), seen.pinned
 
 
 @contextmanager

@@ -101,7 +101,9 @@ class NodeConfig(BaseSettings):
     tls_cert: Path | None = Field(default=None, description="This node's certificate chain (PEM).")
     tls_key: Path | None = Field(default=None, description="Its key (PEM).")
     insecure_http: bool = Field(default=False, description="Send the licence to OMEGA over plain HTTP off loopback.")
-    trust_root: Path | None = Field(default=None, description="The root.json that says who approves, for a Mainframe.")
+    trust_root: Path | None = Field(
+        default=None, description="The root.json that says who approves: a Mainframe's root, and OMEGA's first."
+    )
     minimum_release_seq: int = Field(default=0, ge=0, description="The lowest release that a Mainframe may install.")
     channel: str = Field(default="stable", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="A Mainframe's channel.")
     unsigned_releases: bool = Field(default=False, description="Do without signatures: trust whoever OMEGA's node is.")

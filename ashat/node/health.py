@@ -129,7 +129,7 @@ class Health:
 class Repeated:
     """Calls something every `interval` seconds, in the background, until it is stopped."""
 
-    def __init__(self, work: Callable[[], None], interval: float, name: str) -> None:
+    def __init__(self, work: Callable[[], object], interval: float, name: str) -> None:
         self._work = work
         self._interval = interval
         self._stopped = threading.Event()

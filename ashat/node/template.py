@@ -36,6 +36,9 @@ data = "."
 # dsn = "sqlite:///{{data}}/raos.db"
 # dsn_file = "dsn"          # the same, in a file of mode 0600
 """
+_PINNED = """
+# trust_root = "root.json"  # the only root to begin with, as people made it (deploy trust init); else the first given
+"""
 _OMEGA = """
 omega = {url}
 license_file = "licence"    # put the licence key into this file, then: chmod 600 licence
@@ -47,10 +50,11 @@ trust_root = "root.json"    # who approves releases: root.json of trust/authorit
 
 def first_config(*, role: Role, name: str, host: str, port: int, omega: str) -> str:
     """A node.toml with the settings given and examples of the others."""
+    own = {Role.OMEGA: _PINNED, Role.MAINFRAME: _OMEGA.format(url=json.dumps(omega))}
     return _TEMPLATE.format(
         role=json.dumps(str(role)),
         name=json.dumps(name),
         host=json.dumps(host),
         port=port,
-        omega=_OMEGA.format(url=json.dumps(omega)) if role is Role.MAINFRAME else "",
+        omega=own.get(role, ""),
     )

@@ -29,7 +29,13 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from ashat.errors import KeyPolicyError, MalformedMetadataError, MixAndMatchError, UnsignedError
+from ashat.errors import (
+    KeyPolicyError,
+    MalformedMetadataError,
+    MixAndMatchError,
+    SignatureExpiredError,
+    UnsignedError,
+)
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import name_of
 
@@ -327,6 +333,19 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Si
     if not found.complete:
         raise UnsignedError(f"{role} version {metadata.signed.version} is signed by {found}.")
     return found
+
+
+def demand_current(now: datetime, *held: Metadata[Root] | Metadata[Targets]) -> None:
+    """See that the root and targets that are held have not ended: what is approved by them counts no more then.
+
+    Raises:
+        SignatureExpiredError: one has.
+    """
+    for ended in (found.signed for found in held if found.signed.is_expired(now)):
+        raise SignatureExpiredError(
+            f"{ended.type} version {ended.version} ended at {ended.expires:%Y-%m-%d %H:%M}Z, and nothing that is "
+            "approved counts until its holders renew it: deploy trust renew."
+        )
 
 
 def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer: Signer) -> Signatures:

@@ -21,8 +21,10 @@ from ashat.errors import MixAndMatchError, NodeConflictError, NoReleaseError, Tr
 from ashat.faults import fault_point
 from ashat.trust.authority import UNATTENDED, Authority
 from ashat.trust.change import Change, Roles
+from ashat.trust.handover import first_trust, keeps
 from ashat.trust.keys import OnlinePublicKeys, load_signer, public_path
 from ashat.trust.metadata import Lifetimes, parse
+from ashat.trust.pinned import roots_between
 from ashat.wire import NodeState, TrustMetadata, TrustState
 
 if TYPE_CHECKING:
@@ -181,6 +183,25 @@ class PendingChange:
             # Nobody could ever publish what does not follow, or cannot be read.
             return False
 
+    def ready(self, omega: NodeClient, target: str, *, in_flight: bool = False) -> TrustState:
+        """What `omega`, which is `target`, keeps now, where the change can be published; nothing is changed.
+
+        Raises:
+            As `publish`.
+        """
+        change, held = self.read(), self._authority.read()
+        for part, found in change.counts(held.root.signed).items():
+            if not found.complete:
+                raise UnsignedError(f"{part} is signed by {found}.")
+        seen = omega.trust()
+        if not self._is_kept(seen):
+            if seen.root is None:
+                self._first(change, seen, target)
+            if not in_flight and change.targets.signed.delegations != held.targets.signed.delegations:
+                _refuse_in_flight(omega.state(), target)
+            _refuse_stale(change, seen)
+        return seen
+
     def publish(self, omega: NodeClient, target: str, *, in_flight: bool = False) -> None:
         """Give the change to `omega`, which is `target`, and put it in force here; again ends what was cut short.
 
@@ -189,29 +210,15 @@ class PendingChange:
         Raises:
             NoReleaseError: there is none.
             UnsignedError: too few have signed.
-            MixAndMatchError: something was released since it was planned, or OMEGA keeps another root.
+            MixAndMatchError: something was released since it was planned, or OMEGA keeps, or begins with, another root.
             TrustError: of other classes; OMEGA refuses it, or a file cannot be written.
             NodeError: OMEGA does not answer.
         """
-        change, held = self.read(), self._authority.read()
-        for part, found in change.counts(held.root.signed).items():
-            if not found.complete:
-                raise UnsignedError(f"{part} is signed by {found}.")
-        seen = omega.trust()
+        seen, change = self.ready(omega, target, in_flight=in_flight), self.read()
         try:
-            # An OMEGA that lost its keys can do nothing with the root that names them, and begins with this change.
-            if seen.root is None and _names_keys_of(held.root.signed, seen):
-                first = TrustMetadata(target=target, root=_text(held.root), targets=_text(held.targets))
-                seen = omega.put_trust(first)
             if not self._is_kept(seen):
-                if not in_flight and change.targets.signed.delegations != held.targets.signed.delegations:
-                    _refuse_in_flight(omega.state(), target)
-                _refuse_stale(change, seen)
-                production = _text(change.production) if change.production else None
-                given = TrustMetadata(
-                    target=target, root=_text(change.root), targets=_text(change.targets), production=production
-                )
-                omega.put_trust(given)
+                for given in self._first(change, seen, target) if seen.root is None else [_given(change, target)]:
+                    omega.put_trust(given)
         except NodeConflictError as error:
             raise MixAndMatchError(
                 f"{target} does not take the change ({error}); nothing was changed. If it can no longer follow: deploy "
@@ -219,6 +226,15 @@ class PendingChange:
             ) from error
         fault_point("trust.sent")
         self._keep(change)
+
+    def _first(self, change: Change, seen: TrustState, target: str) -> list[TrustMetadata]:
+        """What an OMEGA is given, one after the other, that keeps no root."""
+        given = _given(change, target)
+        # One that lost its keys can do nothing with the root that names them, and begins with this change.
+        if _names_keys_of(self._authority.read().root.signed, seen):
+            return [first_trust(self._authority, seen, target), given]
+        roots = roots_between(seen, [*self._authority.roots(), change.root])
+        return [given.model_copy(update={"roots": roots})]
 
     def _is_kept(self, seen: TrustState) -> bool:
         """Whoever signed more than had to may have done so elsewhere: signatures are not compared."""
@@ -247,23 +263,13 @@ class PendingChange:
             ) from error
 
 
-def keeps(seen: TrustState, root: Metadata[Root], targets: Metadata[Targets]) -> bool:
-    """Whether OMEGA, which keeps what was `seen`, demands the signatures of this very root and these targets.
-
-    Raises:
-        MalformedMetadataError: what it keeps cannot be read.
-    """
-    if seen.root is None or seen.targets is None:
-        return False
-    kept_root = parse(seen.root.encode(), Root, "OMEGA's root.json").signed
-    return (kept_root, parse(seen.targets.encode(), Targets, "OMEGA's targets.json").signed) == (
-        root.signed,
-        targets.signed,
-    )
-
-
 def _text(metadata: Metadata[Root] | Metadata[Targets]) -> str:
     return metadata.to_bytes().decode()
+
+
+def _given(change: Change, target: str) -> TrustMetadata:
+    production = _text(change.production) if change.production else None
+    return TrustMetadata(target=target, root=_text(change.root), targets=_text(change.targets), production=production)
 
 
 def _names_keys_of(root: Root, seen: TrustState) -> bool:

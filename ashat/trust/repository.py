@@ -38,6 +38,7 @@ from ashat.trust.metadata import (
     build_snapshot,
     build_timestamp,
     check_target,
+    demand_current,
     parse,
     sign,
     verify,
@@ -138,7 +139,7 @@ class Repository:
             UnsignedError: too few approvers signed; it names who did and who is missing.
             RolledBackError: its version is not above the one held, or its `release_seq` not above the highest.
             MixAndMatchError: the two do not belong together, it changes more than one channel, or is for another OMEGA.
-            SignatureExpiredError: it has expired.
+            SignatureExpiredError: it has expired, or the root or targets that are held have.
             MalformedMetadataError, KeyPolicyError: see `parse`, `check_delegation`, `ReleaseDocument.from_bytes`.
         """
         now = now or datetime.now(UTC)
@@ -153,6 +154,7 @@ class Repository:
         self, state: State, production: bytes, document: ReleaseDocument, online: OnlineKeys, now: datetime
     ) -> list[Write]:
         """What `publish` writes, in this order; it raises as that does, and writes nothing."""
+        demand_current(now, state.root, state.targets)
         signed = self._check_production(state, production, now)
         found = signed.signed.targets.get(document.path)
         if found is None or _hash(found) != _hash(TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])):

@@ -24,17 +24,20 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.omega.routes import omega_router
     from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
     from ashat.node.omega.trust_routes import mainframe_trust_router, trust_router
+    from ashat.trust.pinned import PinnedRoot
 
     context.db.ensure(SCHEMA)
-    trust = OmegaTrust(context.config.data / "trust", unsigned_releases=context.config.unsigned_releases)
+    config = context.config
+    pinned = PinnedRoot.read(config.trust_root) if config.trust_root else None
+    trust = OmegaTrust(config.data / "trust", unsigned_releases=config.unsigned_releases, pinned=pinned)
     kept = KeptLog(context.db)
     register, offers = Register(context.db), Offers(context.db, trust, kept)
     context.operations.add_rule(DecisionRule(trust, kept))
     context.offer = offers.effective
     trust.public_keys()
-    trust.renew()
-    changes.follow(context.db, "trust", trust.kept())
-    context.services.append(Repeated(trust.renew, RENEW_INTERVAL, "trust"))
+    if trust.keep_current():
+        changes.follow(context.db, "trust", trust.kept())
+    context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
     app.include_router(mainframe_router(register, offers, context.store, context.stopping))
     app.include_router(trust_router(trust, kept, context.db, require))

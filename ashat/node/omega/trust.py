@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.durable import make_directory, replace_file, sync_directory
-from ashat.errors import NoReleaseError, TrustError, UnprovenError
+from ashat.errors import MixAndMatchError, NoReleaseError, TrustError, UnprovenError
 from ashat.faults import fault_point
 from ashat.node.api_errors import ApiError
 from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.metadata import PRODUCTION, parse
+from ashat.trust.pinned import PinnedRoot
 from ashat.trust.provenance import demand_provenance
 from ashat.trust.repository import OnlineKeys, Repository, State
 from ashat.wire import OperationRequest, SignedRelease, TrustMetadata, TrustState
@@ -44,13 +45,15 @@ _SERVED = re.compile(
 class OmegaTrust:
     """The trust of one OMEGA, below `directory`.
 
-    With `unsigned_releases` it also promotes what nobody signed, for as long as it keeps no root; with one, never.
+    With `unsigned_releases` it also promotes what nobody signed, for as long as it keeps no root; with one, or one that
+    is `pinned`, never. It begins with no other root than that.
     """
 
-    def __init__(self, directory: Path, *, unsigned_releases: bool = False) -> None:
+    def __init__(self, directory: Path, *, unsigned_releases: bool = False, pinned: PinnedRoot | None = None) -> None:
         self._directory = directory
         self._files = directory / "repository"
-        self._unsigned = unsigned_releases
+        self._unsigned = unsigned_releases and pinned is None
+        self._pinned = pinned
         self._keys = OnlineKeyFiles(directory / "keys")
         self._changing = threading.Lock()
         self._published: tuple[int, str] | None = None
@@ -84,7 +87,39 @@ class OmegaTrust:
         return public_keys(self._keys.make() if new else self._keys.newest())
 
     def begun(self) -> bool:
-        """Whether it keeps a root, and so demands signatures."""
+        """Whether it keeps a root, and so demands signatures.
+
+        Raises:
+            TrustError: it kept one, or had begun to, and what is left is not whole: that is not to have none.
+        """
+        if self._whole():
+            return True
+        with self._changing:
+            return self._begun()
+
+    def _begun(self) -> bool:
+        if self._whole():
+            return True
+        begun = any((self._directory / name).exists() for name in ("target", _GIVEN))
+        if begun or any(_SERVED.fullmatch(path.name) for path in self._files.glob("*.json")):
+            raise NoReleaseError(
+                f"{self._directory} is not whole: its repository has no timestamp.json. Restore it from a backup; or "
+                "stop the node, put it aside, start it again, and then: deploy trust rotate --online."
+            )
+        return False
+
+    def demands(self) -> bool:
+        """`begun`, for what answers a request.
+
+        Raises:
+            ApiError: 409 `untrusted` as that raises.
+        """
+        try:
+            return self.begun()
+        except TrustError as error:
+            raise ApiError(409, "untrusted", f"OMEGA cannot know whose approval counts: {error}") from None
+
+    def _whole(self) -> bool:
         return Repository(self._files).exists()
 
     def state(self) -> TrustState:
@@ -93,9 +128,9 @@ class OmegaTrust:
         Raises:
             TrustError: it cannot be read.
         """
-        online = self.public_keys()
+        online, pinned = self.public_keys(), self._pinned.digest if self._pinned else None
         if not self.begun():
-            return TrustState(online=online)
+            return TrustState(online=online, pinned=pinned)
         repository = self.repository
         held = repository.read()
         assert held.timestamp is not None
@@ -110,6 +145,7 @@ class OmegaTrust:
             production=text.get(PRODUCTION),
             documents={name: repository.release(name, held).to_bytes().decode() for name in channels},
             expires=held.timestamp.signed.expires,
+            pinned=pinned,
         )
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -134,16 +170,17 @@ class OmegaTrust:
         """Keep a first root and targets, or later versions of what is signed offline; the same again changes nothing.
 
         Raises:
-            TrustError: it does not follow from what is kept, or is for an OMEGA of another name.
+            TrustError: it does not follow from what is kept or pinned, or is for an OMEGA of another name.
         """
         with self._changing:
             self._end_change()
-            held = self.repository.read() if self.begun() else None
+            held = self.repository.read() if self._begun() else None
             if held is not None and given.target != self.target:
                 raise TrustError(f"This OMEGA is {self.target}, and not {given.target}: nothing was changed.")
             parts = _parts(given)
             if held is not None and all(held.raw.get(role) == raw for role, raw in parts.items()):
                 return
+            self._check_first(given, held)
             online = self._keys.named_by(_root_of(given, held))
             plan = Repository(self._files, target=given.target).plan_install
             plan(held, online, **_all_roles(parts), now=datetime.now(UTC))
@@ -161,10 +198,15 @@ class OmegaTrust:
     def _change(self, given: TrustMetadata) -> None:
         """Do what was given, from wherever a crash left it."""
         parts = _all_roles(_parts(given))
+        held = self.repository.read() if self._whole() else None
+        earlier = self._check_first(given, held)
         try:
-            if not self.begun():
+            if held is None:
                 replace_file(self._directory / "target", given.target.encode())
-            held = self.repository.read() if self.begun() else None
+                make_directory(self._files)
+                for root in earlier:
+                    # By these a Mainframe follows whose root is as old as the one that is pinned.
+                    replace_file(self._files / f"{root.signed.version}.root.json", root.to_bytes())
             self.repository.install(
                 self._keys.named_by(_root_of(given, held)),
                 root=parts[Root.type],
@@ -177,6 +219,30 @@ class OmegaTrust:
             sync_directory(self._directory)
         except OSError as error:
             raise TrustError(f"{self._directory} cannot be written: {error.strerror}; try again.") from error
+
+    def _check_first(self, given: TrustMetadata, held: State | None) -> list[Metadata[Root]]:
+        """See that a first root is the one that is pinned, or follows from it; the roots that lead there."""
+        if self._pinned is None or held is not None or given.root is None:
+            return []
+        between = [parse(text.encode(), Root, "A root before the one given") for text in given.roots]
+        try:
+            return self._pinned.demand(parse(given.root.encode(), Root, "The root"), between)
+        except TrustError as error:
+            raise MixAndMatchError(f"OMEGA takes no first root but its trust_root: {error}") from None
+
+    def _check_pinned(self, held: State) -> None:
+        """See that the root that is kept is the one that is pinned by now, or follows from it."""
+        if self._pinned is None:
+            return
+        names = [f"{version}.root.json" for version in range(self._pinned.version + 1, held.root.signed.version)]
+        try:
+            between = [parse((self._files / name).read_bytes(), Root, name) for name in names]
+            self._pinned.demand(held.root, between)
+        except (TrustError, OSError) as error:
+            raise MixAndMatchError(
+                f"The root that OMEGA keeps does not follow from its trust_root: {error} If people agreed on the one "
+                "that is kept, put their newest root.json in the place of trust_root, and start the node again."
+            ) from None
 
     def _end_change(self) -> None:
         """End what a crash cut short. What can no longer be ended is kept, and said, until another change comes."""
@@ -193,16 +259,19 @@ class OmegaTrust:
 
         Raises:
             ApiError: 409 `trust_missing`, `unsigned`, `unproven` without the provenance that is demanded, or
-                `untrusted` with what is wrong with what was signed.
+                `untrusted` with what is wrong with what was signed, or with what is kept here.
         """
-        if not self.begun():
+        if not self.demands():
             if self._unsigned:
                 return None
+            way = (
+                "Hand over the one that its trust_root is: deploy trust publish, where that was made."
+                if self._pinned
+                else "Run deploy verify again, which sets up the one-person mode; or set unsigned_releases, to do "
+                "without signatures."
+            )
             raise ApiError(
-                409,
-                "trust_missing",
-                "OMEGA keeps no trust root, so it cannot know whose approval counts. Run deploy verify again, which "
-                "sets up the one-person mode; or set unsigned_releases, to do without signatures.",
+                409, "trust_missing", f"OMEGA keeps no trust root, so it cannot know whose approval counts. {way}"
             )
         if request.signed is None:
             raise ApiError(409, "unsigned", f"Nobody signed this {request.action}, and OMEGA demands that.")
@@ -235,6 +304,7 @@ class OmegaTrust:
         """
         raw = signed.document.encode()
         document = ReleaseDocument.from_bytes(raw)
+        self._check_pinned(self.repository.read())
         if self._published != (document.release_seq, document.bundle):
             if signed.provenance is not None and document.provenance is not None:
                 self._keep(document.provenance, signed.provenance.encode())
@@ -248,17 +318,30 @@ class OmegaTrust:
         change first that was cut short.
 
         Raises:
-            TrustError: it cannot be written.
+            TrustError: it cannot be written, or what is kept is not whole.
         """
         with self._changing:
             self._end_change()
-        repository, at = self.repository, now or datetime.now(UTC)
-        if not repository.exists():
+        if not self.begun():
             return
+        repository, at = self.repository, now or datetime.now(UTC)
         timestamp = repository.read().timestamp
         assert timestamp is not None
         if timestamp.signed.expires - at < timedelta(seconds=repository.lifetimes.timestamp / 2):
             repository.renew(self._online, now=at)
+
+    def keep_current(self) -> bool:
+        """`renew`, and whether what is kept is whole. What is wrong with it goes into the log: what runs keeps
+        running, and nothing new is let in before it is mended."""
+        whole = False
+        try:
+            self.renew()
+            whole = True
+            if self.begun():
+                self._check_pinned(self.repository.read())
+        except TrustError as error:
+            log.warning("OMEGA takes nothing new: %s", error)
+        return whole
 
     def file(self, name: str) -> bytes:
         """A file of the repository, by its name there.
@@ -289,6 +372,7 @@ class OmegaTrust:
     def _check(self, signed: SignedRelease, document: ReleaseDocument) -> None:
         repository = self.repository
         held, now = repository.read(), datetime.now(UTC)
+        self._check_pinned(held)
         online = self._keys.named_by(held.root.signed)
         provenance = signed.provenance.encode() if signed.provenance is not None else None
         repository.plan_publish(held, signed.production.encode(), document, online, now)

@@ -29,7 +29,10 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     @router.get("/trust", dependencies=read)
     def state() -> TrustState:
         """Whose signatures OMEGA demands, and what they signed last."""
-        return trust.state().model_copy(update={"log": kept.state()})
+        try:
+            return trust.state().model_copy(update={"log": kept.state()})
+        except TrustError as error:
+            raise ApiError(409, "untrusted", str(error)) from None
 
     @router.put("/trust", dependencies=promote)
     def install(given: TrustMetadata) -> TrustState:
@@ -44,7 +47,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     @router.put("/log", dependencies=promote)
     def extend(given: LogLeaves) -> LogState:
         """Keep the log that a signed release names, before that is promoted."""
-        if not trust.begun():
+        if not trust.demands():
             raise ApiError(409, "trust_missing", "OMEGA keeps no trust root, so it cannot know whose log counts.")
         document = trust.read_signed(given.signed)
         return kept.extend(document, given.first, [bytes.fromhex(leaf) for leaf in given.leaves])
