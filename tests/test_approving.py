@@ -47,17 +47,23 @@ def region(stack: Stack, keys: dict[str, Path], tmp_path_factory: pytest.TempPat
         database=example_database(),
         settings={"unsigned_releases": False},
     ) as node:
-        words = ("configure", "omega", node.url, "production-us", "--as", "omega-us", "--token-stdin")
-        stack.deploy(*words, stdin=node.token(Scope.ADMIN))
-        named = [f"--approver={name}={key.with_suffix('.pub')}" for name, key in keys.items()]
-        for role in ("builder", "verifier"):
-            public = directory.parent / f"{role}.pub"
-            public.write_text(stack.deploy("trust", f"{role}-key").stdout)
-            named.append(f"--{role}=alpha={public}")
-        stack.deploy("trust", "init", "--as", "omega-us", *named, "--threshold", "1")
-        stack.deploy("trust", "sign", "--as", "omega-us", "--key", str(keys["lee"]), env=OPENED)
+        set_up(stack, node, "omega-us", keys, "lee")
         stack.configure_policy("eyes", rehearses=False, four_eyes=True, warns=["security"])
         yield node
+
+
+def set_up(stack: Stack, node: NodeProcess, name: str, keys: dict[str, Path], *signers: str) -> None:
+    """Let as many of kim and lee approve for `node`, which is `name`, as sign that."""
+    words = ("configure", "omega", node.url, node.directory.name, "--as", name, "--token-stdin")
+    stack.deploy(*words, stdin=node.token(Scope.ADMIN))
+    named = [f"--approver={approver}={key.with_suffix('.pub')}" for approver, key in keys.items()]
+    for role in ("builder", "verifier"):
+        public = node.directory.parent / f"{role}.pub"
+        public.write_text(stack.deploy("trust", f"{role}-key").stdout)
+        named.append(f"--{role}=alpha={public}")
+    stack.deploy("trust", "init", "--as", name, *named, "--threshold", str(len(signers)))
+    for signer in signers:
+        stack.deploy("trust", "sign", "--as", name, "--key", str(keys[signer]), env=OPENED)
 
 
 def verified(stack: Stack, update_id: str, target: str = "omega-us") -> State:
@@ -196,6 +202,23 @@ def test_four_eyes_cannot_hold_in_the_one_person_mode(stack: Stack, region: Node
     refused = stack.deploy("approve", "EYES-5", "--evidence", state.evidence[-8:], check=False)
     assert "Your answer does not count" in refused.stderr
     stack.deploy("cancel", "EYES-5", "--reason", "only a test")
+
+
+def test_four_eyes_that_leave_too_few_are_told_when_the_gate_opens(
+    stack: Stack, region: NodeProcess, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = {"unsigned_releases": False}
+    with NodeProcess(
+        tmp_path / "production-cn", role=Role.OMEGA, app=example_app(), database=example_database(), settings=settings
+    ) as node:
+        set_up(stack, node, "omega-cn", keys, "kim", "lee")
+        state = verified(stack, "EYES-6", target="omega-cn")
+        text = shown(stack, state)
+        assert "It cannot be approved yet:" in text
+        assert "kim pushed it: of 2 who must sign, lee may." in text
+        refused = stack.deploy("sign", "EYES-6", "--key", str(keys["lee"]), env=OPENED, check=False)
+        assert "Nothing of 'EYES-6' is to be signed" in refused.stderr
+        stack.deploy("cancel", "EYES-6", "--reason", "only a test")
 
 
 def test_options_that_do_not_go_together_are_refused(stack: Stack) -> None:

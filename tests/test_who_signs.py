@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +147,55 @@ def test_a_person_comes_and_another_goes(stack: Stack, region: NodeProcess) -> N
     assert "Which key?" in stack.deploy("trust", "rotate", *there, check=False).stderr
     assert "has no new keys" in stack.deploy("trust", "rotate", "--online", *there, check=False).stderr
     assert "people take over with" in stack.deploy("trust", "remove-approver", "kim", check=False).stderr
+
+
+def test_a_first_root_is_handed_over_at_once_and_status_says_so(stack: Stack, tmp_path: Path) -> None:
+    pin, there = tmp_path / "root.json", ("--as", "omega-jp")
+    settings = {"unsigned_releases": False, "trust_root": str(pin)}
+    with NodeProcess(
+        tmp_path / "production-jp", role=Role.OMEGA, app=example_app(), settings=settings, start=False
+    ) as node:
+        words = [sys.executable, "-m", "ashat.node", "trust-keys", "--data", str(node.data)]
+        told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+        (tmp_path / "omega-keys.json").write_text(told)
+        people = []
+        for name in ("ann", "bob"):
+            stack.deploy("trust", "keygen", name, env=PASSPHRASE)
+            people += ["--approver", f"{name}={key(stack, name).with_suffix('.pub')}"]
+        stack.deploy("trust", "init", *there, *people, "--omega-keys", str(tmp_path / "omega-keys.json"))
+        pin.write_bytes((stack.home / "trust" / "authority" / "omega-jp" / "root.json").read_bytes())
+        node.start()
+        for block in ("omega-jp", "omega-jp-2"):
+            words = ["configure", "omega", node.url, "production-jp", "--as", block, "--token-stdin"]
+            stack.deploy(*words, stdin=node.token(Scope.ADMIN))
+        alone = stack.deploy("trust", "init", "--as", "omega-jp-2", check=False)
+        assert "begins with no root but its trust_root" in alone.stderr
+        told = stack.deploy("trust", "status").stdout
+        told = told[told.index("omega-jp:") :]
+        assert "2 of 2 approve each release: ann, bob." in told
+        assert "was not handed it yet: it is signed by too few" in told
+        assert "pins this root (trust_root)" in told
+        assert "Nothing is set up here." in told
+        assert "pins another root" in told
+        assert "signed by 0 of 2" in stack.deploy("trust", "publish", *there, check=False).stderr
+        for name in ("ann", "bob"):
+            stack.deploy("trust", "sign", *there, "--key", str(key(stack, name)), env=PASSPHRASE)
+        told = stack.deploy("trust", "publish", *there, "--dry-run").stdout
+        assert "would be given version 1 of the one made for it here" in told
+        assert "what OMEGA's trust_root leads to" in told
+        assert "not handed it yet: deploy trust publish" in stack.deploy("trust", "status", *there).stdout
+        assert "keeps root version 1" in stack.deploy("trust", "publish", *there).stdout
+        assert "omega-jp keeps what is in force" in stack.deploy("trust", "publish", *there, check=False).stderr
+        assert "was handed it, and keeps root version 1" in stack.deploy("trust", "status", *there).stdout
+        found = json.loads(stack.deploy("trust", "status", *there, "--json").stdout)["omega"]
+        assert (found["asked"], found["handed_over"], found["pins_this"]) == (True, True, True)
+        stack.deploy("trust", "renew", *there)
+        for name in ("ann", "bob"):
+            stack.deploy("trust", "sign", *there, "--key", str(key(stack, name)), env=PASSPHRASE)
+        told = stack.deploy("trust", "publish", *there, "--dry-run").stdout
+        assert "omega-jp would be given it. Nothing was changed." in told
+        assert "keeps root version 2" in stack.deploy("trust", "publish", *there).stdout
+        assert "pins this root (trust_root)" in stack.deploy("trust", "status", *there).stdout, "it leads there"
 
 
 def test_the_one_person_mode_is_named_wherever_approvals_are_shown(
