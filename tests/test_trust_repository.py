@@ -198,10 +198,11 @@ def test_a_directory_that_is_no_repository_is_told_as_such(world: World, tmp_pat
 def test_of_two_who_publish_at_once_one_succeeds(world: World) -> None:
     ends: list[AshatError | int] = []
     start = threading.Barrier(2)
-    approved = {seq: world.approve(document(seq)).to_bytes() for seq in (1, 2)}
+    documents = {seq: document(seq) for seq in (1, 2)}
+    approved = {seq: world.approve(made).to_bytes() for seq, made in documents.items()}
 
     def publish(seq: int) -> None:
-        made = document(seq)
+        made = documents[seq]
         start.wait()
         try:
             ends.append(Repository(world.directory).publish(approved[seq], made.to_bytes(), world.online).release_seq)
