@@ -215,7 +215,7 @@ def test_four_eyes_that_leave_too_few_are_told_when_the_gate_opens(
         state = verified(stack, "EYES-6", target="omega-cn")
         text = shown(stack, state)
         assert "It cannot be approved yet:" in text
-        assert "kim pushed it: of 2 who must sign, lee may." in text
+        assert "kim pushed it: of 2 who must sign, lee may" in text
         refused = stack.deploy("sign", "EYES-6", "--key", str(keys["lee"]), env=OPENED, check=False)
         assert "Nothing of 'EYES-6' is to be signed" in refused.stderr
         stack.deploy("cancel", "EYES-6", "--reason", "only a test")
