@@ -426,9 +426,16 @@ def test_wrong_bytes_are_refused_on_the_way(packed: Packed, tmp_path: Path, tran
         with answering(200, stream, {"Content-Type": FRAMES}) as url, Transport(url, name="liar") as liar:
             with pytest.raises(IntegrityError, match=message), transfer.fetching(liar, batch, "/v1") as response:
                 b"".join(transfer.verified(response.iter_raw(), batch, "liar"))
-            if stream is wrong:
-                with pytest.raises(IntegrityError, match="do not match"):
-                    list(fetch_objects(liar, [name for name, _ in batch]))
+            with pytest.raises(IntegrityError, match=message):
+                list(fetch_objects(liar, [name for name, _ in batch]))
+    first, second = (frame(packed.read_object(name)) for name, _ in batch)
+    for stream, message in ((second + first, "not asked for"), (first, "did not send"), (b"", "did not send")):
+        with (
+            answering(200, stream, {"Content-Type": FRAMES}) as url,
+            Transport(url, name="liar") as liar,
+            pytest.raises(IntegrityError, match=message),
+        ):
+            list(fetch_objects(liar, [name for name, _ in batch]))
     with (
         answering(200, manifest.canonical) as url,
         Transport(url, name="liar") as liar,

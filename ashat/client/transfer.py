@@ -186,20 +186,26 @@ def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str =
     """Objects by their digests, in order, each verified.
 
     Raises:
-        IntegrityError: the node sent other bytes.
+        IntegrityError: the node sent other bytes, another object, or not all of them.
         NodeError: as `Transport.request`.
     """
     asked = list(digests)
+    expected = iter(asked)
     with transport.stream("POST", f"{prefix}/objects/fetch", json={"digests": asked}) as response:
         decoder, content = FrameDecoder(), bytearray()
         for chunk in response.iter_raw():
             for piece in decoder.feed(chunk):
+                if piece.offset == 0 and piece.digest != next(expected, None):
+                    raise IntegrityError(f"{transport.name} sent an object that was not asked for.", digest=piece.digest)
                 content += piece.data
                 if piece.last:
                     _check(hashlib.sha256(content).hexdigest(), piece.digest, transport.name)
                     yield piece.digest, bytes(content)
                     content.clear()
         decoder.finish()
+    absent = next(expected, None)
+    if absent is not None:
+        raise IntegrityError(f"{transport.name} did not send {absent}, which was asked for.", digest=absent)
 
 
 def _fill(
