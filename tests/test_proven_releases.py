@@ -53,6 +53,13 @@ def with_provenance(request: OperationRequest, text: str | None) -> OperationReq
     return request.model_copy(update={"signed": request.signed.model_copy(update={"provenance": text})})
 
 
+def _served(omega: NodeProcess, provenance: str | None) -> Path:
+    """Where OMEGA has a provenance for Mainframes."""
+    assert provenance is not None
+    named = sha256(provenance.encode()).hexdigest()
+    return omega.data / "trust" / "repository" / "targets" / "provenance" / f"{named}.json"
+
+
 def test_what_builder_and_approvers_signed_reaches_a_mainframe_and_the_way_back_too(
     omega: NodeProcess, client: NodeClient, people: People, root: Path, tmp_path: Path
 ) -> None:
@@ -107,10 +114,13 @@ def test_a_stranger_builds_and_verifies_for_nobody(client: NodeClient, people: P
         named = sha256(text.encode()).hexdigest()
         theirs, _ = people.promotion(client, bundle, "UPD-4", provenance=named)
         refused(client, with_provenance(theirs, text), "unproven", told)
-    tampered = provenance(builder, verifier, bundle, "f" * 64)
-    named = sha256(tampered.encode()).hexdigest()
-    theirs, _ = people.promotion(client, bundle, "UPD-4", provenance=named)
-    refused(client, with_provenance(theirs, tampered), "unproven", "other evidence than was approved")
+    for text, told in (
+        (provenance(builder, verifier, bundle, "f" * 64), "other evidence than was approved"),
+        (provenance(builder, verifier, "a" * 64, evidence), "The builder's statement is about another bundle"),
+    ):
+        named = sha256(text.encode()).hexdigest()
+        theirs, _ = people.promotion(client, bundle, "UPD-4", provenance=named)
+        refused(client, with_provenance(theirs, text), "unproven", told)
 
 
 def test_what_was_approved_is_not_replayed_elsewhere(client: NodeClient, people: People, tmp_path: Path) -> None:
@@ -131,9 +141,7 @@ def test_a_mainframe_takes_nothing_from_an_omega_that_withholds_or_swaps_the_pro
     assert perform(client, wanted).status == "succeeded"
     offer(client)
     assert wanted.signed is not None
-    assert wanted.signed.provenance is not None
-    named = sha256(wanted.signed.provenance.encode()).hexdigest()
-    served = omega.directory / "data" / "trust" / "repository" / "targets" / "provenance" / f"{named}.json"
+    served = _served(omega, wanted.signed.provenance)
     true = served.read_bytes()
     served.unlink()
     with Customer(tmp_path / "miller", omega, trust_root=str(root)) as miller:
@@ -143,3 +151,38 @@ def test_a_mainframe_takes_nothing_from_an_omega_that_withholds_or_swaps_the_pro
         assert miller.runs is None
         served.write_bytes(true)
         eventually(lambda: miller.runs == wanted.bundle, "the release, once its provenance is served", miller)
+
+
+def test_the_way_back_without_its_own_provenance_is_refused_by_omega_and_by_a_mainframe(
+    omega: NodeProcess, client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    first, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-7")
+    assert perform(client, first).status == "succeeded"
+    second, back = people.promotion(client, push(client, source(tmp_path)), "UPD-8")
+    assert perform(client, second).status == "succeeded"
+    offer(client)
+    assert first.signed is not None
+    assert second.signed is not None
+    assert back is not None
+    assert back.signed is not None
+    assert back.signed.provenance == first.signed.provenance, "it is proven as what it returns to was"
+    refused(client, with_provenance(back, None), "unproven", "UPD-7 comes without a provenance")
+    refused(client, with_provenance(back, second.signed.provenance), "unproven", "not the one that was approved")
+    with Customer(tmp_path / "cook", omega, trust_root=str(root)) as cook:
+        cook.wait_for("running")
+        assert cook.runs == second.bundle
+        cook.stop()
+        assert perform(client, back).status == "succeeded"
+        offered = client.state().offer
+        assert offered is not None
+        assert offered.bundle == first.bundle, "which OMEGA offers by itself, once it is asked"
+        served = _served(omega, first.signed.provenance)
+        true = served.read_bytes()
+        served.unlink()
+        cook.start()
+        cook.wait_for("refused", "comes without a provenance", "What runs here keeps running.")
+        served.write_bytes(_served(omega, second.signed.provenance).read_bytes())
+        cook.wait_for("refused", "not the one that was approved")
+        assert cook.runs == second.bundle
+        served.write_bytes(true)
+        eventually(lambda: cook.runs == first.bundle, "the way back, once its provenance is served", cook)

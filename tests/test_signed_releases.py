@@ -11,7 +11,8 @@ import pytest
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
 from ashat.node.omega.licences import licence_id
-from ashat.wire import Role, Scope, SignedRelease
+from ashat.trust.documents import ReleaseDocument
+from ashat.wire import OperationRequest, Role, Scope, SignedRelease
 from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import decide, eventually, offer, perform, promotion, running, source
 from tests.support.signing import Customer, People, refused
@@ -123,6 +124,100 @@ def test_what_was_signed_is_for_one_release_one_omega_and_one_number(
     refused(client, promotion(blind, signed=wanted.signed), "untrusted", "evidence")
     with pytest.raises(NodeConflictError, match="This OMEGA is omega, and not omega-eu"):
         client.put_trust(people.begin(client, "omega-eu"))
+
+
+def shipped(client: NodeClient, people: People, directory: Path, update: str) -> OperationRequest:
+    """Have OMEGA run a new bundle that two people signed; the way back from it."""
+    wanted, back = people.promotion(client, push(client, source(directory)), update)
+    assert perform(client, wanted).status == "succeeded"
+    assert back is not None
+    return back
+
+
+def as_promotion(back: OperationRequest) -> OperationRequest:
+    """A way back as whoever has the control plane's token asks for it, under a decision that they made up."""
+    assert back.signed is not None
+    signed = ReleaseDocument.from_bytes(back.signed.document.encode())
+    made_up = decide(
+        signed.bundle,
+        expected=back.expected_current,
+        seq=signed.release_seq,
+        update=signed.update_id,
+        evidence=signed.evidence,
+    )
+    return promotion(made_up, signed=back.signed)
+
+
+def test_a_release_is_no_way_back_though_its_bytes_ran_before(
+    client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    """It would go out without a decision, and to Mainframes at once."""
+    first = running(client).bundle if client.state().current else None
+    if first is None:
+        wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+        assert perform(client, wanted).status == "succeeded"
+        first = wanted.bundle
+    shipped(client, people, tmp_path, "UPD-7")
+    wanted, _ = people.promotion(client, str(first), "UPD-8")
+    for decision in (None, wanted.decision):
+        swapped = wanted.model_copy(update={"action": "rollback", "decision": decision})
+        refused(client, swapped, "untrusted", "as a release of its own", "Promote it instead")
+    assert perform(client, wanted).status == "succeeded"
+
+
+def test_a_way_back_under_another_action_leads_back_and_nowhere_else(
+    client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    """What the approvers signed is that these bytes may run under that number; by which action does not matter."""
+    if client.state().current is None:
+        wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+        assert perform(client, wanted).status == "succeeded"
+    before = running(client)
+    bundle = push(client, source(tmp_path))
+    wanted, back = people.promotion(client, bundle, "UPD-9")
+    assert back is not None
+    # Before the release that it is the way back from: the number of that is used up, and it has to be approved anew.
+    early = as_promotion(back.model_copy(update={"expected_current": before.bundle}))
+    assert perform(client, early).status == "succeeded"
+    assert running(client).bundle == before.bundle
+    refused(client, wanted, "decision_missing", "Approve again")
+    refused(client, as_promotion(back), "expected_current")
+    again, back = people.promotion(client, bundle, "UPD-9")
+    assert perform(client, again).status == "succeeded"
+    # After it: the same as the rollback that it is, and from there no way leads to what was rolled back.
+    assert back is not None
+    assert perform(client, as_promotion(back)).status == "succeeded"
+    assert (running(client).bundle, running(client).update_id) == (before.bundle, before.update_id)
+    for decision in (None, again.decision):
+        forth = again.model_copy(update={"action": "rollback", "expected_current": before.bundle, "decision": decision})
+        refused(client, forth, "untrusted", "must be signed anew")
+
+
+def test_what_was_signed_for_one_region_is_refused_by_another_of_the_same_people(
+    client: NodeClient, people: People, root: Path, tmp_path: Path
+) -> None:
+    with (
+        NodeProcess(tmp_path / "eu", role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as eu,
+        eu.client() as there,
+    ):
+        there.put_trust(people.begin(there, "omega-eu"))
+        if client.state().current is None:
+            wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+            assert perform(client, wanted).status == "succeeded"
+        made = source(tmp_path)
+        bundle = push(client, made)
+        assert push(there, made) == bundle
+        seen = client.state()
+        expected = seen.current.bundle if seen.current else None
+        # As they sign it for omega-eu, after as many releases as here, so that each number would do here, too.
+        decision = decide(bundle, expected=None, seq=seen.release_seq + 1, update="UPD-10", target="omega-eu")
+        as_old = there.trust().model_copy(update={"production": client.trust().production})
+        proposal = people.propose(as_old, decision)
+        signed = proposal.signed_release([proposal.sign(key) for key in people.keys])
+        here = decision.model_copy(update={"expected_current": expected})
+        refused(client, promotion(here, signed=signed), "untrusted", "approved for omega-eu, and this is omega")
+        assert perform(there, promotion(decision, signed=signed)).status == "succeeded"
+        assert running(there).bundle == bundle
 
 
 def test_a_mainframe_believes_the_root_it_came_with_and_no_omega(

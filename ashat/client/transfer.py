@@ -196,7 +196,9 @@ def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str =
         for chunk in response.iter_raw():
             for piece in decoder.feed(chunk):
                 if piece.offset == 0 and piece.digest != next(expected, None):
-                    raise IntegrityError(f"{transport.name} sent an object that was not asked for.", digest=piece.digest)
+                    raise IntegrityError(
+                        f"{transport.name} sent an object that was not asked for.", digest=piece.digest
+                    )
                 content += piece.data
                 if piece.last:
                     _check(hashlib.sha256(content).hexdigest(), piece.digest, transport.name)

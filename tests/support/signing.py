@@ -18,7 +18,7 @@ from ashat.node.omega.licences import new_key
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.metadata import Holders, Lifetimes, build_root, build_targets, sign
-from ashat.trust.proposal import Proposal
+from ashat.trust.proposal import Draft, Proposal
 from ashat.trust.provenance import attest_build, attest_evidence, provenance_of
 from ashat.wire import Decision, LicenceRequest, OperationRequest, Role, TrustMetadata, TrustState
 from tests.support.nodes import NodeProcess, tiny_app
@@ -45,6 +45,7 @@ class People:
     def __init__(self, *, machines: bool = False) -> None:
         self.keys = [key_pair(name) for name in ("kim", "lee", "noa")]
         self.machines = [key_pair(name) for name in ("alpha", "control")] if machines else []
+        self._proposed: dict[str, Draft] = {}
 
     def begin(self, omega: NodeClient, target: str = "omega") -> TrustMetadata:
         """The first root and targets for `omega`, signed, not sent."""
@@ -73,7 +74,8 @@ class People:
         return TrustMetadata(target=target, root=root.to_bytes().decode(), targets=targets.to_bytes().decode())
 
     def propose(self, trust: TrustState, decision: Decision, *, channel: str = "stable", **changes: Any) -> Proposal:
-        """What `decision` wants to be signed, and the way back to what it replaces; `changes` are of the document."""
+        """What `decision` wants to be signed, and the way back to what it replaces, if that was proposed here, too;
+        `changes` are of the document."""
         fields = {
             "channel": channel,
             "target": decision.target,
@@ -90,12 +92,14 @@ class People:
             named = sha256(text.encode()).hexdigest()
             fields["provenance"], provenances[named] = named, text
         release = ReleaseDocument.model_validate(fields | changes)
+        before = self._proposed.get(decision.expected_current or "")
         back = None
-        if decision.expected_current:
-            told = {"release_seq": release.release_seq + 1, "bundle": decision.expected_current, "update_id": "UPD-1"}
-            back = release.model_copy(update=told)
+        if before is not None:
+            fresh = {"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
+            back = before.document.model_copy(update=fresh)
+            provenances[back.provenance or ""] = before.provenance or ""
         assert trust.targets is not None
-        return Proposal.make(
+        proposal = Proposal.make(
             trust.targets.encode(),
             trust.production.encode() if trust.production else None,
             release,
@@ -104,6 +108,8 @@ class People:
             now=datetime.now(UTC),
             provenances=provenances,
         )
+        self._proposed[release.bundle] = proposal.release
+        return proposal
 
     def promotion(
         self, omega: NodeClient, bundle: str, update: str, *signers: CryptoSigner, **changes: Any
@@ -115,14 +121,14 @@ class People:
         proposal = self.propose(omega.trust(), decision, **changes)
         signatures = [proposal.sign(key) for key in signers or self.keys[:2]]
         request = promotion(decision, signed=proposal.signed_release(signatures))
-        if current is None:
+        if proposal.way_back is None:
             return request, None
         back = OperationRequest(
             action="rollback",
             bundle=current,
             expected_current=bundle,
-            update_id="UPD-1",
-            attempt=1,
+            update_id=proposal.way_back.document.update_id,
+            attempt=proposal.way_back.document.attempt,
             signed=proposal.signed_way_back(signatures),
         )
         return request, back

@@ -20,7 +20,7 @@ from ashat.node.omega.log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.record import Standing
 from ashat.trust.documents import ReleaseDocument
-from ashat.wire import Decision, OperationRequest
+from ashat.wire import Current, Decision, OperationRequest
 
 # An index, so that judging a promotion costs the same after years of them.
 SCHEMA = """
@@ -70,16 +70,22 @@ def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: S
     """The `release_seq` that a change gets: that of the document, which the approvers signed for this very change.
 
     Raises:
-        ApiError: 409 `untrusted` where the decision is about something else than what was signed, or where its
-            `release_seq` is not above the highest accepted.
+        ApiError: 409 `untrusted` where the decision is about something else than what was signed; where a rollback is
+            asked for with what is no way back; or where its `release_seq` is not above the highest accepted.
     """
-    decision = request.decision
+    decision = request.decision if request.action == "promote" else None
     if decision is not None:
         if (signed.release_seq, signed.evidence) != (decision.release_seq, decision.evidence):
             raise _untrusted(
                 f"The decision {decision.id!r} is about another release_seq or evidence than what was signed. "
                 "Approve again."
             )
+    elif not _returns(signed, standing.previous):
+        # A release of bytes that ran before would else go out without a decision, and be offered by itself.
+        raise _untrusted(
+            f"What was signed is {signed.update_id}/{signed.attempt} as a release of its own, and not the return to "
+            "what ran before. Promote it instead."
+        )
     elif signed.release_seq <= standing.release_seq:
         raise _untrusted(
             f"What was signed has release_seq {signed.release_seq}, but {standing.release_seq} was accepted here "
@@ -140,6 +146,14 @@ def judge_rollback(request: OperationRequest, standing: Standing) -> int:
             f"to {asked}. Promote that one instead."
         )
     return standing.release_seq + 1
+
+
+def _returns(signed: ReleaseDocument, previous: Current | None) -> bool:
+    return previous is not None and (signed.bundle, signed.update_id, signed.attempt) == (
+        previous.bundle,
+        previous.update_id,
+        previous.attempt,
+    )
 
 
 def _presented_again(decision: Decision, standing: Standing, uses: Sequence[Use]) -> int:
