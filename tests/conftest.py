@@ -14,9 +14,11 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
+from ashat.trust.client import ReleaseClient
 from tests.support import leftovers, needs, nodecli
 from tests.support.crashes import FragileStack
 from tests.support.stack import Stack
+from tests.support.trust import Server, World, mainframe, serving
 
 # The same examples each time; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
@@ -95,6 +97,26 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FragileStack]:
     """
     with FragileStack(tmp_path_factory.mktemp("fragile")) as running:
         yield running
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """People with keys, and the repository of an OMEGA for which they sign."""
+    return World(tmp_path / "repository")
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    """Serves the repository of `world`; a thief may let it serve something else."""
+    with serving(world.directory) as running:
+        yield running
+
+
+@pytest.fixture
+def client(world: World, server: Server, tmp_path: Path) -> Iterator[ReleaseClient]:
+    """A Mainframe's look at what `server` serves."""
+    with mainframe(server, world, tmp_path / "cache") as asking:
+        yield asking
 
 
 @pytest.fixture

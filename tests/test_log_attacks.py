@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,7 @@ from ashat.trust.client import ReleaseClient
 from ashat.trust.documents import LogEntry
 from ashat.trust.log import open_log
 from tests.support.logs import SignedLedger
-from tests.support.trust import Server, World, document, mainframe, reply, serving
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "repository")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with serving(world.directory) as running:
-        yield running
-
-
-@pytest.fixture
-def client(world: World, server: Server, tmp_path: Path) -> Iterator[ReleaseClient]:
-    with mainframe(server, world, tmp_path / "cache") as asking:
-        yield asking
+from tests.support.trust import Server, World, document, reply
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -33,43 +32,18 @@ from ashat.errors import (
 )
 from ashat.trust.client import ReleaseClient
 from ashat.trust.metadata import build_snapshot, build_timestamp
-from tests.support.trust import Server, World, document, key_pair, mainframe, reply, serving
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "repository")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with serving(world.directory) as running:
-        yield running
-
-
-@pytest.fixture
-def client(world: World, server: Server, tmp_path: Path) -> Iterator[ReleaseClient]:
-    with mainframe(server, world, tmp_path / "cache") as asking:
-        yield asking
-
-
-def saved(world: World) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in world.directory.rglob("*") if path.is_file()}
-
-
-def restore(world: World, files: dict[Path, bytes]) -> None:
-    for path in saved(world).keys() - files.keys():
-        path.unlink()
-    for path, content in files.items():
-        path.write_bytes(content)
-
-
-def refused(client: ReleaseClient, kind: type[AshatError], told: str = "", channel: str = "stable") -> None:
-    with pytest.raises(kind) as error:
-        client.latest_release(channel)
-    assert told in str(error.value)
-    assert type(error.value) is kind
-    assert "\n" not in str(error.value)
+from tests.support.trust import (
+    Server,
+    World,
+    document,
+    key_pair,
+    mainframe,
+    refused,
+    reply,
+    restore,
+    saved,
+    serving,
+)
 
 
 def test_a_mainframe_gets_what_was_approved_and_asks_little_when_nothing_is_new(

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,21 +13,10 @@ import pytest
 
 from ashat.trust.metadata import build_timestamp
 from tests.support.nodes import ROOT
-from tests.support.trust import Server, World, document, serving
+from tests.support.trust import Server, World, document
 
 SUITE = os.environ.get("ASHAT_TEST_TUF_CONFORMANCE", "")
 SHIM = [sys.executable, "-m", "ashat.node", "tuf-shim"]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "repository")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with serving(world.directory) as running:
-        yield running
 
 
 class Shim:

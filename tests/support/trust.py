@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata, Targets
 
 from ashat.client.transport import Transport
+from ashat.errors import AshatError
 from ashat.trust.client import ReleaseClient
 from ashat.trust.documents import ReleaseDocument
 from ashat.trust.keys import NAME_FIELD
@@ -208,6 +210,28 @@ def mainframe(server: Server, world: World, cache: Path, **options: object) -> I
     with Transport(server.url, name="OMEGA") as transport:
         given = {"root": world.root, "metadata_url": "", "target": "omega"} | options
         yield ReleaseClient(transport, cache, **given)  # type: ignore[arg-type]
+
+
+def saved(world: World) -> dict[Path, bytes]:
+    """Every file of the repository."""
+    return {path: path.read_bytes() for path in world.directory.rglob("*") if path.is_file()}
+
+
+def restore(world: World, files: dict[Path, bytes]) -> None:
+    """Put the repository back to what was saved."""
+    for path in saved(world).keys() - files.keys():
+        path.unlink()
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+def refused(client: ReleaseClient, kind: type[AshatError], told: str = "", channel: str = "stable") -> None:
+    """See that the Mainframe takes nothing, and says so in a line by exactly that error."""
+    with pytest.raises(kind) as error:
+        client.latest_release(channel)
+    assert told in str(error.value)
+    assert type(error.value) is kind
+    assert "\n" not in str(error.value)
 
 
 __all__ = ["PRODUCTION", "Server", "World", "document", "key_pair", "mainframe", "reply", "serving"]
