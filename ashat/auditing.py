@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ashat.auditkeys import AuditKeys
 from ashat.auditlog import Auditor, with_documents
 from ashat.ledger import Ledger
+from ashat.merkle import Frontier
+
+_LAST: Final = "checkpoint"
 
 
 class SignedLog(NamedTuple):
-    """A log as it was signed: the checkpoint, the verifier key as one line, and the hash of each event in it."""
+    """A log as it was signed: the checkpoint, the verifier key as one line, the hash of each event that was read."""
 
     note: str
     vkey: str
@@ -26,25 +29,30 @@ def audited(
     expected: Sequence[bytes] = (),
     documents: bool = True,
     stories: bool = True,
+    begun: Frontier | None = None,
+    until: int | None = None,
 ) -> Auditor:
     """Every event of the log, checked; see `Auditor`. `appended` is the size that the log's row had before.
 
+    With `begun`, the tree of a beginning that is known, only those after it; with `until`, none after so many.
+
     Raises:
-        AuditError: an event does not fit.
+        AuditError: an event does not fit, or the log does not begin as `begun` did.
         LedgerError: the database does not answer.
     """
-    auditor = Auditor(expected=expected, documents=documents, stories=stories, appended=appended)
-    records = ledger.records()
+    auditor = Auditor(expected=expected, documents=documents, stories=stories, appended=appended, begun=begun)
+    first = max(auditor.size - 1, 0)
+    records = ledger.records(first=first, limit=until - first if until is not None else None)
+    if auditor.size:
+        auditor.begin_after(next(records, None))
     for item in with_documents(records, ledger.document_text) if documents else records:
         auditor.check(item)
     auditor.end()
     return auditor
 
 
-def sign_log(ledger: Ledger, home: Path, *, documents: bool = False, stories: bool = True) -> SignedLog:
+def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLog:
     """Sign the log as it is now with the key under `home`, which is made where there is none.
-
-    Without `stories` only the place and the bytes of each event are checked: a tenth of the time.
 
     Raises:
         AuditError: an event does not fit, or the log does not continue what was signed here last.
@@ -53,8 +61,30 @@ def sign_log(ledger: Ledger, home: Path, *, documents: bool = False, stories: bo
     """
     keys = AuditKeys(home, ledger.log_head()[0])
     with keys.alone():
-        auditor = audited(ledger, ledger.log_head()[1], documents=documents, stories=stories)
-        note = keys.sign(auditor)
-        verifier = keys.verifier()
+        auditor = audited(ledger, ledger.log_head()[1], documents=documents)
+        return _signed(keys, auditor)
+
+
+def sign_on(ledger: Ledger, home: Path) -> SignedLog:
+    """Sign the log as it is now, having read only what was appended since it was signed here last; of that the place
+    and the bytes are checked. All of it where it was never signed here.
+
+    What is signed continues what was signed before, whatever the events before that say by now; `sign_log` sees that.
+
+    Raises:
+        AuditError, CheckpointError, LedgerError: as `sign_log`.
+    """
+    keys = AuditKeys(home, ledger.log_head()[0])
+    with keys.alone():
+        last = keys.last()
+        begun = keys.frontier(_LAST, last) if last is not None else None
+        auditor = audited(ledger, ledger.log_head()[1], documents=False, stories=False, begun=begun)
+        return _signed(keys, auditor)
+
+
+def _signed(keys: AuditKeys, auditor: Auditor) -> SignedLog:
+    note = keys.sign(auditor)
+    keys.keep_frontier(_LAST, auditor.frontier)
+    verifier = keys.verifier()
     assert verifier is not None
     return SignedLog(note, verifier.vkey, auditor.hashes)

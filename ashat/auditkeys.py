@@ -3,8 +3,9 @@
 The log is a ledger, or a node's journal of changes.
 
 `key.pem` is an Ed25519 key of mode 0600, made when it is first needed; `key.vkey` is its verifier key, one line to be
-handed to whoever is to check; `checkpoint` is the last that was signed. A log must never sign two checkpoints of which
-one does not continue the other (https://c2sp.org/tlog-checkpoint), so each is held against the one before.
+handed to whoever is to check; `checkpoint` is the last that was signed, and `checkpoint.frontier` the tree there. A log
+must never sign two checkpoints of which one does not continue the other (https://c2sp.org/tlog-checkpoint), so each is
+held against the one before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from filelock import FileLock
 from ashat.checkpoint import Checkpoint, Signer, Verifier, open_checkpoint
 from ashat.durable import replace_file
 from ashat.errors import CheckpointError
+from ashat.merkle import Frontier
 
 _LOG = re.compile(r"ashat-deploy/((?:ledger|node)-[0-9a-f]{16})")
 
@@ -115,6 +117,31 @@ class AuditKeys:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
         with lock:
             yield
+
+    def frontier(self, name: str, at: Checkpoint) -> Frontier | None:
+        """The tree of the log at that checkpoint, as `keep_frontier` kept it; None where it keeps another, or none.
+
+        Raises:
+            CheckpointError: its file cannot be read.
+        """
+        try:
+            nodes = [bytes.fromhex(node) for node in (_read(self.directory / f"{name}.frontier") or "").split()]
+            found = Frontier(at.size, nodes)
+        except ValueError:
+            return None
+        return found if found.root() == at.root else None
+
+    def keep_frontier(self, name: str, frontier: Frontier) -> None:
+        """Keep what it takes to read the log on from there; a crash before it costs no more than reading all of it.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        text = " ".join(node.hex() for node in frontier.nodes)
+        try:
+            replace_file(self.directory / f"{name}.frontier", text.encode())
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
 
     def sign(self, audited: Audited) -> str:
         """A signed checkpoint of the log that was audited, which is the last one from now on.

@@ -17,7 +17,7 @@ from ashat.canonical import canonical_json, digest_of, is_digest
 from ashat.checkpoint import Checkpoint
 from ashat.errors import AuditError, CheckpointError, SessionError
 from ashat.events import AnyEvent, event_from_json
-from ashat.merkle import Frontier, consistency_holds, consistency_proof, leaf_hash
+from ashat.merkle import Frontier, leaf_hash
 from ashat.records import Record
 from ashat.session import State, apply, start
 
@@ -59,11 +59,18 @@ class Auditor:
 
     `expected` are leaf hashes known from elsewhere, to name the event that is another since. Without `documents` they
     are not asked for; without `stories` neither they nor what an event says. `appended` is how many events the log
-    said it had before the first was read; more may follow.
+    said it had before the first was read; more may follow. `begun` is the tree of the events before the first that it
+    is given, whose stories it cannot know.
     """
 
     def __init__(
-        self, *, expected: Sequence[bytes] = (), documents: bool = True, stories: bool = True, appended: int = 0
+        self,
+        *,
+        expected: Sequence[bytes] = (),
+        documents: bool = True,
+        stories: bool = True,
+        appended: int = 0,
+        begun: Frontier | None = None,
     ) -> None:
         self.hashes: list[bytes] = []
         self.documents: set[str] = set()
@@ -71,7 +78,9 @@ class Auditor:
         self._asks_for_documents = documents
         self._asks_for_stories = stories
         self._appended = appended
-        self._tree = Frontier()
+        self._tree = begun or Frontier()
+        self._begun = self._tree.size
+        self._roots = [self._tree.root()]
         self._states: dict[tuple[str, int], State] = {}
         self._before: dict[tuple[str, int], int] = {}
         self._fresh: set[str] = set()
@@ -79,8 +88,8 @@ class Auditor:
 
     @property
     def size(self) -> int:
-        """How many events were checked."""
-        return len(self.hashes)
+        """How many events the log has, as far as it was read."""
+        return self._tree.size
 
     @property
     def deployments(self) -> int:
@@ -90,12 +99,32 @@ class Auditor:
     @property
     def root(self) -> bytes:
         """The root of the tree over them."""
-        return self._tree.root()
+        return self._roots[-1]
+
+    @property
+    def frontier(self) -> Frontier:
+        """What has to be kept of the tree to read on from here."""
+        return Frontier(self._tree.size, self._tree.nodes)
 
     @property
     def last(self) -> str:
         """The name of the last event, for messages."""
         return f"event {self.size} ({self._last.name})" if self._last else "nothing"
+
+    def begin_after(self, known: Record | None) -> None:
+        """See that the event before the first is where the tree ended that it began with.
+
+        Raises:
+            AuditError: it is gone, or the tree was another one.
+        """
+        if known is None or known.seq != self.size - 1:
+            raise AuditError(
+                f"Event {self.size} is missing: a checkpoint covers {self.size}, and the log is shorter.",
+                event=self.size,
+            )
+        if known.root != self.root.hex():
+            raise _rewritten(self.size)
+        self._last = known
 
     def check(self, item: Record | Document) -> None:
         """Take the next event, or a document that it names.
@@ -157,12 +186,10 @@ class Auditor:
                 f"and the log ends with {self.last}.",
                 event=self.size + 1,
             )
-        proof = consistency_proof(self.hashes, checkpoint.size)
-        if not consistency_holds(checkpoint.size, self.size, proof, checkpoint.root, self.root):
-            raise AuditError(
-                f"The first {checkpoint.size} events are not those of the checkpoint: the log was rewritten, or is "
-                "another branch of it. They fit each other, so to see which is another, give --since an older export."
-            )
+        # Each event's root was seen to be that of the tree which ends with it.
+        at = checkpoint.size - self._begun
+        if at < 0 or self._roots[at] != checkpoint.root:
+            raise _rewritten(checkpoint.size)
         if whole and checkpoint.size < self.size:
             raise AuditError(
                 f"Event {checkpoint.size + 1} does not fit: the checkpoint covers {checkpoint.size} only.",
@@ -179,8 +206,10 @@ class Auditor:
         if self.size < len(self._expected) and leaf != self._expected[self.size]:
             raise _misfit(record, self.size, "the older export holds another event in its place")
         self._tree.append(leaf)
-        if self.root.hex() != record.root:
-            raise _misfit(record, self.size, "what it says, or where it stands, is not what was appended")
+        root = self._tree.root()
+        if root.hex() != record.root:
+            raise _misfit(record, self.size - 1, "what it says, or where it stands, is not what was appended")
+        self._roots.append(root)
         self.hashes.append(leaf)
 
     def _check_story(self, record: Record, event: AnyEvent) -> None:
@@ -268,6 +297,13 @@ def _mislisted(key: tuple[str, int], state: State | None, why: str) -> AuditErro
         update_id=update_id,
         attempt=attempt,
         version=state.version if state else None,
+    )
+
+
+def _rewritten(size: int) -> AuditError:
+    return AuditError(
+        f"The first {size} events are not those of the checkpoint: the log was rewritten, or is another branch of it. "
+        "They fit each other, so to see which is another, give --since an older export."
     )
 
 

@@ -175,12 +175,14 @@ class Ledger:
             raise LedgerError("The ledger's log was altered: the row that names it is gone. Restore the database.")
         return found.origin, found.size
 
-    def records(self, limit: int | None = None) -> Iterator[Record]:
-        """Every event in the order in which they were appended, over all updates: the first `limit`, or all."""
+    def records(self, limit: int | None = None, *, first: int = 0) -> Iterator[Record]:
+        """Every event in the order in which they were appended, over all updates, from the place `first` on: as many as
+        `limit`, or all."""
         columns = (events.c[name] for name in Record._fields)
         with self._read() as connection:
             streaming = connection.execution_options(yield_per=_STREAMED)
-            for row in streaming.execute(sa.select(*columns).order_by(events.c.seq).limit(limit)):
+            found = sa.select(*columns).where(events.c.seq >= first).order_by(events.c.seq).limit(limit)
+            for row in streaming.execute(found):
                 yield Record._make(row)
 
     def summaries(

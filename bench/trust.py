@@ -1,34 +1,49 @@
 """What trust costs: a Mainframe's question whether there is anything new, and all that signing adds to a deployment.
 
-    python bench/trust.py [--rounds 200] [--json]
+    python bench/trust.py [--rounds 200] [--events 10000] [--json]
 
 The question is the processor time of the Mainframe, the median of many; OMEGA's repository is served on loopback by
 other threads, whose time is not counted. The deployment is the wall time, the median of a tenth as many, of everything
 that is done for trust alone: two statements of provenance, what is to be signed and the way back, two approvers'
 signatures over both, judging them at the gate, on OMEGA (its answer to the promotion, and publishing), and on a
-Mainframe that fetches what is new.
+Mainframe that fetches what is new. Its log's part is in it, over a ledger that had so many events before the first of
+these deployments: signed for when it is asked and at each answer, held against the ledger by each approver, sent to
+OMEGA, and proved to the Mainframe.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from ashat.auditing import sign_on  # noqa: E402
+from ashat.cli.inspection import check_log  # noqa: E402
 from ashat.client.transport import Transport  # noqa: E402
+from ashat.ledger import Ledger  # noqa: E402
+from ashat.merkle import leaf_hash  # noqa: E402
+from ashat.node.db import Database  # noqa: E402
+from ashat.node.omega.log import KeptLog  # noqa: E402
 from ashat.node.omega.trust import OmegaTrust  # noqa: E402
 from ashat.trust.client import ReleaseClient  # noqa: E402
+from ashat.trust.documents import LogEntry, ReleaseDocument  # noqa: E402
+from ashat.trust.log import open_log  # noqa: E402
 from ashat.trust.proposal import spell  # noqa: E402
+from ashat.wire import SignedRelease  # noqa: E402
+from tests.support.ledgers import first_schema  # noqa: E402
+from tests.support.logs import SignedLedger  # noqa: E402
 from tests.support.omega import decide, promotion  # noqa: E402
 from tests.support.signing import People  # noqa: E402
-from tests.support.trust import World, document, mainframe, serving  # noqa: E402
+from tests.support.trust import Server, World, document, mainframe, reply, serving  # noqa: E402
 
 QUESTION_LIMIT_MS = 15.0
 DEPLOYMENT_LIMIT_MS = 500.0
@@ -38,10 +53,11 @@ def main() -> int:
     """Print the figures, or one JSON object; 1 where one is over its limit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     question = statistics.median(ask(options.rounds))
-    deployment = statistics.median(deploy(max(options.rounds // 10, 3)))
+    deployment = statistics.median(deploy(max(options.rounds // 10, 3), options.events))
     figures = {
         "anything_new_cpu_ms": (question, QUESTION_LIMIT_MS),
         "deployment_ms": (deployment, DEPLOYMENT_LIMIT_MS),
@@ -51,7 +67,7 @@ def main() -> int:
         for name, (value, limit) in figures.items()
     }
     if options.json:
-        print(json.dumps({"rounds": options.rounds, **result}, indent=2))
+        print(json.dumps({"rounds": options.rounds, "events": options.events, **result}, indent=2))
     else:
         for name, (value, limit) in figures.items():
             reached = "reached" if value <= limit else "MISSED"
@@ -74,34 +90,82 @@ def ask(rounds: int) -> list[float]:
     return taken
 
 
-def deploy(rounds: int) -> list[float]:
+class Office:
+    """A control plane's ledger, the approvers beside it, an OMEGA, and a Mainframe that asks `server`."""
+
+    def __init__(self, directory: Path, events: int) -> None:
+        self.people = People(machines=True)
+        self.omega = OmegaTrust(directory / "omega")
+        self.log = SignedLedger(directory / "ledger")
+        first_schema(self.log.url, events)
+        os.environ |= {"ASHAT_HOME": str(directory / "approver"), "ASHAT_LEDGER_URL": self.log.url}
+        self._kept = Database(directory / "node.db")
+        self.kept = KeptLog(self._kept)
+
+    def sign_log(self) -> LogEntry:
+        """The log as it is, as the control plane signs for it."""
+        with Ledger.open(self.log.url) as ledger:
+            note, vkey, _ = sign_on(ledger, self.log.directory)
+        return LogEntry(checkpoint=note, key=vkey)
+
+    def send_log(self, signed: SignedRelease) -> tuple[int, int]:
+        """Have OMEGA keep it; how many events it kept before, and how many then."""
+        named = ReleaseDocument.from_bytes(signed.document.encode())
+        assert named.log is not None
+        before, size = self.kept.state().size, open_log(named.log).size
+        with Ledger.open(self.log.url) as ledger:
+            leaves = [leaf_hash(event.leaf) for event in ledger.records(first=before, limit=size - before)]
+        self.kept.extend(named, before, leaves)
+        with self._kept.transaction() as connection:
+            self.kept.check(connection, named)
+        return before, size
+
+    def prove_log(self, server: Server, earlier: int, size: int) -> None:
+        """Have `server` answer with OMEGA's proof, which is made when it is asked for."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            proof = [node.hex() for node in self.kept.proof(earlier, size)]
+            reply(handler, 200, json.dumps({"proof": proof}).encode())
+
+        server.answers[f"/log/consistency?from={earlier}&to={size}"] = answer
+
+
+def deploy(rounds: int, events: int) -> list[float]:
     """Milliseconds that trust takes of each of a number of deployments, one after the other."""
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
-        directory, people = Path(name), People(machines=True)
-        omega = OmegaTrust(directory / "omega")
-        begun = people.begin_with(omega.state())
-        omega.install(begun)
+        directory = Path(name)
+        office = Office(directory, events)
+        begun = office.people.begin_with(office.omega.state())
+        office.omega.install(begun)
         assert begun.root is not None
         with serving(directory / "omega" / "repository") as server, Transport(server.url, name="OMEGA") as transport:
             root = begun.root.encode()
             client = ReleaseClient(transport, directory / "cache", root=root, metadata_url="", target="omega")
             taken = []
             for number in range(1, rounds + 1):
+                office.log.grow()
                 began = time.perf_counter()
-                _deploy(omega, people, client, number)
+                _deploy(office, server, client, number)
                 taken.append((time.perf_counter() - began) * 1000)
     return taken
 
 
-def _deploy(omega: OmegaTrust, people: People, client: ReleaseClient, number: int) -> None:
+def _deploy(office: Office, server: Server, client: ReleaseClient, number: int) -> None:
+    people, omega = office.people, office.omega
     before = f"{number - 1:064x}" if number > 1 else None
     # A way back takes the number after its release's.
     decision = decide(f"{number:064x}", expected=before, seq=2 * number, update=f"UPD-{number}")
-    proposal = people.propose(omega.state(), decision)
-    signatures = [proposal.read(spell(proposal.sign(key))) for key in people.keys[:2]]
+    entry = office.sign_log()
+    proposal = people.propose(omega.state(), decision, log=entry)
+    signatures = []
+    for key in people.keys[:2]:
+        check_log(entry)
+        signatures.append(proposal.read(spell(proposal.sign(key))))
+        office.sign_log()  # what would be proposed now is compared with what was
     signed = proposal.signed_release(signatures)
     if omega.judge(promotion(decision, signed=signed)) is None:
         raise SystemExit("OMEGA demanded no signature, so nothing was measured.")
+    office.prove_log(server, *office.send_log(signed))
     omega.publish(signed)
     if client.latest_release("stable").update_id != decision.update_id:
         raise SystemExit("The Mainframe saw another release than was published.")

@@ -13,7 +13,7 @@ from typing import Final
 
 from tuf.api.metadata import Root, Targets
 
-from ashat.auditing import sign_log
+from ashat.auditing import sign_on
 from ashat.canonical import canonical_json
 from ashat.client.node import NodeClient
 from ashat.errors import AuditError, SessionError, TrustError, UnprovenError, UnsignedError
@@ -343,8 +343,9 @@ def send_log(record: Ledger, target: NodeClient, signed: SignedRelease) -> None:
         return
     size = open_log(document.log).size
     if kept.size < size:
-        leaves = [leaf_hash(event.leaf).hex() for event in record.records(limit=size)]
-        target.put_log(LogLeaves(signed=signed, first=kept.size, leaves=leaves[kept.size :]))
+        lacking = record.records(first=kept.size, limit=size - kept.size)
+        leaves = [leaf_hash(event.leaf).hex() for event in lacking]
+        target.put_log(LogLeaves(signed=signed, first=kept.size, leaves=leaves))
     fault_point("log.sent")
 
 
@@ -355,7 +356,7 @@ def _log_of(record: Ledger) -> LogEntry:
         TrustError: an event is not what was appended, or the key cannot be used.
     """
     try:
-        note, vkey, _ = sign_log(record, Settings().ensure_home(), stories=False)
+        note, vkey, _ = sign_on(record, Settings().ensure_home())
     except AuditError as error:
         raise TrustError(f"The record cannot be signed for: {error}") from None
     return LogEntry(checkpoint=note, key=vkey)

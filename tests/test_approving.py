@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from ashat.frames import frame_header
 from ashat.ledger import Ledger
 from ashat.session import Stage, State
 from ashat.trust.keys import load_signer
 from ashat.trust.proposal import Proposal, spell
-from ashat.wire import Role, Scope
+from ashat.wire import FRAME_HEADER, Role, Scope
+from tests.support.moody import Lies, MoodyProxy
 from tests.support.nodes import NodeProcess, example_app, example_database
 from tests.support.stack import Stack
 
@@ -178,6 +181,62 @@ def test_what_public_showed_falsely_is_found_by_checking_again(
     assert "fail here; the evidence says ✅" in refused.stderr
     assert "Modules/Chat/__init__.py is 0666 on the server" in refused.stdout
     assert stack.state("EYES-3").version == state.version
+
+
+def _another_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def _another_object(content: bytes) -> bytes:
+    """The last object of an answer altered, and named by what it is by then: it fits itself."""
+    start, at = 0, 0
+    while at < len(content):
+        start = at
+        at += FRAME_HEADER + int.from_bytes(content[at + 32 : at + FRAME_HEADER], "big")
+    altered = _another_byte(content[start + FRAME_HEADER :])
+    return content[:start] + frame_header(sha256(altered).hexdigest(), len(altered)) + altered
+
+
+def _nothing(content: bytes) -> bytes:
+    return content[:0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer", "told"),
+    [
+        ("GET", "/v1/bundles/{bundle}$", _another_byte, "sent another manifest than {bundle}"),
+        ("POST", "/v1/objects/fetch$", _another_byte, "sent bytes that do not match"),
+        ("POST", "/v1/objects/fetch$", _another_object, "sent an object that was not asked for"),
+        ("POST", "/v1/objects/fetch$", _nothing, "which was asked for"),
+    ],
+    ids=["another manifest", "another byte", "another object", "nothing"],
+)
+def test_what_public_sends_to_an_approvers_machine_is_what_was_verified_or_nothing_is_signed(
+    stack: Stack,
+    region: NodeProcess,
+    keys: dict[str, Path],
+    method: str,
+    path: str,
+    answer: Callable[[bytes], bytes],
+    told: str,
+) -> None:
+    state = stack.state("EYES-3")
+    assert state.bundle is not None
+    assert state.evidence is not None
+    key = ("--key", str(keys["lee"]))
+    with MoodyProxy(stack.public.port) as liar:
+        stack.deploy("configure", "public", liar.url, "staging", "--token-stdin", stdin=stack.public.token(Scope.PUSH))
+        try:
+            for words in (("sign", "EYES-3"), ("approve", "EYES-3", "--evidence", state.evidence[-8:])):
+                liar.expect(method, path.format(bundle=state.bundle), Lies(answer))
+                refused = stack.deploy(*words, *key, env=OPENED, check=False)
+                assert refused.returncode == 1, refused.stdout
+                assert told.format(bundle=state.bundle) in refused.stderr.splitlines()[-1]
+                assert "ashat-signature" not in refused.stdout
+                assert liar.pending == []
+        finally:
+            stack.configure("public", stack.public, Scope.PUSH)
+    assert stack.state("EYES-3").version == state.version, "nothing was answered, nothing recorded"
 
 
 def test_where_public_runs_something_else_nothing_is_checked_again(

@@ -6,14 +6,24 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ashat.errors import NodeConflictError
+from ashat.events import Answered
+from ashat.ledger import Ledger
 from ashat.session import Stage, State
-from ashat.wire import Role, Scope
+from ashat.trust.metadata import Holders, build_targets
+from ashat.trust.proposal import Proposal
+from ashat.wire import Offer, OperationRequest, Role, Scope, TrustMetadata
 from tests.support.nodes import NodeProcess, example_app, example_database
+from tests.support.omega import decide, promotion
+from tests.support.signing import refused
 from tests.support.stack import Stack
+from tests.support.trust import key_pair
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
@@ -113,6 +123,78 @@ def test_a_forged_resume_ships_nothing_and_one_rejection_ends_it(stack: Stack, r
         current = client.state().current
     assert current is not None
     assert current.update_id == "SIGN-1"
+
+
+def test_whoever_steals_the_control_plane_ships_nothing(stack: Stack, region: NodeProcess) -> None:
+    """The thief has the database, Prefect's API and the token for OMEGA, and offers bytes of their own."""
+    stack.change("a thief's")
+    stack.deploy("push", "SIGN-3", "A thief's", "--allow-dirty", "--target", "omega-eu")
+    stack.deploy("verify", "SIGN-3")
+    state = stack.wait_asked("SIGN-3")
+    assert state.gate is not None
+    thief = key_pair("kim")
+    with region.client() as client:
+        before, trust = client.state(), client.trust()
+    assert before.current is not None
+    assert before.current.update_id == "SIGN-1"
+
+    # An approval is forged in the ledger, by people whom the thief names; whoever resumes the run goes on from there.
+    theirs = build_targets(approvers=Holders([thief.public_key]), lifetime=9999, now=datetime.now(UTC), version=9)
+    with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
+        assert state.gate.proposal is not None
+        honest = Proposal.from_json(ledger.document(state.gate.proposal))
+        forged = replace(honest, targets=theirs)
+        signature = forged.sign(thief)
+        answered = Answered(
+            at=datetime.now(UTC),
+            by="kim@laptop",
+            ordinal=state.gate.ordinal,
+            decision="approve",
+            accepted=True,
+            approver="kim",
+            release_seq=honest.release.document.release_seq,
+            proposal=ledger.put_document("proposal", forged.to_json()),
+            signature=signature,
+        )
+        assert ledger.append(state, answered).stage is Stage.DEPLOYING
+    form = {"decision": "approve", "evidence": (state.evidence or "")[-8:], "approver": "kim"}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+    state = stack.wait_asked("SIGN-3", 2)
+    assert state.gate is not None
+    assert "OMEGA refuses what was signed" in state.gate.reason
+
+    # OMEGA is asked directly, by the token that the control plane has for it.
+    document = honest.release.document
+    decision = decide(
+        document.bundle,
+        expected=before.current.bundle,
+        seq=document.release_seq,
+        update="SIGN-3",
+        target="omega-eu",
+        evidence=document.evidence,
+    )
+    offered = Offer(release_seq=document.release_seq, bundle=document.bundle, update_id="SIGN-3", attempt=1)
+    with region.client() as client:
+        refused(client, promotion(decision), "unsigned")
+        refused(client, promotion(decision, signed=forged.signed_release([signature])), "untrusted", "0 of 2 needed")
+        back = OperationRequest(
+            action="rollback",
+            bundle=document.bundle,
+            expected_current=before.current.bundle,
+            update_id="SIGN-3",
+            attempt=1,
+            decision=decision,
+        )
+        refused(client, back, "nothing_before")
+        with pytest.raises(NodeConflictError, match="Only what OMEGA runs can be offered"):
+            client.put_offer(offered)
+        made_up = TrustMetadata(target="omega-eu", targets=theirs.to_bytes().decode())
+        with pytest.raises(NodeConflictError, match="0 of 2 needed"):
+            client.put_trust(made_up)
+        assert client.trust() == trust
+        assert client.state().current == before.current
+    stack.deploy("approve", "SIGN-3", "--reject", "--reason", "nobody approved it")
+    assert stack.state("SIGN-3").stage is Stage.REJECTED
 
 
 def test_a_person_comes_and_another_goes(stack: Stack, region: NodeProcess) -> None:

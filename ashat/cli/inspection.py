@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ashat.trust.provenance import Proven
 
 _FILES_SHOWN = 20
+_APPROVED = "approved"
 
 
 def inspect(state: State, proposal: Proposal) -> Proven | None:
@@ -115,7 +116,8 @@ def check_proposal(state: State, proposal: Proposal) -> None:
 
 
 def check_log(entry: LogEntry | None) -> None:
-    """See that the log which is signed for is that of the ledger, and goes on from what was signed for here last.
+    """See that the log which is signed for is that of the ledger, and goes on from what was signed for here last. What
+    came before that is not read again: what is signed for continues it, whatever it says by now.
 
     Raises:
         AuditError: it does not, or is of another ledger.
@@ -130,17 +132,22 @@ def check_log(entry: LogEntry | None) -> None:
 
     found = open_log(entry)
     with open_ledger() as ledger:
-        origin, size = ledger.log_head()
+        origin, appended = ledger.log_head()
         check_origin(found, origin, "What is proposed")
-        keys, auditor = AuditKeys(glance.home(), origin), audited(ledger, size, documents=False)
-    auditor.hold_against(found)
-    with keys.alone():
-        remembered = RememberedLog(keys.directory / "approved.json")
-        known = open_log(last) if (last := remembered.read()) else None
-        if known is not None:
-            auditor.hold_against(known)
-        if known is None or found.size > known.size:
-            remembered.keep(entry)
+        keys = AuditKeys(glance.home(), origin)
+        with keys.alone():
+            remembered = RememberedLog(keys.directory / f"{_APPROVED}.json")
+            known = open_log(last) if (last := remembered.read()) else None
+            size = max(found.size, known.size if known else 0)
+            begun = keys.frontier(_APPROVED, known) if known and found.size >= known.size else None
+            auditor = audited(
+                ledger, min(appended, size), documents=False, stories=begun is None, begun=begun, until=size
+            )
+            for checkpoint in (found, known) if known else (found,):
+                auditor.hold_against(checkpoint)
+            if known is None or found.size > known.size:
+                remembered.keep(entry)
+                keys.keep_frontier(_APPROVED, auditor.frontier)
 
 
 def _targets(state: State, proposal: Proposal) -> Targets:

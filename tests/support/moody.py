@@ -57,7 +57,14 @@ class Changed:
     body: Callable[[bytes], bytes] = bytes
 
 
-Mood = Cut | Busy | Away | Changed
+@dataclass(frozen=True)
+class Lies:
+    """Pass the request on, and answer something else than the node does."""
+
+    answer: Callable[[bytes], bytes]
+
+
+Mood = Cut | Busy | Away | Changed | Lies
 
 
 class MoodyProxy:
@@ -137,7 +144,7 @@ class MoodyProxy:
             _cut(handler)
             return
         asked.status = status
-        _send(handler, status, headers, body)
+        _send(handler, status, headers, mood.answer(body) if isinstance(mood, Lies) else body)
 
     def _mood(self, asked: Asked) -> Mood | None:
         if time.monotonic() < self._away_until:
