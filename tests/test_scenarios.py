@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 
 from ashat.packing import pack_directory
-from ashat.session import Stage
+from ashat.session import PUT_BACK, Stage
 from ashat.wire import Scope
 from tests.support.nodes import NodeProcess
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decided(stack: Stack) -> None:
+    """Public runs what somebody decided on, so that it is what a way back leads to, whatever ran here before."""
+    with stack.public.client() as public:
+        current = public.state().current
+    assert current is not None
+    if stack.state(current.update_id).stage in PUT_BACK | {Stage.ROLLED_BACK}:
+        stack.change("before the scenarios")
+        stack.ship("UPD-0A", "What runs before the scenarios")
 
 
 def files_on(node: NodeProcess) -> dict[str, tuple[str, int]]:

@@ -141,6 +141,8 @@ def test_the_gate_says_what_a_release_loosens_and_a_policy_may_leave_public_as_i
         state = shipped.state("VERIFY-3")
         assert state.stage is Stage.FAILED
         assert shipped.bundles()["staging"] == state.bundle, "the policy leaves it there to be looked at"
+        shipped.deploy("rollback", "VERIFY-3")
+        assert shipped.bundles()["staging"] == shipped.state("VERIFY-1").bundle
     finally:
         promises.write_text(kept)
         faults.unlink()
