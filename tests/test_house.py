@@ -148,3 +148,12 @@ def test_the_readme_of_the_package_index_and_the_version_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert f"## {project['version']}" in changelog
+
+
+def test_the_tests_that_documents_name_are_there() -> None:
+    texts = [path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")]
+    named = {match for text in texts for match in re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)}
+    assert len(named) > 30
+    for module, name in named:
+        defined = {function.name for function in functions(ast.parse((ROOT / "tests" / module).read_text("utf-8")))}
+        assert not name or name in defined, f"{module}::{name}"

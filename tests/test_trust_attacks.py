@@ -258,6 +258,24 @@ def test_an_approval_is_for_one_omega_and_one_channel(world: World, client: Rele
     refused(client, MixAndMatchError, "approved for omega-eu")
 
 
+def test_a_release_of_one_channel_is_not_served_as_that_of_another(world: World, client: ReleaseClient) -> None:
+    """Whoever is on stable is not given what was approved for beta, though enough people signed it under that name."""
+    beta = document(1, channel="beta")
+    approved = world.approve(beta)
+    named = approved.signed.targets.pop(beta.path)
+    approved.signed.targets["production/stable/release.json"] = named
+    approved.signatures.clear()
+    for signer in world.approvers:
+        approved.sign(signer, append=True)
+    with pytest.raises(MixAndMatchError, match="does not name this release"):
+        world.repository.publish(approved.to_bytes(), beta.to_bytes(), world.online)
+    (digest,) = named.hashes.values()
+    world.force(f"targets/production/stable/{digest}.release.json", beta.to_bytes())
+    world.seal(production=approved.to_bytes())
+    refused(client, MixAndMatchError, "OMEGA serves the release of beta as that of stable")
+    refused(client, NoReleaseError, channel="beta")
+
+
 def _regions(tmp_path: Path, *, named: bool) -> tuple[World, World]:
     """Two OMEGAs of the same people, who hold root and targets of both."""
     here = World(tmp_path / "here", named=named)
