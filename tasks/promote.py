@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ashat.client.node import NodeClient
-from ashat.errors import NodeConflictError, SessionError, SwitchFailedError
+from ashat.errors import NodeConflictError, SessionError, SwitchFailedError, UnsignedError
 from ashat.events import DecisionVoid, Failed, Promoted, Promoting
 from ashat.faults import fault_point
 from ashat.ledger import Ledger
 from ashat.session import Stage, State
-from ashat.wire import Decision, NodeState, OperationRequest
+from ashat.wire import Decision, NodeState, OperationRequest, SignedRelease
 from blocks.server import load_server
 from tasks.public import change, settled
 from tasks.record import ledger, now, whoami
@@ -72,8 +72,22 @@ def _promote(record: Ledger, state: State, target: NodeClient, decision: Decisio
         state.attempt,
         lambda newest: None if newest.promoting else Promoting(at=now(), by=whoami(), operation=operation),
     )
-    signed = signed_release(record, state)
-    request = OperationRequest(
+    try:
+        signed = signed_release(record, state)
+        if signed is not None:
+            send_log(record, target, signed)
+        fault_point("promote.accepted")
+        change(target, _request(state, decision, signed), operation)
+    except (NodeConflictError, UnsignedError) as error:
+        return _void(record, state, str(error))
+    except SwitchFailedError as error:
+        return record.append(state, Failed(at=now(), by=whoami(), reason=str(error)))
+    fault_point("promote.switched")
+    return _promoted(record, state, decision)
+
+
+def _request(state: State, decision: Decision, signed: SignedRelease | None) -> OperationRequest:
+    return OperationRequest(
         action="promote",
         bundle=decision.bundle,
         expected_current=decision.expected_current,
@@ -83,17 +97,6 @@ def _promote(record: Ledger, state: State, target: NodeClient, decision: Decisio
         signed=signed,
         reason=f"approved by {decision.approver or 'somebody unnamed'}",
     )
-    try:
-        if signed is not None:
-            send_log(record, target, signed)
-        fault_point("promote.accepted")
-        change(target, request, operation)
-    except NodeConflictError as error:
-        return _void(record, state, str(error))
-    except SwitchFailedError as error:
-        return record.append(state, Failed(at=now(), by=whoami(), reason=str(error)))
-    fault_point("promote.switched")
-    return _promoted(record, state, decision)
 
 
 def _already(seen: NodeState, decision: Decision) -> bool:

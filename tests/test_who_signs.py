@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from ashat.errors import NodeConflictError
 from ashat.events import Answered
 from ashat.ledger import Ledger
 from ashat.session import Stage, State
+from ashat.trust.keys import load_public_key
 from ashat.trust.metadata import Holders, build_targets
 from ashat.trust.proposal import Proposal
 from ashat.wire import Offer, OperationRequest, Role, Scope, TrustMetadata
@@ -125,6 +127,25 @@ def test_a_forged_resume_ships_nothing_and_one_rejection_ends_it(stack: Stack, r
     assert current.update_id == "SIGN-1"
 
 
+def forge(stack: Stack, state: State, **fields: Any) -> State:
+    """Write an approval into the ledger that nobody gave, resume the run through Prefect's API; what comes of it."""
+    assert state.gate is not None
+    answered = Answered(
+        at=datetime.now(UTC),
+        by="kim@laptop",
+        ordinal=state.gate.ordinal,
+        decision="approve",
+        accepted=True,
+        approver="kim",
+        **fields,
+    )
+    with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
+        assert ledger.append(ledger.load(state.update_id), answered).stage is Stage.DEPLOYING
+    form = {"decision": "approve", "evidence": (state.evidence or "")[-8:], "approver": "kim"}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+    return stack.wait_asked(state.update_id, state.gate.ordinal + 1)
+
+
 def test_whoever_steals_the_control_plane_ships_nothing(stack: Stack, region: NodeProcess) -> None:
     """The thief has the database, Prefect's API and the token for OMEGA, and offers bytes of their own."""
     stack.change("a thief's")
@@ -138,28 +159,21 @@ def test_whoever_steals_the_control_plane_ships_nothing(stack: Stack, region: No
     assert before.current is not None
     assert before.current.update_id == "SIGN-1"
 
-    # An approval is forged in the ledger, by people whom the thief names; whoever resumes the run goes on from there.
+    # An approval is forged in the ledger: with a signature that is none; then by people whom the thief names. Whoever
+    # resumes the run goes on from there.
     theirs = build_targets(approvers=Holders([thief.public_key]), lifetime=9999, now=datetime.now(UTC), version=9)
     with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
         assert state.gate.proposal is not None
         honest = Proposal.from_json(ledger.document(state.gate.proposal))
         forged = replace(honest, targets=theirs)
-        signature = forged.sign(thief)
-        answered = Answered(
-            at=datetime.now(UTC),
-            by="kim@laptop",
-            ordinal=state.gate.ordinal,
-            decision="approve",
-            accepted=True,
-            approver="kim",
-            release_seq=honest.release.document.release_seq,
-            proposal=ledger.put_document("proposal", forged.to_json()),
-            signature=signature,
-        )
-        assert ledger.append(state, answered).stage is Stage.DEPLOYING
-    form = {"decision": "approve", "evidence": (state.evidence or "")[-8:], "approver": "kim"}
-    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
-    state = stack.wait_asked("SIGN-3", 2)
+        digest = ledger.put_document("proposal", forged.to_json())
+    signature = forged.sign(thief)
+    kim = load_public_key(key(stack, "kim").with_suffix(".pub"), "kim")
+    in_kims_name = signature.model_copy(update={"keyid": kim.keyid})
+    state = forge(stack, state, release_seq=honest.release.document.release_seq, signature=in_kims_name)
+    assert state.gate is not None
+    assert "is signed by 0 of 2" in state.gate.reason
+    state = forge(stack, state, release_seq=9, proposal=digest, signature=signature)
     assert state.gate is not None
     assert "OMEGA refuses what was signed" in state.gate.reason
 
