@@ -14,18 +14,16 @@ from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
 from ashat.node.omega.licences import licence_id
 from ashat.trust.documents import LogEntry, ReleaseDocument
 from ashat.trust.log import open_log
-from ashat.wire import LogLeaves, LogState, OperationRequest, Role, Scope, SignedRelease
+from ashat.wire import LogLeaves, LogState, OperationRequest, Scope, SignedRelease
 from tests.support.logs import SignedLedger
-from tests.support.nodes import ROOT, NodeProcess, push, tiny_app
+from tests.support.nodes import ROOT, NodeProcess, push
 from tests.support.omega import eventually, offer, perform, running, source
-from tests.support.signing import Customer, People
-
-SIGNED = {"unsigned_releases": False}
+from tests.support.signing import Customer, People, demanding_omega, install_root
 
 
 @pytest.fixture
 def omega(tmp_path: Path) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path / "production", role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as node:
+    with demanding_omega(tmp_path / "production") as node:
         yield node
 
 
@@ -41,14 +39,9 @@ def people() -> People:
 
 
 @pytest.fixture
-def root(client: NodeClient, people: People, tmp_path: Path) -> Path:
+def root(omega: NodeProcess, people: People, tmp_path: Path) -> Path:
     """The root that the people made, as an installer brings it; OMEGA keeps it by then."""
-    given = people.begin(client)
-    client.put_trust(given)
-    assert given.root is not None
-    file = tmp_path / "root.json"
-    file.write_text(given.root)
-    return file
+    return install_root(omega, people, tmp_path / "root.json")
 
 
 @pytest.fixture

@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 
 from ashat.client.node import NodeClient
-from ashat.wire import OperationRequest, Role, Scope
-from tests.support.nodes import NodeProcess, push, tiny_app
+from ashat.wire import OperationRequest
+from tests.support.nodes import NodeProcess, push
 from tests.support.omega import decide, eventually, offer, perform, promotion, source
-from tests.support.signing import Customer, People, provenance, refused
+from tests.support.signing import Customer, People, demanding_omega, install_root, provenance, refused
 from tests.support.trust import key_pair
-
-SIGNED = {"unsigned_releases": False}
 
 
 @pytest.fixture(scope="module")
 def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     directory = tmp_path_factory.mktemp("proven") / "production"
-    with NodeProcess(directory, role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as node:
+    with demanding_omega(directory) as node:
         yield node
 
 
@@ -32,13 +30,7 @@ def people() -> People:
 
 @pytest.fixture(scope="module")
 def root(omega: NodeProcess, people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("installer") / "root.json"
-    with omega.client(Scope.PROMOTE) as client:
-        given = people.begin(client)
-        client.put_trust(given)
-    assert given.root is not None
-    file.write_text(given.root)
-    return file
+    return install_root(omega, people, tmp_path_factory.mktemp("installer") / "root.json")
 
 
 @pytest.fixture

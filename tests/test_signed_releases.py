@@ -15,15 +15,13 @@ from ashat.trust.documents import ReleaseDocument
 from ashat.wire import OperationRequest, Role, Scope, SignedRelease
 from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import decide, eventually, offer, perform, promotion, running, source
-from tests.support.signing import Customer, People, refused
-
-SIGNED = {"unsigned_releases": False}
+from tests.support.signing import Customer, People, demanding_omega, install_root, refused
 
 
 @pytest.fixture(scope="module")
 def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     directory = tmp_path_factory.mktemp("signed") / "production"
-    with NodeProcess(directory, role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as node:
+    with demanding_omega(directory) as node:
         yield node
 
 
@@ -41,13 +39,7 @@ def client(omega: NodeProcess) -> Iterator[NodeClient]:
 @pytest.fixture(scope="module")
 def root(omega: NodeProcess, people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root that the people made, as an installer brings it; OMEGA keeps it by then."""
-    file = tmp_path_factory.mktemp("installer") / "root.json"
-    with omega.client(Scope.PROMOTE) as client:
-        given = people.begin(client)
-        client.put_trust(given)
-    assert given.root is not None
-    file.write_text(given.root)
-    return file
+    return install_root(omega, people, tmp_path_factory.mktemp("installer") / "root.json")
 
 
 def test_without_a_root_nothing_is_promoted(client: NodeClient, tmp_path: Path) -> None:
@@ -197,7 +189,7 @@ def test_what_was_signed_for_one_region_is_refused_by_another_of_the_same_people
     client: NodeClient, people: People, root: Path, tmp_path: Path
 ) -> None:
     with (
-        NodeProcess(tmp_path / "eu", role=Role.OMEGA, app=tiny_app(), settings=SIGNED) as eu,
+        demanding_omega(tmp_path / "eu") as eu,
         eu.client() as there,
     ):
         there.put_trust(people.begin(there, "omega-eu"))

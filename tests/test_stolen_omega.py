@@ -16,10 +16,10 @@ from ashat.node.omega.trust import OmegaTrust
 from ashat.trust.client import ReleaseClient
 from ashat.trust.metadata import PRODUCTION, build_production, build_snapshot, build_timestamp, parse
 from ashat.trust.repository import OnlineKeys
-from ashat.wire import Role, TrustMetadata
-from tests.support.nodes import NodeProcess, push, tiny_app
+from ashat.wire import TrustMetadata
+from tests.support.nodes import push
 from tests.support.omega import offer, perform, source
-from tests.support.signing import Customer, People
+from tests.support.signing import Customer, People, demanding_omega, install_root
 from tests.support.trust import Server, World, document, key_pair, mainframe, refused, restore, saved
 
 BRIEF = 5.0
@@ -61,19 +61,12 @@ def test_however_often_a_thief_signs_anew_what_is_withheld_is_noticed_when_the_a
 
 def test_a_mainframe_says_that_the_approval_ended_and_keeps_running_what_runs(tmp_path: Path) -> None:
     people = People()
-    settings = {"unsigned_releases": False}
-    with (
-        NodeProcess(tmp_path / "production", role=Role.OMEGA, app=tiny_app(), settings=settings) as omega,
-        omega.client() as client,
-    ):
-        given = people.begin(client)
-        client.put_trust(given)
-        assert given.root is not None
-        (tmp_path / "root.json").write_text(given.root)
+    with demanding_omega(tmp_path / "production") as omega, omega.client() as client:
+        root = install_root(omega, people, tmp_path / "root.json")
         wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
         assert perform(client, wanted).status == "succeeded"
         offer(client)
-        with Customer(tmp_path / "baker", omega, trust_root=str(tmp_path / "root.json")) as baker:
+        with Customer(tmp_path / "baker", omega, trust_root=str(root)) as baker:
             baker.wait_for("running")
             held = client.trust().production
             assert held is not None

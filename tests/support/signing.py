@@ -20,7 +20,7 @@ from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.metadata import Holders, Lifetimes, build_root, build_targets, sign
 from ashat.trust.proposal import Draft, Proposal
 from ashat.trust.provenance import attest_build, attest_evidence, provenance_of
-from ashat.wire import Decision, LicenceRequest, OperationRequest, Role, TrustMetadata, TrustState
+from ashat.wire import Decision, LicenceRequest, OperationRequest, Role, Scope, TrustMetadata, TrustState
 from tests.support.nodes import NodeProcess, tiny_app
 from tests.support.omega import decide, eventually, promotion
 from tests.support.trust import key_pair
@@ -132,6 +132,21 @@ class People:
             signed=proposal.signed_way_back(signatures),
         )
         return request, back
+
+
+def demanding_omega(directory: Path) -> NodeProcess:
+    """An OMEGA in `directory` that takes nothing unsigned. Close it."""
+    return NodeProcess(directory, role=Role.OMEGA, app=tiny_app(), settings={"unsigned_releases": False})
+
+
+def install_root(omega: NodeProcess, people: People, file: Path) -> Path:
+    """Have OMEGA keep the root that the people made; write it to `file`, as an installer brings it."""
+    with omega.client(Scope.PROMOTE) as client:
+        given = people.begin(client)
+        client.put_trust(given)
+    assert given.root is not None
+    file.write_text(given.root)
+    return file
 
 
 class Customer(NodeProcess):
