@@ -160,6 +160,19 @@ class AuditKeys:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
         return note
 
+    def seal(self, text: str) -> str:
+        """`text`, which is no checkpoint, as a note signed by the key.
+
+        Raises:
+            CheckpointError: the key cannot be read, or others may read it.
+        """
+        if text.count("\n") != 2:
+            raise ValueError("three lines could be taken for a checkpoint")
+        try:
+            return self._signer().sign(text)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
+
     def _signer(self) -> Signer:
         if not self.pem.exists():
             if self.vkey.exists():

@@ -9,10 +9,12 @@ Canonical JSON (`ashat.canonical`) and a newline:
              release; "consistency": the proof, in hex, that it continues that one; "events": [{"index", "leaf",
              "proof"}]: what happened to this release, and the proof that it stands there in the log},
      "mainframe": the id of a Mainframe whose report is among the events, or "",
-     "format": "ashat-receipt-1"}
+     "seal": a signed note (https://c2sp.org/signed-note) by the key of the log over the format and the digest of all
+             else, as one event may tell of several Mainframes,
+     "format": "ashat-receipt-2"}
 
 Each byte of it is covered by a signature, or by a hash that is, so none can be another. No end is asked for: an
-approval that ended since was one. Pure, no I/O.
+approval that ended since was one. The format before, `ashat-receipt-1`, has no seal. Pure, no I/O.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from ashat.canonical import canonical_json, digest_of
-from ashat.checkpoint import Checkpoint, Verifier, open_checkpoint
+from ashat.checkpoint import Checkpoint, Verifier, open_checkpoint, open_note
 from ashat.errors import AuditError, ReceiptError, TrustError
 from ashat.events import (
     Answered,
@@ -47,9 +49,11 @@ from ashat.trust.keys import name_of
 from ashat.trust.log import open_log
 from ashat.trust.metadata import PRODUCTION, Kind, check_target, parse, verify
 from ashat.trust.provenance import Proven, demand_provenance
+from ashat.trust.rootchain import check_follows, delegator_of
 from ashat.wire import Digest
 
-FORMAT: Final = "ashat-receipt-1"
+UNSEALED: Final = "ashat-receipt-1"
+SEALED: Final = "ashat-receipt-2"
 LIMIT: Final = 64 * 1024 * 1024
 _SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
 _Leaf = dict[str, Any]
@@ -78,7 +82,7 @@ class ReceiptLog(_Part):
 class Receipt(_Part):
     """What a receipt says, unproved."""
 
-    format: Literal["ashat-receipt-1"] = "ashat-receipt-1"
+    format: Literal["ashat-receipt-1", "ashat-receipt-2"] = SEALED
     roots: list[str]
     targets: str
     production: str
@@ -87,10 +91,17 @@ class Receipt(_Part):
     provenance: str | None
     log: ReceiptLog
     mainframe: str
+    seal: str = ""
 
     def to_bytes(self) -> bytes:
         """The file."""
-        return canonical_json(self.model_dump(mode="json")) + b"\n"
+        unknown = {"seal"} if self.format == UNSEALED else set()
+        return canonical_json(self.model_dump(mode="json", exclude=unknown)) + b"\n"
+
+    @property
+    def sealed_text(self) -> str:
+        """What the seal is over. It has two lines, so that it can never be taken for a checkpoint."""
+        return f"{SEALED}\n{digest_of(self.model_dump(mode='json', exclude={'seal'}))}\n"
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Receipt:
@@ -149,12 +160,15 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
         for signed in (held.signed, delegator.signed, targets.signed):
             check_target(signed, document.target)
         origin = _check_provenance(receipt.provenance, document, targets.signed)
-        checkpoint = _check_checkpoint(receipt.log, document, log_key)
+        verifier = _log_verifier(document, log_key)
+        checkpoint = _check_checkpoint(receipt.log, document, verifier)
     except (TrustError, AuditError) as error:
         raise ReceiptError(f"The receipt does not fit: {error}") from None
     evidence = _check_evidence(receipt.evidence, document)
     events = tuple(_check_events(receipt.log, checkpoint, document))
     _check_story([event for _, event in events], document, production)
+    mainframe = _mainframe(receipt, [event for _, event in events])
+    _check_seal(receipt, verifier)
     return Proved(
         document,
         evidence,
@@ -164,38 +178,44 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
         _one_person(delegator.signed, targets.signed),
         checkpoint,
         events,
-        _mainframe(receipt.mainframe, [event for _, event in events]),
+        mainframe,
     )
 
 
 def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Root], Metadata[Targets]]:
     """The targets, and the root they are signed under: the one given, or one that follows on it."""
-    trusted = [root]
-    for text in receipt.roots:
-        following, last = parse(text.encode(), Root, "A root in it"), trusted[-1]
-        version = following.signed.version
-        if version > last.signed.version + 1:
-            raise ReceiptError(
-                f"The root given is version {last.signed.version}, and it goes on with {version}: give a later."
-            )
-        if version == last.signed.version + 1:
-            verify(last.signed, Root.type, following)
-            verify(following.signed, Root.type, following)
-            _check_exact("a root", text, following, [(last.signed, Root.type), (following.signed, Root.type)])
-            trusted.append(following)
-        elif version == last.signed.version and following.signed != last.signed:
-            raise ReceiptError(f"The receipt has another root version {version} than the one given.")
+    trusted = _check_roots(receipt.roots, root)
     targets = parse(receipt.targets.encode(), Targets, "targets")
-    for delegator in reversed(trusted):
-        try:
-            verify(delegator.signed, Targets.type, targets)
-        except TrustError:
-            if delegator is root:
-                raise
-            continue
-        _check_exact("targets", receipt.targets, targets, [(delegator.signed, Targets.type)])
-        return delegator, targets
-    raise AssertionError("the root given is among those tried")
+    delegator = delegator_of(trusted, targets)
+    _check_exact("targets", receipt.targets, targets, [(delegator.signed, Targets.type)])
+    return delegator, targets
+
+
+def _check_roots(texts: Sequence[str], held: Metadata[Root]) -> list[Metadata[Root]]:
+    """The root that is held and those that follow on it. Those before it count for nothing, and have to lead to it."""
+    told = [parse(text.encode(), Root, "A root in it") for text in texts]
+    at = held.signed.version
+    if told and told[0].signed.version > at + 1:
+        raise ReceiptError(
+            f"The root given is version {at}, and it goes on with {told[0].signed.version}: give a later."
+        )
+    before = held if told and told[0].signed.version == at + 1 else None
+    for text, root in zip(texts, told, strict=True):
+        signers: list[tuple[Root | Targets, str]] = [(root.signed, Root.type)]
+        if before is not None:
+            check_follows(before, root)
+            signers.append((before.signed, Root.type))
+        else:
+            verify(root.signed, Root.type, root)
+        # Who else signed the first of those before the root that is held is known from the one before only.
+        if before is not None or root.signed.version == 1:
+            _check_exact("a root", text, root, signers)
+        if root.signed.version == at and root.signed != held.signed:
+            raise ReceiptError(f"The receipt has another root version {at} than the one given.")
+        before = root
+    if before is not None and before.signed.version == at - 1:
+        check_follows(before, held)
+    return [held, *(root for root in told if root.signed.version > at)]
 
 
 def _check_exact(
@@ -219,15 +239,34 @@ def _check_document(receipt: Receipt, production: Metadata[Targets]) -> ReleaseD
     return document
 
 
-def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, log_key: str) -> Checkpoint:
-    """The receipt's checkpoint, once it continues the one that was signed with the release."""
+def _log_verifier(document: ReleaseDocument, log_key: str) -> Verifier:
+    """The key of the log: the one that the approvers signed, or the one given."""
     if not log_key and document.log is None:
         raise ReceiptError(
             "The approvers signed for no log: give --log-key, the verifier key that the keeper of the ledger hands out."
         )
-    verifier = Verifier.parse(log_key or (document.log.key if document.log else ""))
+    return Verifier.parse(log_key or (document.log.key if document.log else ""))
+
+
+def _check_seal(receipt: Receipt, verifier: Verifier) -> None:
+    if receipt.format == UNSEALED:
+        return
+    try:
+        sealed = open_note(receipt.seal, [verifier])
+    except AuditError as error:
+        raise ReceiptError(f"The seal of the receipt does not fit: {error}") from None
+    if sealed != receipt.sealed_text or _signatures(receipt.seal) != 1:
+        raise ReceiptError("The receipt does not fit: it was altered since it was sealed.")
+
+
+def _signatures(note: str) -> int:
+    return note.rpartition("\n\n")[2].count("\n")
+
+
+def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, verifier: Verifier) -> Checkpoint:
+    """The receipt's checkpoint, once it continues the one that was signed with the release."""
     found = open_checkpoint(log.checkpoint, [verifier])
-    if log.checkpoint.rpartition("\n\n")[2].count("\n") != 1 or found.extensions:
+    if _signatures(log.checkpoint) != 1 or found.extensions:
         raise ReceiptError("The receipt does not fit: its checkpoint holds more than one log's root and one signature.")
     signed = open_log(document.log) if document.log else Checkpoint(found.origin, 0, EMPTY_ROOT)
     proof = [bytes.fromhex(node) for node in log.consistency]
@@ -298,18 +337,32 @@ def _signed(events: Sequence[AnyEvent]) -> dict[str, str]:
 
 def outcome_of(event: AnyEvent, mainframe: str) -> MainframeOutcome | None:
     """What an event says of the Mainframe of that id; None where it says nothing."""
+    return next((outcome for outcome in _outcomes(event) if outcome.id == mainframe), None)
+
+
+def _outcomes(event: AnyEvent) -> Sequence[MainframeOutcome]:
     if isinstance(event, MainframeServed):
-        outcomes: Sequence[MainframeOutcome] = (event.mainframe,)
-    else:
-        outcomes = event.mainframes if isinstance(event, Distributed) else ()
-    return next((outcome for outcome in outcomes if outcome.id == mainframe), None)
+        return (event.mainframe,)
+    return event.mainframes if isinstance(event, Distributed) else ()
 
 
-def _mainframe(mainframe: str, events: Sequence[AnyEvent]) -> MainframeOutcome | None:
-    found = [outcome for event in events if (outcome := outcome_of(event, mainframe))]
-    if mainframe and not found:
-        raise ReceiptError(f"The receipt does not fit: no event in it tells of the Mainframe {mainframe[:40]!r}.")
-    return found[-1] if found else None
+def _mainframe(receipt: Receipt, events: Sequence[AnyEvent]) -> MainframeOutcome | None:
+    """What the Mainframe of the receipt reported; None where it is of none."""
+    if not receipt.mainframe:
+        return None
+    found = [(outcome, event) for event in events if (outcome := outcome_of(event, receipt.mainframe))]
+    named = repr(receipt.mainframe[:40])
+    if not found:
+        raise ReceiptError(f"The receipt does not fit: no event in it tells of the Mainframe {named}.")
+    outcome, event = found[-1]
+    if outcome.result == "missing":
+        raise ReceiptError(f"The receipt does not fit: by its events, the Mainframe {named} has not reported.")
+    if receipt.format == UNSEALED and len(_outcomes(event)) > 1:
+        raise ReceiptError(
+            f"A receipt of the format {UNSEALED} does not show for which of several Mainframes it was written: have it "
+            "written anew, by deploy receipt of a version that seals it."
+        )
+    return outcome
 
 
 def _one_person(root: Root, targets: Targets) -> bool:

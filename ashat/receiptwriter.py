@@ -51,7 +51,7 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
     """The receipt of an approved release; with `mainframe`, an id or a name, also of what that reported.
 
     Raises:
-        SessionError: it was not approved, or not signed; or that Mainframe is not known to have been served.
+        SessionError: it was not approved, or not signed; or that Mainframe is not known to have reported it.
         UsageError: the key of the log is not under `home`, or several Mainframes have that name.
         AuditError: the log is not what was appended.
         TrustError, LedgerError: what was signed cannot be read.
@@ -71,7 +71,7 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
     told = [one for one in story if _belongs(one.event, document, given)]
     if outcome is not None:
         told.append([one for one in story if outcome_of(one.event, outcome.id)][-1])
-    receipt = Receipt(
+    unsealed = Receipt(
         roots=_roots(home, state.target),
         targets=proposal.targets.to_bytes().decode(),
         production=signed.production,
@@ -81,6 +81,8 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
         log=_log(log, document, told),
         mainframe=outcome.id if outcome else "",
     )
+    seal = AuditKeys(home, ledger.log_head()[0]).seal(unsealed.sealed_text)
+    receipt = unsealed.model_copy(update={"seal": seal})
     return Written(receipt, "" if document.log else log.vkey, _others(told, outcome))
 
 
@@ -93,6 +95,11 @@ def _outcome(state: State, wanted: str) -> MainframeOutcome:
     if not found:
         known = ", ".join(outcome.name for outcome in state.mainframes) or "none yet"
         raise SessionError(f"No Mainframe {wanted!r} is known to have been offered '{state.update_id}': {known}.")
+    if found[0].result == "missing":
+        raise SessionError(
+            f"{found[0].name} has not reported '{state.update_id}' ({found[0].reason or 'not heard of yet'}): nothing "
+            "shows what became of it there."
+        )
     return found[0]
 
 

@@ -13,23 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Targets
 
 from ashat import events as e
 from ashat.auditing import sign_log
+from ashat.auditkeys import AuditKeys
 from ashat.canonical import canonical_json
 from ashat.cli.main import run
-from ashat.errors import ReceiptError
+from ashat.errors import ReceiptError, SessionError
 from ashat.ledger import Ledger
 from ashat.merkle import inclusion_proof
 from ashat.packing import pack_directory
-from ashat.receipt import Receipt, prove
+from ashat.receipt import UNSEALED, Receipt, prove
 from ashat.receiptwriter import write_receipt
 from ashat.trust.authority import Authority
 from ashat.trust.documents import LogEntry, ReleaseDocument
-from ashat.trust.keys import OnlinePublicKeys
+from ashat.trust.keys import NAME_FIELD, OnlinePublicKeys
 from ashat.trust.machine import ROLES, machine_signer
 from ashat.trust.proposal import Proposal
 from tests.support.ceremonies import place
@@ -41,6 +44,8 @@ from tests.support.trust import World, document
 
 ACME = e.MainframeOutcome(id="a" * 12, name="acme", result="running")
 BOLT = e.MainframeOutcome(id="b" * 12, name="bolt", result="missing", reason="not heard of yet")
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+COOK = e.MainframeOutcome(id="c" * 12, name="cook", result="failed", reason="its port is taken")
 
 
 class Office:
@@ -57,7 +62,7 @@ class Office:
     def approve(
         self, targets: bytes, *signers: CryptoSigner, update: str = "UPD-1", logged: bool = True
     ) -> ReleaseDocument:
-        """Bring an update to OMEGA and to one of two Mainframes."""
+        """Bring an update to OMEGA, and to one of three Mainframes."""
         ledger, found = self.ledger, evidence(update, bundle=self.bundle, checks=six_checks()[:2])
         digest = ledger.put_document("evidence", found.document())
         state = ledger.create(update, e.Created(at=T0, by="kim", description="More", target="omega", public="public"))
@@ -90,13 +95,19 @@ class Office:
             add(e.Answered(at=at, ordinal=number, decision="approve", accepted=True, release_seq=sequence, **answer))
         add(e.Promoting(at=T0, operation="op"))
         add(e.Promoted(at=T0, from_bundle=None, release_seq=release.release_seq))
-        add(e.Distributed(at=T0, mainframes=(ACME, BOLT)))
+        add(e.Distributed(at=T0, mainframes=(ACME, BOLT, COOK)))
         honest(ledger, f"{update}-later")
         return release
 
     def receipt(self, update: str = "UPD-1", mainframe: str = "") -> bytes:
         """The receipt of an update."""
         return write_receipt(self.ledger, self.home, self.ledger.load(update), mainframe).receipt.to_bytes()
+
+    def sealed(self, content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+        """The receipt with a change, sealed as who has the key of the log could."""
+        made = Receipt.from_bytes(altered(content, change))
+        seal = AuditKeys(self.home, self.ledger.log_head()[0]).seal(made.sealed_text)
+        return made.model_copy(update={"seal": seal}).to_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -283,17 +294,106 @@ def test_a_root_that_came_later_leads_to_its_targets(tmp_path: Path) -> None:
     assert prove(plain, first).document.update_id == "UPD-1"
 
     def with_roots(*roots: bytes) -> bytes:
-        return altered(plain, lambda receipt: receipt.update(roots=[one.decode() for one in roots]))
+        return office.sealed(plain, lambda receipt: receipt.update(roots=[one.decode() for one in roots]))
 
     for held, roots in ((first, [root]), (first, [root, third]), (root, [root, third]), (third, [root, third])):
         assert prove(with_roots(*roots), held).document.update_id == "UPD-1"
     refused(with_roots(third), first, "it goes on with 3")
+    refused(with_roots(root, third, third), first, "does not follow on version 3")
     stranger = World(tmp_path / "stranger")
     forged, _ = stranger.offline(stranger.approvers)
     refused(with_roots(forged), first, "0 of 2 needed")
     refused(with_roots(root.replace(b",", b", ", 1)), first, "a root was altered")
     other = World(tmp_path / "twin", world.held, world.approvers)
     refused(with_roots(other.offline(other.approvers)[0]), root, "another root version 2")
+    # Those before the root that is held count for nothing, and still have to be what they were.
+    later = json.loads(root)
+    later["signed"]["expires"] = "2099-01-01T00:00:00Z"
+    refused(with_roots(json.dumps(later).encode()), third, "root version 2 is signed by 0 of 2 needed")
+    refused(with_roots(forged), third, "root version 3 is signed by 0 of 2 needed")
+    refused(with_roots(forged, third), third, "root version 3 is signed by 0 of 2 needed")
+    assert prove(with_roots(root), third).document.update_id == "UPD-1"
+    office.ledger.close()
+
+
+def test_a_receipt_is_for_the_mainframe_that_it_was_written_for(office: Office, world: World, shipped: bytes) -> None:
+    def for_another(outcome: e.MainframeOutcome, content: bytes = shipped) -> bytes:
+        return altered(content, lambda receipt: receipt.update(mainframe=outcome.id))
+
+    refused(for_another(COOK), world.root, "it was altered since it was sealed")
+    refused(for_another(BOLT), world.root, "has not reported")
+    refused(altered(shipped, lambda receipt: receipt.update(mainframe="")), world.root, "altered since it was sealed")
+    assert prove(office.receipt(mainframe="cook"), world.root).mainframe == COOK
+    with pytest.raises(SessionError, match=r"bolt has not reported 'UPD-1' \(not heard of yet\)"):
+        office.receipt(mainframe="bolt")
+
+
+def test_only_the_key_of_the_log_seals(office: Office, world: World, shipped: bytes, tmp_path: Path) -> None:
+    strange = Office(tmp_path / "strange")
+    sign_log(strange.ledger, strange.home)
+    forged = strange.sealed(shipped, lambda receipt: receipt.update(mainframe=COOK.id))
+    refused(forged, world.root, "The seal of the receipt does not fit: The checkpoint is signed by")
+    twice = altered(shipped, lambda receipt: receipt.update(seal=receipt["seal"] + receipt["seal"].split("\n\n")[1]))
+    refused(twice, world.root, "altered since it was sealed")
+    keys = AuditKeys(office.home, office.ledger.log_head()[0])
+    with pytest.raises(ValueError, match="taken for a checkpoint"):
+        keys.seal("ashat-deploy/ledger-0000000000000000\n9\nAAAA\n")
+    strange.ledger.close()
+
+
+def unsealed(content: bytes) -> bytes:
+    """The receipt as the version before wrote it."""
+    return altered(content, lambda receipt: (receipt.pop("seal"), receipt.update(format=UNSEALED)))
+
+
+def test_a_receipt_from_before_there_were_seals_proves_all_but_the_mainframe(world: World, tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.approve(world.repository.read().raw["targets"], *world.approvers[:2])
+    assert prove(unsealed(office.receipt()), world.root).document.update_id == "UPD-1"
+    refused(unsealed(office.receipt(mainframe="acme")), world.root, "does not show for which of several Mainframes")
+    served = BOLT.model_copy(update={"result": "running", "reason": ""})
+    office.ledger.append(office.ledger.load("UPD-1"), e.MainframeServed(at=T0, mainframe=served))
+    content = unsealed(office.receipt(mainframe="bolt"))
+    assert prove(content, world.root).mainframe == served
+    for other in (ACME, COOK):
+        forged = altered(content, lambda receipt, other=other: receipt.update(mainframe=other.id))
+        refused(forged, world.root, "no event in it tells of")
+    office.ledger.close()
+
+
+def test_approvers_with_keys_of_ecdsa(tmp_path: Path) -> None:
+    """As tokens and key services make them; P-256. Of such a signature there is a second that is as good."""
+    people = [CryptoSigner.generate_ecdsa() for _ in range(3)]
+    for name, signer in zip(("kim", "lee", "noa"), people, strict=True):
+        signer.public_key.unrecognized_fields[NAME_FIELD] = name
+    world = World(tmp_path / "repository", approvers=people)
+    office = Office(tmp_path / "office")
+    office.approve(world.repository.read().raw["targets"], *people[:2])
+    content = office.receipt(mainframe="acme")
+    assert sorted(name for name, _ in prove(content, world.root).approvers) == ["kim", "lee"]
+
+    def twin(receipt: dict[str, Any]) -> None:
+        production = Metadata[Targets].from_bytes(receipt["production"].encode())
+        signature = production.signatures[people[0].public_key.keyid]
+        r, s = decode_dss_signature(bytes.fromhex(signature.signature))
+        signature.signature = encode_dss_signature(r, P256_ORDER - s).hex()
+        receipt["production"] = production.to_bytes().decode()
+
+    def swapped(receipt: dict[str, Any]) -> None:
+        production = Metadata[Targets].from_bytes(receipt["production"].encode())
+        one, other = production.signatures.values()
+        one.signature, other.signature = other.signature, one.signature
+        receipt["production"] = production.to_bytes().decode()
+
+    refused(office.sealed(content, twin), world.root, "do not tell the signatures")
+    refused(office.sealed(content, swapped), world.root, "is signed by 0 of 2 needed")
+    refused(altered(content, lambda receipt: receipt.update(mainframe=COOK.id)), world.root, "since it was sealed")
+    for where in paths(json.loads(content)):
+        if where[0] not in ("production", "document", "targets", "mainframe", "seal", "format"):
+            continue
+        forged = altered(content, lambda receipt, where=where: receipt.update({where[0]: another(receipt[where[0]])}))
+        with pytest.raises(ReceiptError):
+            prove(forged, world.root)
     office.ledger.close()
 
 
@@ -358,7 +458,7 @@ def test_the_commands(alone: Office, capsys: pytest.CaptureFixture[str]) -> None
     assert run(["receipt", "UPD-1", "--mainframe", "acme"]) == 0
     told = capsys.readouterr()
     assert "UPD-1.receipt.json: ashat-node verify-receipt" in told.out
-    assert "It also names bolt" in told.err
+    assert "It also names bolt, cook" in told.err
     done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -406,7 +506,8 @@ def test_what_has_no_receipt_is_said_so(
 
     fails(["UPD-1-later"], "was not approved, so there is nothing")
     fails(["UPD-9"], "No deployment 'UPD-9' is known")
-    fails(["UPD-1", "--mainframe", "cook"], "No Mainframe 'cook' is known to have been offered 'UPD-1': acme, bolt.")
+    fails(["UPD-1", "--mainframe", "dora"], "No Mainframe 'dora' is known to have been offered 'UPD-1': acme, bolt, ")
+    fails(["UPD-1", "--mainframe", "bolt"], "bolt has not reported 'UPD-1' (not heard of yet): nothing shows what")
     fails(["UPD-1", "--out", "nowhere/receipt.json"], "cannot be written", 2)
     monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{alone.home / 'ledger.db'}")
     monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))

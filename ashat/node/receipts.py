@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 
+from ashat.bounded import read_bounded
 from ashat.errors import AshatError, ReceiptError, UsageError
 from ashat.events import Event, Promoted
 from ashat.receipt import LIMIT, Proved, approvals, prove
@@ -43,13 +44,9 @@ def _check_bundle(directory: Path, digest: str) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(LIMIT + 1)
+        return read_bounded(path, LIMIT)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(content) > LIMIT:
-        raise UsageError(f"{path} has more than {LIMIT} bytes: it is no receipt, root or key.")
-    return content
 
 
 def _lines(proved: Proved, bundle: Path | None) -> Iterator[str]:

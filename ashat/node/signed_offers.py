@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from ashat.bounded import read_bounded
 from ashat.client.transport import Transport
 from ashat.errors import MixAndMatchError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 from ashat.faults import fault_point
@@ -89,9 +90,6 @@ class SignedOffers:
                 "deploy trust init made (or unsigned_releases, to take whatever OMEGA's node offers)."
             )
         try:
-            content = path.read_bytes()
+            return read_bounded(path, _LIMIT)
         except OSError as error:
             raise TrustError(f"trust_root {path} cannot be read: {error.strerror}.") from None
-        if len(content) > _LIMIT:
-            raise TrustError(f"trust_root {path} is no root.json: it has {len(content)} bytes.")
-        return content

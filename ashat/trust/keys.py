@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
+from ashat.bounded import read_bounded
 from ashat.durable import create_file
 from ashat.errors import KeyFileError
 
@@ -253,10 +254,6 @@ def read_key(path: Path) -> bytes:
         KeyFileError: it cannot be read, or is too large to be one.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
+        return read_bounded(path, _LIMIT)
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(content) > _LIMIT:
-        raise KeyFileError(f"{path} is no key: it is larger than {_LIMIT} bytes.")
-    return content
