@@ -2,11 +2,12 @@
 
 JSON lines, each of them canonical JSON (`ashat.canonical`), so that no byte of the file can be another:
 
-    {"checkpoint": the signed checkpoint that covers every event below, "format": "ashat-audit-1"}
+    {"checkpoint": the signed checkpoint that covers every event below, "format": "ashat-audit-2",
+     "roots": {the name of an OMEGA: its TUF roots as they were signed, as text, oldest first}}
     {"document": a document that the next event is the first to name}
     {"leaf": {"attempt", "event", "update_id", "version"}, "root": the tree's root once it was appended, in hex}
 
-The last two repeat, in the order of the log.
+The last two repeat, in the order of the log. The format before, `ashat-audit-1`, has no roots, and is still read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +26,16 @@ from ashat.durable import sync_directory
 from ashat.errors import AuditError
 from ashat.records import Record
 
-FORMAT = "ashat-audit-1"
+FORMAT = "ashat-audit-2"
+_FIELDS = {"ashat-audit-1": {"checkpoint", "format"}, FORMAT: {"checkpoint", "format", "roots"}}
 _LEAF = {"attempt": int, "event": dict, "update_id": str, "version": int}
 
 
-def write_export(path: Path, note: str, items: Iterable[Record | Document]) -> None:
-    """Write the log that the signed checkpoint `note` covers; the file is there in full, or as it was before.
+def write_export(
+    path: Path, note: str, items: Iterable[Record | Document], roots: Mapping[str, Sequence[bytes]]
+) -> None:
+    """Write the log that the signed checkpoint `note` covers, and the roots by which its approvals count; the file is
+    there in full, or as it was before.
 
     Raises:
         AuditError: the file cannot be written. Whatever `items` raises passes through.
@@ -38,7 +43,8 @@ def write_export(path: Path, note: str, items: Iterable[Record | Document]) -> N
     staging = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with staging.open("xb") as file:
-            _line(file, {"checkpoint": note, "format": FORMAT})
+            told = {target: [root.decode() for root in known] for target, known in roots.items()}
+            _line(file, {"checkpoint": note, "format": FORMAT, "roots": told})
             for item in items:
                 _line(file, _spelled(item))
             file.flush()
@@ -53,7 +59,8 @@ def write_export(path: Path, note: str, items: Iterable[Record | Document]) -> N
 
 
 class Export:
-    """An export, opened to be read once. A context manager."""
+    """An export, opened to be read once: `note` is its checkpoint, `roots` are those that came with it. A context
+    manager."""
 
     def __init__(self, path: Path) -> None:
         """Open it and read its first line.
@@ -67,7 +74,7 @@ class Export:
         except OSError as error:
             raise AuditError(f"{path} cannot be read: {error.strerror or error}.") from None
         try:
-            self.note = self._header()
+            self.note, self.roots = self._header()
         except BaseException:
             self._file.close()
             raise
@@ -97,13 +104,20 @@ class Export:
                 seq, last = seq + 1, f"after {item.name}"
             yield item
 
-    def _header(self) -> str:
+    def _header(self) -> tuple[str, dict[str, list[bytes]]]:
         first = _canonical(self._file.readline())
         if not isinstance(first, dict) or "format" not in first:
             raise AuditError(f"{self.path} is no export of deploy audit export, or its first line was altered.")
-        if first["format"] != FORMAT or first.keys() != {"checkpoint", "format"}:
-            raise AuditError(f"{self.path} has the format {first['format']!r}, and this version reads {FORMAT!r}.")
-        return str(first["checkpoint"])
+        if first.keys() != _FIELDS.get(str(first["format"])):
+            known = " and ".join(_FIELDS)
+            raise AuditError(f"{self.path} has the format {first['format']!r}, and this version reads {known}.")
+        return str(first["checkpoint"]), self._roots(first.get("roots", {}))
+
+    def _roots(self, told: Any) -> dict[str, list[bytes]]:
+        try:
+            return {target: [root.encode() for root in known] for target, known in told.items()}
+        except (AttributeError, TypeError):
+            raise AuditError(f"{self.path} holds no roots that this version can read: it was altered.") from None
 
 
 def is_export(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ashat.auditkeys import AuditKeys
-from ashat.auditlog import Auditor, with_documents
+from ashat.auditlog import Auditor, Follower, with_documents
 from ashat.ledger import Ledger
 from ashat.merkle import Frontier
 
@@ -31,6 +31,7 @@ def audited(
     stories: bool = True,
     begun: Frontier | None = None,
     until: int | None = None,
+    follower: Follower | None = None,
 ) -> Auditor:
     """Every event of the log, checked; see `Auditor`. `appended` is the size that the log's row had before.
 
@@ -40,7 +41,9 @@ def audited(
         AuditError: an event does not fit, or the log does not begin as `begun` did.
         LedgerError: the database does not answer.
     """
-    auditor = Auditor(expected=expected, documents=documents, stories=stories, appended=appended, begun=begun)
+    auditor = Auditor(
+        expected=expected, documents=documents, stories=stories, appended=appended, begun=begun, follower=follower
+    )
     first = max(auditor.size - 1, 0)
     records = ledger.records(first=first, limit=until - first if until is not None else None)
     if auditor.size:

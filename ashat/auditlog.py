@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
 from ashat.canonical import canonical_json, digest_of, is_digest
 from ashat.checkpoint import Checkpoint
-from ashat.errors import AuditError, CheckpointError, SessionError
+from ashat.errors import AuditError, CheckpointError, SessionError, TrustError
 from ashat.events import AnyEvent, event_from_json
-from ashat.merkle import Frontier, leaf_hash
+from ashat.merkle import Frontier, consistency_holds, consistency_proof, leaf_hash
 from ashat.records import Record
 from ashat.session import State, apply, start
 
@@ -54,13 +54,27 @@ def with_documents(records: Iterable[Record], text_of: Callable[[str], str | Non
         yield record
 
 
+class Follower(Protocol):
+    """What looks closer at the events of a log, such as `ashat.auditsigned.Approvals`."""
+
+    def document(self, digest: str, content: Any) -> None:
+        """Take a document that the next event names."""
+
+    def event(self, record: Record, event: AnyEvent, state: State, root_at: Callable[[int], bytes]) -> None:
+        """Take the next event; `state` is its deployment's once it happened, `root_at` gives the tree's root by size.
+
+        Raises:
+            AuditError, TrustError: it does not fit; the message says why.
+        """
+
+
 class Auditor:
     """Checks a log from its first event on.
 
     `expected` are leaf hashes known from elsewhere, to name the event that is another since. Without `documents` they
     are not asked for; without `stories` neither they nor what an event says. `appended` is how many events the log
     said it had before the first was read; more may follow. `begun` is the tree of the events before the first that it
-    is given, whose stories it cannot know.
+    is given, whose stories it cannot know. `follower` is shown each event that fits so far.
     """
 
     def __init__(
@@ -71,6 +85,7 @@ class Auditor:
         stories: bool = True,
         appended: int = 0,
         begun: Frontier | None = None,
+        follower: Follower | None = None,
     ) -> None:
         self.hashes: list[bytes] = []
         self.documents: set[str] = set()
@@ -78,6 +93,7 @@ class Auditor:
         self._asks_for_documents = documents
         self._asks_for_stories = stories
         self._appended = appended
+        self._follower = follower
         self._tree = begun or Frontier()
         self._begun = self._tree.size
         self._roots = [self._tree.root()]
@@ -133,12 +149,17 @@ class Auditor:
             AuditError: it does not fit; the message and the attributes name it.
         """
         if isinstance(item, Document):
-            self._fresh.add(_digest(item.content))
+            digest = _digest(item.content)
+            self._fresh.add(digest)
+            if self._follower is not None:
+                self._follower.document(digest, item.content)
             return
         self._check_place(item)
         if self._asks_for_stories:
-            self._check_story(item, _decoded(item))
+            event = _decoded(item)
+            self._check_story(item, event)
             self._check_documents(item)
+            self._show(item, event)
         self._last = item
 
     def end(self) -> None:
@@ -195,6 +216,14 @@ class Auditor:
                 f"Event {checkpoint.size + 1} does not fit: the checkpoint covers {checkpoint.size} only.",
                 event=checkpoint.size + 1,
             )
+
+    def _show(self, record: Record, event: AnyEvent) -> None:
+        if self._follower is not None:
+            state = self._states[record.update_id, record.attempt]
+            try:
+                self._follower.event(record, event, state, self._roots.__getitem__)
+            except (AuditError, TrustError) as error:
+                raise _misfit(record, record.seq, str(error)) from None
 
     def _check_place(self, record: Record) -> None:
         if record.seq != self.size:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import Final
 
 from tuf.api.metadata import Root, Targets
 
@@ -25,7 +24,7 @@ from ashat.merkle import leaf_hash
 from ashat.session import State
 from ashat.settings import Settings
 from ashat.trust.authority import Authority
-from ashat.trust.documents import LogEntry, ReleaseDocument
+from ashat.trust.documents import CHANNEL, LogEntry, ReleaseDocument
 from ashat.trust.handover import first_trust
 from ashat.trust.keys import OnlinePublicKeys
 from ashat.trust.log import open_log
@@ -36,8 +35,6 @@ from ashat.wire import LogLeaves, NodeState, SignedRelease, TrustState
 from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.record import ledger, now
-
-CHANNEL: Final = "stable"
 
 
 def demanded_trust(target: NodeClient, name: str) -> TrustState:

@@ -7,8 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,89 +24,18 @@ from ashat.auditkeys import AuditKeys
 from ashat.canonical import canonical_json
 from ashat.cli.main import run
 from ashat.errors import ReceiptError, SessionError
-from ashat.ledger import Ledger
 from ashat.merkle import inclusion_proof
-from ashat.packing import pack_directory
 from ashat.receipt import UNSEALED, Receipt, prove
 from ashat.receiptwriter import write_receipt
 from ashat.trust.authority import Authority
-from ashat.trust.documents import LogEntry, ReleaseDocument
 from ashat.trust.keys import NAME_FIELD, OnlinePublicKeys
-from ashat.trust.machine import ROLES, machine_signer
-from ashat.trust.proposal import Proposal
 from tests.support.ceremonies import place
-from tests.support.evidence import evidence, six_checks
-from tests.support.ledgers import FAR, ROOT, T0, honest
-from tests.support.nodes import tiny_bundle
-from tests.support.signing import People, provenance
-from tests.support.trust import World, document
+from tests.support.ledgers import ROOT, T0
+from tests.support.office import ACME, BOLT, COOK, Office, altered
+from tests.support.signing import People
+from tests.support.trust import World
 
-ACME = e.MainframeOutcome(id="a" * 12, name="acme", result="running")
-BOLT = e.MainframeOutcome(id="b" * 12, name="bolt", result="missing", reason="not heard of yet")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-COOK = e.MainframeOutcome(id="c" * 12, name="cook", result="failed", reason="its port is taken")
-
-
-class Office:
-    """A home with a ledger in which releases are approved, and the tree that they ship."""
-
-    def __init__(self, directory: Path) -> None:
-        self.home = directory / "home"
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.tree = tiny_bundle(directory / "tree")
-        with pack_directory(self.tree) as packed:
-            self.bundle = packed.manifest.digest
-        self.ledger = Ledger.open(f"sqlite:///{self.home / 'ledger.db'}")
-
-    def approve(
-        self, targets: bytes, *signers: CryptoSigner, update: str = "UPD-1", logged: bool = True
-    ) -> ReleaseDocument:
-        """Bring an update to OMEGA, and to one of three Mainframes."""
-        ledger, found = self.ledger, evidence(update, bundle=self.bundle, checks=six_checks()[:2])
-        digest = ledger.put_document("evidence", found.document())
-        state = ledger.create(update, e.Created(at=T0, by="kim", description="More", target="omega", public="public"))
-
-        def add(event: Any) -> None:
-            nonlocal state
-            state = ledger.append(state, event)
-
-        add(e.Packaged(at=T0, bundle=self.bundle, files=1, size=1, source=e.Source(name="sample")))
-        add(e.PublicSwitching(at=T0, from_bundle=None))
-        add(e.Pushed(at=T0, url="http://public"))
-        add(e.VerificationStarted(at=T0))
-        add(e.Verified(at=T0, evidence=digest, outcome="passed", checks=()))
-        add(e.GateOpened(at=T0, opening=1, expires=FAR))
-        note, key, _ = sign_log(ledger, self.home)
-        entry = LogEntry(checkpoint=note, key=key) if logged else None
-        origin = provenance(*(machine_signer(self.home, role) for role in ROLES), self.bundle, digest)
-        named = sha256(origin.encode()).hexdigest()
-        fields = {"bundle": self.bundle, "evidence": digest, "log": entry, "provenance": named}
-        release = document(ledger.highest_release_seq("omega") + 1, update_id=update, **fields)
-        proposal = Proposal.make(
-            targets, None, release, None, lifetime=9e6, now=datetime.now(UTC), provenances={named: origin}
-        )
-        shown, proposed = ledger.put_document("gate", {"m": "?"}), ledger.put_document("proposal", proposal.to_json())
-        for number, signer in enumerate(signers, 1):
-            add(e.Asked(at=T0, ordinal=number, target_bundle=None, shown=shown, proposal=proposed))
-            signature, last = proposal.sign(signer), number == len(signers)
-            answer = {"approver": signature.name, "comment": "read it\x1b[2J" if last else "", "signature": signature}
-            at, sequence = T0 + timedelta(hours=number), release.release_seq if last else None
-            add(e.Answered(at=at, ordinal=number, decision="approve", accepted=True, release_seq=sequence, **answer))
-        add(e.Promoting(at=T0, operation="op"))
-        add(e.Promoted(at=T0, from_bundle=None, release_seq=release.release_seq))
-        add(e.Distributed(at=T0, mainframes=(ACME, BOLT, COOK)))
-        honest(ledger, f"{update}-later")
-        return release
-
-    def receipt(self, update: str = "UPD-1", mainframe: str = "") -> bytes:
-        """The receipt of an update."""
-        return write_receipt(self.ledger, self.home, self.ledger.load(update), mainframe).receipt.to_bytes()
-
-    def sealed(self, content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
-        """The receipt with a change, sealed as who has the key of the log could."""
-        made = Receipt.from_bytes(altered(content, change))
-        seal = AuditKeys(self.home, self.ledger.log_head()[0]).seal(made.sealed_text)
-        return made.model_copy(update={"seal": seal}).to_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +63,6 @@ def refused(content: bytes, root: bytes, told: str, log_key: str = "") -> None:
         prove(content, root, log_key)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def altered(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
-    """The receipt with a change, spelled as it should be."""
-    found = json.loads(content)
-    change(found)
-    return canonical_json(found) + b"\n"
 
 
 def test_a_receipt_proves_bytes_evidence_approvers_and_place(office: Office, world: World, shipped: bytes) -> None:

@@ -15,8 +15,12 @@ from ashat.errors import AuditError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ashat.auditexport import Export
     from ashat.auditlog import Auditor
+    from ashat.auditsigned import Approvals
     from ashat.checkpoint import Checkpoint, Verifier
+
+_ROOT_BYTES = 1 << 20
 
 audit_app = typer.Typer(help="Prove that the record is what it was: sign it, hand it out, hold it against that.")
 
@@ -24,6 +28,12 @@ Key = Annotated[str, typer.Option(metavar="VKEY", help="The verifier key of the 
 Since = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="An older checkpoint or export, which the record has to continue."),
+]
+
+
+TrustRoot = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="A root.json from elsewhere, by which approvals count; one for each OMEGA."),
 ]
 
 
@@ -48,16 +58,20 @@ def checkpoint(as_json: Json = False) -> None:
 
 @audit_app.command("export", short_help="Write the record into one file.")
 def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")]) -> None:
-    """Write a signed checkpoint, every event and every document they name into one file that can be checked offline."""
+    """Write a signed checkpoint, every event, every document they name and the roots of who approves into one file that
+    can be checked offline.
+    """
     from ashat.auditexport import write_export
     from ashat.auditing import sign_log
     from ashat.auditlog import with_documents
     from ashat.checkpoint import Checkpoint
+    from ashat.trust.authority import kept_roots
 
+    roots = kept_roots(glance.home())
     with open_ledger() as ledger:
         note, vkey, _ = sign_log(ledger, glance.home(), documents=True)
         size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
-        write_export(file, note, with_documents(ledger.records(limit=size), ledger.document_text))
+        write_export(file, note, with_documents(ledger.records(limit=size), ledger.document_text), roots)
     output.say(f"📦 {file}: {_events(size)}")
     output.say(f"  Whoever checks it needs this key, from you and not from the file: {vkey}")
 
@@ -70,14 +84,17 @@ def verify(
     ] = None,
     key: Key = "",
     since: Since = None,
+    trust_root: TrustRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every event, every document, the order and the signatures; name the first event that does not fit.
+    """Check every event, every document, the order, and who signed what; name the first event that does not fit.
 
-    Signatures are held against VKEY; without it, against the key that signs on this machine.
+    Checkpoints are held against VKEY; without it, against the key that signs on this machine. Approvals are held
+    against --trust-root; without it, against the root that came with the export, or that is here.
     """
+    pinned = [_root(path) for path in trust_root or ()]
     try:
-        report = _verify_export(file, key, since) if file else _verify_ledger(key, since)
+        report = _verify_export(file, key, since, pinned) if file else _verify_ledger(key, since, pinned)
     except AuditError as error:
         if as_json:
             named = {name: getattr(error, name) for name in ("event", "update_id", "attempt", "version")}
@@ -92,27 +109,34 @@ def verify(
     output.say("✅ Every event fits.")
 
 
-def _verify_ledger(key: str, since: Path | None) -> dict[str, Any]:
+def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.auditing import audited
     from ashat.auditkeys import AuditKeys
+    from ashat.auditsigned import Approvals
+    from ashat.trust.authority import kept_roots
 
     with open_ledger() as ledger:
         origin = ledger.log_head()[0]
         older, hashes = _older(since, key, origin) if since else (None, ())
+        approvals = Approvals(origin, kept_roots(glance.home()), pinned)
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
-        auditor = audited(ledger, appended, expected=hashes)
+        auditor = audited(ledger, appended, expected=hashes, follower=approvals)
     keys = AuditKeys(glance.home(), origin)
     signed = keys.last()
     for known in (older, signed):
         if known is not None:
             auditor.hold_against(known)
     auditor.hold_list_against(listed)
-    return _report(auditor, origin, signed, older, keys.verifier() if signed else None)
+    return {
+        **_report(auditor, origin, signed, older, keys.verifier() if signed else None),
+        **_approvals(approvals, "kept here"),
+    }
 
 
-def _verify_export(file: Path, key: str, since: Path | None) -> dict[str, Any]:
+def _verify_export(file: Path, key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.auditexport import Export
+    from ashat.auditsigned import Approvals
     from ashat.checkpoint import open_checkpoint, origin_of
 
     with Export(file) as opened:
@@ -120,17 +144,20 @@ def _verify_export(file: Path, key: str, since: Path | None) -> dict[str, Any]:
         verifier = _verifier(key, origin)
         signed = open_checkpoint(opened.note, [verifier])
         older, hashes = _older(since, key, origin) if since else (None, ())
-        auditor = _checked(opened, signed, hashes)
+        approvals = Approvals(origin, opened.roots, pinned)
+        auditor = _checked(opened, signed, hashes, approvals)
     if older is not None:
         auditor.hold_against(older)
-    return _report(auditor, origin, signed, older, verifier)
+    return {**_report(auditor, origin, signed, older, verifier), **_approvals(approvals, "from the export")}
 
 
-def _checked(opened: Any, signed: Checkpoint, expected: Sequence[bytes] = ()) -> Auditor:
-    """The events of an export, once they are those of its checkpoint."""
+def _checked(
+    opened: Export, signed: Checkpoint, expected: Sequence[bytes] = (), approvals: Approvals | None = None
+) -> Auditor:
+    """The events of an export, once they are those of its checkpoint; with `approvals`, who signed what, too."""
     from ashat.auditlog import Auditor
 
-    auditor = Auditor(expected=expected)
+    auditor = Auditor(expected=expected, follower=approvals)
     for item in opened.items():
         auditor.check(item)
     auditor.end()
@@ -193,6 +220,23 @@ def _report(
     }
 
 
+def _approvals(approvals: Approvals, where: str) -> dict[str, Any]:
+    roots = {
+        target: {"version": root.version, "sha256": root.digest, "from": "the one given" if root.given else where}
+        for target, root in approvals.anchors.items()
+    }
+    return {"approvals": approvals.signed, "roots": roots, "unchecked": approvals.unchecked}
+
+
+def _root(path: Path) -> bytes:
+    from ashat.bounded import read_bounded
+
+    try:
+        return read_bounded(path, _ROOT_BYTES)
+    except OSError as error:
+        raise UsageError(f"The root {path} cannot be read: {error.strerror}.") from None
+
+
 def _told(found: Checkpoint) -> dict[str, Any]:
     return {"size": found.size, "root": base64.b64encode(found.root).decode("ascii")}
 
@@ -207,6 +251,10 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("Checkpoint", "none was signed here yet: deploy audit checkpoint"))
     if older:
         rows.append(("Since", f"the first {_events(older['size'])} are what they were"))
+    rows.append(("Approvals", f"{report['approvals']}, each signed by enough of those who may"))
+    for target, root in report["roots"].items():
+        rows.append(("Root", f"{target} version {root['version']}, {root['from']}, sha256 {root['sha256']}"))
+    rows += [("Unchecked", line) for line in report["unchecked"]]
     return rows
 
 

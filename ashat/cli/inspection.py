@@ -96,7 +96,7 @@ def check_proposal(state: State, proposal: Proposal) -> None:
         LedgerError: the evidence is not what was recorded.
     """
     from ashat.settings import Settings
-    from tasks.signing import CHANNEL
+    from ashat.trust.documents import CHANNEL
 
     document = proposal.release.document
     if document.target != state.target:

@@ -63,6 +63,29 @@ def one_person_words(home: Path, target: str = "omega") -> tuple[str, ...]:
     return () if authority.exists() and not authority.read().one_person else ONE_PERSON
 
 
+def kept_roots(home: Path) -> dict[str, list[bytes]]:
+    """The roots that are kept under `home` of each OMEGA, by its name, oldest first: those that follow on each other,
+    up to the one in force. Of one that too few of the holders signed yet, none.
+
+    Raises:
+        TrustError: what was set up cannot be read.
+    """
+    found = {}
+    for place in sorted((home / "trust" / "authority").glob("[!.]*")):
+        authority = Authority(home, place.name)
+        if authority.exists() and authority.read().complete:
+            found[place.name] = [root.to_bytes() for root in _unbroken(authority.roots())]
+    return found
+
+
+def _unbroken(roots: Sequence[Metadata[Root]]) -> Sequence[Metadata[Root]]:
+    """The last of `roots` and those before it without a gap between."""
+    first = len(roots) - 1
+    while first > 0 and roots[first - 1].signed.version == roots[first].signed.version - 1:
+        first -= 1
+    return roots[first:]
+
+
 @dataclass(frozen=True)
 class AuthorityState:
     """What was set up, and who has signed it so far."""

@@ -16,7 +16,9 @@ from ashat.canonical import DIGEST, canonical_json
 from ashat.errors import MalformedMetadataError, UsageError
 
 MAX_BYTES: Final = 64 * 1024
-_CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# The one channel that releases are approved for so far.
+CHANNEL: Final = "stable"
+_CHANNEL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Digest = Annotated[str, Field(pattern=f"^{DIGEST.pattern}$")]
@@ -41,7 +43,7 @@ class ReleaseDocument(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    channel: str = Field(pattern=f"^{_CHANNEL.pattern}$")
+    channel: str = Field(pattern=f"^{_CHANNEL_NAME.pattern}$")
     target: str = Field(min_length=1, max_length=100)
     update_id: str = Field(min_length=1, max_length=200)
     attempt: Ordinal
@@ -107,6 +109,6 @@ def target_path(channel: str) -> str:
     Raises:
         UsageError: no channel can have that name.
     """
-    if not _CHANNEL.fullmatch(channel):
+    if not _CHANNEL_NAME.fullmatch(channel):
         raise UsageError(f"{channel[:80]!r} is no channel: use lower-case letters, digits and dashes, 63 at most.")
     return f"production/{channel}/release.json"

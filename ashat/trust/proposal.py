@@ -168,6 +168,19 @@ class Proposal:
                     "ASHAT_APPROVAL_LIFETIME here; nothing was signed."
                 )
 
+    def check_form(self) -> None:
+        """See that each part names its document and nothing else, and that the way back leads to what was signed last,
+        as far as the proposal says what that was.
+
+        Raises:
+            MixAndMatchError: it is something else.
+        """
+        for part in (self.release, self.way_back, self.replaced):
+            if part is not None and not _names_only(part.production.signed, part.document):
+                raise MixAndMatchError(f"What was signed would release more than {part.document.update_id}.")
+        if self.way_back is not None and self.replaced is not None:
+            self._check_way_back(self.way_back.document)
+
     def _check_way_back(self, back: ReleaseDocument) -> None:
         release, last = self.release.document, self.replaced.document if self.replaced else None
         if last is None:

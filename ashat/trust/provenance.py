@@ -200,7 +200,7 @@ def demand_provenance(targets: Targets, document: ReleaseDocument, provenance: b
         )
     if sha256(provenance).hexdigest() != document.provenance:
         raise UnprovenError(f"The provenance given is not the one that was approved with {document.update_id}.")
-    content = _read(provenance)
+    content = read_provenance(provenance)
     built = None
     if delegates(targets, BUILDER):
         built = _verified(targets, BUILDER, content.get("build"), _Build, document.bundle)
@@ -236,7 +236,12 @@ def _attest(signer: Signer, bundle: str, predicate_type: str, predicate: dict[st
     return made
 
 
-def _read(provenance: bytes) -> dict[str, Any]:
+def read_provenance(provenance: bytes) -> dict[str, Any]:
+    """The two statements of a provenance, `build` and `evidence`, unverified.
+
+    Raises:
+        MalformedMetadataError: it is none that this version can read.
+    """
     try:
         if len(provenance) > MAX_BYTES:
             raise ValueError("it is too large")
