@@ -46,7 +46,8 @@ class Approvals:
     """Follows the approvals of one log, from its first event on.
 
     `roots` are, for each OMEGA by its name, the roots that came with the log, oldest first; `pinned` are roots from
-    elsewhere, each for the OMEGA that it names (or for every one, where it names none), with which it begins instead.
+    elsewhere, each for the OMEGA that it names (or for every one, where it names none): it begins at the first of them
+    instead.
     """
 
     def __init__(self, origin: str, roots: Mapping[str, Sequence[bytes]], pinned: Sequence[bytes] = ()) -> None:
@@ -76,6 +77,8 @@ class Approvals:
             for target in sorted(self._targets)
             if target not in self.anchors
         ]
+        strange = {target_of(root.signed) for root in self._given} - self._targets.keys() - {""}
+        rootless += [f"{target}: nothing was approved for it, and a root of it is given" for target in sorted(strange)]
         return rootless + [f"{number} {what}" for what, number in sorted(self._counts.items())]
 
     def document(self, digest: str, content: Any) -> None:
@@ -215,26 +218,25 @@ class Approvals:
             )
 
     def _begin(self, target: str, told: list[Metadata[Root]]) -> None:
-        """Begin at the root that is pinned for `target`, else at the first of those that came with the log."""
+        """Begin at the first root that is pinned for `target`, else at the first of those that came with the log."""
         pinned = [root for root in self._given if target_of(root.signed) in ("", target)]
-        if len(pinned) > 1:
-            raise AuditError(f"Several of the roots given are for {target}: give one.")
-        first = pinned[0] if pinned else told[0] if told else None
-        if first is None:
-            self._roots[target] = []
-            return
-        at = first.signed.version
-        for root in told:
-            if root.signed.version == at and root.signed != first.signed:
+        known: dict[int, Metadata[Root]] = {}
+        for root in (*pinned, *told):
+            if known.setdefault(root.signed.version, root).signed != root.signed:
+                at = root.signed.version
                 raise AuditError(f"The log came with another root version {at} of {target} than the one given.")
-        self._roots[target] = [first, *(root for root in told if root.signed.version > at)]
+        begins = min((root.signed.version for root in pinned or told), default=0)
+        roots = [known[version] for version in sorted(known) if version >= begins]
+        self._roots[target] = roots
+        if not roots:
+            return
         try:
-            verify(first.signed, Root.type, first)
-            for earlier, later in pairwise(self._roots[target]):
+            verify(roots[0].signed, Root.type, roots[0])
+            for earlier, later in pairwise(roots):
                 check_follows(earlier, later)
         except TrustError as error:
             raise AuditError(f"The roots of {target} do not follow on each other: {error}") from None
-        self.anchors[target] = Anchor(at, sha256(first.to_bytes()).hexdigest(), bool(pinned))
+        self.anchors[target] = Anchor(begins, sha256(roots[0].to_bytes()).hexdigest(), bool(pinned))
 
 
 def _root(content: bytes, what: str) -> Metadata[Root]:

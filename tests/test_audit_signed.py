@@ -377,10 +377,15 @@ def test_the_root_that_is_given_decides(case: Case) -> None:
     given.write_text("{}")
     assert "The root given is no TUF metadata" in case.refused(record, "--trust-root", given)
     assert "cannot be read" in case.refused(record, "--trust-root", "nowhere", code=2)
-    given.write_bytes(case.roots[0])
-    assert "Several of the roots given are for omega" in case.refused(
-        record, "--trust-root", given, "--trust-root", given
-    )
+    # Where the export has none, the later ones are given, too.
+    header, *rest = record.read_bytes().splitlines(keepends=True)
+    bare = case.directory / "bare.jsonl"
+    bare.write_bytes(b"".join([canonical_json(json.loads(header) | {"roots": {}}) + b"\n", *rest]))
+    paths = [case.directory / f"{number}.root.json" for number in (1, 2)]
+    for path, content in zip(paths, case.roots, strict=True):
+        path.write_bytes(content)
+    words = [word for path in reversed(paths) for word in ("--trust-root", path)]
+    assert case.verify(bare, *words)["roots"]["omega"]["version"] == 1
     header, *rest = record.read_bytes().splitlines(keepends=True)
     told_roots = json.loads(header)
     forged = json.loads(stranger.root)
@@ -388,6 +393,14 @@ def test_the_root_that_is_given_decides(case: Case) -> None:
     told_roots["roots"]["omega"][1] = json.dumps(forged)
     record.write_bytes(canonical_json(told_roots) + b"\n" + b"".join(rest))
     assert "The roots of omega do not follow on each other: root version 2" in case.refused(record)
+
+
+def test_a_root_of_another_region_is_told(case: Case, tmp_path: Path) -> None:
+    case.approve("kim", "lee")
+    (tmp_path / "eu.json").write_bytes(World(tmp_path / "eu", target="omega-eu", named=True).root)
+    told = case.verify("--trust-root", tmp_path / "eu.json")
+    assert told["unchecked"] == ["omega-eu: nothing was approved for it, and a root of it is given"]
+    assert told["roots"]["omega"]["from"] == "kept here"
 
 
 def test_signatures_of_a_kind_that_is_not_known_are_told() -> None:

@@ -33,7 +33,7 @@ Since = Annotated[
 
 TrustRoot = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE", help="A root.json from elsewhere, by which approvals count; one for each OMEGA."),
+    typer.Option(metavar="FILE", help="A root.json from elsewhere, by which approvals count; several times."),
 ]
 
 
