@@ -24,7 +24,7 @@ from ashat.settings import Settings
 from ashat.state import Before
 from ashat.wayback import way_back
 from ashat.wire import Lease, LeaseRequest, NodeState, Operation, OperationRequest
-from blocks.server import load_server
+from blocks.server import RaosServer, load_server
 from tasks.record import ledger, now, run_id, whoami
 from tasks.reporting import reporter
 from tasks.steps import step
@@ -33,8 +33,9 @@ _POLL_SECONDS = 1.0
 
 
 @contextmanager
-def public_lent(state: State, why: str) -> Iterator[str]:
-    """Have Public for this update while the block runs; yields the holder's name.
+def public_lent(state: State, why: str, server: RaosServer | None = None) -> Iterator[str]:
+    """Have Public for this update while the block runs; yields the holder's name. It is `server`, where that is given,
+    and else the one that is configured.
 
     Waits its turn, visibly, for up to `ASHAT_LEASE_WAIT` seconds.
 
@@ -44,8 +45,12 @@ def public_lent(state: State, why: str) -> Iterator[str]:
     """
     holder = f"{state.update_id}/{state.attempt}:{(run_id() or uuid.uuid4().hex)[:8]}"
     wish = LeaseRequest(holder=holder, who=whoami(), why=why, ttl=Settings().lease_seconds)
-    await_turn(state.public, wish)
-    with load_server(state.public).client() as public:
+    if server is None:
+        await_turn(state.public, wish)
+    with (server or load_server(state.public)).client() as public:
+        if server is not None:
+            public.check_role()
+            _await_turn(public, wish)
         done = threading.Event()
         renewing = threading.Thread(target=_renew, args=(public, wish, done), name="lease", daemon=True)
         renewing.start()

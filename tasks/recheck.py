@@ -14,7 +14,7 @@ from ashat.policy import Policy
 from ashat.session import State
 from ashat.wayback import way_back
 from blocks.policy import VerificationPolicy, load_policy
-from blocks.server import load_server
+from blocks.server import RaosServer, load_server
 from tasks.checks import CheckResult, checks_for, run_check
 from tasks.public import public_lent
 from tasks.record import ledger
@@ -38,8 +38,9 @@ class Rechecked:
         return self.here is not None and self.recorded is not None and self.here.outcome == self.recorded.outcome
 
 
-def recheck(state: State, policy: Policy | None) -> list[CheckResult]:
-    """Run every check against Public from here, under `policy` (None: the block of that name where this runs).
+def recheck(state: State, policy: Policy | None, server: RaosServer | None = None) -> list[CheckResult]:
+    """Run every check against Public from here, under `policy` (None: the block of that name where this runs). Public
+    is `server` (None: the block, too).
 
     The way back is not rehearsed, since that would switch Public: performance is held against its budget alone.
 
@@ -54,7 +55,8 @@ def recheck(state: State, policy: Policy | None) -> list[CheckResult]:
         before = way_back(state, record.find)
     # Not those that the record has: whoever can write there could have any check proved.
     proofs = known_proofs(None)
-    with public_lent(state, "recheck"), load_server(state.public).client() as public:
+    asked_there = server or load_server(state.public)
+    with public_lent(state, "recheck", server), asked_there.client() as public:
         current = public.state().current
         if current is None or current.bundle != state.bundle:
             runs = f"{current.update_id} ({current.bundle[:12]})" if current else "nothing"
@@ -62,7 +64,7 @@ def recheck(state: State, policy: Policy | None) -> list[CheckResult]:
                 f"{state.public} runs {runs} by now, and not '{state.update_id}': nothing can be checked again there. "
                 f"deploy verify {state.update_id} brings it back, and asks anew."
             )
-        context = context_of(public, state, before, block)
+        context = context_of(public, state, before, block, asked_there)
         results = []
         for check in checks_for(context.raos):
             limited = replace(context, time_limit=asked.limit_of(check.name))

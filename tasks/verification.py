@@ -29,7 +29,7 @@ from ashat.trust.metadata import VERIFIER
 from ashat.trust.provenance import Attestation, attest_evidence
 from ashat.wayback import way_back
 from blocks.policy import VerificationPolicy
-from blocks.server import load_server
+from blocks.server import RaosServer, load_server
 from tasks.artifacts import escape, markdown_table, publish_markdown, publish_svg
 from tasks.checks import all_checks, checks_for, run_check
 from tasks.checks.interface import Check, CheckContext, CheckResult
@@ -262,8 +262,11 @@ def publish_latencies(state: State, report: Report) -> None:
         )
 
 
-def context_of(public: NodeClient, state: State, before: Before, block: VerificationPolicy) -> CheckContext:
-    """What the checks of `state` may look at, on Public, which ran `before` before it.
+def context_of(
+    public: NodeClient, state: State, before: Before, block: VerificationPolicy, server: RaosServer | None = None
+) -> CheckContext:
+    """What the checks of `state` may look at, on Public, which ran `before` before it; `server` is where that is (None:
+    as it is configured).
 
     Raises:
         SessionError: it has no bundle, or Public does not say where its program answers.
@@ -289,15 +292,15 @@ def context_of(public: NodeClient, state: State, before: Before, block: Verifica
         source=lambda path: public.file_bytes(manifest, path),
         policy=block.policy(),
         credentials=block.secrets(),
-        tls=_trust(state.public) if seen.app.url.startswith("https:") else None,
+        tls=_trust(server or load_server(state.public)) if seen.app.url.startswith("https:") else None,
     )
 
 
-def _trust(server: str) -> ssl.SSLContext:
+def _trust(server: RaosServer) -> ssl.SSLContext:
     """Whom to trust of a program on https: whom everybody does, and the authority that its server's block names."""
     trusted = httpx.create_ssl_context()
-    if ca := load_server(server).ca:
-        trusted.load_verify_locations(cadata=ca)
+    if server.ca:
+        trusted.load_verify_locations(cadata=server.ca)
     return trusted
 
 

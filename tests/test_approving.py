@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -151,7 +152,21 @@ def test_the_checks_again_from_the_approvers_machine(
     with stack.public.client() as public:
         assert public.state().lease is None
 
-    done = stack.deploy(*approving, "--key", str(keys["lee"]), env=OPENED)
+    # Whoever has the control plane says that Public is elsewhere; the approver knows where it is.
+    stack.deploy("configure", "public", "http://127.0.0.1:9", "staging", "--token-stdin", stdin="stolen")
+    refused = stack.deploy(*approving, "--key", str(keys["lee"]), env=OPENED, check=False)
+    assert refused.returncode == 1
+    assert "127.0.0.1:9" in refused.stderr
+    known = ("--public", stack.public.url, "--public-token-stdin")
+    token = stack.public.token(Scope.PUSH)
+    again = ("sign", "EYES-2", "--key", str(keys["lee"]), "--recheck", *known)
+    signed = stack.deploy(*again, env=OPENED, stdin=token)
+    assert signed.stdout.startswith("ashat-signature-1:")
+    assert len(signed.stdout.splitlines()) == 1
+    assert f"of public at {stack.public.url}:" in signed.stderr
+    assert "Checked again here: all " in signed.stderr
+    stack.configure("public", stack.public, Scope.PUSH)
+    done = stack.deploy(*approving, "--key", str(keys["lee"]), *known, env=OPENED, stdin=token)
     assert "Built on alpha, as its key proves, from commit " in done.stderr
     assert "with uncommitted changes, pushed by kim@" in done.stderr
     assert "Checked again here: all " in done.stdout
@@ -280,10 +295,24 @@ def test_four_eyes_that_leave_too_few_are_told_when_the_gate_opens(
         stack.deploy("cancel", "EYES-6", "--reason", "only a test")
 
 
+def test_what_people_and_the_one_person_mode_approved_is_audited_from_an_export(
+    stack: Stack, region: NodeProcess, tmp_path: Path
+) -> None:
+    stack.deploy("audit", "export", str(tmp_path / "record.jsonl"))
+    told = json.loads(stack.deploy("audit", "verify", str(tmp_path / "record.jsonl"), "--json").stdout)
+    assert told["approvals"] == 2
+    assert told["unchecked"] == []
+    assert told["roots"].keys() == {"omega", "omega-us"}
+
+
 def test_options_that_do_not_go_together_are_refused(stack: Stack) -> None:
     for words, told in (
         (("--reject", "--recheck"), "a rejection needs none"),
         (("--policy", "mine.toml"), "--policy says what --recheck asks"),
+        (("--public", "http://127.0.0.1:1"), "--public says where --recheck and --key look"),
+        (("--recheck", "--public-token-stdin"), "are of what --public names: give that, too"),
+        (("--recheck", "--public", "http://127.0.0.1:1", "--public-token-stdin"), "No token came on standard input"),
+        (("--recheck", "--public", "http://127.0.0.1:1", "--public-ca", "no.pem"), "The CA file no.pem cannot be used"),
     ):
         done = stack.deploy("approve", "EYES-2", *words, check=False)
         assert done.returncode == 2

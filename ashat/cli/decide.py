@@ -15,9 +15,10 @@ from ashat.cli.answers import Decided, ask_answer, show_page
 from ashat.cli.decide_rollback import decide_rollback
 from ashat.cli.inspection import evidence_of
 from ashat.cli.interrupts import when_interrupted
+from ashat.cli.publicserver import PublicCa, PublicToken, PublicUrl, given_public
 from ashat.cli.reading import MAINFRAME_MARKS, open_ledger
 from ashat.cli.recheck import recheck as check_again
-from ashat.cli.signing import inspected, signature_line
+from ashat.cli.signing import OwnPolicy, Recheck, inspected, signature_line
 from ashat.cli.trust import PassphraseFile
 from ashat.errors import NotConfiguredError, SessionError, UsageError
 from ashat.stages import Stage
@@ -40,12 +41,11 @@ def approve(
         Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
     ] = None,
     passphrase_file: PassphraseFile = None,
-    recheck: Annotated[
-        bool, typer.Option("--recheck", help="Run the checks again from here, by the code that is installed here.")
-    ] = False,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="FILE", help="With --recheck: a policy of your own, as TOML.")
-    ] = None,
+    recheck: Recheck = False,
+    policy: OwnPolicy = None,
+    public: PublicUrl = "",
+    public_token_stdin: PublicToken = False,
+    public_ca: PublicCa = None,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.cli.controlplane import ensure_control_plane
@@ -53,10 +53,13 @@ def approve(
 
     decided = Decided(evidence, reject, reason, comment, by)
     _refuse_words(decided, recheck=recheck, policy=policy)
+    if public and (reject or not (recheck or key)):
+        raise UsageError("--public says where --recheck and --key look: give one of them.")
+    known = given_public(public, public_ca, token_stdin=public_token_stdin)
     with open_ledger() as ledger:
         state = ledger.load(update_id)
     if state.rollback_waits(output.now()):
-        decide_rollback(state, decided, key, passphrase_file, recheck=recheck)
+        decide_rollback(state, decided, key, passphrase_file, recheck=recheck, public=known)
         return
     refuse_decision(state, output.now())
     plane = ensure_control_plane(Settings(), output.note)
@@ -74,8 +77,8 @@ def approve(
         output.say(f"In a browser: {plane.run_url(state.gate.run)}")
     if not reject:
         evidence_of(state)
-    seen = inspected(state) if key is not None and not reject else None
-    rechecked = check_again(state, policy) if recheck else ""
+    seen = inspected(state, known) if key is not None and not reject else None
+    rechecked = check_again(state, policy, known) if recheck else ""
     answer = ask_answer(decided, state.evidence or "", unclean=state.outcome == "attention")
     if answer is None:
         output.say(f"Nothing was decided: '{update_id}' keeps waiting.")

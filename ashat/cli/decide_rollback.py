@@ -17,6 +17,7 @@ from ashat.errors import SessionError, UsageError
 from ashat.stages import Stage
 
 if TYPE_CHECKING:
+    from ashat.cli.publicserver import GivenPublic
     from ashat.events import AnyEvent
     from ashat.session import State
 
@@ -24,7 +25,13 @@ _ASKING_SECONDS = 60.0
 
 
 def decide_rollback(
-    state: State, decided: Decided, key: Path | None, passphrase_file: Path | None, *, recheck: bool
+    state: State,
+    decided: Decided,
+    key: Path | None,
+    passphrase_file: Path | None,
+    *,
+    recheck: bool,
+    public: GivenPublic | None = None,
 ) -> None:
     """Show what would run again, take the answer and the signature, and watch the rollback that others may have to
     sign as well.
@@ -49,7 +56,7 @@ def decide_rollback(
     assert gate is not None
     show_page(rollback_text(state))
     output.say(f"In a browser: {plane.run_url(gate.run)}")
-    seen = inspected(state) if key is not None and not decided.reject else None
+    seen = inspected(state, public) if key is not None and not decided.reject else None
     answer = ask_answer(decided, gate.evidence, unclean=False)
     if answer is None:
         output.say(f"Nothing was decided: the rollback of '{state.update_id}' keeps waiting.")

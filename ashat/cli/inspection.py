@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Targets
 
     from ashat.bundle import Manifest
+    from ashat.cli.publicserver import GivenPublic
     from ashat.client.node import NodeClient
     from ashat.evidence import Evidence
     from ashat.session import State
@@ -25,9 +26,9 @@ _FILES_SHOWN = 20
 _APPROVED = "approved"
 
 
-def inspect(state: State, proposal: Proposal) -> Proven | None:
+def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None) -> Proven | None:
     """See that what is proposed is `state` as it was verified, and tell where it comes from and what it changes. Who
-    built it, None where `targets` names no builder.
+    built it, None where `targets` names no builder. The release is had from `public`, or from where Prefect says.
 
     Raises:
         TrustError: it is something else, or nobody who may build or verify signed where it comes from.
@@ -42,7 +43,7 @@ def inspect(state: State, proposal: Proposal) -> Proven | None:
     targets = _targets(state, proposal)
     proven = prove(targets, draft)
     output.note(_origin(proven) if proven else f"Nobody is named who may build for {state.target}: who did is hearsay.")
-    _look_at_release(state, proposal)
+    _look_at_release(state, proposal, public)
     return proven
 
 
@@ -185,7 +186,7 @@ def _origin(proven: Proven) -> str:
     return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {told.pushed_by}{checked}."
 
 
-def _look_at_release(state: State, proposal: Proposal) -> None:
+def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None) -> None:
     from ashat.cli.controlplane import ensure_control_plane
     from ashat.settings import Settings
 
@@ -193,7 +194,8 @@ def _look_at_release(state: State, proposal: Proposal) -> None:
 
     from blocks.server import load_server
 
-    with load_server(state.public).client() as public:
+    server = given.server(state.public) if given else load_server(state.public)
+    with server.client() as public:
         manifest = public.manifest(state.bundle or "")
         size = sum(len(content) for content in public.files_bytes(manifest.files))
         named = sum(file.size for file in manifest.files)

@@ -12,14 +12,16 @@ from ashat.cli.reading import CHECK_MARKS
 from ashat.errors import SessionError
 
 if TYPE_CHECKING:
+    from ashat.cli.publicserver import GivenPublic
     from ashat.evidence import Evidence
     from ashat.policy import Policy
     from ashat.session import State
     from tasks.recheck import Rechecked
 
 
-def recheck(state: State, policy_file: Path | None) -> str:
+def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) -> str:
     """Run the checks from here and tell where they and the evidence differ; what the answer's comment may say of it.
+    `public` is None where Public is believed to be where Prefect says.
 
     Raises:
         SessionError: a check fails here that blocks, or Public cannot be checked.
@@ -34,9 +36,10 @@ def recheck(state: State, policy_file: Path | None) -> str:
     evidence = evidence_of(state)
     policy = read_policy(policy_file) if policy_file is not None else None
     _tell_policy(evidence, policy)
-    output.say(f"The checks again, from {socket.gethostname()}:")
+    where = f", of {state.public} at {public.url}" if public else ""
+    output.say(f"The checks again, from {socket.gethostname()}{where}:")
     with use_reporter(TerminalReporter()):
-        results = run_again(state, policy)
+        results = run_again(state, policy, public.server(state.public) if public else None)
     compared = compare(results, evidence)
     differing = [each for each in compared if each.here is not None and not each.agrees]
     for each in compared:

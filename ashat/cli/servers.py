@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +12,7 @@ from typer.core import TyperGroup
 from ashat.cli import output
 from ashat.cli.policies import configure_policy
 from ashat.cli.reading import Json
+from ashat.cli.servertoken import given_token, pem_of, prompted_token
 from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
 
 if TYPE_CHECKING:
@@ -160,11 +159,12 @@ def _configure(
     if not name.strip() or len(name) > _NAME_LIMIT:
         raise UsageError(f"A server's name has 1 to {_NAME_LIMIT} characters.")
     address = normalise_url(url)
-    authority = _pem(ca) if ca else None
-    given = _given_token(block, token_stdin=token_stdin)
+    authority = pem_of(ca) if ca else None
+    given = given_token(block, stdin=token_stdin)
     _ready()
     kept = _configured_before(block)
-    token = given or _prompted(name, keep=kept is not None and kept.token is not None)
+    keeps = kept is not None and kept.token is not None
+    token = given or prompted_token(name, "nothing keeps the one it has" if keeps else "nothing gives it none")
     if kept is not None:
         token = token or (kept.token.get_secret_value() if kept.token else None)
         authority = authority or kept.ca
@@ -224,29 +224,6 @@ def _warn_of_scopes(name: str, block: str) -> None:
         )
 
 
-def _given_token(block: str, *, token_stdin: bool) -> str | None:
-    variable = f"ASHAT_{block.upper().replace('-', '_')}_TOKEN"
-    told = sys.stdin.readline() if token_stdin else os.environ.get(variable, "")
-    token = told.strip()
-    if token_stdin and not token:
-        raise UsageError("No token came on standard input.")
-    return _usable(token, "standard input" if token_stdin else variable) if token else None
-
-
-def _prompted(name: str, *, keep: bool) -> str | None:
-    if not output.interactive():
-        return None
-    nothing = "nothing keeps the one it has" if keep else "nothing gives it none"
-    typed = typer.prompt(f"Token of {name} ({nothing})", default="", hide_input=True, show_default=False)
-    return _usable(str(typed).strip(), "the prompt") if str(typed).strip() else None
-
-
-def _usable(token: str, origin: str) -> str:
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"What came from {origin} is no token: it holds a space or a character that no token has.")
-    return token
-
-
 def _configured_before(block: str) -> RaosServer | None:
     from ashat.cli.blocks import is_configured
     from blocks.server import load_server
@@ -269,17 +246,6 @@ def _save(
         ca=authority,
         insecure_http=insecure_http,
     ).save(block, overwrite=True)
-
-
-def _pem(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not PEM"
-        raise UsageError(f"The CA file {path} cannot be used: {reason}.") from None
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        raise UsageError(f"The CA file {path} cannot be used: it holds no PEM certificate.")
-    return text
 
 
 def _look(server: ServerBlock) -> dict[str, Any]:

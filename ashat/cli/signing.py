@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,15 +13,23 @@ import typer
 
 from ashat.cli import output
 from ashat.cli.inspection import inspect, refuse_own_signature
+from ashat.cli.publicserver import GivenPublic, PublicCa, PublicToken, PublicUrl, given_public
 from ashat.cli.reading import open_ledger
+from ashat.cli.recheck import recheck as check_again
 from ashat.cli.trust import PassphraseFile, signer_of
-from ashat.errors import SessionError
+from ashat.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
     from ashat.session import State
     from ashat.trust.proposal import Proposal
     from ashat.trust.provenance import Proven
 
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="Run the checks again from here, by the code that is installed here.")
+]
+OwnPolicy = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="With --recheck: a policy of your own, as TOML.")
+]
 Key = Annotated[Path, typer.Option("--key", metavar="FILE.pem", help="Your private key.")]
 
 
@@ -36,16 +46,30 @@ def sign(
     update_id: Annotated[str, typer.Argument(metavar="ID", help="The update that awaits approval.")],
     key: Key,
     passphrase_file: PassphraseFile = None,
+    recheck: Recheck = False,
+    policy: OwnPolicy = None,
+    public: PublicUrl = "",
+    public_token_stdin: PublicToken = False,
+    public_ca: PublicCa = None,
 ) -> None:
     """Look at what awaits approval and sign it with your key; the line printed goes into the gate's form."""
+    if policy is not None and not recheck:
+        raise UsageError("--policy says what --recheck asks: give both.")
+    known = given_public(public, public_ca, token_stdin=public_token_stdin)
     with open_ledger() as ledger:
         state = ledger.load(update_id)
-    output.say(signature_line(inspected(state), key, passphrase_file))
+    seen = inspected(state, known)
+    if recheck:
+        if seen.update != state:
+            raise UsageError("--recheck looks before a release is approved; this is about a rollback.")
+        with redirect_stdout(sys.stderr):  # what is printed is the signature alone
+            check_again(state, policy, known)
+    output.say(signature_line(seen, key, passphrase_file))
 
 
-def inspected(state: State) -> Inspected:
+def inspected(state: State, public: GivenPublic | None = None) -> Inspected:
     """What is proposed at the gate of `state`, once every byte of the release was fetched from Public and hashed here,
-    and provenance and evidence held against it.
+    and provenance and evidence held against it. `public` is None where Public is believed to be where Prefect says.
 
     Raises:
         SessionError: nothing is to be signed.
@@ -58,7 +82,7 @@ def inspected(state: State) -> Inspected:
             f"Nothing of '{state.update_id}' is to be signed: it awaits no signatures of people "
             "(deploy status; deploy trust status)."
         )
-    return Inspected(update, proposal, inspect(update, proposal))
+    return Inspected(update, proposal, inspect(update, proposal, public))
 
 
 def signature_line(seen: Inspected, key: Path, passphrase_file: Path | None) -> str:
