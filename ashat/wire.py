@@ -76,51 +76,14 @@ class TokenInfo(Wire):
     expires: AwareDatetime | None = None
 
 
-class Asker(StrEnum):
-    """Who asks a node."""
-
-    TOKENS = "tokens"
-    LICENCES = "licences"
-    STRANGERS = "strangers"
-
-
-class JournalLine(Wire):
-    """A request as a node wrote it down: the id of its token or licence, "" of neither; `ms` until it was answered.
-
-    `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.
-    """
-
-    at: AwareDatetime
-    method: str
-    path: str
-    status: int
-    token: str = ""
-    licence: str = ""
-    client: str = ""
-    ms: int = 0
-    received: int = 0
-    sent: int = 0
-    detail: str = ""
-
-
-class SignedCheckpoint(Wire):
-    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's journal of changes, and the key that checks
-    it.
-
-    `proof` are the hashes, in hexadecimal, that prove that it continues an earlier one (RFC 9162, section 2.1.4).
-    """
-
-    checkpoint: str = Field(max_length=10_000)
-    key: str = Field(max_length=500)
-    proof: tuple[Digest, ...] = Field(default=(), max_length=200)
-
-
 class Agent(Wire):
-    """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered."""
+    """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered, `journal` what is wrong with its
+    journal of changes."""
 
     status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
     detail: str = ""
     last_contact: AwareDatetime | None = None
+    journal: str = ""
 
 
 class Lease(Wire):
@@ -399,16 +362,17 @@ class LicenceRequest(Wire):
 
 
 class MainframeReport(Wire):
-    """What a Mainframe says it made of an offer."""
+    """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's journal of changes."""
 
     release_seq: int = Field(ge=1, le=1 << 53)
     bundle: Digest
     result: Literal["running", "failed"]
     reason: str = Field(default="", max_length=2000)
+    journal: str = Field(default="", max_length=2000)
 
 
 class Mainframe(Wire):
-    """A licensed install, as OMEGA knows it. `id` is the start of the sha256 of its key."""
+    """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key."""
 
     id: str
     name: str
@@ -418,3 +382,4 @@ class Mainframe(Wire):
     release_seq: int | None = None
     result: Literal["running", "failed", "none"] = "none"
     reason: str = ""
+    journal: str = ""

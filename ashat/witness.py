@@ -14,13 +14,17 @@ from ashat.checkpoint import Checkpoint, Verifier, open_checkpoint
 from ashat.durable import make_directory, replace_file
 from ashat.errors import AuditError
 from ashat.merkle import consistency_holds
-from ashat.wire import SignedCheckpoint
+from ashat.wirejournal import SignedCheckpoint
 
 
 class Witness:
-    """What is remembered under `home` of the journal of the server whose block has that name."""
+    """What is remembered under `home` of the journal of the server that has that name here.
 
-    def __init__(self, home: Path, server: str) -> None:
+    `begin_anew` tells in errors how to give that up.
+    """
+
+    def __init__(self, home: Path, server: str, begin_anew: str = "remove that file to begin anew") -> None:
+        self._begin_anew = begin_anew
         self.path = home / "witnessed" / f"{server}.json"
 
     def known(self) -> SignedCheckpoint | None:
@@ -35,7 +39,7 @@ class Witness:
             return None
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it holds something else"
-            raise AuditError(f"{self.path} cannot be read: {reason}; remove it to begin anew.") from None
+            raise AuditError(f"{self.path} cannot be read: {reason}; {self._begin_anew}.") from None
 
     def size(self) -> int:
         """How many entries the journal had: from where on a proof is asked for; 0 where nothing is known.
@@ -79,7 +83,7 @@ class Witness:
     def _refusal(self, why: str) -> AuditError:
         return AuditError(
             f"{self.path.stem}: its journal of changes {why}. Find out who did that; what it was is in {self.path}: "
-            "remove that file to begin anew."
+            f"{self._begin_anew}."
         )
 
 

@@ -73,6 +73,7 @@ def drift() -> list[dict[str, str]]:
             with load_server(target).client() as node:
                 current = node.identity().current
                 rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
+                rows += [{"server": target, "what": why} for why in doubts(node)]
         except AshatError as error:
             rows.append({"server": target, "what": f"{target} does not answer: {error}"})
             continue
@@ -102,6 +103,19 @@ def witness_journal(name: str, node: NodeClient) -> list[str]:
     except NodeAuthError:
         pass  # a control plane without a token for it still sees what it runs
     return []
+
+
+def doubts(node: NodeClient) -> list[str]:
+    """What Mainframes report to be wrong with the journal of changes of their OMEGA; nothing where the token for it
+    does not open that.
+
+    Raises:
+        NodeError: it does not answer.
+    """
+    try:
+        return [f"{found.name} reports: {found.journal}" for found in node.mainframes() if found.journal]
+    except NodeAuthError:
+        return []
 
 
 def expected_bundle(states: list[State]) -> set[str | None] | None:

@@ -17,7 +17,8 @@ from ashat.node.cli import main
 from ashat.node.db import Database
 from ashat.node.journal import DIRECTORY, Journal, entry, read_journal
 from ashat.node.tokens import TokenFile
-from ashat.wire import Asker, JournalLine, LicenceRequest, OperationRequest, Role, Scope
+from ashat.wire import LicenceRequest, OperationRequest, Role, Scope
+from ashat.wirejournal import Asker, JournalLine
 from tests.support.nodes import NodeProcess, push, tiny_bundle
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"

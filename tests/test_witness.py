@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ashat.checkpoint import Verifier, open_checkpoint
 from ashat.errors import AuditError
-from ashat.node import changes
-from ashat.node.changes_audit import prove_growth
 from ashat.node.db import Database
-from ashat.wire import Role, Scope, SignedCheckpoint
+from ashat.wire import Role, Scope
 from ashat.witness import Witness
 from tasks.servers import witness_journal
+from tests.support.journals import done, forget, told
 from tests.support.nodes import NodeProcess
 from tests.support.omega import licence
 
@@ -27,32 +25,6 @@ def data(tmp_path: Path) -> Iterator[Database]:
     opened = Database(tmp_path / "node" / "node.db")
     yield opened
     opened.close()
-
-
-def done(database: Database, *names: str) -> None:
-    for name in names:
-        with database.transaction() as connection:
-            changes.append(connection, "licence-revoked", id=name, name=name)
-
-
-def told(database: Database, since: int = 0) -> SignedCheckpoint:
-    note, key = changes.sign_checkpoint(database, database.path.parent)
-    size = open_checkpoint(note, [Verifier.parse(key)]).size
-    proof = prove_growth(database, since, size)
-    return SignedCheckpoint(checkpoint=note, key=key, proof=tuple(node.hex() for node in proof))
-
-
-def forget(database: Database, *, key: bool = False) -> None:
-    """What a thief does who writes the journal anew, under its old name, and signs with its old key, or with a new."""
-    with closing(sqlite3.connect(database.path)) as connection, connection:
-        connection.execute("DROP TRIGGER changes_are_kept")
-        connection.execute("DELETE FROM changes")
-        connection.execute("UPDATE changes_log SET size = 0, frontier = ''")
-    kept = next((database.path.parent / "audit").iterdir())
-    (kept / "checkpoint").unlink()
-    if key:
-        (kept / "key.pem").unlink()
-        (kept / "key.vkey").unlink()
 
 
 def test_a_journal_that_grows_is_followed(data: Database, tmp_path: Path) -> None:
@@ -101,7 +73,7 @@ def test_another_journal_and_a_file_that_is_none(data: Database, tmp_path: Path)
         with pytest.raises(AuditError, match="is not signed as before"):
             witness.judge(told(other))
     witness.path.write_text("{}")
-    with pytest.raises(AuditError, match="it holds something else; remove it to begin anew"):
+    with pytest.raises(AuditError, match="it holds something else; remove that file to begin anew"):
         witness.size()
 
 

@@ -40,12 +40,12 @@ from ashat.wire import (
     OperationRequest,
     Role,
     Scope,
-    SignedCheckpoint,
     TokenInfo,
     Tree,
     TrustMetadata,
     TrustState,
 )
+from ashat.wirejournal import SignedCheckpoint
 
 _Message = TypeVar("_Message", bound=BaseModel)
 

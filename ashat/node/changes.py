@@ -78,6 +78,12 @@ def follow(database: Database, kind: str, found: Mapping[str, Facts]) -> None:
         connection.executemany("INSERT INTO followed VALUES (?, ?, ?)", [(kind, *pair) for pair in wanted.items()])
 
 
+def size(database: Database) -> int:
+    """How many entries the journal has; 0 where it has not begun."""
+    row = database.one("SELECT size FROM changes_log")
+    return int(row["size"]) if row else 0
+
+
 @dataclass(frozen=True)
 class Head:
     """The journal as it is now: what a checkpoint is made of."""

@@ -129,6 +129,15 @@ def forget_log(config: Config = None, data: Data = None) -> None:
     typer.echo("Forgotten. The next signed release begins the log anew: what it held before is vouched for no more.")
 
 
+@app.command("forget-journal")
+def forget_journal(config: Config = None, data: Data = None) -> None:
+    """Give up what a Mainframe remembers of OMEGA's journal of changes, after OMEGA was built anew: for good."""
+    from ashat.node.journal_watch import forget_journal as forget
+
+    forget(data_of(config, data))
+    typer.echo("Forgotten. The journal that OMEGA shows next is remembered as it comes: nothing vouches for it.")
+
+
 @app.command()
 def settings() -> None:
     """List every setting, its default and what it is for."""

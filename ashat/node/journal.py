@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from ashat.durable import replace_file
 from ashat.node.db import Database, now
-from ashat.wire import Asker, JournalLine
+from ashat.wirejournal import Asker, JournalLine
 
 log = logging.getLogger("ashat.node")
 

@@ -18,7 +18,7 @@ from ashat.node.changes_audit import Change, audit, read_changes
 from ashat.node.db import Database
 from ashat.node.journal import DIRECTORY, read_journal
 from ashat.node.token_cli import Config, Data, data_of
-from ashat.wire import Asker, JournalLine
+from ashat.wirejournal import Asker, JournalLine
 
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked of this node, and what was done to it.")
 

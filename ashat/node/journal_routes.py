@@ -14,7 +14,8 @@ from ashat.node.auth import require
 from ashat.node.changes_audit import prove_growth, read_changes
 from ashat.node.context import Context
 from ashat.node.journal import DIRECTORY, read_journal
-from ashat.wire import Asker, JournalLine, Scope, SignedCheckpoint, Wire
+from ashat.wire import Scope, Wire
+from ashat.wirejournal import Asker, JournalLine, SignedCheckpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]

@@ -31,6 +31,7 @@ from ashat.node import record
 from ashat.node.api_errors import ApiError
 from ashat.node.context import NodeContext
 from ashat.node.db import Database, from_text, now
+from ashat.node.journal_watch import JournalWatch, Standing
 from ashat.node.mainframe_plan import Failed, Idle, Install, Position, Running, plan
 from ashat.node.omega_link import OmegaLink
 from ashat.wire import Agent, MainframeReport, Offer, OperationRequest
@@ -96,6 +97,8 @@ class MainframeAgent:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._link = OmegaLink(context.config)
+        self._journal = JournalWatch(context.config.data, context.db)
+        self._standing = Standing()
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)
         self._stopping = context.stopping
@@ -156,13 +159,15 @@ class MainframeAgent:
         self._link.open()
         began, waits = time.monotonic(), self._known is not None
         offer = self._ask()
+        self._standing = self._journal.look(self._link)
         position = read_position(self._context.db)
         todo = plan(offer, position, now=now(), retry_delay=SLOW * self._interval, just_started=self._just_started)
         self._just_started = False
         self._known = offer.release_seq if offer else 0
         match todo:
             case Idle():
-                self._say("waiting", "OMEGA offers nothing yet.", contact=True)
+                told = "OMEGA offers nothing yet."
+                self._say("refused" if self._standing.refuses else "waiting", self._and_journal(told), contact=True)
             case Running(offer):
                 self._report(offer, "running")
                 self._running(offer)
@@ -189,16 +194,25 @@ class MainframeAgent:
 
     def _running(self, offer: Offer) -> None:
         try:
+            self._refuse_doubted()
             self._link.look()
         except TrustError as error:
             self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
             return
-        self._say("running", f"{_named(offer)} runs here.", contact=True)
+        self._say("running", self._and_journal(f"{_named(offer)} runs here."), contact=True)
+
+    def _refuse_doubted(self) -> None:
+        if self._standing.refuses:
+            raise TrustError(self._standing.words)
+
+    def _and_journal(self, told: str) -> str:
+        return f"{told} {self._standing.words}".rstrip()
 
     def _install(self, offer: Offer, attempt: int, running: str | None) -> float:
         """See that it is signed, pull and switch. The next turn, at once, looks at how that ended and reports it."""
         self._known = None
         try:
+            self._refuse_doubted()
             self._link.check(offer)
         except TrustError as error:
             self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
@@ -242,7 +256,11 @@ class MainframeAgent:
     def _report(self, offer: Offer, result: Literal["running", "failed"], reason: str = "") -> None:
         """Tell OMEGA, unless it was the last thing that it was told."""
         said = MainframeReport(
-            release_seq=offer.release_seq, bundle=offer.bundle, result=result, reason=reason[:_REASON_LENGTH]
+            release_seq=offer.release_seq,
+            bundle=offer.bundle,
+            result=result,
+            reason=reason[:_REASON_LENGTH],
+            journal=self._standing.words[:_REASON_LENGTH],
         )
         if said != self._reported:
             self._link.report(said)
@@ -264,7 +282,8 @@ class MainframeAgent:
         """Show how it gets on; a line in the log only where that changed."""
         if (status, detail) != (self._state.status, self._state.detail):
             log.log(logging.WARNING if status in ("failed", "refused", "unreachable") else logging.INFO, "%s", detail)
-        self._state = Agent(status=status, detail=detail, last_contact=now() if contact else self._state.last_contact)
+        seen = now() if contact else self._state.last_contact
+        self._state = Agent(status=status, detail=detail, last_contact=seen, journal=self._standing.words)
 
 
 def read_position(db: Database) -> Position:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
 from ashat.client.transport import Transport
@@ -11,7 +13,9 @@ from ashat.names import check_licence_key
 from ashat.node.config import NodeConfig, read_secret
 from ashat.node.signed_offers import SignedOffers
 from ashat.wire import Identity, MainframeReport, Offer, Role
+from ashat.wirejournal import JOURNAL_HEADER, SignedCheckpoint
 
+_Message = TypeVar("_Message", bound=BaseModel)
 PREFIX = "/v1/mainframe"
 NAME = "OMEGA"
 # Seconds beyond the wait that was asked for, after which an answer that does not come is given up.
@@ -29,6 +33,8 @@ class OmegaLink:
         self._signed = SignedOffers(config)
         self._licence = ""
         self._transport: Transport | None = None
+        self.journal_size: int | None = None
+        """How many entries OMEGA's journal of changes has, by its last answer to `ask`; None where it does not say."""
 
     def open(self) -> None:
         """Be ready to ask with the licence that is in the file now.
@@ -51,16 +57,24 @@ class OmegaLink:
         as it offers another, and after `wait` seconds in any case."""
         params = {} if after is None else {"after": after, "wait": wait}
         answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
+        size = answer.headers.get(JOURNAL_HEADER, "")
+        self.journal_size = int(size) if size.isascii() and size.isdigit() else None
         if answer.status_code == 304:
             return False, None
         if answer.status_code == 204:
             return after != 0, None
+        return True, _read(Offer, answer.content)
+
+    def journal(self, since: int) -> SignedCheckpoint | None:
+        """A checkpoint of OMEGA's journal of changes, with proof that it continues the one of size `since`; None where
+        it shows none."""
         try:
-            return True, Offer.model_validate_json(answer.content)
-        except ValidationError:
-            raise NodeRefusedError(
-                f"{NAME} answers, but not as this version expects; are both up to date?", server=NAME
-            ) from None
+            answer = self._open.request("GET", f"{PREFIX}/journal", params={"since": since})
+        except NodeRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+        return _read(SignedCheckpoint, answer.content)
 
     def check(self, offer: Offer) -> None:
         """See that the approvers signed what is offered; see `SignedOffers.check`.
@@ -129,3 +143,12 @@ class OmegaLink:
             raise WrongRoleError(
                 f"{stranger.url} is a server of the role {role}, not omega; check the setting 'omega'.", server=NAME
             )
+
+
+def _read(kind: type[_Message], content: bytes) -> _Message:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError:
+        raise NodeRefusedError(
+            f"{NAME} answers, but not as this version expects; are both up to date?", server=NAME
+        ) from None

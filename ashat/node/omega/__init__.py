@@ -18,10 +18,11 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.health import Repeated
     from ashat.node.omega.decisions import SCHEMA, DecisionRule
     from ashat.node.omega.log import KeptLog
-    from ashat.node.omega.mainframes import mainframe_router
+    from ashat.node.omega.mainframes import journal_router, mainframe_router
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.register import Register
     from ashat.node.omega.routes import omega_router
+    from ashat.node.omega.shown_journal import ShownJournal
     from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
     from ashat.node.omega.trust_routes import mainframe_trust_router, trust_router
     from ashat.trust.pinned import PinnedRoot
@@ -39,6 +40,8 @@ def install(app: FastAPI, context: NodeContext) -> None:
         changes.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
-    app.include_router(mainframe_router(register, offers, context.store, context.stopping))
+    shown = ShownJournal(context.db, context.config.data)
+    app.include_router(mainframe_router(register, offers, context.store, shown, context.stopping))
+    app.include_router(journal_router(register, shown))
     app.include_router(trust_router(trust, kept, context.db, require))
     app.include_router(mainframe_trust_router(trust, kept, register))

@@ -104,6 +104,8 @@ def list_(
             found.name,
         )
         typer.echo("  ".join(words))
+        if found.journal:
+            typer.echo(f"{'':12}  it reports: {found.journal}")
 
 
 def trust_keys(

@@ -13,15 +13,19 @@ from ashat.names import check_licence_key
 from ashat.node.api_errors import ApiError
 from ashat.node.omega.offers import Offers
 from ashat.node.omega.register import Licence, Register
+from ashat.node.omega.shown_journal import ShownJournal
 from ashat.node.omega.waiting import OfferWatch
 from ashat.node.store import Store
 from ashat.node.transfer import DigestList, manifest_response, object_response, objects_response
 from ashat.wire import Digest, MainframeReport, Offer
+from ashat.wirejournal import JOURNAL_HEADER, SignedCheckpoint
 
 WAIT_LIMIT = 30.0
 
 
-def mainframe_router(register: Register, offers: Offers, store: Store, stopping: threading.Event) -> APIRouter:
+def mainframe_router(
+    register: Register, offers: Offers, store: Store, journal: ShownJournal, stopping: threading.Event
+) -> APIRouter:
     """The routes, each of which asks for a licence that counts. `stopping` says that the node is on its way down."""
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
     watch = OfferWatch(offers, stopping)
@@ -43,7 +47,7 @@ def mainframe_router(register: Register, offers: Offers, store: Store, stopping:
         offer = await watch.other_than(after, wait)
         if wait:
             await run_in_threadpool(check_licence, register, request)
-        return _release_response(offer, request, after)
+        return _release_response(offer, request, after, await run_in_threadpool(journal.size))
 
     @router.get("/bundles/{digest}", dependencies=licence, response_class=Response)
     def bundle(digest: Digest, request: Request) -> Response:
@@ -68,6 +72,19 @@ def mainframe_router(register: Register, offers: Offers, store: Store, stopping:
         """What this Mainframe made of an offer."""
         offers.check_reported(said.release_seq, said.bundle)
         register.report(who, said)
+
+    return router
+
+
+def journal_router(register: Register, journal: ShownJournal) -> APIRouter:
+    """What was done to OMEGA, for whoever has a licence that counts."""
+    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+
+    @router.get("/journal")
+    def changes(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+        """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
+        check_licence(register, request)
+        return journal.since(since)
 
     return router
 
@@ -144,10 +161,12 @@ class OfferedObjects:
             return self._objects
 
 
-def _release_response(offer: Offer | None, request: Request, after: int | None) -> Response:
+def _release_response(offer: Offer | None, request: Request, after: int | None, journal: int) -> Response:
+    """The answer; with it is said how long the journal of changes is."""
+    headers = {JOURNAL_HEADER: str(journal)}
     if offer is None:
-        return Response(status_code=204)
-    headers = {"ETag": f'"{offer.release_seq}"'}
+        return Response(status_code=204, headers=headers)
+    headers["ETag"] = f'"{offer.release_seq}"'
     known = request.headers.get("if-none-match", "")
     if offer.release_seq == after or headers["ETag"] in known:
         return Response(status_code=304, headers=headers)

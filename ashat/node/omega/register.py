@@ -35,9 +35,15 @@ CREATE TABLE IF NOT EXISTS reports (
     times INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 CREATE INDEX IF NOT EXISTS reports_by_licence ON reports (licence, seq);
+CREATE TABLE IF NOT EXISTS doubts (
+    licence TEXT PRIMARY KEY REFERENCES licences (id),
+    told TEXT NOT NULL,
+    at TEXT NOT NULL
+) STRICT;
 """
 _LATEST = """
-SELECT licences.*, reports.release_seq, reports.bundle, reports.result, reports.reason FROM licences
+SELECT licences.*, reports.release_seq, reports.bundle, reports.result, reports.reason, doubts.told FROM licences
+LEFT JOIN doubts ON doubts.licence = licences.id
 LEFT JOIN reports ON reports.seq = (SELECT max(seq) FROM reports WHERE reports.licence = licences.id)
 ORDER BY licences.name, licences.id
 """
@@ -132,13 +138,19 @@ class Register:
     def report(self, licence: Licence, report: MainframeReport) -> None:
         """Add to the Mainframe's history what it says; the same again only counts up.
 
-        The reason is a stranger's text that ends up on terminals: it is kept as one printable line.
+        Its texts are a stranger's, and end up on terminals: they are kept as one printable line each.
         """
-        reason = "".join(letter if letter.isprintable() else " " for letter in report.reason)
+        reason, doubt = (
+            "".join(letter if letter.isprintable() else " " for letter in text)
+            for text in (report.reason, report.journal)
+        )
         said = (report.release_seq, report.bundle, report.result, reason)
         time = to_text(now())
         with self._database.transaction() as connection:
             connection.execute("UPDATE licences SET last_seen = ? WHERE id = ?", (time, licence.id))
+            connection.execute("DELETE FROM doubts WHERE licence = ?", (licence.id,))
+            if doubt:
+                connection.execute("INSERT INTO doubts VALUES (?, ?, ?)", (licence.id, doubt, time))
             last = connection.execute(
                 "SELECT * FROM reports WHERE licence = ? ORDER BY seq DESC LIMIT 1", (licence.id,)
             ).fetchone()
@@ -177,6 +189,7 @@ class Register:
                 release_seq=row["release_seq"],
                 result=row["result"] or "none",
                 reason=row["reason"] or "",
+                journal=row["told"] or "",
             )
             for row in self._database.all(_LATEST)
         ]
