@@ -18,9 +18,9 @@ from tuf.api.metadata import Metadata, Root, Targets
 from ashat.auditlog import check_origin
 from ashat.canonical import digest_of
 from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
-from ashat.events import Answered, AnyEvent, Promoted, ReleaseSignature
+from ashat.events import Answered, AnyEvent, Promoted, ReleaseSignature, RollbackAnswered
 from ashat.records import Record
-from ashat.state import Gate, State
+from ashat.state import Gate, RollbackGate, State
 from ashat.trust.documents import CHANNEL, ReleaseDocument
 from ashat.trust.log import open_log
 from ashat.trust.metadata import check_target, parse, target_of, verify
@@ -30,6 +30,8 @@ from ashat.trust.rootchain import check_follows, delegator_of
 
 RootAt = Callable[[int], bytes]
 """Gives the root of the tree over a log's first events, as many of them as were read or fewer."""
+Answer = Answered | RollbackAnswered
+Question = Gate | RollbackGate
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Approvals:
         for target, contents in roots.items():
             self._begin(target, [_root(content, f"A root of {target}") for content in contents])
         self._fresh: dict[str, Any] = {}
+        self._states: dict[tuple[str, int], State] = {}
         self._proposals: dict[tuple[str, int], dict[str, Any]] = {}
         self._about: dict[str, tuple[Any, ...]] = {}
         self._targets: dict[str, Metadata[Targets]] = {}
@@ -99,42 +102,50 @@ class Approvals:
         key = record.update_id, record.attempt
         self._proposals.setdefault(key, {}).update(self._fresh)
         self._fresh = {}
-        if isinstance(event, Answered):
+        self._states[key] = state
+        if isinstance(event, Answer):
             if event.accepted and event.decision == "approve":
                 self._approval(event, state, record.seq, root_at)
         elif isinstance(event, Promoted):
             _check_promoted(event, state)
         elif _carries_signatures(event):
             self._counts[f"signatures in events of the kind {event.kind!r}, which this version cannot check"] += 1
-        if state.ended:
+        if state.ended and (state.rollback_gate is None or state.rollback_gate.decision):
             self._proposals.pop(key, None)
 
-    def _approval(self, event: Answered, state: State, seq: int, root_at: RootAt) -> None:
+    def _approval(self, event: Answer, state: State, seq: int, root_at: RootAt) -> None:
         if event.signature is None:
             if state.target in self._signed_for:
                 raise UnsignedError(f"it carries no signature, as approvals for {state.target} before it do")
             self._counts["approved without a signature, before there were any: nothing shows by whom"] += 1
             return
-        gate = state.gate
-        if gate is None or gate.proposal is None:
+        gate, about = self._asked(event, state)
+        if gate is None or gate.proposal is None or about is None:
             raise UnsignedError("what was signed is not in the record")
-        content = self._proposals[state.update_id, state.attempt].get(gate.proposal)
+        content = self._proposals.get((state.update_id, state.attempt), {}).get(gate.proposal)
         if content is None:
             raise UnsignedError(f"what was signed, {gate.proposal[:12]}…, is no proposal of this deployment")
         proposal = Proposal.from_json(content)
-        self._check_document(proposal, state)
+        self._check_document(proposal, about)
         self._check_targets(proposal)
         _check_signature(proposal, event.signature)
         self._check_log(proposal.release.document, seq, root_at)
-        if event.release_seq is not None:
-            self._complete(event, gate, proposal, state)
+        if event.complete if isinstance(event, RollbackAnswered) else event.release_seq is not None:
+            self._complete(event, gate, proposal, about)
 
-    def _complete(self, event: Answered, gate: Gate, proposal: Proposal, state: State) -> None:
+    def _asked(self, event: Answer, state: State) -> tuple[Question | None, State | None]:
+        """What was asked, and the deployment that would run by it: of a rollback, the one that would run again."""
+        if isinstance(event, Answered):
+            return state.gate, state
+        gate = state.rollback_gate
+        return gate, self._states.get((gate.to_update, gate.to_attempt)) if gate else None
+
+    def _complete(self, event: Answer, gate: Question, proposal: Proposal, state: State) -> None:
         document = proposal.release.document
         found = proposal.count(gate.signatures)
         if not found.complete:
             raise UnsignedError(f"the release is signed by {found}")
-        if event.release_seq != document.release_seq:
+        if isinstance(event, Answered) and event.release_seq != document.release_seq:
             raise AuditError(f"it was approved as release {event.release_seq}, and {document.release_seq} was signed")
         if document.log is None:
             self._counts["approved without a checkpoint of the log: no approver vouches for what came before"] += 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from ashat.session import start
 from ashat.trust.documents import LogEntry
 from ashat.trust.machine import machine_signer
 from ashat.trust.proposal import Proposal
-from tests.support.ledgers import T0, honest
+from tests.support.ledgers import FAR, T0, honest
 from tests.support.office import Office
 from tests.support.trust import World, key_pair
 
@@ -313,6 +314,36 @@ def test_the_way_back_is_the_return_to_what_was_signed_before(case: Case) -> Non
     case.approve("kim", "noa", update="UPD-3", back={"bundle": "b" * 64})
     told = case.refused()
     assert "(UPD-3 attempt 1 version 9) does not fit: The way back that is proposed, to UPD-2" in told
+
+
+@pytest.mark.parametrize("harm", [{}, {"bundle": "b" * 64}, {"update_id": "UPD-2"}])
+def test_a_rollback_that_people_signed_is_audited_as_well(case: Case, harm: dict[str, str]) -> None:
+    for update in ("UPD-1", "UPD-2"):
+        case.approve("kim", "lee", update=update)
+    ledger, kim, lee = case.office.ledger, *case.world.approvers[:2]
+    to, state = ledger.load("UPD-1"), ledger.load("UPD-2")
+    assert to.gate is not None
+    assert to.gate.proposal is not None
+    assert to.evidence is not None
+    signed = Proposal.from_json(ledger.document(to.gate.proposal)).release
+    again = signed.document.model_copy(update={"release_seq": 3, **harm})
+    provenances = {str(again.provenance): str(signed.provenance)}
+    way = Proposal.make(case.targets, None, again, None, lifetime=9e6, now=datetime.now(UTC), provenances=provenances)
+    shown, proposal = ledger.put_document("gate", {"m": "!"}), ledger.put_document("proposal", way.to_json())
+    asked = {"run": "r", "expires": FAR, "to_update": "UPD-1", "to_attempt": 1, "evidence": to.evidence}
+    for number, signer in enumerate((kim, lee), 1):
+        question = e.RollbackAsked(at=T0, ordinal=number, missing="", shown=shown, proposal=proposal, **asked)
+        answer = e.RollbackAnswered(
+            at=T0, ordinal=number, decision="approve", accepted=True, complete=number == 2, signature=way.sign(signer)
+        )
+        for event in (question, answer):
+            state = ledger.append(state, event)
+    if not harm:
+        assert case.verify()["approvals"] == 3
+        forged = case.forged(lambda lines: leaves(lines, "rollback_answered", "UPD-2")[0].update(complete=True))
+        assert "the release is signed by 1 of 2 needed (kim)" in case.refused(forged)
+    else:
+        assert f"what was signed is about another {next(iter(harm))}" in case.refused()
 
 
 def test_what_was_signed_for_another_region_is_named(case: Case) -> None:
