@@ -17,7 +17,7 @@ from ashat.canonical import canonical_json, digest_of, is_digest
 from ashat.checkpoint import Checkpoint
 from ashat.errors import AuditError, CheckpointError, SessionError, TrustError
 from ashat.events import AnyEvent, event_from_json
-from ashat.merkle import Frontier, consistency_holds, consistency_proof, leaf_hash
+from ashat.merkle import Frontier, leaf_hash
 from ashat.records import Record
 from ashat.session import State, apply, start
 
