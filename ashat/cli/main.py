@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from ashat.cli import (
     audit,
@@ -114,7 +116,7 @@ def _help(
     command: Annotated[list[str] | None, typer.Argument(help="The command to explain.")] = None,
 ) -> None:
     """Explain deploy, or one of its commands."""
-    raise typer.Exit(_code(app(args=[*(command or []), "--help"], prog_name="deploy", standalone_mode=False)))
+    raise typer.Exit(_deploy_with([*(command or []), "--help"]))
 
 
 def main() -> None:
@@ -126,7 +128,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run `deploy` with `arguments`; its exit code. Every error becomes one line on stderr."""
     try:
-        code = _code(app(args=arguments, prog_name="deploy", standalone_mode=False))
+        code = _deploy_with(arguments)
         output.flush()
         return code
     except output.PipeClosedError:
@@ -148,6 +150,16 @@ def run(arguments: list[str]) -> int:
             "This is a fault of deploy itself; ASHAT_DEBUG=1 shows where.",
             1,
         )
+
+
+def _deploy_with(arguments: list[str]) -> int:
+    return _code(commands()(args=arguments, prog_name="deploy", standalone_mode=False))
+
+
+@cache
+def commands() -> Any:
+    """Every command, made once: calling the `app` itself would make all of them each time."""
+    return get_command(app)
 
 
 def _end(message: str, code: int) -> int:
