@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -26,9 +27,11 @@ settings.register_profile("explore", max_examples=2000, deadline=None, print_blo
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 _found = pytest.StashKey[list[str]]()
+_of_the_group = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_of_the_group] = ExitStack()
     config.addinivalue_line("markers", "needs(name, ...): what must be here, such as postgresql")
     if not _is_worker(config):
         _leave_the_home_alone()
@@ -38,16 +41,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module on one worker unless it says otherwise, so that its fixtures are made once.
 
-    Those that ask for the longest timeouts come first, so that no worker is left alone with them at the end.
+    Groups that ask for the most time, by the timeouts of all their tests, come first, so that no worker is left alone
+    with one at the end; a group is never interrupted by another.
     """
     patience: dict[str, float] = {}
-    for item in items:
+    first: dict[str, int] = {}
+    for number, item in enumerate(items):
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
         timeout = item.get_closest_marker("timeout")
         asked = float(timeout.args[0]) if timeout else 0
-        patience[_group(item)] = max(patience.get(_group(item), 0), asked)
-    items.sort(key=lambda item: patience[_group(item)], reverse=True)
+        patience[_group(item)] = patience.get(_group(item), 0) + asked
+        first.setdefault(_group(item), number)
+    items.sort(key=lambda item: (-patience[_group(item)], first[_group(item)]))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -58,6 +64,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.fail(f"ASHAT_TEST_REQUIRE names {need}, but {reason}", pytrace=False)
             if reason:
                 pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End what a group shared as soon as its last test is done: a control plane costs processor as long as it is up."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or _group(nextitem) != _group(item):
+            item.config.stash[_of_the_group].close()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -79,24 +95,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """A control plane, Public, OMEGA and two Mainframes that run a first release, UPD-0.
 
-    Shared by the modules of the xdist group "stack"; each leaves the servers configured and in order.
+    Shared by the modules of the xdist group "stack", with which it ends; each leaves the servers configured and in
+    order.
     """
-    with Stack(tmp_path_factory.mktemp("stack")) as running:
-        running.ship("UPD-0", "What runs before")
-        yield running
+    running = pytestconfig.stash[_of_the_group].enter_context(Stack(tmp_path_factory.mktemp("stack")))
+    running.ship("UPD-0", "What runs before")
+    return running
 
 
 @pytest.fixture(scope="session")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FragileStack]:
+def fragile(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> FragileStack:
     """A control plane, Public, OMEGA and one Mainframe that run nothing yet and can be told to die somewhere.
 
-    Shared by the modules of the xdist group "fragile".
+    Shared by the modules of the xdist group "fragile", with which it ends.
     """
-    with FragileStack(tmp_path_factory.mktemp("fragile")) as running:
-        yield running
+    return pytestconfig.stash[_of_the_group].enter_context(FragileStack(tmp_path_factory.mktemp("fragile")))
 
 
 @pytest.fixture
@@ -169,6 +185,7 @@ def _leave_the_home_alone() -> None:
     for name in [name for name in os.environ if name.startswith(("ASHAT_", "PREFECT_"))]:
         if not name.startswith("ASHAT_TEST_"):
             del os.environ[name]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
     homes = tempfile.mkdtemp(prefix="ashat-test-")
     os.environ[leftovers.VARIABLE] = uuid.uuid4().hex
     os.environ["ASHAT_TEST_HOMES"] = homes
