@@ -7,6 +7,7 @@ forks: it reads a command a line (JSON), and writes a line for each process that
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -22,14 +23,17 @@ from typing import Any, NoReturn, Self
 
 from tests.support.nodes import ROOT
 
-IMPORTS = (
+# From "prefect.flow_engine" on: what each process would import once it is used.
+_IMPORTS = (
     "ashat.cli.follow",
-    "flows.push",
-    "flows.verify",
-    "flows.approve",
-    "flows.cancel",
-    "flows.reconcile",
-    "flows.rollback",
+    *(f"flows.{name}" for name in ("push", "verify", "approve", "cancel", "release", "reconcile", "rollback")),
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect._internal.metrics",
+    "prefect.utilities.visualization",
+    "fastapi.encoders",
+    "sqlalchemy.dialects.sqlite",
+    "anyio._backends._asyncio",
 )
 ERRORS = ".errors"
 
@@ -137,10 +141,18 @@ class Warm:
                 self._codes[int(number)] = int(value)
 
 
+def import_all() -> None:
+    """Import what a command or a flow run uses; what is forked from here shares its memory."""
+    for name in _IMPORTS:
+        importlib.import_module(name)
+    importlib.import_module("tasks.checks").built_in_checks()
+    importlib.import_module("ashat.cli.main").commands()
+    gc.freeze()
+
+
 def main() -> None:
     """Fork for each command read, until there are no more; then end what still runs."""
-    for name in IMPORTS:
-        importlib.import_module(name)
+    import_all()
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
