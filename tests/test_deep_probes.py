@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from ashat.node.config import DatabaseConfig
-from ashat.node.database_probe import DatabaseLook
+from ashat.node.database_look import DatabaseLook
 from ashat.raos_model import DatabaseSection
 from ashat.wire import App, DatabaseProbe, DatabaseProbeRequest, ModuleReport
 from tasks.checks.database import judged as judged_database

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from ashat.client.node import NodeClient
 from ashat.node.config import DatabaseConfig
-from ashat.node.database_probe import DatabaseLook
+from ashat.node.database_look import DatabaseLook
 from ashat.node.probes import read_report
 from ashat.wire import DatabaseProbe, DatabaseProbeRequest, Scope
 from tests.support.needs import requires_postgresql

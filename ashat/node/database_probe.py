@@ -10,17 +10,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from ashat.errors import AshatError, UsageError
-from ashat.node.config import DatabaseConfig
+from ashat.errors import AshatError
 from ashat.node.database_dialects import Dialect, NotWritableError, dialect_of, with_driver
 from ashat.node.database_words import why_no_connection, why_refused, without_password
 from ashat.wire import DatabaseProbe, DatabaseProbeRequest
@@ -41,45 +38,8 @@ class NoConnectionError(AshatError):
     """The database could not be connected to; the message says why, in words that hold nothing of the DSN."""
 
 
-class DatabaseLook:
-    """Looks at one database, once at a time, for at most the configured time."""
-
-    def __init__(self, config: DatabaseConfig) -> None:
-        self._config = config
-        self._turn = threading.Lock()
-
-    def __call__(self, request: DatabaseProbeRequest, app_data: Path) -> DatabaseProbe:
-        """What is there. Whatever goes wrong is in `detail`, without anything of the DSN."""
-        ends = time.monotonic() + self._config.timeout
-        try:
-            dsn = self._config.read_dsn()
-        except UsageError as error:
-            return DatabaseProbe(ok=False, detail=str(error))
-        if dsn is None:
-            return DatabaseProbe(ok=False, detail="this node has no [database] dsn, so its operator must set one first")
-        if not self._turn.acquire(timeout=self._config.timeout):
-            return DatabaseProbe(ok=False, detail="the look before this one has not come back yet")
-        found: Future[DatabaseProbe] = Future()
-        look = _Look(dsn.get_secret_value().replace("{data}", str(app_data)), self._config.timeout)
-        threading.Thread(target=self._run, args=(found, look, request), name="database", daemon=True).start()
-        try:
-            return found.result(max(ends - time.monotonic(), 0.0))
-        except TimeoutError:
-            look.give_up()
-            return DatabaseProbe(ok=False, detail=f"the database did not answer within {self._config.timeout:g} s")
-
-    def _run(self, found: Future[DatabaseProbe], look: _Look, request: DatabaseProbeRequest) -> None:
-        try:
-            found.set_result(look.run(request))
-        except Exception as error:  # noqa: BLE001 - a driver is anybody's code; its traceback may hold the password
-            log.error("the look at the database broke: %s", type(error).__name__)  # noqa: TRY400
-            found.set_result(DatabaseProbe(ok=False, detail=f"the look itself broke: {type(error).__name__}"))
-        finally:
-            self._turn.release()
-
-
 @dataclass
-class _Look:
+class Look:
     """One look: one connection, one thread, and another that may give it up."""
 
     dsn: str = field(repr=False)

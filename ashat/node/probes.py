@@ -13,7 +13,7 @@ from ashat.node import record
 from ashat.node.api_errors import ApiError
 from ashat.node.auth import require
 from ashat.node.context import Context, NodeContext
-from ashat.node.database_probe import DatabaseLook
+from ashat.node.database_look import DatabaseLook
 from ashat.node.health import ProgramSilentError, ask
 from ashat.node.materialise import Release, read_tree
 from ashat.raos_toml import NAME, SIZE_LIMIT, load_raos_toml
