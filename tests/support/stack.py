@@ -234,9 +234,18 @@ class Stack:
         return found
 
     def hold_reconcile(self) -> None:
-        """Let `reconcile` run only when told to."""
-        self.api("POST", f"/deployments/{self.deployment('reconcile/reconcile')}/pause_deployment")
-        self.settle("reconcile/reconcile")
+        """Let `reconcile` run only when told to.
+
+        Prefect's scheduler may have read the schedule just before, and plan runs after they were called off: so they
+        are called off until there are none.
+        """
+        pause = f"/deployments/{self.deployment('reconcile/reconcile')}/pause_deployment"
+
+        def held() -> bool:
+            self.api("POST", pause)
+            return not any(run["state_type"] in _ACTIVE for run in self._runs("reconcile/reconcile"))
+
+        eventually(held, "no run of reconcile to be planned or under way")
 
     def deployment(self, name: str) -> str:
         """The id of a deployment."""
@@ -244,14 +253,18 @@ class Stack:
 
     def settle(self, deployment: str) -> dict[str, Any]:
         """The newest run of `deployment` once none of its runs is under way or about to be."""
-        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "sort": "EXPECTED_START_TIME_DESC"}
 
         def look() -> list[Any] | None:
-            runs = self.api("POST", "/flow_runs/filter", wanted)
+            runs = self._runs(deployment)
             return [runs] if not [run for run in runs if run["state_type"] in _ACTIVE] else None
 
         (runs,) = eventually(look, f"every run of {deployment} to end or wait")
         return dict(runs[0]) if runs else {}
+
+    def _runs(self, deployment: str) -> list[dict[str, Any]]:
+        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", wanted)
+        return found
 
     def api(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """What Prefect's API answers."""
