@@ -300,9 +300,9 @@ def test_what_people_and_the_one_person_mode_approved_is_audited_from_an_export(
 ) -> None:
     stack.deploy("audit", "export", str(tmp_path / "record.jsonl"))
     told = json.loads(stack.deploy("audit", "verify", str(tmp_path / "record.jsonl"), "--json").stdout)
-    assert told["approvals"] == 2
+    assert told["approvals"] >= 2
     assert told["unchecked"] == []
-    assert told["roots"].keys() == {"omega", "omega-us"}
+    assert told["roots"].keys() >= {"omega", "omega-us"}
 
 
 def test_options_that_do_not_go_together_are_refused(stack: Stack) -> None:
