@@ -15,8 +15,6 @@ from tests.support.omega import decide, eventually, offer, perform, promotion, s
 from tests.support.signing import Customer, People, demanding_omega, install_root, provenance, refused
 from tests.support.trust import key_pair
 
-pytestmark = pytest.mark.xdist_group("proven")
-
 
 @pytest.fixture(scope="module")
 def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:

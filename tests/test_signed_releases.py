@@ -17,8 +17,6 @@ from tests.support.nodes import NodeProcess, push, tiny_app
 from tests.support.omega import decide, eventually, offer, perform, promotion, running, source
 from tests.support.signing import Customer, People, demanding_omega, install_root, refused
 
-pytestmark = pytest.mark.xdist_group("signed")
-
 
 @pytest.fixture(scope="module")
 def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
