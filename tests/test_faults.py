@@ -181,10 +181,10 @@ def test_a_change_of_who_signs(fragile: FragileStack) -> None:
         if (fragile.faults / point).exists():
             fragile.see_killed(point, fragile.warm.deploy("trust", "publish"))
         fragile.wait_killed(point)
-        assert json.loads(fragile.deploy("trust", "status", "--json").stdout)["change"]["complete"]
+        assert json.loads(fragile.deploy("trust", "status", "--as", "omega", "--json").stdout)["change"]["complete"]
     told = fragile.deploy("trust", "publish").stdout
     assert "omega keeps root version 2" in told
-    status = json.loads(fragile.deploy("trust", "status", "--json").stdout)
+    status = json.loads(fragile.deploy("trust", "status", "--as", "omega", "--json").stdout)
     assert (status["mode"], status["change"]) == ("one-person", None)
     assert [role["version"] for role in status["roles"].values()] == [2, 2]
     with fragile.omega.client() as client:

@@ -33,7 +33,7 @@ def keys(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """An OMEGA for which two of three people approve, under a policy by which they sign no way back beforehand; it runs
     BACK-2, which replaced BACK-1."""
-    directory = tmp_path_factory.mktemp("back") / "production-asia"
+    directory = tmp_path_factory.mktemp("back") / "production-north"
     with NodeProcess(
         directory,
         role=Role.OMEGA,
@@ -41,12 +41,12 @@ def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPath
         database=example_database(),
         settings={"unsigned_releases": False},
     ) as node:
-        words = ("configure", "omega", node.url, "production-asia", "--as", "omega-asia", "--token-stdin")
+        words = ("configure", "omega", node.url, "production-north", "--as", "omega-north", "--token-stdin")
         stack.deploy(*words, stdin=node.token(Scope.ADMIN))
         approvers = [f"--approver={name}={Path(key).with_suffix('.pub')}" for name, key in keys.items()]
-        stack.deploy("trust", "init", "--as", "omega-asia", *approvers, "--threshold", "2")
+        stack.deploy("trust", "init", "--as", "omega-north", *approvers, "--threshold", "2")
         for name in NAMES[:2]:
-            stack.deploy("trust", "sign", "--as", "omega-asia", "--key", keys[name], env=OPENED)
+            stack.deploy("trust", "sign", "--as", "omega-north", "--key", keys[name], env=OPENED)
         stack.configure_policy("asks", rehearses=False, signs_way_back=False)
         for update_id in ("BACK-1", "BACK-2"):
             ship(stack, keys, update_id)
@@ -55,7 +55,7 @@ def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPath
 
 def ship(stack: Stack, keys: dict[str, str], update_id: str) -> None:
     stack.change(update_id)
-    stack.deploy("push", update_id, "A release", "--allow-dirty", "--target", "omega-asia")
+    stack.deploy("push", update_id, "A release", "--allow-dirty", "--target", "omega-north")
     stack.deploy("verify", update_id, "--policy", "asks")
     tail = tail_of(stack, update_id)
     for ordinal, name in enumerate(NAMES[:2], 1):
@@ -97,7 +97,7 @@ def test_one_rejects_and_nothing_changes(stack: Stack, region: NodeProcess, keys
     assert "rollback" in stack.deploy("status").stdout
     assert "waits for people until" in stack.deploy("status", "BACK-2").stdout
     refused = stack.deploy("approve", "BACK-2", "--reject", "--reason", "mend it instead", "--by", "lee")
-    assert "The rollback of 'BACK-2' is rejected: omega-asia keeps running it." in refused.stdout
+    assert "The rollback of 'BACK-2' is rejected: omega-north keeps running it." in refused.stdout
     assert runs(region) == "BACK-2"
     state = stack.state("BACK-2")
     assert (state.stage, state.rolling_back) == (Stage.COMPLETED, False)
@@ -113,7 +113,7 @@ def test_a_run_that_is_cancelled_in_prefect_asks_no_more(
     assert state.rollback_gate is not None
     cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
     stack.api("POST", f"/flow_runs/{state.rollback_gate.run}/set_state", cancelled)
-    stack.deploy("trust", "status", "--as", "omega-asia")
+    stack.deploy("trust", "status", "--as", "omega-north")
     stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
     state = stack.wait("BACK-2", lambda s: s.rollback_gate and s.rollback_gate.decision == "reject")
     assert "waits for people" not in stack.deploy("status", "BACK-2").stdout
@@ -131,7 +131,7 @@ def test_two_sign_and_it_goes_back(stack: Stack, region: NodeProcess, keys: dict
     assert "it needs a signature of kim, lee, noa" in unsigned.stderr
     asked(stack, 4)
     first = stack.deploy(*approve, tail, "--key", keys["kim"], env=OPENED)
-    assert "May omega-asia go back from BACK-2 to BACK-1?" in first.stdout
+    assert "May omega-north go back from BACK-2 to BACK-1?" in first.stdout
     assert "it is slow" in first.stdout
     assert "Others must sign too" in first.stdout
     asked(stack, 5)
