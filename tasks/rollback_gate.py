@@ -103,7 +103,7 @@ def compose_return(
     lines += [f"> ⚠️ **Asked again:** {escape(again)}", ""] if again else []
     lines += [f"**{escape(reason)}**", ""] if reason.strip() else []
     lines += [
-        f"- People are asked since {escape(wanted.missing)}",
+        f"- People are asked because {escape(wanted.missing)}",
         f"- Would run again: {escape(to.update_id)}, version {escape(to.bundle_version)}, bundle "
         f"`{(to.bundle or '')[:12]}`{verified}",
         f"- Will reach {target} and {reach(state)}",
