@@ -200,9 +200,10 @@ def test_a_push_that_is_cut_goes_on_where_it_stopped(node: NodeProcess, packed: 
     assert error.value.transient
     objects = packed.manifest.objects
     with Transport(node.url, token=node.token()) as whole:
-        wait_until(lambda: sum(objects[name] for name in missing(whole, objects)) < total * 0.8)
+        # Half was sent; on each connection a whole part of that may have been cut.
+        wait_until(lambda: sum(objects[name] for name in missing(whole, objects)) < total * 0.95)
         report = push_bundle(whole, packed)
-    assert 0 < report.bytes_sent < total * 0.8
+    assert 0 < report.bytes_sent < total * 0.95
 
 
 def test_a_pull_that_is_cut_goes_on_where_it_stopped(
