@@ -17,9 +17,9 @@ from ashat.ledger import Ledger
 from ashat.session import Stage, State
 from ashat.trust.keys import load_signer
 from ashat.trust.proposal import Proposal, spell
-from ashat.wire import FRAME_HEADER, Role, Scope
+from ashat.wire import FRAME_HEADER, Scope
 from tests.support.moody import Lies, MoodyProxy
-from tests.support.nodes import NodeProcess, example_app, example_database
+from tests.support.nodes import NodeProcess, demanding_region
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
@@ -32,25 +32,14 @@ SECRET = 'KEY = "AKIAQYLPMN5HHHFPZAM2"\n'
 @pytest.fixture(scope="module")
 def keys(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The private keys of kim and lee, each on a machine of their own."""
-    made = {}
-    for name in ("kim", "lee"):
-        home = tmp_path_factory.mktemp(name)
-        stack.deploy("trust", "keygen", name, env={**OPENED, "ASHAT_HOME": str(home)})
-        made[name] = home / "trust" / "keys" / f"{name}.pem"
-    return made
+    return {name: stack.make_key(name, tmp_path_factory.mktemp(name), OPENED) for name in ("kim", "lee")}
 
 
 @pytest.fixture(scope="module")
 def region(stack: Stack, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """An OMEGA for which kim or lee approves what this machine built and verified."""
     directory = tmp_path_factory.mktemp("eyes") / "production-us"
-    with NodeProcess(
-        directory,
-        role=Role.OMEGA,
-        app=example_app(),
-        database=example_database(),
-        settings={"unsigned_releases": False},
-    ) as node:
+    with demanding_region(directory) as node:
         set_up(stack, node, "omega-us", keys, "lee")
         stack.configure_policy("eyes", rehearses=False, four_eyes=True, warns=["security"])
         yield node
@@ -281,10 +270,7 @@ def test_four_eyes_cannot_hold_in_the_one_person_mode(stack: Stack, region: Node
 def test_four_eyes_that_leave_too_few_are_told_when_the_gate_opens(
     stack: Stack, region: NodeProcess, keys: dict[str, Path], tmp_path: Path
 ) -> None:
-    settings = {"unsigned_releases": False}
-    with NodeProcess(
-        tmp_path / "production-cn", role=Role.OMEGA, app=example_app(), database=example_database(), settings=settings
-    ) as node:
+    with demanding_region(tmp_path / "production-cn") as node:
         set_up(stack, node, "omega-cn", keys, "kim", "lee")
         state = verified(stack, "EYES-6", target="omega-cn")
         text = shown(stack, state)

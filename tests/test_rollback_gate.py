@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ashat.session import Stage, State
-from ashat.wire import Role, Scope
-from tests.support.nodes import NodeProcess, example_app, example_database
+from ashat.wire import Scope
+from tests.support.nodes import NodeProcess, demanding_region
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
@@ -21,12 +21,7 @@ NAMES = ("kim", "lee", "noa")
 @pytest.fixture(scope="module")
 def keys(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The private keys of three people, each on a machine of their own."""
-    made = {}
-    for name in NAMES:
-        home = tmp_path_factory.mktemp(name)
-        stack.deploy("trust", "keygen", name, env={**OPENED, "ASHAT_HOME": str(home)})
-        made[name] = str(home / "trust" / "keys" / f"{name}.pem")
-    return made
+    return {name: str(stack.make_key(name, tmp_path_factory.mktemp(name), OPENED)) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +29,7 @@ def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPath
     """An OMEGA for which two of three people approve, under a policy by which they sign no way back beforehand; it runs
     BACK-2, which replaced BACK-1."""
     directory = tmp_path_factory.mktemp("back") / "production-north"
-    with NodeProcess(
-        directory,
-        role=Role.OMEGA,
-        app=example_app(),
-        database=example_database(),
-        settings={"unsigned_releases": False},
-    ) as node:
+    with demanding_region(directory) as node:
         words = ("configure", "omega", node.url, "production-north", "--as", "omega-north", "--token-stdin")
         stack.deploy(*words, stdin=node.token(Scope.ADMIN))
         approvers = [f"--approver={name}={Path(key).with_suffix('.pub')}" for name, key in keys.items()]
@@ -62,7 +51,8 @@ def ship(stack: Stack, keys: dict[str, str], update_id: str) -> None:
         stack.wait_asked(update_id, ordinal)
         words = ("approve", update_id, "--evidence", tail, "--comment", "noisy", "--key", keys[name])
         told = stack.deploy(*words, env=OPENED).stdout
-        assert ordinal == 2 or "a rollback waits for people to sign" in told or update_id == "BACK-1"
+        if (update_id, ordinal) == ("BACK-2", 1):
+            assert "a rollback waits for people to sign" in told
     assert stack.state(update_id).stage is Stage.COMPLETED
 
 
@@ -113,7 +103,6 @@ def test_a_run_that_is_cancelled_in_prefect_asks_no_more(
     assert state.rollback_gate is not None
     cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
     stack.api("POST", f"/flow_runs/{state.rollback_gate.run}/set_state", cancelled)
-    stack.deploy("trust", "status", "--as", "omega-north")
     stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
     state = stack.wait("BACK-2", lambda s: s.rollback_gate and s.rollback_gate.decision == "reject")
     assert "waits for people" not in stack.deploy("status", "BACK-2").stdout

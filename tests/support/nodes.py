@@ -267,3 +267,14 @@ def to_toml(content: Mapping[str, Any]) -> str:
                 else:
                     lines.append(f"{key} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"
+
+
+def demanding_region(directory: Path) -> NodeProcess:
+    """An OMEGA that runs the sample program and takes nothing that nobody signed."""
+    return NodeProcess(
+        directory,
+        role=Role.OMEGA,
+        app=example_app(),
+        database=example_database(),
+        settings={"unsigned_releases": False},
+    )

@@ -185,6 +185,11 @@ class Stack:
         file.write_text(to_toml(keys))
         self.deploy("configure", "policy", name, str(file))
 
+    def make_key(self, name: str, home: Path, opened: Mapping[str, str]) -> Path:
+        """The private key of somebody whose own machine has `home` as ASHAT_HOME; `opened` says its passphrase."""
+        self.deploy("trust", "keygen", name, env={**opened, "ASHAT_HOME": str(home)})
+        return home / "trust" / "keys" / f"{name}.pem"
+
     def change(self, text: str) -> None:
         """Change a module of the source, so that it makes another bundle."""
         module = self.source / "Modules" / "Chat" / "__init__.py"
