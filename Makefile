@@ -19,7 +19,7 @@ $(STAMP): uv.lock pyproject.toml scripts/uv
 demo: $(STAMP) ## ALPHA -> Public -> verify -> gate -> OMEGA -> two Mainframes, here (ARGS=--yes: unattended)
 	@.venv/bin/deploy demo $(ARGS)
 
-test: $(STAMP) ## the whole test suite (ARGS=tests/test_bundle.py: a part of it)
+test: $(STAMP) ## the whole test suite (ARGS=tests/unit/bundle/test_manifest.py: a part of it)
 	@$(PYTHON) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## style, types, who imports whom, and whether the lock is fresh

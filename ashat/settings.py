@@ -1,6 +1,6 @@
 """Where things are: one place for every `ASHAT_*` setting of the library and the `deploy` command.
 
-The node has its own settings (`ashat.node.config`): it runs on other people's machines.
+The node has its own settings (`ashat.node.core.config`): it runs on other people's machines.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python bench/cli.py [--releases 1000] [--runs 15] [--json]
 
-The ledger is written through `ashat.ledger`, a release at a time, with the eleven events that a completed one has.
-Each command is run once to warm the file cache and then `--runs` times, and its output is thrown away. The limit is
-that of `deploy status`: a median of 0.4 s. The processor time beside it tells a slow command from a busy machine.
+The ledger is written through `ashat.ledger.ledger`, a release at a time, with the eleven events that a completed one
+has. Each command is run once to warm the file cache and then `--runs` times, and its output is thrown away. The limit
+is that of `deploy status`: a median of 0.4 s. The processor time beside it tells a slow command from a busy machine.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ashat.session import Stage  # noqa: E402
-from tests.support.records import open_ledger, record  # noqa: E402
+from ashat.deployment.state_machine import Stage  # noqa: E402
+from tests.support.builders.deployments import open_ledger, record  # noqa: E402
 
 LIMIT_SECONDS = 0.4
 COMMANDS = (("status",), ("status", "--json"), ("history",), ("history", "--limit", "20"), ("help",))

@@ -33,15 +33,15 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ashat.bundle import FileEntry, Manifest  # noqa: E402
+from ashat.bundle.manifest import FileEntry, Manifest  # noqa: E402
 from ashat.client.node import NodeClient  # noqa: E402
-from ashat.raos_toml import load_raos_toml  # noqa: E402
+from ashat.raos_toml.load import load_raos_toml  # noqa: E402
 from tasks.checks import CheckContext, CheckResult, run_check  # noqa: E402
-from tasks.checks.interface import Outcome  # noqa: E402
+from tasks.checks.kit.base import Outcome  # noqa: E402
+from tasks.checks.kit.http import Web  # noqa: E402
+from tasks.checks.kit.samples import Block, Rehearsal, Which  # noqa: E402
+from tasks.checks.kit.statistics import shift_ratio  # noqa: E402
 from tasks.checks.performance import PerformanceCheck, blocks_needed, limits_of, measure_block  # noqa: E402
-from tasks.checks.ranks import shift_ratio  # noqa: E402
-from tasks.checks.rehearsed import Block, Rehearsal, Which  # noqa: E402
-from tasks.checks.web import Web  # noqa: E402
 
 SAMPLE = ROOT / "examples" / "raos"
 SHARE = 0.95

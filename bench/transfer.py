@@ -32,14 +32,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ashat.bundle.pack import pack_directory
+from ashat.bundle.stat_cache import StatCache
+from ashat.client.http import Transport
 from ashat.client.node import NodeClient
 from ashat.client.transfer import missing, pull_bundle, push_bundle
-from ashat.client.transport import Transport
-from ashat.node.store import Store
-from ashat.node.tokens import TokenFile
-from ashat.packing import pack_directory
-from ashat.statcache import StatCache
-from ashat.wire import Decision, LicenceRequest, Offer, OperationRequest, Scope
+from ashat.node.access.tokens import TokenFile
+from ashat.node.store.store import Store
+from ashat.protocol.messages import Decision, LicenceRequest, Offer, OperationRequest, Scope
 
 MB = 1024 * 1024
 LICENCE = "RACORE-00000000-00000000-0000BE7C"

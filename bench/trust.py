@@ -26,24 +26,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ashat.auditing import sign_on  # noqa: E402
-from ashat.cli.inspection import check_log  # noqa: E402
-from ashat.client.transport import Transport  # noqa: E402
-from ashat.ledger import Ledger  # noqa: E402
-from ashat.merkle import leaf_hash  # noqa: E402
-from ashat.node.db import Database  # noqa: E402
-from ashat.node.omega.log import KeptLog  # noqa: E402
+from ashat.audit.sign import sign_on  # noqa: E402
+from ashat.cli.commands.inspect import check_log  # noqa: E402
+from ashat.client.http import Transport  # noqa: E402
+from ashat.ledger.ledger import Ledger  # noqa: E402
+from ashat.node.core.db import Database  # noqa: E402
+from ashat.node.omega.ledger_log import KeptLog  # noqa: E402
 from ashat.node.omega.trust import OmegaTrust  # noqa: E402
-from ashat.trust.client import ReleaseClient  # noqa: E402
-from ashat.trust.documents import LogEntry, ReleaseDocument  # noqa: E402
-from ashat.trust.log import open_log  # noqa: E402
-from ashat.trust.proposal import spell  # noqa: E402
-from ashat.wire import SignedRelease  # noqa: E402
-from tests.support.ledgers import first_schema  # noqa: E402
-from tests.support.logs import SignedLedger  # noqa: E402
-from tests.support.omega import decide, promotion  # noqa: E402
-from tests.support.signing import People  # noqa: E402
-from tests.support.trust import Server, World, document, mainframe, reply, serving  # noqa: E402
+from ashat.protocol.messages import SignedRelease  # noqa: E402
+from ashat.transparency.merkle import leaf_hash  # noqa: E402
+from ashat.trust.release.known_log import open_log  # noqa: E402
+from ashat.trust.release.proposal import spell  # noqa: E402
+from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument  # noqa: E402
+from ashat.trust.update_client.client import ReleaseClient  # noqa: E402
+from tests.support.builders.ledgers import first_schema  # noqa: E402
+from tests.support.builders.signers import People  # noqa: E402
+from tests.support.builders.tampered_log import SignedLedger  # noqa: E402
+from tests.support.builders.trust_world import Server, World, document, mainframe, reply, serving  # noqa: E402
+from tests.support.processes.omega import decide, promotion  # noqa: E402
 
 QUESTION_LIMIT_MS = 15.0
 DEPLOYMENT_LIMIT_MS = 500.0

@@ -7,7 +7,7 @@ from prefect.types import SecretDict
 from pydantic import Field
 
 from ashat.errors import NotConfiguredError
-from ashat.policy import Policy
+from ashat.verification.policy import Policy
 
 DEFAULT = "default"
 

@@ -9,8 +9,8 @@ from pydantic import Field, SecretStr
 
 from ashat.client.node import NodeClient
 from ashat.errors import NotConfiguredError
+from ashat.protocol.messages import Role
 from ashat.settings import Settings
-from ashat.wire import Role
 
 
 class RaosServer(Block):

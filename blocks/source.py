@@ -11,8 +11,8 @@ from pathlib import Path
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from ashat.bundle.git import clone
 from ashat.errors import NotConfiguredError
-from ashat.gitsource import clone
 
 
 class Source(Block):

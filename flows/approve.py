@@ -12,32 +12,21 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.states import Completed
 from pydantic import ValidationError
 
+from ashat.common.failpoints import fault_point
+from ashat.deployment.events import Expired
+from ashat.deployment.state_machine import BEFORE_APPROVAL, Stage, State
 from ashat.errors import ConflictError, SessionError
-from ashat.events import Expired
-from ashat.faults import fault_point
-from ashat.session import BEFORE_APPROVAL, Stage, State
-from flows.ending import ending, in_a_line
-from flows.suspension import brought
-from tasks.artifacts import publish_markdown
-from tasks.distribute import await_mainframes, offer, record_distribution
-from tasks.gate import (
-    GateForm,
-    answer_of,
-    ask,
-    asking_key,
-    gate_text,
-    judge,
-    run_url,
-    seconds_left,
-    take_gate,
-)
-from tasks.notify import notify
-from tasks.promote import promote
-from tasks.public import put_public_back
-from tasks.record import ledger, now, whoami
-from tasks.reporting import reporter
-from tasks.servers import publish_servers
-from tasks.transfer import relay
+from flows._runs import brought, ending, in_a_line
+from tasks.approval.gate import GateForm, answer_of, ask, asking_key, gate_text, judge, run_url, seconds_left, take_gate
+from tasks.promote.distribute import await_mainframes, offer, record_distribution
+from tasks.promote.promote import promote
+from tasks.push.transfer import relay
+from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.notify import notify
+from tasks.runtime.reporting import reporter
+from tasks.servers.drift import publish_servers
+from tasks.servers.public import put_public_back
 
 
 @flow(

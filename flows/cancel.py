@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 
-from ashat.events import Cancelled
-from ashat.faults import fault_point
-from ashat.session import Stage, State
-from flows.ending import ending, in_a_line
-from tasks.gate import close_gate_run
-from tasks.public import put_public_back
-from tasks.record import ledger, now, whoami
+from ashat.common.failpoints import fault_point
+from ashat.deployment.events import Cancelled
+from ashat.deployment.state_machine import Stage, State
+from flows._runs import ending, in_a_line
+from tasks.approval.gate import close_gate_run
+from tasks.runtime.ledger import ledger, now, whoami
+from tasks.servers.public import put_public_back
 
 
 @flow(name="cancel", flow_run_name="cancel {update_id}", description="Call an update off, and put Public back.")

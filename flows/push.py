@@ -8,26 +8,17 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 
+from ashat.deployment.events import Failed
+from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SwitchFailedError
-from ashat.events import Failed
-from ashat.session import Stage, State
 from blocks.source import load_source
-from flows.ending import ending, in_a_line, run_here
-from tasks.artifacts import escape, markdown_table, publish_markdown
-from tasks.package import (
-    Origin,
-    Package,
-    Request,
-    begin,
-    begun_by_this_run,
-    check_free,
-    must_push,
-    package,
-)
-from tasks.public import public_lent, put_public_back, switch_public
-from tasks.record import ledger, now, whoami
-from tasks.reporting import reporter
-from tasks.transfer import record_pushed, uncopied, upload
+from flows._runs import ending, in_a_line, run_here
+from tasks.push.package import Origin, Package, Request, begin, begun_by_this_run, check_free, must_push, package
+from tasks.push.transfer import record_pushed, uncopied, upload
+from tasks.runtime.artifacts import escape, markdown_table, publish_markdown
+from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.reporting import reporter
+from tasks.servers.public import public_lent, put_public_back, switch_public
 
 PLAN = ("Commit and Package", "Deploy to Public Server", "Verification Tests", "Await Approval")
 

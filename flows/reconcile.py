@@ -10,13 +10,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
+from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError
-from ashat.session import Stage, State
-from flows.ending import in_a_line
+from flows._runs import in_a_line
 from flows.verify import await_approval
-from tasks.artifacts import publish_table
-from tasks.distribute import serve_late
-from tasks.mending import (
+from tasks.promote.distribute import serve_late
+from tasks.reconcile.repair import (
     close_gate,
     end_lost_gate,
     end_lost_rollback,
@@ -28,10 +27,11 @@ from tasks.mending import (
     restart_approve,
     restart_rollback,
 )
-from tasks.public import put_public_back
-from tasks.record import ledger, now
-from tasks.reporting import reporter
-from tasks.servers import drift
+from tasks.runtime.artifacts import publish_table
+from tasks.runtime.ledger import ledger, now
+from tasks.runtime.reporting import reporter
+from tasks.servers.drift import drift
+from tasks.servers.public import put_public_back
 
 
 @dataclass

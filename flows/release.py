@@ -6,14 +6,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
-from ashat.session import Stage
+from ashat.deployment.state_machine import Stage
+from flows._runs import ending, in_a_line
 from flows.cancel import cancel_update
-from flows.ending import ending, in_a_line
 from flows.push import deliver, source_tree
 from flows.verify import verify_update
-from tasks.package import Request, begun_by_this_run, check_free, must_push, package
-from tasks.record import ledger, now, whoami
-from tasks.reporting import reporter
+from tasks.push.package import Request, begun_by_this_run, check_free, must_push, package
+from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.reporting import reporter
 
 
 @flow(

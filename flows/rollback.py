@@ -12,16 +12,12 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed
 from pydantic import ValidationError
 
+from ashat.deployment.state_machine import State
 from ashat.errors import ConflictError, SessionError
-from ashat.session import State
-from flows.ending import ending, in_a_line
-from flows.suspension import brought
-from tasks.artifacts import publish_markdown
-from tasks.gate import GateForm, answer_of, run_url
-from tasks.notify import notify
-from tasks.record import ledger, now
-from tasks.reporting import reporter
-from tasks.rollback import (
+from flows._runs import brought, ending, in_a_line
+from tasks.approval.gate import GateForm, answer_of, run_url
+from tasks.rollback.approval import ask_rollback, judge_rollback, other_rollback, rollback_key, rollback_text
+from tasks.rollback.rollback import (
     end_rollback,
     follow_mainframes,
     look_back,
@@ -29,8 +25,11 @@ from tasks.rollback import (
     roll_back_public,
     start_rollback,
 )
-from tasks.rollback_gate import ask_rollback, judge_rollback, other_rollback, rollback_key, rollback_text
-from tasks.way_back import Return, return_to_sign
+from tasks.rollback.signed_return import Return, return_to_sign
+from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.ledger import ledger, now
+from tasks.runtime.notify import notify
+from tasks.runtime.reporting import reporter
 
 
 @flow(

@@ -5,16 +5,16 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 
-from ashat.session import Stage, State
+from ashat.deployment.state_machine import Stage, State
 from blocks.policy import load_policy
-from flows.ending import ending, in_a_line, run_here
-from tasks.gate import close_gate_run, run_url, start_approve_run
-from tasks.notify import notify
-from tasks.policies import check_policy
-from tasks.public import public_lent, put_public_back, switch_public
-from tasks.record import ledger, run_id
-from tasks.reporting import reporter
-from tasks.verification import (
+from flows._runs import ending, in_a_line, run_here
+from tasks.approval.gate import close_gate_run, run_url, start_approve_run
+from tasks.runtime.ledger import ledger, run_id
+from tasks.runtime.notify import notify
+from tasks.runtime.reporting import reporter
+from tasks.servers.public import public_lent, put_public_back, switch_public
+from tasks.verify.policies import check_policy
+from tasks.verify.verification import (
     open_gate,
     publish_checks,
     publish_latencies,

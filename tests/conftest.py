@@ -15,11 +15,12 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
-from ashat.trust.client import ReleaseClient
-from tests.support import leftovers, needs, nodecli
-from tests.support.crashes import FragileStack
-from tests.support.stack import Stack
-from tests.support.trust import Server, World, mainframe, serving
+from ashat.trust.update_client.client import ReleaseClient
+from tests.support import needs
+from tests.support.builders.trust_world import Server, World, mainframe, serving
+from tests.support.processes import leftovers, node_cli
+from tests.support.processes.fragile_stack import FragileStack
+from tests.support.processes.stack import Stack
 
 # The same examples each time; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
@@ -194,6 +195,6 @@ def _leave_the_home_alone() -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> nodecli.Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> node_cli.Run:
     """`ashat-node` with those words: its exit code, and what it wrote."""
-    return nodecli.runner(monkeypatch, capsys)
+    return node_cli.runner(monkeypatch, capsys)

@@ -15,23 +15,20 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from ashat.cli import (
+from ashat.cli.commands import (
+    approve,
     audit,
-    ceremonies,
-    control,
-    decide,
+    cancel_rollback,
+    configure,
     evidence,
-    machinekeys,
-    output,
-    reading,
+    push_verify,
     receipt,
-    releases,
-    servers,
-    signing,
-    trust,
-    truststatus,
-    undo,
+    sign,
+    status_history,
+    up_down,
 )
+from ashat.cli.terminal import output
+from ashat.cli.trust import ceremonies, machine_keys, setup, status
 from ashat.errors import AshatError
 
 INTERRUPTED = 130
@@ -63,37 +60,37 @@ def _deploy(
         output.write(context.get_help())
 
 
-app.command("push", short_help="Pack a tree and let the Public Server run it.")(releases.push)
-app.command("verify", short_help="Run every check on the Public Server.")(releases.verify)
-app.command("approve", short_help="Decide, and watch it go to OMEGA and the Mainframes.")(decide.approve)
-app.command("rollback", short_help="Let every server run again what it ran before.")(undo.rollback)
-app.command("sign", short_help="Sign what awaits approval, on an approver's machine.")(signing.sign)
-app.command("cancel", short_help="Call an update off before it is approved.")(undo.cancel)
-app.command("status", short_help="What is under way, awaits approval, or ended last.")(reading.status)
-app.command("history", short_help="Every deployment, or everything about one.")(reading.history)
+app.command("push", short_help="Pack a tree and let the Public Server run it.")(push_verify.push)
+app.command("verify", short_help="Run every check on the Public Server.")(push_verify.verify)
+app.command("approve", short_help="Decide, and watch it go to OMEGA and the Mainframes.")(approve.approve)
+app.command("rollback", short_help="Let every server run again what it ran before.")(cancel_rollback.rollback)
+app.command("sign", short_help="Sign what awaits approval, on an approver's machine.")(sign.sign)
+app.command("cancel", short_help="Call an update off before it is approved.")(cancel_rollback.cancel)
+app.command("status", short_help="What is under way, awaits approval, or ended last.")(status_history.status)
+app.command("history", short_help="Every deployment, or everything about one.")(status_history.history)
 app.command("evidence", short_help="What the last verification saw.")(evidence.evidence)
 app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record is what it was.")
 app.command("receipt", short_help="Write one file that shows a customer who approved what.")(receipt.receipt)
-app.command("servers", short_help="What each server runs now.")(servers.servers)
-app.add_typer(servers.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
-app.add_typer(trust.trust_app, name="trust", short_help="Say who approves, and by which keys.")
-trust.trust_app.command("status", short_help="Who approves, who has signed, until when.")(truststatus.status)
-trust.trust_app.command("builder-key", short_help="This machine's public key for what it pushes.")(
-    machinekeys.builder_key
+app.command("servers", short_help="What each server runs now.")(configure.servers)
+app.add_typer(configure.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
+app.add_typer(setup.trust_app, name="trust", short_help="Say who approves, and by which keys.")
+setup.trust_app.command("status", short_help="Who approves, who has signed, until when.")(status.status)
+setup.trust_app.command("builder-key", short_help="This machine's public key for what it pushes.")(
+    machine_keys.builder_key
 )
-trust.trust_app.command("verifier-key", short_help="This machine's public key for what it verifies.")(
-    machinekeys.verifier_key
+setup.trust_app.command("verifier-key", short_help="This machine's public key for what it verifies.")(
+    machine_keys.verifier_key
 )
-trust.trust_app.command("add-approver", short_help="Let more people approve.")(ceremonies.add_approver)
-trust.trust_app.command("remove-approver", short_help="Let somebody approve no more.")(ceremonies.remove_approver)
-trust.trust_app.command("rotate", short_help="Replace a key: an approver's, or OMEGA's own.")(ceremonies.rotate)
-trust.trust_app.command("machines", short_help="Say anew which machines build and verify.")(ceremonies.machines)
-trust.trust_app.command("renew", short_help="Let root and targets hold for longer.")(ceremonies.renew)
-trust.trust_app.command("publish", short_help="Give OMEGA what enough have signed.")(ceremonies.publish)
-trust.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
-app.command("up", short_help="Run the control plane.")(control.up)
-app.command("down", short_help="Stop the control plane.")(control.down)
-app.command("worker", short_help="Run a worker for one pool.")(control.worker)
+setup.trust_app.command("add-approver", short_help="Let more people approve.")(ceremonies.add_approver)
+setup.trust_app.command("remove-approver", short_help="Let somebody approve no more.")(ceremonies.remove_approver)
+setup.trust_app.command("rotate", short_help="Replace a key: an approver's, or OMEGA's own.")(ceremonies.rotate)
+setup.trust_app.command("machines", short_help="Say anew which machines build and verify.")(ceremonies.machines)
+setup.trust_app.command("renew", short_help="Let root and targets hold for longer.")(ceremonies.renew)
+setup.trust_app.command("publish", short_help="Give OMEGA what enough have signed.")(ceremonies.publish)
+setup.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
+app.command("up", short_help="Run the control plane.")(up_down.up)
+app.command("down", short_help="Stop the control plane.")(up_down.down)
+app.command("worker", short_help="Run a worker for one pool.")(up_down.worker)
 
 
 @app.command(
@@ -103,11 +100,11 @@ app.command("worker", short_help="Run a worker for one pool.")(control.worker)
 )
 def _demo(context: typer.Context) -> None:
     """Show the whole path on this machine: ALPHA, Public, OMEGA and two Mainframes, for real."""
-    from ashat.cli.demo import demo_command
+    from ashat.cli.demo.demo import demo_command
 
     demo = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     demo.command()(demo_command)
-    raise typer.Exit(_code(demo(args=context.args, prog_name="deploy demo", standalone_mode=False)))
+    raise typer.Exit(_code(demo(args=context.args, prog_name="deploy demo", standalone_mode=False, obj=run)))
 
 
 @app.command("help")

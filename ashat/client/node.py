@@ -1,4 +1,4 @@
-"""A node as seen from outside: every call of `docs/node-api.md` as a method, with the types of `ashat.wire`."""
+"""A node as seen from outside: each call of `docs/node-api.md` as a method, with the types of `protocol.messages`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from ashat.bundle import FileEntry, Manifest
+from ashat.bundle.manifest import FileEntry, Manifest
+from ashat.bundle.pack import Packed
 from ashat.client import transfer
+from ashat.client.http import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
 from ashat.client.transfer import BundleStore, Progress, TransferReport
-from ashat.client.transport import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
 from ashat.errors import (
     IntegrityError,
     NodeRefusedError,
     NodeUnreachableError,
     WrongRoleError,
 )
-from ashat.packing import Packed
-from ashat.wire import (
+from ashat.protocol.messages import (
     DatabaseProbe,
     DatabaseProbeRequest,
     HealthProbe,
@@ -40,12 +40,12 @@ from ashat.wire import (
     OperationRequest,
     Role,
     Scope,
+    SignedCheckpoint,
     TokenInfo,
     Tree,
     TrustMetadata,
     TrustState,
 )
-from ashat.wirejournal import SignedCheckpoint
 
 _Message = TypeVar("_Message", bound=BaseModel)
 

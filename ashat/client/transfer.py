@@ -13,18 +13,18 @@ from typing import Protocol
 
 import httpx
 
-from ashat.bundle import Manifest
-from ashat.client.transport import Transport
+from ashat.bundle.manifest import Manifest
+from ashat.bundle.pack import Packed, changed
+from ashat.client.http import Transport
+from ashat.common.failpoints import fault_point
 from ashat.errors import (
     IntegrityError,
     NodeConflictError,
     NodeRefusedError,
     ObjectsMissingError,
 )
-from ashat.faults import fault_point
-from ashat.frames import FrameDecoder, frame_header, frames_size
-from ashat.packing import Packed, changed
-from ashat.wire import FRAMES
+from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
+from ashat.protocol.messages import FRAMES
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
@@ -46,7 +46,7 @@ class Upload(Protocol):
 
 
 class BundleStore(Protocol):
-    """Where a bundle is pulled to; `ashat.node.store.Store` is one."""
+    """Where a bundle is pulled to; `ashat.node.store.store.Store` is one."""
 
     def missing(self, digests: Iterable[str]) -> list[str]: ...
     def receive(self) -> AbstractContextManager[Upload]: ...

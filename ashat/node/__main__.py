@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ashat.node.cli import main
+from ashat.node.cli.main import main
 
 if __name__ == "__main__":
     main()

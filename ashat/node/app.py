@@ -9,14 +9,15 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from ashat import __version__
-from ashat.node import journal_routes, probes, routes, upkeep
-from ashat.node.api_errors import install_error_handlers
-from ashat.node.auth import require
+from ashat.node import maintenance
+from ashat.node.api import logs, node, probes
+from ashat.node.api.auth import require
+from ashat.node.api.bundles import transfer_router
+from ashat.node.api.evidence import evidence_router
+from ashat.node.api.middleware import Guard
 from ashat.node.context import NodeContext
-from ashat.node.evidence import evidence_router
-from ashat.node.guard import Guard
-from ashat.node.transfer import transfer_router
-from ashat.wire import Role
+from ashat.node.core.errors import install_error_handlers
+from ashat.protocol.messages import Role
 
 
 def create_app(context: NodeContext) -> FastAPI:
@@ -42,12 +43,12 @@ def create_app(context: NodeContext) -> FastAPI:
     app.state.context = context
     install_error_handlers(app)
     app.add_middleware(Guard, context=context)
-    app.include_router(routes.router)
+    app.include_router(node.router)
     app.include_router(transfer_router(context.store, require))
     app.include_router(evidence_router(context.evidence, require))
-    app.include_router(journal_routes.router)
+    app.include_router(logs.router)
     app.include_router(probes.probes_router(context))
-    context.services.extend(upkeep.services(context))
+    context.services.extend(maintenance.services(context))
     _install_role(app, context)
     return app
 
@@ -58,6 +59,6 @@ def _install_role(app: FastAPI, context: NodeContext) -> None:
 
         omega.install(app, context)
     elif context.config.role is Role.MAINFRAME:
-        from ashat.node import mainframe
+        from ashat.node.mainframe import agent
 
-        mainframe.install(app, context)
+        agent.install(app, context)

@@ -16,21 +16,21 @@ from filelock import FileLock, Timeout
 from starlette.requests import HTTPConnection
 
 from ashat.errors import UsageError
-from ashat.node import changes
-from ashat.node.config import NodeConfig
-from ashat.node.db import Database
-from ashat.node.evidence import EvidenceStore
-from ashat.node.health import Health
-from ashat.node.journal import DIRECTORY, Journal
-from ashat.node.materialise import Releases
-from ashat.node.metrics import Metrics
-from ashat.node.operations import Operations
-from ashat.node.program import HookedProgram, NoProgram, Program
-from ashat.node.store import Store
-from ashat.node.supervisor import SupervisedProgram
-from ashat.node.switch import Switcher
-from ashat.node.tokens import TokenFile, follow_in
-from ashat.wire import Agent, Offer
+from ashat.node.access.tokens import TokenFile, follow_in
+from ashat.node.app_process.health import Health
+from ashat.node.app_process.process import HookedProgram, NoProgram, Program
+from ashat.node.app_process.supervisor import SupervisedProgram
+from ashat.node.core.config import NodeConfig
+from ashat.node.core.db import Database
+from ashat.node.core.metrics import Metrics
+from ashat.node.logs import change_log
+from ashat.node.logs.access_log import DIRECTORY, Journal
+from ashat.node.operations.operations import Operations
+from ashat.node.operations.switcher import Switcher
+from ashat.node.store.evidence import EvidenceStore
+from ashat.node.store.releases import Releases
+from ashat.node.store.store import Store
+from ashat.protocol.messages import Agent, Offer
 
 LOCK_FILE = "node.lock"
 RECORD_FILE = "node.db"
@@ -58,8 +58,8 @@ def _no_agent() -> Agent | None:
 class NodeContext:
     """One running node.
 
-    A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.install`) adds its routes to the application and
-    here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
+    A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.agent.install`) adds its routes to the application
+    and here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
     state's fields of those names, and `keep` functions naming bundles that the store must not drop. `stopping` is set
     as soon as the node was told to stop: who waits, stops waiting.
     """
@@ -103,7 +103,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         db = Database(config.data / RECORD_FILE)
         stack.callback(db.close)
         _check_owner(config, db)
-        changes.begin(db)
+        change_log.begin(db)
         journal = Journal(config.data / DIRECTORY)
         stack.callback(journal.close)
         journal.adopt(db)

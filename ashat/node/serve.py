@@ -15,13 +15,13 @@ from types import FrameType
 import uvicorn
 
 from ashat import __version__
-from ashat.client.transport import is_loopback
-from ashat.durable import replace_file
+from ashat.client.http import is_loopback
+from ashat.common.files import replace_file
 from ashat.errors import AshatError, UsageError
 from ashat.node.app import create_app
-from ashat.node.config import NodeConfig
 from ashat.node.context import NodeContext, open_node
-from ashat.wire import Role
+from ashat.node.core.config import NodeConfig
+from ashat.protocol.messages import Role
 
 log = logging.getLogger("ashat.node")
 

@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 
 from ashat.errors import PolicyError
-from ashat.policy import Policy
-from ashat.raos_model import RaosToml
-from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, run_check
+from ashat.raos_toml.schema import RaosToml
+from ashat.verification.policy import Policy
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, run_check
 
 __all__ = [
     "Check",
@@ -31,6 +31,8 @@ def built_in_checks() -> list[Check]:
     """
     found: dict[str, Check] = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, Check) and value is not Check:
                 found[value.name] = value()
@@ -44,7 +46,7 @@ def all_checks() -> list[Check]:
         CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
         ImportError: a file of this package cannot be loaded.
     """
-    from tasks.checks.packages import packaged_checks
+    from tasks.checks.plugins import packaged_checks
 
     checks = built_in_checks()
     return sorted([*checks, *packaged_checks({check.name for check in checks})], key=_place)
@@ -57,7 +59,7 @@ def checks_for(raos: RaosToml) -> list[Check]:
         CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
         ImportError: a file of this package cannot be loaded.
     """
-    from tasks.checks.own import own_checks
+    from tasks.checks.release_defined import own_checks
 
     return [*all_checks(), *own_checks(raos)]
 
@@ -71,7 +73,7 @@ def refuse_unknown(policy: Policy) -> None:
         PolicyError: it names another.
         CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
     """
-    from tasks.checks.own import PREFIX
+    from tasks.checks.release_defined import PREFIX
 
     known = [check.name for check in all_checks()]
     for key in ("warns", "skips", "time_limits"):

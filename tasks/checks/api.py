@@ -3,11 +3,11 @@ that the release before answered is gone without a word."""
 
 from __future__ import annotations
 
-from ashat.raos_model import Endpoint
-from tasks.checks import gone, openapi
-from tasks.checks.answers import Asking
-from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
-from tasks.checks.web import BODY_LIMIT
+from ashat.raos_toml.schema import Endpoint
+from tasks.checks.kit import openapi, removed_endpoints
+from tasks.checks.kit.assertions import Asking
+from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
+from tasks.checks.kit.http import BODY_LIMIT
 
 FINDINGS_LIMIT = 200
 
@@ -30,7 +30,7 @@ class ApiCheck(Check):
             "endpoints": [f"{each.method} {each.path}" for each in endpoints],
             "credentials": sorted({each.auth for each in endpoints if each.auth}),
             "openapi": round_.document.as_input() if round_.document else {},
-            "answered_before": sorted(gone.label(each) for each in context.rehearsal.answered.endpoints),
+            "answered_before": sorted(removed_endpoints.label(each) for each in context.rehearsal.answered.endpoints),
             "body_limit": BODY_LIMIT,
         }
         if not endpoints and not round_.findings:
@@ -45,7 +45,7 @@ class ApiCheck(Check):
             "endpoints": len(endpoints),
             "wrong": round_.wrong,
             "held_against_openapi": round_.documented,
-            "asked_again": gone.asked_again(context),
+            "asked_again": removed_endpoints.asked_again(context),
             "operations_before": len(context.rehearsal.answered.operations),
             "slowest_us": slowest,
         }
@@ -73,7 +73,7 @@ class _Round:
             for endpoint in endpoints:
                 self._ask(endpoint)
                 asked += 1
-            self.findings += gone.let_go(self._asking, self._context, self.document)
+            self.findings += removed_endpoints.let_go(self._asking, self._context, self.document)
         except OutOfTimeError as error:
             left = len(endpoints) - asked
             what = f"{left} endpoints were not asked" if left else "not all that answered before was asked again"

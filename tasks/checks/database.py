@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median_low
 
-from ashat.raos_model import DatabaseSection
-from ashat.wire import DatabaseProbe, DatabaseProbeRequest
-from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, one_line
+from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from ashat.raos_toml.schema import DatabaseSection
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, one_line
 
 LISTED = 50
 _ALEMBIC = "alembic_version"

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ashat.wire import App, NodeState
-from tasks.checks.interface import Check, CheckContext, CheckResult, Finding, one_line
-from tasks.checks.web import Answer, NoAnswerError, Web
+from ashat.protocol.messages import App, NodeState
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, one_line
+from tasks.checks.kit.http import Answer, NoAnswerError, Web
 
 INTERVAL_SECONDS = 0.25
 ANSWER_SECONDS = 5.0

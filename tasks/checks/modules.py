@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeGuard
 
-from ashat.bundle import FileEntry
-from ashat.canonical import digest_of
-from ashat.wire import ModuleReport
-from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, one_line
+from ashat.bundle.manifest import FileEntry
+from ashat.common.canonical_json import digest_of
+from ashat.protocol.messages import ModuleReport
+from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, one_line
 
 LOADED = "loaded"
 MOST = 10_000

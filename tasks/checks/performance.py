@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from ashat.policy import Policy
-from ashat.raos_model import PerformanceSection
-from tasks.checks.interface import TEXT_LIMIT, Check, CheckContext, CheckResult, Finding, one_line
-from tasks.checks.ranks import OVERALL, Failures, Limits, Shift, compare_failures, compare_times
-from tasks.checks.rehearsed import Rehearsal, Sample, Which
-from tasks.checks.web import Web
+from ashat.raos_toml.schema import PerformanceSection
+from ashat.verification.policy import Policy
+from tasks.checks.kit.base import TEXT_LIMIT, Check, CheckContext, CheckResult, Finding, one_line
+from tasks.checks.kit.http import Web
+from tasks.checks.kit.samples import Rehearsal, Sample, Which
+from tasks.checks.kit.statistics import OVERALL, Failures, Limits, Shift, compare_failures, compare_times
 
 ANSWER_SECONDS = 10.0
 BLOCK_SECONDS = 15.0
@@ -28,8 +28,8 @@ class PerformanceCheck(Check):
     """Weighs what the rehearsal measured of both releases; measures the new one itself where there was none.
 
     Over a budget is a failure. So is being slower, or failing more often, than the release before, where that is
-    certain (`tasks.checks.ranks` says when); where it is not, the answer is inconclusive. A first release has no
-    baseline: whatever else the answer says, it says that, and its figure `baseline_requests` is 0.
+    certain (`tasks.checks.kit.statistics` says when); where it is not, the answer is inconclusive. A first release has
+    no baseline: whatever else the answer says, it says that, and its figure `baseline_requests` is 0.
     """
 
     name = "performance"

@@ -13,13 +13,13 @@ from fnmatch import fnmatchcase
 
 import httpx
 
-from ashat.raos_model import Allow
-from tasks.checks.dependencies import declared_packages
-from tasks.checks.exposure import shown_by_the_program
-from tasks.checks.files import FILE_LIMIT, Scan, loose_modes, new_executables, odd_files, search_for_secrets
-from tasks.checks.interface import SEVERITIES, Check, CheckContext, CheckResult, Finding, Severity, one_line
-from tasks.checks.tls import look_at, unverified
-from tasks.checks.vulnerabilities import LookUp, look_up
+from ashat.raos_toml.schema import Allow
+from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, Severity, one_line
+from tasks.checks.scan.exposure import shown_by_the_program
+from tasks.checks.scan.files import FILE_LIMIT, Scan, loose_modes, new_executables, odd_files, search_for_secrets
+from tasks.checks.scan.lockfiles import declared_packages
+from tasks.checks.scan.tls import look_at, unverified
+from tasks.checks.scan.vulnerabilities import LookUp, look_up
 
 FINDINGS_LIMIT = 200
 

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ashat.bundle import Manifest
+from ashat.bundle.manifest import Manifest
 from ashat.errors import AshatError
-from ashat.raos_toml import load_raos_toml
+from ashat.raos_toml.load import load_raos_toml
 from tasks.checks import all_checks, run_check
-from tasks.checks.interface import Check, CheckResult
-from tasks.checks.own import own_checks
-from tasks.checks.rehearsed import Rehearsal
-from tasks.rehearsal import back_and_forth
+from tasks.checks.kit.base import Check, CheckResult
+from tasks.checks.kit.samples import Rehearsal
+from tasks.checks.release_defined import own_checks
 from tasks.selftest.faults import catalogue
-from tasks.selftest.seeded import Seeded
-from tasks.selftest.staging import Staging, StagingError, quick_sample, staging
-from tasks.trust import Proof, version_of
+from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.staging import Staging, StagingError, quick_sample, staging
+from tasks.verify.proofs import Proof, version_of
+from tasks.verify.rehearsal import back_and_forth
 
 _COMPARING = {"api", "performance"}
 

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 def install(app: FastAPI, context: NodeContext) -> None:
     """Make `context` an OMEGA: its rules, its calls, and its offer in the state."""
     # Here, so that `ashat-node licence` does not load the server.
-    from ashat.node import changes
-    from ashat.node.auth import require
-    from ashat.node.health import Repeated
-    from ashat.node.omega.decisions import SCHEMA, DecisionRule
-    from ashat.node.omega.log import KeptLog
-    from ashat.node.omega.mainframes import journal_router, mainframe_router
+    from ashat.node.api.auth import require
+    from ashat.node.app_process.health import Repeated
+    from ashat.node.logs import change_log
+    from ashat.node.omega.api import omega_router
+    from ashat.node.omega.api_mainframe import journal_router, mainframe_router
+    from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
+    from ashat.node.omega.authorization import SCHEMA, DecisionRule
+    from ashat.node.omega.change_log_proofs import ShownJournal
+    from ashat.node.omega.ledger_log import KeptLog
+    from ashat.node.omega.licences import Register
     from ashat.node.omega.offers import Offers
-    from ashat.node.omega.register import Register
-    from ashat.node.omega.routes import omega_router
-    from ashat.node.omega.shown_journal import ShownJournal
     from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
-    from ashat.node.omega.trust_routes import mainframe_trust_router, trust_router
-    from ashat.trust.pinned import PinnedRoot
+    from ashat.trust.tuf.root_chain import PinnedRoot
 
     context.db.ensure(SCHEMA)
     config = context.config
@@ -37,7 +37,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     context.offer = offers.effective
     trust.public_keys()
     if trust.keep_current():
-        changes.follow(context.db, "trust", trust.kept())
+        change_log.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(register, offers, require))
     shown = ShownJournal(context.db, context.config.data)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 
+from ashat.common.failpoints import fault_point
 from ashat.errors import TrustError
-from ashat.faults import fault_point
-from ashat.node import changes, record
-from ashat.node.api_errors import ApiError
-from ashat.node.db import Database, now, to_text
-from ashat.node.omega.log import KeptLog
+from ashat.node.core.db import Database, now, to_text
+from ashat.node.core.errors import ApiError
+from ashat.node.logs import change_log
+from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
-from ashat.wire import Current, Offer, OperationRequest
+from ashat.node.operations import records
+from ashat.protocol.messages import Current, Offer, OperationRequest
 
 log = logging.getLogger("ashat.node.omega")
 
@@ -106,14 +107,14 @@ class Offers:
         with self._database.transaction() as connection:
             running = connection.execute("SELECT * FROM operations WHERE status = 'running'").fetchone()
             if running:
-                operation = record.to_operation(running)
+                operation = records.to_operation(running)
                 raise ApiError(
                     409,
                     "busy",
                     f"The operation {operation.id!r} is under way; wait for it to end.",
                     operation=operation.model_dump(mode="json", by_alias=True),
                 )
-            current = record.read_standing(connection).current
+            current = records.read_standing(connection).current
             reason = why_not_offered(offer, current)
             if reason:
                 raise ApiError(
@@ -125,7 +126,7 @@ class Offers:
                 raise ApiError(409, "untrusted", f"This cannot be offered to Mainframes: {error}") from None
             fault_point("trust.published")
             if _read(connection) != offer:
-                changes.append(connection, "offered", **offer.model_dump(mode="json"))
+                change_log.append(connection, "offered", **offer.model_dump(mode="json"))
             connection.execute(
                 "INSERT OR REPLACE INTO offer (only, release_seq, bundle, update_id, attempt, offered_at) "
                 "VALUES (1, ?, ?, ?, ?, ?)",
@@ -154,7 +155,7 @@ class Offers:
 
 def _look(connection: sqlite3.Connection) -> tuple[Offer | None, Offer | None]:
     """The offer that was put last, and what is to be offered."""
-    standing, put = record.read_standing(connection), _read(connection)
+    standing, put = records.read_standing(connection), _read(connection)
     return put, effective_offer(put, standing.current, rolled_back=standing.brought_by == "rollback")
 
 

@@ -14,10 +14,10 @@ from typing import Final
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, Timestamp
 
-from ashat.durable import make_directory, sync_directory
+from ashat.common.files import make_directory, sync_directory
 from ashat.errors import KeyFileError, TrustError
-from ashat.trust.keys import create_key, load_signer, public_hex, public_path
-from ashat.trust.repository import OnlineKeys
+from ashat.trust.keys.files import create_key, load_signer, public_hex, public_path
+from ashat.trust.tuf.repository import OnlineKeys
 
 log = logging.getLogger("ashat.node.omega")
 _ROLES: Final = (Snapshot.type, Timestamp.type)

@@ -2,7 +2,7 @@
 
 trust/target               the name under which releases are approved for this OMEGA; the first root fixes it
 trust/keys/*.pem           snapshot and timestamp, made at the first look; their private halves never leave
-trust/repository/          what Mainframes are served (`ashat.trust.repository`)
+trust/repository/          what Mainframes are served (`ashat.trust.tuf.repository`)
 trust/given.json           a change of these that is being made; whatever starts next ends it
 """
 
@@ -20,17 +20,17 @@ from typing import Any, Final
 from pydantic import ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
-from ashat.durable import make_directory, replace_file, sync_directory
+from ashat.common.failpoints import fault_point
+from ashat.common.files import make_directory, replace_file, sync_directory
 from ashat.errors import MixAndMatchError, NoReleaseError, TrustError, UnprovenError
-from ashat.faults import fault_point
-from ashat.node.api_errors import ApiError
+from ashat.node.core.errors import ApiError
 from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
-from ashat.trust.documents import ReleaseDocument
-from ashat.trust.metadata import PRODUCTION, parse
-from ashat.trust.pinned import PinnedRoot
-from ashat.trust.provenance import demand_provenance
-from ashat.trust.repository import OnlineKeys, Repository, State
-from ashat.wire import OperationRequest, SignedRelease, TrustMetadata, TrustState
+from ashat.protocol.messages import OperationRequest, SignedRelease, TrustMetadata, TrustState
+from ashat.trust.release.provenance import demand_provenance
+from ashat.trust.tuf.metadata import PRODUCTION, parse
+from ashat.trust.tuf.release_document import ReleaseDocument
+from ashat.trust.tuf.repository import OnlineKeys, Repository, State
+from ashat.trust.tuf.root_chain import PinnedRoot
 
 RENEW_INTERVAL: Final = 60.0
 log = logging.getLogger("ashat.node.omega")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from tasks.selftest.seeded import Seeded
+from tasks.selftest.faults.base import Seeded
 
 
 def catalogue() -> tuple[Seeded, ...]:
-    """Every seeded fault of this package, file by file.
+    """Every seeded fault of this package, file by file; the files that faults are made with have no `FAULTS`.
 
     Raises:
         ImportError: a file of the package cannot be loaded.
     """
     files = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(fault for name in files for fault in importlib.import_module(f"{__name__}.{name}").FAULTS)
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in files]
+    return tuple(fault for module in modules for fault in getattr(module, "FAULTS", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.selftest.seeded import Seeded, edited, promising_nothing, replace_text, told
+from tasks.selftest.faults.base import Seeded, edited, promising_nothing, replace_text, told
 
 ITEM = "/api/market/items/starter-pack"
 _ROOMS = """[[endpoint]]

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ashat.client.node import NodeClient
-from ashat.wire import DatabaseProbe, DatabaseProbeRequest
-from tasks.checks.interface import CheckContext, Outcome
-from tasks.selftest.seeded import Seeded, edited, promising_nothing, told
+from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from tasks.checks.kit.base import CheckContext, Outcome
+from tasks.selftest.faults.base import Seeded, edited, promising_nothing, told
 
 
 class _Busy:

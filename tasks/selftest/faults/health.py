@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ashat.localnode import sample_directory
-from tasks.checks.interface import CheckContext
-from tasks.selftest.seeded import Seeded, told
-from tasks.selftest.staging import StagingError
+from ashat.client.local_node import sample_directory
+from tasks.checks.kit.base import CheckContext
+from tasks.selftest.faults.base import Seeded, told
+from tasks.selftest.faults.staging import StagingError
 
 
 def _hurried(fault: Seeded) -> Seeded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.selftest.seeded import Seeded, edited, told
+from tasks.selftest.faults.base import Seeded, edited, told
 
 FAULTS: tuple[Seeded, ...] = (
     told("modules", r"module Market is failed: ImportError: No module named 'racore_market'", "module-fails=Market"),

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.checks.interface import CheckContext
-from tasks.selftest.seeded import Change, Seeded, edited, promising_nothing, replace_text, told
+from tasks.checks.kit.base import CheckContext
+from tasks.selftest.faults.base import Change, Seeded, edited, promising_nothing, replace_text, told
 
 _ENOUGH = 400
 _PATIENT_MS = 5000

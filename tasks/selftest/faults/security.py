@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.checks.interface import CheckContext, Outcome
-from tasks.selftest.certificates import make_identity
-from tasks.selftest.seeded import Around, Seeded, added, told
-from tasks.selftest.tls_server import tls_in_front_of, trusting
+from tasks.checks.kit.base import CheckContext, Outcome
+from tasks.selftest.faults.base import Around, Seeded, added, told
+from tasks.selftest.faults.certificates import make_identity
+from tasks.selftest.faults.tls_proxy import tls_in_front_of, trusting
 
-OSV = Path(__file__).resolve().parent.parent / "osv"
+OSV = Path(__file__).resolve().parent / "osv"
 AWS_KEY = "AKIA" + "J3ZP" + "QK7W" + "2LMX" + "6TVB"
 _GITHUB_TOKEN = "ghp_" + "".join(("9fQ2", "xLm7", "VbT4", "cKz8", "WnR5", "dHy1", "JsP6", "gEu3", "aXo0"))
 _PRIVATE_KEY = "-----BEGIN " + "RSA PRIVATE KEY-----\nMIIBOgIBAAJBAK\n-----END " + "RSA PRIVATE KEY-----\n"

@@ -1,0 +1,281 @@
+"""Whether each approval in a log is one: who signed it, over what, and what stood in the log by then. Pure, no I/O.
+
+`Approvals` is told of a log's documents and events beside the `Auditor`, which names the event that does not fit. An
+event of a kind that is not known here, but carries signatures, is counted: whoever reads the result is told of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+from tuf.api.metadata import Metadata, Root, Targets
+
+from ashat.audit.auditor import check_origin
+from ashat.common.canonical_json import digest_of
+from ashat.deployment.events import Answered, AnyEvent, Promoted, RollbackAnswered
+from ashat.deployment.state import Gate, RollbackGate, State
+from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
+from ashat.ledger.leaf import Record
+from ashat.protocol.messages import ReleaseSignature
+from ashat.trust.release.known_log import open_log
+from ashat.trust.release.proposal import Draft, Proposal, spell
+from ashat.trust.release.provenance import demand_provenance, read_provenance
+from ashat.trust.tuf.metadata import check_target, parse, target_of, verify
+from ashat.trust.tuf.release_document import CHANNEL, ReleaseDocument
+from ashat.trust.tuf.root_chain import check_follows, delegator_of
+
+RootAt = Callable[[int], bytes]
+"""Gives the root of the tree over a log's first events, as many of them as were read or fewer."""
+Answer = Answered | RollbackAnswered
+Question = Gate | RollbackGate
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The root at which it begins for one OMEGA; `given` says that it did not come with the log. `digest` is the
+    sha256 of its bytes."""
+
+    version: int
+    digest: str
+    given: bool
+
+
+class Approvals:
+    """Follows the approvals of one log, from its first event on.
+
+    `roots` are, for each OMEGA by its name, the roots that came with the log, oldest first; `pinned` are roots from
+    elsewhere, each for the OMEGA that it names (or for every one, where it names none): it begins at the first of them
+    instead.
+    """
+
+    def __init__(self, origin: str, roots: Mapping[str, Sequence[bytes]], pinned: Sequence[bytes] = ()) -> None:
+        """
+        Raises:
+            AuditError: the roots do not follow on each other, or are others than those that are pinned.
+        """
+        self.signed = 0
+        self.anchors: dict[str, Anchor] = {}
+        self._origin = origin
+        self._counts: Counter[str] = Counter()
+        self._roots: dict[str, list[Metadata[Root]]] = {}
+        self._given = [_root(content, "The root given") for content in pinned]
+        for target, contents in roots.items():
+            self._begin(target, [_root(content, f"A root of {target}") for content in contents])
+        self._fresh: dict[str, Any] = {}
+        self._states: dict[tuple[str, int], State] = {}
+        self._proposals: dict[tuple[str, int], dict[str, Any]] = {}
+        self._about: dict[str, tuple[Any, ...]] = {}
+        self._targets: dict[str, Metadata[Targets]] = {}
+        self._signed_for: set[str] = set()
+
+    @property
+    def unchecked(self) -> list[str]:
+        """What could not be checked, in words."""
+        rootless = [
+            f"{target}: which root names those who approve, as the log came with none (--trust-root FILE gives it)"
+            for target in sorted(self._targets)
+            if target not in self.anchors
+        ]
+        strange = {target_of(root.signed) for root in self._given} - self._targets.keys() - {""}
+        rootless += [f"{target}: nothing was approved for it, and a root of it is given" for target in sorted(strange)]
+        return rootless + [f"{number} {what}" for what, number in sorted(self._counts.items())]
+
+    def document(self, digest: str, content: Any) -> None:
+        """Take a document that the next event names."""
+        if not isinstance(content, dict):
+            return
+        if "release" in content and "targets" in content:
+            self._fresh[digest] = content
+        elif "bundle" in content:
+            self._about[digest] = tuple(content.get(name) for name in ("bundle", "update_id", "attempt"))
+
+    def event(self, record: Record, event: AnyEvent, state: State, root_at: RootAt) -> None:
+        """Take the next event; `state` is its deployment's once it happened.
+
+        Raises:
+            AuditError, TrustError: an approval does not fit; the message says why.
+        """
+        key = record.update_id, record.attempt
+        self._proposals.setdefault(key, {}).update(self._fresh)
+        self._fresh = {}
+        self._states[key] = state
+        if isinstance(event, Answer):
+            if event.accepted and event.decision == "approve":
+                self._approval(event, state, record.seq, root_at)
+        elif isinstance(event, Promoted):
+            _check_promoted(event, state)
+        elif _carries_signatures(event):
+            self._counts[f"signatures in events of the kind {event.kind!r}, which this version cannot check"] += 1
+        if state.ended and (state.rollback_gate is None or state.rollback_gate.decision):
+            self._proposals.pop(key, None)
+
+    def _approval(self, event: Answer, state: State, seq: int, root_at: RootAt) -> None:
+        if event.signature is None:
+            if state.target in self._signed_for:
+                raise UnsignedError(f"it carries no signature, as approvals for {state.target} before it do")
+            self._counts["approved without a signature, before there were any: nothing shows by whom"] += 1
+            return
+        gate, about = self._asked(event, state)
+        if gate is None or gate.proposal is None or about is None:
+            raise UnsignedError("what was signed is not in the record")
+        content = self._proposals.get((state.update_id, state.attempt), {}).get(gate.proposal)
+        if content is None:
+            raise UnsignedError(f"what was signed, {gate.proposal[:12]}…, is no proposal of this deployment")
+        proposal = Proposal.from_json(content)
+        self._check_document(proposal, about)
+        self._check_targets(proposal)
+        _check_signature(proposal, event.signature)
+        self._check_log(proposal.release.document, seq, root_at)
+        if event.complete if isinstance(event, RollbackAnswered) else event.release_seq is not None:
+            self._complete(event, gate, proposal, about)
+
+    def _asked(self, event: Answer, state: State) -> tuple[Question | None, State | None]:
+        """What was asked, and the deployment that would run by it: of a rollback, the one that would run again."""
+        if isinstance(event, Answered):
+            return state.gate, state
+        gate = state.rollback_gate
+        return gate, self._states.get((gate.to_update, gate.to_attempt)) if gate else None
+
+    def _complete(self, event: Answer, gate: Question, proposal: Proposal, state: State) -> None:
+        document = proposal.release.document
+        found = proposal.count(gate.signatures)
+        if not found.complete:
+            raise UnsignedError(f"the release is signed by {found}")
+        if isinstance(event, Answered) and event.release_seq != document.release_seq:
+            raise AuditError(f"it was approved as release {event.release_seq}, and {document.release_seq} was signed")
+        if document.log is None:
+            self._counts["approved without a checkpoint of the log: no approver vouches for what came before"] += 1
+        self._check_provenance(proposal, state)
+        self._signed_for.add(state.target)
+        self.signed += 1
+
+    def _check_document(self, proposal: Proposal, state: State) -> None:
+        """See that what was signed is about this very deployment, and nothing besides."""
+        document = proposal.release.document
+        wanted = {
+            "update_id": state.update_id,
+            "attempt": state.attempt,
+            "bundle": state.bundle,
+            "evidence": state.evidence,
+            "channel": CHANNEL,
+        }
+        for field, value in wanted.items():
+            if getattr(document, field) != value:
+                raise AuditError(f"what was signed is about another {field}: {getattr(document, field)}, not {value}")
+        if document.target != state.target:
+            if state.target in self._roots:
+                raise AuditError(f"it was signed for {document.target}, and not for {state.target}")
+            self._counts[f"approved for {document.target}, which the record calls {state.target}"] += 1
+        proposal.check_form()
+        about = self._about.get(document.evidence)
+        if about != (document.bundle, document.update_id, document.attempt):
+            raise AuditError("the evidence is about another release than was signed")
+
+    def _check_targets(self, proposal: Proposal) -> None:
+        """See that those who approve are those whom the holders of the root named, and no earlier ones than before."""
+        target, targets = proposal.release.document.target, proposal.targets
+        check_target(targets.signed, target)
+        if target not in self._roots:
+            self._begin(target, [])
+        roots = self._roots[target]
+        if roots:
+            for root in (roots[0], self._delegator(roots, targets)):
+                check_target(root.signed, target)
+        known = self._targets.get(target)
+        if known is not None and known.signed.version > targets.signed.version:
+            raise RolledBackError(
+                f"it goes by targets version {targets.signed.version}, and {known.signed.version} was in force before"
+            )
+        if known is not None and known.signed.version == targets.signed.version and known.signed != targets.signed:
+            raise AuditError(f"it goes by another targets version {targets.signed.version} than was in force before")
+        self._targets[target] = targets
+
+    def _delegator(self, roots: Sequence[Metadata[Root]], targets: Metadata[Targets]) -> Metadata[Root]:
+        try:
+            return delegator_of(roots, targets)
+        except UnsignedError as error:
+            at = roots[0].signed.version
+            raise UnsignedError(f"no root from version {at} on names who signed this: {error}") from None
+
+    def _check_provenance(self, proposal: Proposal, state: State) -> None:
+        proven = None
+        for draft in (proposal.way_back, proposal.release):
+            if draft is not None:
+                proven = demand_provenance(proposal.targets.signed, draft.document, _given(draft))
+        if proven is None:
+            self._counts["approved where nobody is named who may build: who did is hearsay"] += 1
+        given = _given(proposal.release)
+        if given is not None:
+            content = read_provenance(given)
+            for told, recorded in ((content.get("build"), state.built), (content.get("evidence"), state.attested)):
+                if (digest_of(told) if told is not None else None) != recorded:
+                    raise AuditError("the provenance that was signed is not of the statements in the record")
+
+    def _check_log(self, document: ReleaseDocument, seq: int, root_at: RootAt) -> None:
+        """See that the checkpoint that was signed is what this log was by then."""
+        if document.log is None:
+            return
+        found = open_log(document.log)
+        check_origin(found, self._origin, "the checkpoint that was signed")
+        if found.size > seq:
+            raise AuditError(f"the checkpoint that was signed covers {found.size} events, and {seq} were there by then")
+        if root_at(found.size) != found.root:
+            raise AuditError(
+                f"the checkpoint that was signed is of another log: its first {found.size} events are not those here"
+            )
+
+    def _begin(self, target: str, told: list[Metadata[Root]]) -> None:
+        """Begin at the first root that is pinned for `target`, else at the first of those that came with the log."""
+        pinned = [root for root in self._given if target_of(root.signed) in ("", target)]
+        known: dict[int, Metadata[Root]] = {}
+        for root in (*pinned, *told):
+            if known.setdefault(root.signed.version, root).signed != root.signed:
+                at = root.signed.version
+                raise AuditError(f"The log came with another root version {at} of {target} than the one given.")
+        begins = min((root.signed.version for root in pinned or told), default=0)
+        roots = [known[version] for version in sorted(known) if version >= begins]
+        self._roots[target] = roots
+        if not roots:
+            return
+        try:
+            verify(roots[0].signed, Root.type, roots[0])
+            for earlier, later in pairwise(roots):
+                check_follows(earlier, later)
+        except TrustError as error:
+            raise AuditError(f"The roots of {target} do not follow on each other: {error}") from None
+        self.anchors[target] = Anchor(begins, sha256(roots[0].to_bytes()).hexdigest(), bool(pinned))
+
+
+def _root(content: bytes, what: str) -> Metadata[Root]:
+    try:
+        return parse(content, Root, what)
+    except TrustError as error:
+        raise AuditError(str(error)) from None
+
+
+def _given(draft: Draft) -> bytes | None:
+    """The provenance of a release, which is the one that was signed with it."""
+    given = draft.provenance.encode() if draft.provenance is not None else None
+    if (sha256(given).hexdigest() if given is not None else None) != draft.document.provenance:
+        raise AuditError(f"the provenance of {draft.document.update_id} is not the one that was signed")
+    return given
+
+
+def _check_signature(proposal: Proposal, signature: ReleaseSignature) -> None:
+    found = proposal.read(spell(signature))
+    if found != signature:
+        raise UnsignedError(f"it is recorded as signed by {signature.name}, and the key is that of {found.name}")
+
+
+def _check_promoted(event: Promoted, state: State) -> None:
+    if state.decision is not None and event.release_seq != state.decision.release_seq:
+        raise AuditError(f"release_seq {state.decision.release_seq} was approved, and {event.release_seq} promoted")
+
+
+def _carries_signatures(event: AnyEvent) -> bool:
+    return any(getattr(event, name, None) for name in ("signature", "signatures"))

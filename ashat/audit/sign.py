@@ -1,0 +1,93 @@
+"""A ledger's log read, checked event by event, and signed by the key of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ashat.audit.auditor import Auditor, Follower, with_documents
+from ashat.ledger.ledger import Ledger
+from ashat.transparency.log_signer import AuditKeys
+from ashat.transparency.merkle import Frontier
+
+_LAST: Final = "checkpoint"
+
+
+class SignedLog(NamedTuple):
+    """A log as it was signed: the checkpoint, the verifier key as one line, the hash of each event that was read."""
+
+    note: str
+    vkey: str
+    hashes: Sequence[bytes]
+
+
+def audited(
+    ledger: Ledger,
+    appended: int,
+    *,
+    expected: Sequence[bytes] = (),
+    documents: bool = True,
+    stories: bool = True,
+    begun: Frontier | None = None,
+    until: int | None = None,
+    follower: Follower | None = None,
+) -> Auditor:
+    """Every event of the log, checked; see `Auditor`. `appended` is the size that the log's row had before.
+
+    With `begun`, the tree of a beginning that is known, only those after it; with `until`, none after so many.
+
+    Raises:
+        AuditError: an event does not fit, or the log does not begin as `begun` did.
+        LedgerError: the database does not answer.
+    """
+    auditor = Auditor(
+        expected=expected, documents=documents, stories=stories, appended=appended, begun=begun, follower=follower
+    )
+    first = max(auditor.size - 1, 0)
+    records = ledger.records(first=first, limit=until - first if until is not None else None)
+    if auditor.size:
+        auditor.begin_after(next(records, None))
+    for item in with_documents(records, ledger.document_text) if documents else records:
+        auditor.check(item)
+    auditor.end()
+    return auditor
+
+
+def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLog:
+    """Sign the log as it is now with the key under `home`, which is made where there is none.
+
+    Raises:
+        AuditError: an event does not fit, or the log does not continue what was signed here last.
+        CheckpointError: the key cannot be used.
+        LedgerError: the database does not answer.
+    """
+    keys = AuditKeys(home, ledger.log_head()[0])
+    with keys.alone():
+        auditor = audited(ledger, ledger.log_head()[1], documents=documents)
+        return _signed(keys, auditor)
+
+
+def sign_on(ledger: Ledger, home: Path) -> SignedLog:
+    """Sign the log as it is now, having read only what was appended since it was signed here last; of that the place
+    and the bytes are checked. All of it where it was never signed here.
+
+    What is signed continues what was signed before, whatever the events before that say by now; `sign_log` sees that.
+
+    Raises:
+        AuditError, CheckpointError, LedgerError: as `sign_log`.
+    """
+    keys = AuditKeys(home, ledger.log_head()[0])
+    with keys.alone():
+        last = keys.last()
+        begun = keys.frontier(_LAST, last) if last is not None else None
+        auditor = audited(ledger, ledger.log_head()[1], documents=False, stories=False, begun=begun)
+        return _signed(keys, auditor)
+
+
+def _signed(keys: AuditKeys, auditor: Auditor) -> SignedLog:
+    note = keys.sign(auditor)
+    keys.keep_frontier(_LAST, auditor.frontier)
+    verifier = keys.verifier()
+    assert verifier is not None
+    return SignedLog(note, verifier.vkey, auditor.hashes)

@@ -1,0 +1,245 @@
+"""`deploy approve`: what a person is shown, what they answer, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ashat.cli.commands.approve_rollback import decide_rollback
+from ashat.cli.commands.given_public import PublicCa, PublicToken, PublicUrl, given_public
+from ashat.cli.commands.inspect import evidence_of
+from ashat.cli.commands.recheck import recheck as check_again
+from ashat.cli.commands.sign import OwnPolicy, Recheck, inspected, signature_line
+from ashat.cli.terminal import output
+from ashat.cli.terminal.interrupts import when_interrupted
+from ashat.cli.terminal.ledger import open_ledger
+from ashat.cli.terminal.output import MAINFRAME_MARKS
+from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
+from ashat.cli.trust.setup import PassphraseFile
+from ashat.deployment.stages import Stage
+from ashat.errors import NotConfiguredError, SessionError, UsageError
+
+if TYPE_CHECKING:
+    from ashat.deployment.events import AnyEvent
+    from ashat.deployment.state_machine import State
+
+_OPENING_SECONDS = 60.0
+
+
+def approve(
+    update_id: Annotated[str, typer.Argument(metavar="ID", help="The update that awaits approval.")],
+    evidence: Annotated[str, typer.Option(metavar="TAIL", help="The last 8 characters of the evidence you read.")] = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Keep it out of production.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is rejected.")] = "",
+    comment: Annotated[str, typer.Option(help="Why; needed where a check is a warning.")] = "",
+    by: Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")] = "",
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    recheck: Recheck = False,
+    policy: OwnPolicy = None,
+    public: PublicUrl = "",
+    public_token_stdin: PublicToken = False,
+    public_ca: PublicCa = None,
+) -> None:
+    """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    decided = Decided(evidence, reject, reason, comment, by)
+    _refuse_words(decided, recheck=recheck, policy=policy)
+    if public and (reject or not (recheck or key)):
+        raise UsageError("--public says where --recheck and --key look: give one of them.")
+    known = given_public(public, public_ca, token_stdin=public_token_stdin)
+    with open_ledger() as ledger:
+        state = ledger.load(update_id)
+    if state.rollback_waits(output.now()):
+        decide_rollback(state, decided, key, passphrase_file, recheck=recheck, public=known)
+        return
+    refuse_decision(state, output.now())
+    plane = ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.control_plane.blocks import is_configured
+    from ashat.cli.control_plane.runs import warn_if_nobody_works
+    from tasks.approval.gate import answer_gate, gate_text
+
+    warn_if_nobody_works("control")
+    if not reject and not is_configured(state.target):
+        raise NotConfiguredError(_without_target(state))
+    state = _asked(state)
+    show_page(gate_text(state))
+    if state.gate is not None:
+        output.say(f"In a browser: {plane.run_url(state.gate.run)}")
+    if not reject:
+        evidence_of(state)
+    seen = inspected(state, known) if key is not None and not reject else None
+    rechecked = check_again(state, policy, known) if recheck else ""
+    answer = ask_answer(decided, state.evidence or "", unclean=state.outcome == "attention")
+    if answer is None:
+        output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
+        return
+    if answer.decision == "approve":
+        line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
+        answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
+    _refuse_if_asked_again(state)
+    answer_gate(state, answer)
+    advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."
+    with when_interrupted(advice):
+        watch(state)
+
+
+def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
+    if decided.reason and not decided.reject:
+        raise UsageError("--reason goes with --reject; say why you approve with --comment.")
+    if decided.reject and recheck:
+        raise UsageError("--recheck looks before an approval; a rejection needs none.")
+    if policy is not None and not recheck:
+        raise UsageError("--policy says what --recheck asks: give both.")
+
+
+def refuse_decision(state: State, at: datetime) -> None:
+    """Refuse to decide on what does not await a decision.
+
+    Raises:
+        SessionError: the message says in which stage it is, and what to do about it.
+    """
+    name = f"Deployment '{state.update_id}'"
+    stage = state.stage_at(at)
+    if state.rolling_back:
+        raise SessionError(f"{name} is being rolled back: deploy status {state.update_id} shows how far it is.")
+    by = f" by {state.decision.approver}" if state.decision and state.decision.approver else ""
+    again = f"Push it again, as its next attempt: deploy push {state.update_id} <description>."
+    words = {
+        Stage.PLANNING: f"is still being pushed: finish that first (deploy push {state.update_id} … --resume).",
+        Stage.PUSHED: f"is not verified yet: deploy verify {state.update_id}.",
+        Stage.TESTING: f"is being verified: wait for that to end, or run it again (deploy verify {state.update_id}).",
+        Stage.DEPLOYING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
+        Stage.DISTRIBUTING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
+        Stage.COMPLETED: f"was approved{by} already, and is completed.",
+        Stage.FAILED: f"has failed ({state.reason}). " + ("Push a new id." if state.reached_omega else again),
+        Stage.REJECTED: f"was rejected{by} ({state.reason}). {again}",
+        Stage.EXPIRED: f"has expired: nobody answered in time. {again}",
+        Stage.CANCELLED: f"was cancelled. {again}",
+        Stage.ROLLED_BACK: "was rolled back: push a new id.",
+    }
+    if stage in words:
+        raise SessionError(f"{name} {words[stage]}")
+
+
+def _without_target(state: State) -> str:
+    kind = state.target if state.target == "omega" else f"omega <url> <name> --as {state.target}"
+    until = f" until {state.gate.expires:%Y-%m-%d %H:%M} UTC" if state.gate else ""
+    how = f"deploy configure {kind}" if " " in kind else f"deploy configure {kind} <url> <name>"
+    return f"{state.target} is not configured: {how}. '{state.update_id}' keeps waiting{until}."
+
+
+def _asked(state: State) -> State:
+    """The state once the run that has the gate has put its question, which takes a few seconds after `verify`.
+
+    Raises:
+        SessionError: it did not.
+    """
+    told = False
+    deadline = time.monotonic() + _OPENING_SECONDS
+    while state.gate is None or not state.gate.run or state.gate.shown is None or state.gate.answered:
+        if time.monotonic() > deadline:
+            raise SessionError(f"The gate of '{state.update_id}' is not open yet; try again when a worker is there.")
+        if not told:
+            output.note("The gate is being opened …")
+            told = True
+        time.sleep(0.3)
+        with open_ledger() as ledger:
+            state = ledger.load(state.update_id, state.attempt)
+        refuse_decision(state, output.now())
+    return state
+
+
+def _refuse_if_asked_again(state: State) -> None:
+    with open_ledger() as ledger:
+        newest = ledger.load(state.update_id, state.attempt)
+    refuse_decision(newest, output.now())
+    if newest.gate is None or state.gate is None or newest.gate.ordinal != state.gate.ordinal:
+        raise SessionError(
+            f"'{state.update_id}' was asked again meanwhile. Read it anew: deploy approve {state.update_id}."
+        )
+
+
+def watch(state: State) -> None:
+    """Tell what comes of the answer to the gate of `state`, until it is settled.
+
+    Raises:
+        SessionError: it ended as something else than completed or rejected.
+    """
+    from ashat.cli.control_plane.follow import follow
+
+    run = state.gate.run if state.gate else ""
+    asked = state.gate.ordinal if state.gate else 0
+    state = follow(state, run, show=_tell, done=lambda newest: _settled(newest) or _awaits_others(newest, asked))
+    if state.stage is Stage.AWAITING_APPROVAL:
+        output.say(f"Others must sign too: '{state.update_id}' keeps waiting for them.")
+    elif state.stage is Stage.REJECTED:
+        output.say(f"🛑 Deployment '{state.update_id}' rejected.")
+    elif state.stage is Stage.COMPLETED:
+        output.say("✅ Deployment completed successfully!")
+    else:
+        why = f": {state.reason}" if state.reason else " by now."
+        raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
+
+
+def _awaits_others(state: State, asked: int) -> bool:
+    """Whether the answer to the asking of that number counts, and more approvers must sign."""
+    gate = state.gate
+    return state.stage is Stage.AWAITING_APPROVAL and gate is not None and (gate.answered or gate.ordinal > asked)
+
+
+def _settled(state: State) -> bool:
+    return state.ended and not state.owes_public
+
+
+def _tell(event: AnyEvent, state: State) -> None:
+    """Say what an event means to the person who decided.
+
+    Raises:
+        SessionError: their answer does not count, or came too late.
+    """
+    if event.kind == "answered" and not event.accepted:
+        raise SessionError(
+            f"Your answer does not count: {event.reason}. It is asked again: deploy approve {state.update_id}."
+        )
+    if event.kind == "decision_void":
+        raise SessionError(
+            f"The approval came too late: {event.reason}. It is asked again: deploy approve {state.update_id}."
+        )
+    for line in _lines(event, state):
+        output.say(line)
+
+
+def _lines(event: AnyEvent, state: State) -> list[str]:
+    if event.kind == "answered" and event.decision == "approve" and event.release_seq is None:
+        return [f"✍️ Signed by {event.approver}."]
+    if event.kind == "answered" and event.decision == "approve":
+        return [
+            "🎉 ASHAT Deployment to OMEGA Approved!",
+            f"Update ID: {state.update_id}",
+            f"Approved by: {event.approver}",
+        ]
+    if event.kind == "promoting":
+        return [f"  🔄 {state.target} receives bundle {(state.bundle or '')[:12]} and switches to it"]
+    if event.kind == "promoted":
+        return [f"  ✅ {state.target} runs it (release {event.release_seq})", "📤 Distributing to Licensed Mainframes"]
+    if event.kind == "distributed":
+        return [
+            f"  {MAINFRAME_MARKS[m.result]} {m.name}: {m.result}" + (f" ({m.reason})" if m.reason else "")
+            for m in event.mainframes
+        ] or ["  No Mainframe is licensed."]
+    if event.kind == "public_restored":
+        return [
+            f"  {state.public} " + (f"was left alone: {event.kept}" if event.kept else "runs again what it ran before")
+        ]
+    return []

@@ -1,0 +1,360 @@
+"""`deploy configure` and `deploy servers`: which servers there are, and what each runs now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from ashat.cli.commands.policies import configure_policy
+from ashat.cli.terminal import output
+from ashat.cli.terminal.output import Json
+from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
+
+if TYPE_CHECKING:
+    from ashat.cli.control_plane.blocks import ServerBlock
+    from ashat.client.node import NodeClient
+    from ashat.protocol.messages import Identity
+    from blocks.server import RaosServer
+
+Kind = Literal["public", "omega"]
+_NAME_LIMIT = 100
+_ANSWER_SECONDS = 10.0
+
+
+class ConfigureGroup(TyperGroup):
+    """Refuses by name what cannot be configured."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name.
+
+        Raises:
+            UsageError: nothing of that name can be configured.
+        """
+        found = super().get_command(ctx, cmd_name)
+        if found is None and not ctx.resilient_parsing:
+            hint = " A Mainframe asks OMEGA with its licence: ashat-node init." if cmd_name == "mainframe" else ""
+            raise UsageError(f"{cmd_name!r} cannot be configured: use public, omega, source or policy.{hint}")
+        return found
+
+
+configure_app = typer.Typer(
+    cls=ConfigureGroup, help="Say where a server or a source tree is, or what a verification asks."
+)
+configure_app.command("policy")(configure_policy)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="Its URL, or its name or address with the port.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that people know it by.")]
+TokenStdin = Annotated[bool, typer.Option("--token-stdin", help="Read its token from standard input.")]
+Ca = Annotated[Path | None, typer.Option(help="PEM file of the private authority its certificate comes from.")]
+InsecureHttp = Annotated[
+    bool, typer.Option("--insecure-http", help="Let the token travel over plain http to another machine.")
+]
+
+
+@configure_app.command("public")
+def configure_public(
+    url: Url,
+    name: Name,
+    block: Annotated[str, typer.Option("--as", help="The name of its block.")] = "public",
+    token_stdin: TokenStdin = False,
+    ca: Ca = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """Configure the Public Server. Its token: a prompt, --token-stdin, or ASHAT_PUBLIC_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
+    _configure("public", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+
+
+@configure_app.command("omega")
+def configure_omega(
+    url: Url,
+    name: Name,
+    block: Annotated[str, typer.Option("--as", help="The name of its block, such as omega-eu.")] = "omega",
+    token_stdin: TokenStdin = False,
+    ca: Ca = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """Configure OMEGA. Its token: a prompt, --token-stdin, or ASHAT_OMEGA_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
+    _configure("omega", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+
+
+@configure_app.command("source")
+def configure_source(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that push and release ask for, such as raos.")],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="A directory of this machine, or the URL of a git repository.")
+    ],
+    ref: Annotated[str, typer.Option(help="The commit, branch or tag to pack.")] = "",
+    subdirectory: Annotated[str, typer.Option(help="The part of the tree to pack.")] = "",
+) -> None:
+    """Configure where a tree is, for pushes from the UI and on a schedule."""
+    from ashat.bundle.git import without_credentials
+    from ashat.common.identifiers import check_server_name
+
+    check_server_name(name)
+    remote = "://" in location or location.startswith("git@")
+    if without_credentials(location) != location:
+        raise UsageError("A source's URL holds no user and password: let git find them (a credential helper, ssh).")
+    if not remote:
+        if not Path(location).expanduser().is_dir():
+            raise UsageError(f"The source {location} is not a directory.")
+        location = str(Path(location).expanduser().resolve())
+    _ready()
+
+    from blocks.source import Source
+
+    Source(location=location, ref=ref, subdirectory=subdirectory).save(name, overwrite=True)
+    output.say("✅ Source configured successfully")
+    _facts(("Name", name), ("Location", location), ("Ref", ref or "as it lies there"))
+
+
+def servers(as_json: Json = False) -> None:
+    """List the configured servers: what each runs now, or why it does not answer."""
+    _ready()
+    from ashat.cli.control_plane.blocks import configured_servers
+
+    found = configured_servers()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        rows = list(pool.map(_look, found))
+    if as_json:
+        output.show_json({"servers": rows})
+        return
+    output.say("🖥️ Configured Servers")
+    shown = [("ALPHA (localhost)", "", "", "this machine")]
+    shown += [_row(row) for row in rows]
+    for kind in ("public", "omega"):
+        if not any(row["role"] == kind for row in rows):
+            shown.append((kind.upper(), "", "", f"not configured: deploy configure {kind} <url> <name>"))
+    for line in output.columns(shown):
+        output.say(line)
+    for row in rows:
+        if row["role"] == "omega":
+            _say_who_approves(str(row["block"]))
+
+
+def _say_who_approves(target: str) -> None:
+    from ashat.settings import Settings
+    from ashat.trust.authority.authority import one_person_words
+
+    words = one_person_words(Settings().home, target)
+    if words:
+        output.say(f"⚠️ Approvals for {target}: {words[0]}")
+        for line in words[1:]:
+            output.say(f"   {line}")
+
+
+def _configure(
+    kind: Kind, url: str, name: str, block: str, *, token_stdin: bool, ca: Path | None, insecure_http: bool
+) -> None:
+    from ashat.client.http import normalise_url
+    from ashat.common.identifiers import check_server_name
+
+    check_server_name(block)
+    if block in ("public", "omega") and block != kind:
+        raise UsageError(f"The block {block!r} is for a server of that kind: choose another name with --as.")
+    if not name.strip() or len(name) > _NAME_LIMIT:
+        raise UsageError(f"A server's name has 1 to {_NAME_LIMIT} characters.")
+    address = normalise_url(url)
+    authority = pem_of(ca) if ca else None
+    given = given_token(block, stdin=token_stdin)
+    _ready()
+    kept = _configured_before(block)
+    keeps = kept is not None and kept.token is not None
+    token = given or prompted_token(name, "nothing keeps the one it has" if keeps else "nothing gives it none")
+    if kept is not None:
+        token = token or (kept.token.get_secret_value() if kept.token else None)
+        authority = authority or kept.ca
+    answers = _answers(kind, address, name, authority)
+    _save(kind, block, name, address, token, authority, insecure_http=insecure_http)
+    output.say("✅ Server configured successfully")
+    named = [] if block == kind else [("Block", block)]
+    _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
+    _warn(name, address, token, insecure_http=insecure_http)
+    if kind == "omega" and token is not None and answers.startswith("yes"):
+        _warn_of_scopes(name, block)
+
+
+def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
+    """Whether the server answers now, in words.
+
+    Raises:
+        WrongRoleError: it does, as another kind of server.
+        UsageError: the CA cannot be used.
+    """
+    with _client(kind, address, name, authority) as node:
+        try:
+            return f"yes, {_runs(node.check_role())}"
+        except WrongRoleError:
+            raise
+        except NodeError as error:
+            return f"no: {error}"
+
+
+def _warn(name: str, address: str, token: str | None, *, insecure_http: bool) -> None:
+    import httpx
+
+    from ashat.client.http import is_loopback
+
+    if token is None:
+        output.warn(f"{name} has no token here: it will refuse whatever asks for more than who it is.")
+    if address.startswith("http://") and not is_loopback(httpx.URL(address).host):
+        sent = "its token will cross the network readable" if insecure_http else "its token will not be sent over that"
+        output.warn(f"{address} is plain http on another machine: {sent}. Use https (or allow it: --insecure-http).")
+
+
+def _warn_of_scopes(name: str, block: str) -> None:
+    """Say so where what was given for OMEGA is unknown there, or a dev's."""
+    from ashat.protocol.messages import Scope
+    from blocks.server import load_server
+
+    try:
+        with load_server(block).client() as node:
+            opens = node.token_scopes()
+    except AshatError as error:
+        output.warn(str(error))
+        return
+    if opens is not None and Scope.PROMOTE not in opens:
+        output.warn(
+            f"The token of {name} opens {', '.join(opens)} only, as a dev's does: updates wait at the gate, and to "
+            "approve or roll one back takes an owner's."
+        )
+
+
+def _configured_before(block: str) -> RaosServer | None:
+    from ashat.cli.control_plane.blocks import is_configured
+    from blocks.server import load_server
+
+    return load_server(block) if is_configured(block) else None
+
+
+def _save(
+    kind: Kind, block: str, name: str, address: str, token: str | None, authority: str | None, *, insecure_http: bool
+) -> None:
+    from pydantic import SecretStr
+
+    from blocks.server import RaosServer
+
+    RaosServer(
+        role=kind,
+        title=name,
+        url=address,
+        token=SecretStr(token) if token else None,
+        ca=authority,
+        insecure_http=insecure_http,
+    ).save(block, overwrite=True)
+
+
+def _look(server: ServerBlock) -> dict[str, Any]:
+    """A configured server as it answers now; its token is neither needed nor loaded."""
+    row: dict[str, Any] = {"block": server.block, "role": server.role, "name": server.title, "url": server.url}
+    try:
+        with _client(server.role, server.url, server.title, server.ca) as node:
+            identity = node.check_role()
+    except AshatError as error:
+        return {**row, "answers": False, "status": None, "current": None, "error": str(error)}
+    current = identity.current.model_dump(mode="json") if identity.current else None
+    return {
+        **row,
+        "answers": True,
+        "status": identity.status,
+        "current": current,
+        "runs": _runs(identity),
+        "error": None,
+    }
+
+
+def _client(role: str, address: str, name: str, authority: str | None) -> NodeClient:
+    """A client without a token: who a node is, it tells anyone."""
+    from ashat.client.node import NodeClient
+    from ashat.protocol.messages import Role
+    from ashat.settings import Settings
+
+    settings = Settings()
+    return NodeClient(
+        address,
+        ca=authority,
+        name=name,
+        expect_role=Role(role),
+        connect_timeout=settings.connect_timeout,
+        read_timeout=min(settings.read_timeout, _ANSWER_SECONDS),
+    )
+
+
+def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    kind = str(row["role"]).upper()
+    shown = kind if row["block"] == row["role"] else f"{kind} ({row['block']})"
+    told = f"✅ {row['runs']}" if row["answers"] else f"❌ {row['error']}"
+    return shown, row["name"], row["url"], told
+
+
+def _runs(identity: Identity) -> str:
+    current = identity.current
+    if current is None:
+        return "runs nothing yet"
+    attempt = f"#{current.attempt}" if current.attempt > 1 else ""
+    return f"runs {current.update_id}{attempt} (bundle {current.bundle[:12]}, {identity.status})"
+
+
+def _facts(*facts: tuple[str, str]) -> None:
+    for name, value in facts:
+        output.say(f"  {name}: {value}")
+
+
+def _ready() -> None:
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+
+def given_token(block: str, *, stdin: bool) -> str | None:
+    """The token from standard input, or else from ASHAT_<BLOCK>_TOKEN; None where neither has one.
+
+    Raises:
+        UsageError: none came on standard input, or what came is no token.
+    """
+    variable = f"ASHAT_{block.upper().replace('-', '_')}_TOKEN"
+    told = sys.stdin.readline() if stdin else os.environ.get(variable, "")
+    token = told.strip()
+    if stdin and not token:
+        raise UsageError("No token came on standard input.")
+    return _usable(token, "standard input" if stdin else variable) if token else None
+
+
+def prompted_token(name: str, otherwise: str) -> str | None:
+    """The token that is typed; None where nobody is there, or nothing is typed: `otherwise` says what that does.
+
+    Raises:
+        UsageError: what is typed is no token.
+    """
+    if not output.interactive():
+        return None
+    typed = typer.prompt(f"Token of {name} ({otherwise})", default="", hide_input=True, show_default=False)
+    return _usable(str(typed).strip(), "the prompt") if str(typed).strip() else None
+
+
+def pem_of(path: Path) -> str:
+    """The certificates of a private authority.
+
+    Raises:
+        UsageError: the file holds none.
+    """
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not PEM"
+        raise UsageError(f"The CA file {path} cannot be used: {reason}.") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UsageError(f"The CA file {path} cannot be used: it holds no PEM certificate.")
+    return text
+
+
+def _usable(token: str, origin: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"What came from {origin} is no token: it holds a space or a character that no token has.")
+    return token

@@ -1,0 +1,67 @@
+"""`deploy configure policy`: a verification policy from a file, so that it can be kept under version control."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from ashat.cli.terminal import output
+from ashat.errors import PolicyError, UsageError
+from ashat.verification.policy import Policy
+
+
+def configure_policy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that verify asks for, such as default.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A TOML file: the keys of docs/checks.md, such as warns.")
+    ],
+) -> None:
+    """Configure what a verification asks of a release. Credentials are set in Prefect's UI, and are kept."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.common.identifiers import check_server_name
+    from ashat.settings import Settings
+
+    check_server_name(name)
+    policy = read_policy(file)
+    ensure_control_plane(Settings(), output.note)
+
+    from blocks.policy import VerificationPolicy, find_policy
+    from tasks.verify.policies import check_policy
+
+    try:
+        check_policy(policy)
+    except PolicyError as error:
+        raise UsageError(f"{file}: {error}") from None
+    before = find_policy(name)
+    credentials = before.secrets() if before else {}
+    VerificationPolicy.model_validate({**policy.model_dump(), "credentials": credentials}).save(name, overwrite=True)
+    output.say("✅ Verification policy configured successfully")
+    output.say(f"  Name: {name}")
+    output.say(f"  Digest: {policy.digest}")
+
+
+def read_policy(file: Path) -> Policy:
+    """The policy that a TOML file holds; what it leaves out is as built in.
+
+    Raises:
+        UsageError: it cannot be read, or a key is unknown or wrong; one line that names file and key.
+    """
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"The policy {file} cannot be read: {reason}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is not TOML: {error}.") from None
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = f" Known are {', '.join(Policy.model_fields)}." if first["type"] == "extra_forbidden" else ""
+        reason = "there is no such key" if known else first["msg"][:1].lower() + first["msg"][1:]
+        raise UsageError(f"{file}: {key}: {reason}.{known}") from None

@@ -1,0 +1,167 @@
+"""`deploy push` and `deploy verify`: what ALPHA does, in this very process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.cli.terminal.interrupts import when_interrupted
+from ashat.errors import SessionError, UsageError
+
+_TEXT_LIMIT = 4000
+
+
+def push(
+    update_id: Annotated[str, typer.Argument(metavar="ID", help="A new id, such as UPD-2026-11.")],
+    description: Annotated[str, typer.Argument(metavar="DESCRIPTION", help="What the update brings, in a line.")],
+    info: Annotated[str, typer.Argument(metavar="INFO", help="Anything else worth knowing.")] = "",
+    source: Annotated[Path, typer.Option(help="The directory to push.", show_default="here")] = Path(),
+    ref: Annotated[str, typer.Option(help="Push the tree of this commit, branch or tag of the repository.")] = "",
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Commit tracked changes first, under id and description.")
+    ] = False,
+    allow_dirty: Annotated[bool, typer.Option("--allow-dirty", help="Push uncommitted changes as they are.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a push of this id that was interrupted.")
+    ] = False,
+    public: Annotated[str, typer.Option(help="The Public Server to push to.")] = "public",
+    target: Annotated[str, typer.Option(help="Where it goes once it is approved.")] = "omega",
+) -> None:
+    """Pack a source tree, bring it to the Public Server, and let that run it."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.cli.terminal.progress import TerminalReporter
+    from ashat.common.identifiers import check_server_name, check_update_id
+    from ashat.settings import Settings
+
+    check_update_id(update_id)
+    check_server_name(public)
+    check_server_name(target)
+    _check_words(description, info)
+    if commit and ref:
+        raise UsageError("--commit commits the directory, and --ref pushes a commit that is there: give one of them.")
+    if not source.is_dir():
+        raise UsageError(f"The source {source} is not a directory.")
+    source = source.resolve()
+    ensure_control_plane(Settings(), output.note)
+
+    from flows.push import PLAN, push_directory
+    from tasks.push.package import check_free
+    from tasks.runtime.reporting import use_reporter
+
+    check_free(update_id, resume=resume)
+    if commit:
+        _commit(source, f"{update_id}: {description}")
+    output.say("🚀 ASHAT Deployment Workflow Initiated")
+    output.say(f"Update ID: {update_id}")
+    output.say(f"Target: {target}")
+    output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
+    for number, title in enumerate(PLAN, 1):
+        output.say(f"  {number}. {title}")
+    advice = f"deploy push {update_id} … --resume goes on with it; deploy cancel {update_id} calls it off."
+    reporter = TerminalReporter()
+    with when_interrupted(advice), use_reporter(reporter):
+        try:
+            state = push_directory(
+                update_id,
+                description,
+                info,
+                directory=source,
+                ref=ref,
+                allow_dirty=allow_dirty,
+                public=public,
+                target=target,
+                resume=resume,
+            )
+        finally:
+            reporter.close()
+    if state.ended:
+        raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
+    output.say(f"✅ {state.public} runs {update_id} (bundle {(state.bundle or '')[:12]}): {state.public_url}")
+    output.say(f"Next: deploy verify {update_id}")
+
+
+def verify(
+    update_id: Annotated[str, typer.Argument(metavar="ID", help="The update that was pushed.")] = "",
+    policy: Annotated[
+        str, typer.Option(help="The RaOS Verification Policy block.", show_default="its last one, or default")
+    ] = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run every check again, also those whose answers are still good.")
+    ] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Try the checks themselves, on bad releases made on purpose.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --self-test: end with one JSON object.")] = False,
+) -> None:
+    """Run every check on the Public Server; what passes them awaits approval."""
+    if self_test:
+        from ashat.cli.commands.selftest import self_test as try_checks
+
+        if update_id:
+            raise UsageError("--self-test tries the checks, not an update: leave the id away.")
+        try_checks(as_json=as_json)
+        return
+    if not update_id:
+        raise UsageError("Say which update: deploy verify <id>.")
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.cli.terminal.ledger import open_ledger
+    from ashat.cli.terminal.progress import TerminalReporter
+    from ashat.deployment.state_machine import BEFORE_APPROVAL, Stage
+    from ashat.settings import Settings
+
+    with open_ledger() as ledger:
+        state = ledger.load(update_id)
+    if state.stage not in BEFORE_APPROVAL or state.stage is Stage.PLANNING:
+        raise SessionError(_not_to_verify(update_id, state.stage))
+    ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.control_plane.runs import warn_if_nobody_works
+    from flows.verify import verify_here
+    from tasks.runtime.reporting import use_reporter
+
+    warn_if_nobody_works("control")
+    output.say("🔍 ASHAT Deployment Verification")
+    output.say(f"Update ID: {update_id}")
+    reporter = TerminalReporter()
+    with when_interrupted(f"Run it again: deploy verify {update_id}."), use_reporter(reporter):
+        try:
+            state = verify_here(update_id, policy=policy, fresh=fresh)
+        finally:
+            reporter.close()
+    if state.stage is Stage.FAILED:
+        output.say("❌ Verification FAILED!")
+        output.say(f"Next: mend it, and push it again as {update_id}: deploy push {update_id} <description>")
+        raise SessionError(f"{state.reason}. deploy evidence {update_id} shows what was seen.")
+    output.say("✅ Verification PASSED!")
+    output.say(f"Evidence: {state.evidence}")
+    if state.outcome == "attention":
+        output.say("⚠️ A check did not pass cleanly: approving needs a comment that says why.")
+    output.say(f"Next: deploy approve {update_id}")
+
+
+def _check_words(description: str, info: str) -> None:
+    if not description.strip():
+        raise UsageError("Say in a line what the update brings: deploy push <id> <description>.")
+    for name, text in (("description", description), ("info", info)):
+        if len(text) > _TEXT_LIMIT:
+            raise UsageError(f"The {name} has {len(text)} characters; {_TEXT_LIMIT} are the most that are kept.")
+
+
+def _commit(source: Path, message: str) -> None:
+    from ashat.bundle.git import commit_tracked, git_info
+
+    if git_info(source) is None:
+        raise UsageError(f"{source} is in no git repository: there is nothing to commit to.")
+    output.say(f"Committed as {commit_tracked(source, message)[:12]}")
+
+
+def _not_to_verify(update_id: str, stage: str) -> str:
+    if stage == "Planning":
+        return (
+            f"Deployment '{update_id}' has not reached Public yet. Finish its push first: "
+            f"deploy push {update_id} <description> --resume."
+        )
+    return f"Deployment '{update_id}' is {stage}: only what was pushed and is not decided yet can be verified."

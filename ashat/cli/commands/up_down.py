@@ -1,0 +1,97 @@
+"""`deploy up`, `deploy down`, `deploy worker`: the control plane of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.errors import ControlPlaneError
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run in the background; return when it is ready.")
+    ] = False,
+    prefect_file: Annotated[
+        Path | None,
+        typer.Option(help="Apply the deployments of another prefect.yaml.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Run the control plane: Prefect's server, the pools alpha and control with a worker each, the deployments.
+
+    With PREFECT_API_URL set, that server is prepared instead (pools, blocks, deployments), and nothing is started.
+    """
+    from ashat.cli.control_plane import connect
+    from ashat.cli.control_plane.supervisor import AlreadyRunningError, Supervisor
+    from ashat.settings import Settings
+
+    connect.require_prefect()
+    settings = Settings()
+    external = connect.external_control_plane(settings.home)
+    if external is not None:
+        _prepare(prefect_file)
+        output.say(f"✅ {external.api_url} is prepared. Run its workers: deploy worker --pool control (and alpha).")
+        return
+    state = connect.running_state(settings.home)
+    if state is not None:
+        output.say(f"The control plane runs already: {state.ui_url}")
+        return
+    if detach:
+        state = connect.start_detached(settings, prefect_file)
+        output.say(f"✅ Control plane ready: {state.ui_url}")
+        return
+    try:
+        Supervisor(settings, output.say, prefect_file).run()
+        output.say("🛑 The control plane is stopped.")
+    except AlreadyRunningError as error:
+        output.say(str(error))
+
+
+def down() -> None:
+    """Stop the control plane and everything it started. Gates keep waiting; nothing that is recorded is lost."""
+    from ashat.cli.control_plane import connect
+    from ashat.settings import Settings
+
+    stopped = connect.stop(Settings())
+    output.say("🛑 The control plane is stopped." if stopped else "The control plane is not running.")
+
+
+def worker(
+    pool: Annotated[str, typer.Option(help="The pool to work for: alpha (push, release) or control (the rest).")],
+    name: Annotated[str, typer.Option(help="What Prefect calls this worker.")] = "",
+) -> None:
+    """Run a worker for one pool, here, until it is stopped."""
+    from ashat.cli.control_plane import connect
+    from ashat.cli.control_plane.supervisor import POOLS
+    from ashat.errors import UsageError
+    from ashat.settings import Settings
+
+    if pool not in POOLS:
+        raise UsageError(f"There is no pool {pool!r}: use {' or '.join(POOLS)}.")
+    settings = Settings()
+    connect.ensure_control_plane(settings, output.note)
+    environment = connect.supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+
+    from ashat.cli.control_plane.worker import worker_arguments
+
+    command = [sys.executable, "-m", "prefect", *worker_arguments(pool, name)]
+    output.flush()
+    os.execve(command[0], command, environment)  # noqa: S606  no shell is wanted
+
+
+def _prepare(prefect_file: Path | None) -> None:
+    from ashat.cli.control_plane.supervisor import POOLS
+
+    command = [sys.executable, "-m", "ashat.cli.control_plane.provision", *POOLS, "--external"]
+    if prefect_file is not None:
+        command += ["--prefect-file", str(prefect_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it failed without a word."]
+        raise ControlPlaneError(f"The Prefect server was not prepared: {lines[-1]}")

@@ -1,0 +1,66 @@
+"""Flow runs in Prefect, as the commands need them: start one, watch how it ends, see whether anybody works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+
+from ashat.cli.terminal import output
+from ashat.errors import ControlPlaneError
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a flow run ended: the name of its final state, its message, and whether it did what it was for."""
+
+    name: str
+    message: str
+    completed: bool
+
+
+def start_run(deployment: str, parameters: dict[str, Any]) -> str:
+    """Start a run of `deployment` (`flow/name`); its id.
+
+    Raises:
+        ControlPlaneError: Prefect has no such deployment.
+    """
+    try:
+        run = run_deployment(deployment, parameters=parameters, timeout=0, as_subflow=False)
+    except ObjectNotFound:
+        raise ControlPlaneError(
+            f"Prefect has no deployment {deployment}: run deploy up, or prefect deploy --all, once."
+        ) from None
+    if not isinstance(run, FlowRun):
+        raise ControlPlaneError("Prefect did not say which run it started.")
+    return str(run.id)
+
+
+def ended(client: SyncPrefectClient, flow_run: str) -> RunEnd | None:
+    """How the run ended; None while it goes on or waits."""
+    try:
+        state = client.read_flow_run(UUID(flow_run)).state
+    except ObjectNotFound:
+        return RunEnd("Deleted", "the flow run was deleted in Prefect", completed=False)
+    if state is None or not state.is_final():
+        return None
+    return RunEnd(state.name or state.type.value, state.message or "", completed=state.is_completed())
+
+
+def warn_if_nobody_works(*pools: str) -> None:
+    """Say so where no worker polls one of the pools: what is started there waits until one does."""
+    with get_client(sync_client=True) as client:
+        for pool in pools:
+            try:
+                workers = client.read_workers_for_work_pool(pool)
+            except ObjectNotFound:
+                workers = []
+            if not any(worker.status is WorkerStatus.ONLINE for worker in workers):
+                output.warn(
+                    f"No worker polls the pool {pool}: this waits until one does (deploy worker --pool {pool})."
+                )

@@ -1,0 +1,1 @@
+"""`deploy demo`: the whole path on this machine, with four servers of its own."""

@@ -1,0 +1,89 @@
+"""What the nodes of `deploy demo` are set to, how they are compared, and how all of it is ended again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+from ashat.bundle.manifest import Manifest
+from ashat.client.local_node import LocalNode, end_processes
+from ashat.errors import AshatError, IntegrityError
+
+MARKER = "DEPLOY_DEMO_RUN"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The sample as `[app]` and `[database]` of a node.toml would name it, with less patience than a real server needs.
+SETTINGS = {
+    "ASHAT_NODE_APP__COMMAND": json.dumps([sys.executable, "raos.py"]),
+    "ASHAT_NODE_APP__SETTLE": "1",
+    "ASHAT_NODE_APP__STOP_TIMEOUT": "5",
+    "ASHAT_NODE_DATABASE__DSN": "sqlite:///{data}/raos.db",
+    "ASHAT_NODE_POLL_INTERVAL": "1",
+}
+
+
+class DemoError(AshatError):
+    """The demonstration did not come to its end."""
+
+
+class EndedBySignal(BaseException):
+    """Somebody wants the demonstration to end; `number` is the signal that said so."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def refuse_differences(manifest: Manifest, nodes: list[LocalNode]) -> None:
+    """Compare what lies on each node's disk with the source, file by file.
+
+    Raises:
+        IntegrityError: a file differs, is missing, or is too many; the message names it.
+    """
+    wanted = {file.path: (file.sha256, file.mode, file.size) for file in manifest.files}
+    for node in nodes:
+        with node.client() as client:
+            tree = client.tree()
+        found = {path: (file.sha256, file.mode, file.size) for path, file in tree.files.items()}
+        odd = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+        if odd or tree.extra or tree.bundle != manifest.digest:
+            what = (odd + tree.extra or ["its manifest"])[0]
+            raise IntegrityError(f"{node.name} does not have what the source has: {what} differs.")
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within the block the first SIGINT, SIGTERM or SIGHUP raises `EndedBySignal`; nothing interrupts what follows."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        ignore_signals()
+        raise EndedBySignal(number)
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Let nothing interrupt the cleaning up."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def end_the_rest(run: str) -> None:
+    """End whatever else was started under this `run`'s marker, directly or not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARKER) == run:
+                found.append(process)
+    end_processes(found)

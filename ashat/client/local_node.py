@@ -1,0 +1,145 @@
+"""Nodes that this machine starts for itself, as processes on free ports: for the demonstration and the self-test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from ashat.client.node import NodeClient
+from ashat.common.files import replace_file
+from ashat.errors import AshatError, NodeError
+from ashat.protocol.messages import Role
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 60.0
+_END_SECONDS = 20.0
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SAMPLES = (_PACKAGE / "_examples" / "raos", _PACKAGE.parent / "examples" / "raos")
+
+
+class LocalNodeError(AshatError):
+    """A node of our own could not be made or started here."""
+
+
+@dataclass
+class LocalNode:
+    """A node in `directory`, and the token that opens it. `settings` are `ASHAT_NODE_*` variables for its process."""
+
+    name: str
+    role: Role
+    directory: Path
+    url: str
+    token: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def client(self) -> NodeClient:
+        """A client with the node's token. Close it."""
+        return NodeClient(self.url, token=self.token, name=self.name, expect_role=self.role)
+
+    def serve(self) -> None:
+        """Start `ashat-node serve`, in a session of its own, so that Ctrl-C does not reach it before us."""
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ashat.node", "serve", "--config", str(self.directory / "node.toml")],
+                env=os.environ | dict(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_until_up(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            LocalNodeError: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with contextlib.suppress(NodeError), self.client() as client:
+                client.check_role()
+                return
+            ended = self.process is None or self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                raise LocalNodeError(f"{self.name} did not start: {self._last_words()}")
+            time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        lines = (self.directory / "log").read_text("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")
+
+
+def make_node(directory: Path, role: Role, settings: Mapping[str, str], *, omega: LocalNode | None = None) -> LocalNode:
+    """Initialise a node, as its operator would; a Mainframe gets a licence of `omega`.
+
+    Raises:
+        LocalNodeError: `ashat-node` refused.
+    """
+    port = _free_port()
+    words = ["init", "--role", str(role), "--data", str(directory), "--name", directory.name, "--port", str(port)]
+    if omega is not None:
+        words += ["--omega", omega.url]
+    token = _ashat_node(*words)
+    if omega is not None:
+        key = _ashat_node("licence", "add", "--name", directory.name, "--data", str(omega.directory))
+        replace_file(directory / "licence", key.encode(), mode=0o600)
+    return LocalNode(directory.name, role, directory, f"http://{_HOST}:{port}", token, settings)
+
+
+def end_nodes(nodes: Iterable[LocalNode]) -> None:
+    """End each node, and what it runs."""
+    started = [node.process for node in nodes if node.process]
+    end_processes(psutil.Process(process.pid) for process in started if process.poll() is None)
+
+
+def sample_directory() -> Path:
+    """Where the sample program lies: in the checkout, or in the installed package.
+
+    Raises:
+        LocalNodeError: it is not there.
+    """
+    found = next((path for path in _SAMPLES if (path / "raos.toml").is_file()), None)
+    if found is None:
+        raise LocalNodeError("The sample program is not part of this install; install ashat-deploy again.")
+    return found
+
+
+def end_processes(processes: Iterable[psutil.Process]) -> None:
+    """End these and what they started: asked first, then killed."""
+    processes = list(processes)
+    family = list(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += process.children(recursive=True)
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=_END_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _ashat_node(*words: str) -> str:
+    command = [sys.executable, "-m", "ashat.node", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it failed without a word."]
+        raise LocalNodeError(f"ashat-node {words[0]} failed: {lines[-1].removeprefix('ashat-node: ')}")
+    return done.stdout.strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,1 @@
+"""What has no subject of its own: canonical JSON, durable files, identifiers, fail points."""

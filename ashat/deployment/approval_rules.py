@@ -1,0 +1,116 @@
+"""Whether an answer counts: the pure part of the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from ashat.deployment.state_machine import Stage, State
+from ashat.verification.evidence import Evidence
+from ashat.verification.policy import Policy
+
+TAIL = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person said. `approver` is self-asserted; `tail` is what they typed of the evidence's digest.
+
+    `signature` is a line that `deploy sign` printed, "" where none is given.
+    """
+
+    decision: Literal["approve", "reject"]
+    tail: str
+    approver: str = ""
+    comment: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class World:
+    """What holds while an answer is judged.
+
+    `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts.
+    """
+
+    now: datetime
+    target_bundle: str | None
+    target_missing: str = ""
+    decay: str = ""
+
+
+def refusal(state: State, answer: Answer, world: World) -> str:
+    """Why `answer` does not count, or "" where it does.
+
+    A reject always counts while the gate is open: it changes nothing that runs in production. An approval counts
+    where the person typed the end of the evidence that is shown, and nothing moved since it was shown.
+    """
+    gate = state.gate
+    if state.stage is not Stage.AWAITING_APPROVAL or gate is None or state.evidence is None:
+        return f"the deployment is {state.stage.value} and awaits no approval"
+    if world.now >= gate.expires:
+        return f"the gate closed at {gate.expires:%Y-%m-%d %H:%M} UTC"
+    if answer.decision == "reject":
+        return ""
+    if answer.tail.strip().lower() != state.evidence[-TAIL:]:
+        return "the evidence typed is not the evidence shown: type its last 8 characters"
+    if state.outcome == "attention" and not answer.comment.strip():
+        return "a check did not pass cleanly: approving that needs a comment that says why"
+    if world.target_missing:
+        return world.target_missing
+    if world.decay:
+        return f"{world.decay}: deploy verify {state.update_id}"
+    if world.target_bundle != gate.target_bundle:
+        return f"{state.target} runs something else than when this was asked: read the difference again"
+    return ""
+
+
+def pushers(state: State, builder: str = "") -> frozenset[str]:
+    """Every name by which the person is known who pushed: as they said, as git on their machine has it, and what
+    `targets` calls the key of their machine (`builder`), which alone is more than their word. In lower case."""
+    names = {state.pushed_by, state.pushed_by.partition("@")[0], builder}
+    if state.source is not None:
+        name, _, address = state.source.who.partition("<")
+        names |= {name.strip(), address.partition("@")[0]}
+    return frozenset(name.casefold() for name in names if name)
+
+
+def decayed(
+    evidence: Evidence,
+    *,
+    now: datetime,
+    policy: Policy,
+    versions: Mapping[str, str],
+    target_bundle: str | None,
+    untrusted: Collection[str] = (),
+) -> str:
+    """Why `evidence` no longer says enough to ship on, or "" where it does.
+
+    `policy` is the one that holds now, `versions` are the checks of this install by name, `target_bundle` is what the
+    target runs now, `untrusted` are the checks that a self-test saw miss a fault. What the target ran while nobody
+    could ask it cannot have changed since.
+    """
+    if evidence.policy_digest != policy.digest:
+        return "the verification policy is another one by now"
+    taken = [check.taken for check in evidence.checks if check.taken is not None]
+    oldest = min(taken, default=None)
+    if oldest is None or (now - oldest).total_seconds() > policy.evidence_max_age:
+        return f"the evidence is older than {_shown(policy.evidence_max_age)}"
+    for check in evidence.checks:
+        if check.name in versions and versions[check.name] != check.version:
+            return f"the check {check.title} is another one than when it was run"
+        if check.name in untrusted:
+            return f"the check {check.title} is untrusted by now: a self-test saw it miss a seeded fault"
+    absent = sorted(versions.keys() - {check.name for check in evidence.checks})
+    if absent:
+        return f"the check {absent[0]} is not in the evidence"
+    target = evidence.target
+    if target is not None and not target.unknown and target.bundle != target_bundle:
+        return f"{target.name} runs something else than when this was verified"
+    return ""
+
+
+def _shown(seconds: int) -> str:
+    return f"{seconds // 3600} hours" if seconds >= 7200 else f"{seconds} seconds"

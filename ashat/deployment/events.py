@@ -1,0 +1,330 @@
+"""What can happen to a deployment: one type an event, as the ledger keeps it.
+
+An event is a fact that already happened, or an intent written down before its side effect so that a crash between
+the two can be finished. `ashat.deployment.state_machine` says which event may follow which.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+from ashat.protocol.messages import Digest, ReleaseSignature, Source
+
+Text = Annotated[str, Field(max_length=4000)]
+
+
+class Event(BaseModel):
+    """The base of every event. `by` is who caused it, self-asserted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+    by: str = ""
+
+
+class CheckOutcome(BaseModel):
+    """One check's result in a line, as the gate and `deploy status` show it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    outcome: Literal["pass", "fail", "warn", "inconclusive"]
+    seen: str
+
+
+class MainframeOutcome(BaseModel):
+    """What became of an offer on one Mainframe; `missing` has not reported in time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    name: str
+    result: Literal["running", "failed", "missing"]
+    reason: str = ""
+
+
+class Created(Event):
+    """Somebody began to push an update."""
+
+    kind: Literal["created"] = "created"
+    description: Text
+    info: Text = ""
+    target: str
+    public: str
+    run: str = ""
+
+
+class Packaged(Event):
+    """The tree was packed; its digest is known. `attestation` is the digest of the builder's signed statement."""
+
+    kind: Literal["packaged"] = "packaged"
+    bundle: Digest
+    version: str = ""
+    files: int
+    size: int
+    source: Source
+    attestation: Digest | None = None
+
+
+class PublicSwitching(Event):
+    """Intent: Public is about to run this update's bundle; `from_bundle` is what it runs until then."""
+
+    kind: Literal["public_switching"] = "public_switching"
+    from_bundle: Digest | None
+    from_update: str = ""
+    from_attempt: int = 0
+
+
+class Pushed(Event):
+    """Public runs the bundle."""
+
+    kind: Literal["pushed"] = "pushed"
+    url: str
+
+
+class VerificationStarted(Event):
+    """The checks begin, under the verification policy of that name; `run` is the flow run."""
+
+    kind: Literal["verification_started"] = "verification_started"
+    run: str = ""
+    policy: str = "default"
+
+
+class Verified(Event):
+    """The checks ended; the evidence is stored under its digest.
+
+    `rolls_back` says whether Public is put back after a failure, as the policy has it. `attestation` is the digest of
+    the verifier's signed statement.
+    """
+
+    kind: Literal["verified"] = "verified"
+    evidence: Digest
+    outcome: Literal["passed", "attention", "failed"]
+    checks: tuple[CheckOutcome, ...]
+    rolls_back: bool = True
+    attestation: Digest | None = None
+
+
+class GateOpened(Event):
+    """A person is to be asked about exactly this evidence until `expires`."""
+
+    kind: Literal["gate_opened"] = "gate_opened"
+    opening: int
+    expires: AwareDatetime
+
+
+class GateTaken(Event):
+    """A flow run took charge of the gate, for the first time or from one that died."""
+
+    kind: Literal["gate_taken"] = "gate_taken"
+    run: str
+
+
+class Asked(Event):
+    """The question was put: `ordinal` counts the askings of this attempt, `reason` says why it is asked again.
+
+    `shown` is the digest of the document that holds what the person was shown, `proposal` that of what they sign.
+    """
+
+    kind: Literal["asked"] = "asked"
+    ordinal: int
+    target_bundle: Digest | None
+    shown: Digest | None = None
+    proposal: Digest | None = None
+    reason: Text = ""
+
+
+class Answered(Event):
+    """An answer, judged once.
+
+    `release_seq` is set where an approval was accepted and enough have signed. In the one-person mode what is signed
+    is proposed only then: `proposal` is its digest.
+    """
+
+    kind: Literal["answered"] = "answered"
+    ordinal: int
+    decision: Literal["approve", "reject"]
+    accepted: bool
+    approver: Text = ""
+    comment: Text = ""
+    reason: Text = ""
+    release_seq: int | None = None
+    proposal: Digest | None = None
+    signature: ReleaseSignature | None = None
+
+
+class DecisionVoid(Event):
+    """An accepted approval came too late: the target moved on before it was used. The person is asked again."""
+
+    kind: Literal["decision_void"] = "decision_void"
+    reason: Text
+
+
+class Promoting(Event):
+    """Intent: the target is about to be told to run the bundle. From here the id is never reused."""
+
+    kind: Literal["promoting"] = "promoting"
+    operation: str
+
+
+class Promoted(Event):
+    """The target runs the bundle."""
+
+    kind: Literal["promoted"] = "promoted"
+    from_bundle: Digest | None
+    release_seq: int
+
+
+class Distributed(Event):
+    """Every active Mainframe reported or ran out of time."""
+
+    kind: Literal["distributed"] = "distributed"
+    mainframes: tuple[MainframeOutcome, ...]
+
+
+class MainframeServed(Event):
+    """A Mainframe that was missing when the deployment completed has reported since."""
+
+    kind: Literal["mainframe_served"] = "mainframe_served"
+    mainframe: MainframeOutcome
+
+
+class Failed(Event):
+    """It ends here, for a reason that trying again would not mend."""
+
+    kind: Literal["failed"] = "failed"
+    reason: Text
+
+
+class Cancelled(Event):
+    """Somebody called it off before approval."""
+
+    kind: Literal["cancelled"] = "cancelled"
+    reason: Text = ""
+
+
+class Expired(Event):
+    """Nobody answered in time."""
+
+    kind: Literal["expired"] = "expired"
+
+
+class PublicRestored(Event):
+    """Public was put back, or `kept` says why it was left alone."""
+
+    kind: Literal["public_restored"] = "public_restored"
+    to_bundle: Digest | None
+    kept: Text = ""
+
+
+class RollbackAsked(Event):
+    """People are asked whether the target may go back, since no way back that counts was signed.
+
+    `to_update` and `to_attempt` are what would run again, `evidence` is that of its verification. `ordinal` counts the
+    askings of this attempt, `run` is the flow run that waits, `missing` says why no signed way back counts, and
+    `reason` why it is asked again. `shown` is the digest of what the person is shown, `proposal` that of what they
+    sign; None in the one-person mode.
+    """
+
+    kind: Literal["rollback_asked"] = "rollback_asked"
+    ordinal: int
+    run: str
+    expires: AwareDatetime
+    to_update: str
+    to_attempt: int
+    evidence: Digest
+    missing: Text
+    shown: Digest
+    proposal: Digest | None = None
+    reason: Text = ""
+
+
+class RollbackAnswered(Event):
+    """An answer to that, judged once.
+
+    `complete` says that enough have signed. In the one-person mode what is signed is proposed only then: `proposal` is
+    its digest.
+    """
+
+    kind: Literal["rollback_answered"] = "rollback_answered"
+    ordinal: int
+    decision: Literal["approve", "reject"]
+    accepted: bool
+    approver: Text = ""
+    comment: Text = ""
+    reason: Text = ""
+    complete: bool = False
+    proposal: Digest | None = None
+    signature: ReleaseSignature | None = None
+
+
+class RollbackStarted(Event):
+    """Intent: every server the update reached is about to be put back."""
+
+    kind: Literal["rollback_started"] = "rollback_started"
+    reason: Text = ""
+    run: str = ""
+
+
+class ServerRolledBack(Event):
+    """One server runs again what it ran before, or `kept` says why it was left alone."""
+
+    kind: Literal["server_rolled_back"] = "server_rolled_back"
+    server: Literal["public", "omega", "mainframes"]
+    to_bundle: Digest | None
+    release_seq: int | None = None
+    kept: Text = ""
+
+
+class RolledBack(Event):
+    """Every server is back."""
+
+    kind: Literal["rolled_back"] = "rolled_back"
+
+
+AnyEvent = Annotated[
+    Created
+    | Packaged
+    | PublicSwitching
+    | Pushed
+    | VerificationStarted
+    | Verified
+    | GateOpened
+    | GateTaken
+    | Asked
+    | Answered
+    | DecisionVoid
+    | Promoting
+    | Promoted
+    | Distributed
+    | MainframeServed
+    | Failed
+    | Cancelled
+    | Expired
+    | PublicRestored
+    | RollbackAsked
+    | RollbackAnswered
+    | RollbackStarted
+    | ServerRolledBack
+    | RolledBack,
+    Field(discriminator="kind"),
+]
+
+_adapter: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+def event_from_json(raw: str) -> AnyEvent:
+    """The event that `raw` spells.
+
+    Raises:
+        pydantic.ValidationError: a newer version wrote it, or somebody else did.
+    """
+    return _adapter.validate_json(raw)
+
+
+def event_to_data(event: AnyEvent) -> dict[str, Any]:
+    """The event as JSON-ready data, times as RFC 3339."""
+    return event.model_dump(mode="json")

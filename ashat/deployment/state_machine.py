@@ -1,0 +1,332 @@
+"""The deployment's state machine: `(state, event) -> state`, or a refusal with a reason. Pure, no I/O.
+
+Planning -> Pushed -> Testing -> AwaitingApproval -> DeployingToOmega -> Distributing -> Completed
+and from there, or from on the way: Failed, Rejected, Expired, Cancelled, RolledBack
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ashat.deployment import events as e
+from ashat.deployment import rollback_rules
+from ashat.deployment.rollback_rules import refuse_rollback
+from ashat.deployment.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
+from ashat.deployment.state import Before, Gate, State
+from ashat.errors import SessionError
+from ashat.protocol.messages import ReleaseSignature
+
+__all__ = [
+    "BEFORE_APPROVAL",
+    "ENDED",
+    "PUT_BACK",
+    "Gate",
+    "Stage",
+    "State",
+    "apply",
+    "fold",
+    "refuse_rollback",
+    "start",
+]
+
+_WHILE_ROLLING_BACK = (e.RollbackStarted, e.ServerRolledBack, e.RolledBack, e.MainframeServed, e.PublicRestored)
+
+
+def start(update_id: str, attempt: int) -> State:
+    """The state before the first event."""
+    return State(update_id=update_id, attempt=attempt)
+
+
+def apply(state: State, event: e.AnyEvent) -> State:
+    """The state after `event`.
+
+    Raises:
+        SessionError: the state does not allow it; the message says why and what to do.
+    """
+    if state.version == 0 and not isinstance(event, e.Created):
+        raise SessionError(f"Deployment '{state.update_id}' does not exist. Push it first: deploy push.")
+    if state.rolling_back and not isinstance(event, _WHILE_ROLLING_BACK):
+        raise SessionError(f"Deployment '{state.update_id}' is being rolled back: deploy status shows how far it is.")
+    changed: State = _RULES[type(event)](state, event)
+    return replace(changed, version=state.version + 1, updated_at=event.at)
+
+
+def fold(update_id: str, attempt: int, events: list[e.AnyEvent]) -> State:
+    """The state after all `events`, in order."""
+    state = start(update_id, attempt)
+    for event in events:
+        state = apply(state, event)
+    return state
+
+
+def _refuse(state: State, what: str, *allowed: Stage) -> None:
+    if state.stage not in allowed:
+        words = ", ".join(stage.value for stage in allowed)
+        raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: {what} needs it to be {words}.")
+
+
+def _created(state: State, event: e.Created) -> State:
+    if state.version:
+        raise SessionError(f"Deployment session '{state.update_id}' already exists.")
+    return replace(
+        state,
+        description=event.description,
+        info=event.info,
+        target=event.target,
+        public=event.public,
+        run=event.run,
+        pushed_by=event.by,
+        created_at=event.at,
+    )
+
+
+def _packaged(state: State, event: e.Packaged) -> State:
+    _refuse(state, "packing", Stage.PLANNING)
+    if state.switching and event.bundle != state.bundle:
+        raise SessionError(
+            f"Deployment '{state.update_id}' was already on its way to Public with other content. "
+            f"Cancel it and push again: deploy cancel {state.update_id}."
+        )
+    return replace(
+        state,
+        bundle=event.bundle,
+        bundle_version=event.version,
+        files=event.files,
+        size=event.size,
+        source=event.source,
+        built=event.attestation,
+    )
+
+
+def _public_switching(state: State, event: e.PublicSwitching) -> State:
+    _refuse(state, "switching Public", Stage.PLANNING, Stage.PUSHED, Stage.TESTING, Stage.AWAITING_APPROVAL)
+    if state.bundle is None:
+        raise SessionError(f"Deployment '{state.update_id}' has not been packed yet.")
+    if event.from_bundle == state.bundle and state.switching:
+        return state
+    return replace(
+        state,
+        switching=True,
+        public_ran=(*state.public_ran, Before(event.from_bundle, event.from_update, event.from_attempt)),
+    )
+
+
+def _pushed(state: State, event: e.Pushed) -> State:
+    _refuse(state, "recording the push", Stage.PLANNING)
+    if not state.switching:
+        raise SessionError(f"Deployment '{state.update_id}' has not been switched to on Public yet.")
+    return replace(state, stage=Stage.PUSHED, public_url=event.url)
+
+
+def _verification_started(state: State, event: e.VerificationStarted) -> State:
+    _refuse(state, "verification", Stage.PUSHED, Stage.TESTING, Stage.AWAITING_APPROVAL)
+    return replace(
+        state,
+        stage=Stage.TESTING,
+        run_verify=event.run,
+        policy=event.policy,
+        evidence=None,
+        attested=None,
+        evidence_before=state.evidence or state.evidence_before,
+        outcome="",
+        checks=(),
+        gate=None,
+    )
+
+
+def _verified(state: State, event: e.Verified) -> State:
+    _refuse(state, "recording evidence", Stage.TESTING)
+    found = replace(
+        state,
+        evidence=event.evidence,
+        attested=event.attestation,
+        verified_at=event.at,
+        outcome=event.outcome,
+        checks=event.checks,
+    )
+    if event.outcome != "failed":
+        return found
+    failing = ", ".join(check.title for check in event.checks if check.outcome == "fail")
+    return replace(
+        found,
+        stage=Stage.FAILED,
+        failed_at=Stage.TESTING,
+        reason=f"Verification failed: {failing}",
+        keeps_public=not event.rolls_back,
+    )
+
+
+def _gate_opened(state: State, event: e.GateOpened) -> State:
+    _refuse(state, "opening the gate", Stage.TESTING)
+    if state.evidence is None:
+        raise SessionError(f"Deployment '{state.update_id}' has no evidence yet: deploy verify {state.update_id}.")
+    if event.opening != state.openings + 1:
+        raise SessionError(f"Deployment '{state.update_id}': the next opening of its gate is {state.openings + 1}.")
+    return replace(
+        state,
+        stage=Stage.AWAITING_APPROVAL,
+        openings=event.opening,
+        gate=Gate(opening=event.opening, expires=event.expires),
+    )
+
+
+def _gate(state: State, what: str) -> Gate:
+    _refuse(state, what, Stage.AWAITING_APPROVAL)
+    if state.gate is None:
+        raise SessionError(f"Deployment '{state.update_id}' has no open gate.")
+    return state.gate
+
+
+def _gate_taken(state: State, event: e.GateTaken) -> State:
+    return replace(state, gate=replace(_gate(state, "taking the gate"), run=event.run))
+
+
+def _asked(state: State, event: e.Asked) -> State:
+    gate = _gate(state, "asking")
+    if event.ordinal != state.askings + 1:
+        raise SessionError(f"Deployment '{state.update_id}': the next asking is number {state.askings + 1}.")
+    asked = replace(
+        gate,
+        ordinal=event.ordinal,
+        target_bundle=event.target_bundle,
+        shown=event.shown,
+        proposal=event.proposal,
+        signatures=gate.signatures if event.proposal == gate.proposal else (),
+        reason=event.reason,
+        answered=False,
+    )
+    return replace(state, askings=event.ordinal, gate=asked)
+
+
+def _answered(state: State, event: e.Answered) -> State:
+    gate = _gate(state, "an answer")
+    if event.ordinal != gate.ordinal or gate.answered:
+        raise SessionError(f"Deployment '{state.update_id}': answer {event.ordinal} was judged already or never asked.")
+    judged = replace(gate, answered=True, reason="" if event.accepted else event.reason)
+    if not event.accepted:
+        return replace(state, gate=judged)
+    if event.decision == "reject":
+        why = event.comment or f"rejected by {event.approver}"
+        return replace(state, gate=judged, stage=Stage.REJECTED, decision=event, reason=why)
+    if event.at >= gate.expires:
+        raise SessionError(f"Deployment '{state.update_id}' could be approved until {gate.expires.isoformat()}.")
+    if event.proposal is not None:
+        gate = replace(gate, proposal=event.proposal, signatures=())
+        judged = replace(judged, proposal=event.proposal)
+    if event.signature is not None:
+        judged = replace(judged, signatures=_with_signature(state, gate, event.signature))
+    if event.release_seq is None:
+        if event.signature is None:
+            raise SessionError("An accepted approval carries its release_seq, or a signature that others are to join.")
+        return replace(state, gate=judged)
+    return replace(
+        state,
+        gate=judged,
+        stage=Stage.DEPLOYING,
+        decision=event,
+        release_seq=event.release_seq,
+        omega_before=gate.target_bundle,
+    )
+
+
+def _with_signature(state: State, gate: Gate, signature: ReleaseSignature) -> tuple[ReleaseSignature, ...]:
+    if gate.proposal is None:
+        raise SessionError(f"Deployment '{state.update_id}' has nothing proposed that could be signed.")
+    if any(signature.keyid == earlier.keyid for earlier in gate.signatures):
+        raise SessionError(f"{signature.name} has signed '{state.update_id}' already.")
+    return (*gate.signatures, signature)
+
+
+def _decision_void(state: State, event: e.DecisionVoid) -> State:
+    _refuse(state, "voiding the approval", Stage.DEPLOYING)
+    if state.gate is None:
+        raise SessionError(f"Deployment '{state.update_id}' has no gate to return to.")
+    return replace(
+        state,
+        stage=Stage.AWAITING_APPROVAL,
+        decision=None,
+        release_seq=None,
+        omega_before=None,
+        promoting=None,
+        gate=replace(state.gate, reason=event.reason),
+    )
+
+
+def _promoting(state: State, event: e.Promoting) -> State:
+    _refuse(state, "promotion", Stage.DEPLOYING)
+    return replace(state, promoting=event.operation)
+
+
+def _promoted(state: State, event: e.Promoted) -> State:
+    _refuse(state, "recording the promotion", Stage.DEPLOYING)
+    if not state.reached_omega:
+        raise SessionError(f"Deployment '{state.update_id}' was never sent to {state.target}.")
+    return replace(state, stage=Stage.DISTRIBUTING, omega_before=event.from_bundle, release_seq=event.release_seq)
+
+
+def _distributed(state: State, event: e.Distributed) -> State:
+    _refuse(state, "recording the distribution", Stage.DISTRIBUTING)
+    return replace(state, stage=Stage.COMPLETED, mainframes=event.mainframes)
+
+
+def _mainframe_served(state: State, event: e.MainframeServed) -> State:
+    _refuse(state, "recording a late Mainframe", Stage.COMPLETED)
+    others = tuple(m for m in state.mainframes if m.id != event.mainframe.id)
+    return replace(state, mainframes=tuple(sorted((*others, event.mainframe), key=lambda m: m.name)))
+
+
+def _failed(state: State, event: e.Failed) -> State:
+    if state.ended:
+        raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value} already.")
+    return replace(state, stage=Stage.FAILED, failed_at=state.stage, reason=event.reason)
+
+
+def _cancelled(state: State, event: e.Cancelled) -> State:
+    if state.stage not in BEFORE_APPROVAL:
+        how = f" Roll it back instead: deploy rollback {state.update_id}." if state.reached_omega else ""
+        raise SessionError(
+            f"Deployment '{state.update_id}' is {state.stage.value}: only what awaits approval can be cancelled.{how}"
+        )
+    return replace(state, stage=Stage.CANCELLED, reason=event.reason)
+
+
+def _expired(state: State, event: e.Expired) -> State:
+    gate = _gate(state, "expiry")
+    if event.at < gate.expires:
+        raise SessionError(f"Deployment '{state.update_id}' may be approved until {gate.expires.isoformat()}.")
+    return replace(state, stage=Stage.EXPIRED, reason="nobody answered in time")
+
+
+def _public_restored(state: State, event: e.PublicRestored) -> State:
+    if not state.owes_public:
+        raise SessionError(f"Deployment '{state.update_id}' has nothing to put back on Public.")
+    return replace(state, public_restored=True)
+
+
+_RULES: dict[type[e.Event], Any] = {
+    e.Created: _created,
+    e.Packaged: _packaged,
+    e.PublicSwitching: _public_switching,
+    e.Pushed: _pushed,
+    e.VerificationStarted: _verification_started,
+    e.Verified: _verified,
+    e.GateOpened: _gate_opened,
+    e.GateTaken: _gate_taken,
+    e.Asked: _asked,
+    e.Answered: _answered,
+    e.DecisionVoid: _decision_void,
+    e.Promoting: _promoting,
+    e.Promoted: _promoted,
+    e.Distributed: _distributed,
+    e.MainframeServed: _mainframe_served,
+    e.Failed: _failed,
+    e.Cancelled: _cancelled,
+    e.Expired: _expired,
+    e.PublicRestored: _public_restored,
+    e.RollbackAsked: rollback_rules.asked,
+    e.RollbackAnswered: rollback_rules.answered,
+    e.RollbackStarted: rollback_rules.started,
+    e.ServerRolledBack: rollback_rules.server_rolled_back,
+    e.RolledBack: rollback_rules.rolled_back,
+}

@@ -1,0 +1,1 @@
+"""The append-only record of all deployments, on SQLite or PostgreSQL."""

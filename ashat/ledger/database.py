@@ -1,0 +1,271 @@
+"""The ledger's database: its tables, how it is opened, and how its failures are told. SQLite and PostgreSQL.
+
+The second schema gave every event its place in one order over all updates (`seq`, from 0, without a gap) and the root
+of the Merkle tree that ends with it. `log` is one row: the tree's name, size and frontier. Whoever appends updates it
+first, which makes others wait until the transaction ends, so that places are given out in the order of the commits.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
+
+from ashat.errors import LedgerError, LedgerTooNewError
+from ashat.ledger.leaf import leaf_of
+from ashat.transparency.merkle import HASH_BYTES, Frontier, leaf_hash
+
+SCHEMA_VERSION = 2
+_CREATION_SECONDS = 5
+_CONNECT_SECONDS = 10
+
+metadata = sa.MetaData()
+meta = sa.Table(
+    "ashat_meta",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(255), nullable=False),
+)
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("update_id", sa.String(64), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("root", sa.String(2 * HASH_BYTES), nullable=False),
+    sa.UniqueConstraint("update_id", "attempt", "version", name="uq_events_version"),
+    sa.UniqueConstraint("seq", name="uq_events_seq"),
+)
+log = sa.Table(
+    "log",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("origin", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.Text, nullable=False),
+)
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("update_id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("stage", sa.String(32), nullable=False, index=True),
+    sa.Column("target", sa.String(64), nullable=False),
+    sa.Column("pushed_by", sa.String(255), nullable=False),
+    sa.Column("release_seq", sa.Integer),
+    sa.Column("rollback_seq", sa.Integer),
+    sa.Column("created_at", sa.String(40), nullable=False),
+    sa.Column("updated_at", sa.String(40), nullable=False, index=True),
+    sa.Column("summary", sa.Text, nullable=False),
+    sa.UniqueConstraint("target", "release_seq", name="uq_sessions_release_seq"),
+)
+
+
+def open_engine(url: str) -> sa.Engine:
+    """The database at `url`, its tables made if there are none.
+
+    Raises:
+        LedgerTooNewError: a newer version of this program wrote it.
+        LedgerError: the address is wrong, or the database does not answer.
+    """
+    try:
+        engine = _engine_for(url)
+    except ImportError as error:
+        raise LedgerError(
+            f"PostgreSQL needs the extra 'postgres', as in pip install 'ashat-deploy[postgres]': {first_line(error)}."
+        ) from None
+    except ArgumentError as error:
+        raise LedgerError(
+            f"ASHAT_LEDGER_URL is not a database this install can open: {first_line(error)}. "
+            "Use sqlite:////path/to/ledger.db or postgresql://user@host/database."
+        ) from None
+    except OSError as error:
+        raise LedgerError(f"The ledger does not open ({_where(url)}): {error}") from None
+    try:
+        found = _prepare(engine)
+    except (DBAPIError, ValueError) as error:
+        engine.dispose()
+        raise LedgerError(f"The ledger does not open ({_where(url)}): {first_line(error)}") from None
+    if found > SCHEMA_VERSION:
+        engine.dispose()
+        raise LedgerTooNewError(
+            f"The ledger ({_where(url)}) was written by a newer version of ASHAT Deploy (schema {found}; this one "
+            f"reads {SCHEMA_VERSION}). Upgrade this install; nothing was changed."
+        )
+    return engine
+
+
+def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
+    """Give `leaf` the next place in the log; that place, and the root of the tree that ends with it, in hex.
+
+    It has to be the first statement of a transaction: from here to its end nobody else appends.
+
+    Raises:
+        LedgerError: the log's row is gone, or its frontier fits no tree.
+    """
+    connection.execute(log.update().values(size=log.c.size + 1))
+    try:
+        size, frontier = connection.execute(sa.select(log.c.size, log.c.frontier)).one()
+        tree = Frontier(size - 1, [bytes.fromhex(node) for node in frontier.split()])
+    except (NoResultFound, MultipleResultsFound, ValueError):
+        raise LedgerError(
+            "The ledger's log was altered: deploy audit verify says where. Nothing was written."
+        ) from None
+    tree.append(leaf_hash(leaf))
+    connection.execute(log.update().values(frontier=_hex(tree.nodes)))
+    return tree.size - 1, tree.root().hex()
+
+
+def first_line(error: BaseException) -> str:
+    """What the database's own library says, in a line; it repeats no password."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
+
+
+def _engine_for(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except ValueError:
+        raise ArgumentError("its port is not a number") from None
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "postgresql+psycopg":
+        timeout = {} if "connect_timeout" in parsed.query else {"connect_timeout": _CONNECT_SECONDS}
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=timeout)
+    if parsed.get_backend_name() != "sqlite":
+        raise ArgumentError(f"{parsed.drivername} is neither sqlite nor postgresql")
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def durable(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    return engine
+
+
+def _prepare(engine: sa.Engine) -> int:
+    """The schema's version, once the tables are there."""
+    found = _schema_version(engine)
+    if found == 1:
+        return _give_every_event_its_place(engine)
+    if found is not None:
+        return found
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+            _begin_log(connection, Frontier())
+    except DBAPIError as error:
+        return _made_by_another(engine, error)
+    return SCHEMA_VERSION
+
+
+def _made_by_another(engine: sa.Engine, failure: DBAPIError) -> int:
+    """The schema's version, once the process that makes the tables in this moment is done with it."""
+    deadline = time.monotonic() + _CREATION_SECONDS
+    while sa.inspect(engine).has_table(meta.name):
+        found = _schema_version(engine)
+        if found is not None:
+            return found
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    raise failure
+
+
+def _give_every_event_its_place(engine: sa.Engine) -> int:
+    """Bring a ledger of the first schema to the second, in one transaction; the schema's version then.
+
+    The order is that of the events' ids. A program of the first schema that still runs can append no more: its events
+    have no place, which the database refuses.
+    """
+    with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("LOCK TABLE ashat_meta, events IN ACCESS EXCLUSIVE MODE")
+        found = _version_in(connection)
+        if found != 1:  # another process was quicker
+            return found or SCHEMA_VERSION
+        old = [column for column in events.columns if column not in (events.c.seq, events.c.root)]
+        rows = [dict(row._mapping) for row in connection.execute(sa.select(*old).order_by(events.c.id))]
+        tree = Frontier()
+        for row in rows:
+            tree.append(leaf_hash(leaf_of(row["update_id"], row["attempt"], row["version"], row["body"])))
+            row |= {"seq": tree.size - 1, "root": tree.root().hex()}
+        (_remake_events if connection.dialect.name == "sqlite" else _widen_events)(connection, rows)
+        log.create(connection)
+        _begin_log(connection, tree)
+        connection.execute(meta.update().where(meta.c.key == "schema").values(value="2"))
+        connection.commit()
+    return 2
+
+
+def _remake_events(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """SQLite adds no column that must not be null, so the table is made anew."""
+    events.drop(connection)
+    events.create(connection)
+    if rows:
+        connection.execute(events.insert(), rows)
+
+
+def _widen_events(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """PostgreSQL: the table stays, and with it what was granted on it."""
+    connection.exec_driver_sql(f"ALTER TABLE events ADD seq BIGINT, ADD root VARCHAR({2 * HASH_BYTES})")
+    if rows:
+        places = events.update().where(events.c.id == sa.bindparam("of"))
+        values: dict[str, Any] = {"seq": sa.bindparam("place"), "root": sa.bindparam("then")}
+        given = [{"of": row["id"], "place": row["seq"], "then": row["root"]} for row in rows]
+        connection.execute(places.values(values), given)
+    connection.exec_driver_sql(
+        "ALTER TABLE events ALTER seq SET NOT NULL, ALTER root SET NOT NULL, ADD CONSTRAINT uq_events_seq UNIQUE (seq)"
+    )
+
+
+def _begin_log(connection: sa.Connection, tree: Frontier) -> None:
+    origin = f"ashat-deploy/ledger-{secrets.token_hex(8)}"
+    connection.execute(log.insert().values(id=1, origin=origin, size=tree.size, frontier=_hex(tree.nodes)))
+
+
+def _hex(nodes: Iterable[bytes]) -> str:
+    return " ".join(node.hex() for node in nodes)
+
+
+def _schema_version(engine: sa.Engine) -> int | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table(meta.name):
+            return None
+        return _version_in(connection)
+
+
+def _version_in(connection: sa.Connection) -> int | None:
+    value = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
+    return int(value) if value else None
+
+
+def _where(url: str) -> str:
+    try:
+        return sa.make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return "ASHAT_LEDGER_URL"

@@ -1,0 +1,1 @@
+"""The routes of every node, and what each request passes through."""

@@ -1,0 +1,321 @@
+"""The calls of `docs/node-api.md`, "Moving bytes": thin routes around the store."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+from starlette.requests import ClientDisconnect
+
+from ashat.errors import IntegrityError
+from ashat.node.core.errors import ApiError
+from ashat.node.store.store import Store
+from ashat.node.store.upload import Incoming
+from ashat.protocol.frames import frame_header, frames_size
+from ashat.protocol.messages import FRAMES, REQUEST_LIMIT, Digest, Scope, Wire
+
+Require = Callable[[Scope], Callable[..., Any]]
+
+STALL_SECONDS = 60.0
+_RECEIVE_BATCH = 2 * 1024 * 1024
+_SEND_CHUNK = 1024 * 1024
+_READ_AHEAD = 8
+_UPLOADS = 8
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class DigestList(Wire):
+    """The objects that a call is about."""
+
+    digests: Annotated[list[Digest], Field(max_length=200_000)]
+
+
+class MissingObjects(Wire):
+    """Those of the objects asked that are not here, in order."""
+
+    missing: list[Digest]
+
+
+class Received(Wire):
+    """What came of an upload: objects that came, that were new, and bytes of the first."""
+
+    received: int
+    stored: int
+    bytes: int
+
+
+class StoredBundle(Wire):
+    """A bundle that is durable here."""
+
+    bundle: Digest
+    files: int
+    bytes: int
+
+
+def transfer_router(store: Store, require: Require) -> APIRouter:
+    """The routes; `require(scope)` is the dependency that refuses who may not."""
+    router = APIRouter(prefix="/v1", tags=["Moving bytes"])
+    push, read = [Depends(require(Scope.PUSH))], [Depends(require(Scope.READ))]
+    uploads = _Uploads()
+
+    @router.post("/objects/missing", dependencies=push)
+    def missing(asked: DigestList) -> MissingObjects:
+        """Which of these objects would have to be sent."""
+        return MissingObjects.model_construct(missing=store.missing(asked.digests))
+
+    @router.post("/objects", dependencies=push, openapi_extra=_body(FRAMES))
+    async def receive(request: Request) -> Received:
+        """Objects, as frames."""
+        _check_type(request)
+        async with uploads.one():
+            return await receive_objects(store, request)
+
+    @router.post("/objects/fetch", dependencies=read, response_class=StreamingResponse)
+    async def fetch(asked: DigestList) -> Response:
+        """The objects asked for, as frames, in order."""
+        return await objects_response(store, asked.digests)
+
+    @router.get("/objects/{digest}", dependencies=read, response_class=Response)
+    def one_object(digest: Digest, request: Request) -> Response:
+        """One object's bytes."""
+        return object_response(store, digest, request)
+
+    @router.put("/bundles/{digest}", dependencies=push, status_code=201, openapi_extra=_body("application/json"))
+    async def put_bundle(digest: Digest, request: Request, response: Response) -> StoredBundle:
+        """Keep a bundle, whose objects are all here; when this answers it is durable."""
+        raw = await whole_body(request)
+        manifest, new = await asyncio.to_thread(store.put_manifest, raw, digest)
+        response.status_code = 201 if new else 200
+        return StoredBundle(bundle=digest, files=len(manifest.files), bytes=manifest.size)
+
+    @router.get("/bundles/{digest}", dependencies=read, response_class=Response)
+    def bundle(digest: Digest, request: Request) -> Response:
+        """A bundle's manifest."""
+        return manifest_response(store, digest, request)
+
+    return router
+
+
+async def receive_objects(store: Store, request: Request) -> Received:
+    """Take the frames of `request` into `store`. What came whole before a cut or a refusal stays."""
+    with store.receive() as incoming:
+        feeder = _Feeder(incoming)
+        try:
+            async for chunk in _stream(request):
+                await feeder.add(chunk)
+            await feeder.finish()
+        except (ClientDisconnect, TimeoutError):
+            await feeder.finish()
+            raise ApiError(400, "bad_request", "The upload was cut; ask which objects are missing.") from None
+        finally:
+            await feeder.settle()
+        incoming.finish()
+        return Received(received=incoming.received, stored=incoming.stored, bytes=incoming.size)
+
+
+async def objects_response(store: Store, digests: list[str]) -> Response:
+    """The objects as frames, in order; 404 names the first that is not here, before any byte is sent."""
+    sizes = await asyncio.to_thread(lambda: [store.size(digest) for digest in digests])
+    length = {"Content-Length": str(frames_size(sizes))}
+    return StreamingResponse(stream_objects(store, digests), media_type=FRAMES, headers=length)
+
+
+async def stream_objects(store: Store, digests: list[str]) -> AsyncIterator[bytes]:
+    """The frames of durable objects, in chunks of about 1 MiB, read in a thread.
+
+    Raises:
+        NotStoredError, IntegrityError: an object went away or was damaged since it was asked for; the caller can
+            only cut the connection, and the client asks again.
+    """
+    chunks = _chunks(store, digests)
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk
+
+
+def object_response(store: Store, digest: str, request: Request) -> Response:
+    """One object, or the part of it that `Range` asks for; 304 where the client has it."""
+    with damage_is_ours():
+        content = store.read(digest)
+    headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
+    if client_has(request, digest):
+        return Response(status_code=304, headers=headers)
+    asked = _range(request, digest, len(content))
+    if asked is None:
+        return Response(content, headers=headers, media_type="application/octet-stream")
+    first, last = asked
+    headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+    return Response(content[first : last + 1], status_code=206, headers=headers, media_type="application/octet-stream")
+
+
+def manifest_response(store: Store, digest: str, request: Request) -> Response:
+    """A bundle's manifest; 304 where the client has it."""
+    with damage_is_ours():
+        raw = store.manifest_bytes(digest)
+    headers = {"ETag": f'"{digest}"'}
+    if client_has(request, digest):
+        return Response(status_code=304, headers=headers)
+    return Response(raw, headers=headers, media_type="application/json")
+
+
+class _Feeder:
+    """Feeds an upload from a thread, some 2 MB at a time, while the next bytes arrive."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._batch: list[bytes] = []
+        self._held = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def add(self, chunk: bytes) -> None:
+        self._batch.append(chunk)
+        self._held += len(chunk)
+        if self._held >= _RECEIVE_BATCH:
+            await self._hand_over()
+
+    async def finish(self) -> None:
+        """Have everything hashed and written; raises what that raised."""
+        await self._hand_over()
+        if self._writing:
+            await self._writing
+
+    async def settle(self) -> None:
+        """Wait until no thread uses the upload any more."""
+        if self._writing:
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _hand_over(self) -> None:
+        if self._writing:
+            await self._writing
+        self._writing = asyncio.create_task(asyncio.to_thread(self._incoming.feed, self._batch))
+        self._batch, self._held = [], 0
+
+
+class _Uploads:
+    """Bounds the memory that uploads take: each holds one object and about 4 MiB of stream."""
+
+    def __init__(self) -> None:
+        self._running = 0
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        if self._running >= _UPLOADS:
+            raise ApiError(
+                503, "busy", f"{_UPLOADS} uploads run already; come back in a second.", headers={"Retry-After": "1"}
+            )
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+@contextmanager
+def damage_is_ours() -> Iterator[None]:
+    """A stored object that is damaged is this server's fault, not the caller's."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise ApiError(500, "internal", str(error)) from error
+
+
+def _chunks(store: Store, digests: list[str]) -> Iterator[bytes]:
+    pending: list[bytes | memoryview] = []
+    held = 0
+    store.prefetch(digests[:_READ_AHEAD])
+    for index, digest in enumerate(digests):
+        store.prefetch(digests[index + _READ_AHEAD : index + _READ_AHEAD + 1])
+        content = memoryview(store.read(digest))
+        pending.append(frame_header(digest, len(content)))
+        held += len(pending[-1])
+        while content:
+            taken = content[: _SEND_CHUNK - held] if held < _SEND_CHUNK else content[:0]
+            content = content[len(taken) :]
+            pending.append(taken)
+            held += len(taken)
+            if held >= _SEND_CHUNK:
+                yield b"".join(pending)
+                pending, held = [], 0
+    if pending:
+        yield b"".join(pending)
+
+
+def _check_type(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FRAMES:
+        raise ApiError(400, "bad_request", f"Objects are sent as {FRAMES}, not {kind or 'without a content type'}.")
+
+
+def _check_length(request: Request, limit: int) -> None:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(int(length), limit)
+
+
+def _too_large(size: int, limit: int) -> ApiError:
+    return ApiError(413, "too_large", f"{size} bytes or more in one request; this one may have at most {limit}.")
+
+
+async def _stream(request: Request, limit: int = REQUEST_LIMIT) -> AsyncIterator[bytes]:
+    """The request's body, as it comes.
+
+    Raises:
+        ApiError: it has more than `limit` bytes.
+        TimeoutError: nothing came for a minute, so that dead connections do not take up every upload there may be.
+    """
+    _check_length(request, limit)
+    total = 0
+    chunks = request.stream()
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        total += len(chunk)
+        if total > limit:
+            raise _too_large(total, limit)
+        yield chunk
+
+
+async def whole_body(request: Request, limit: int = REQUEST_LIMIT) -> bytes:
+    """The request's body, whole.
+
+    Raises:
+        ApiError: it was cut, or has more than `limit` bytes.
+    """
+    try:
+        return b"".join([chunk async for chunk in _stream(request, limit)])
+    except (ClientDisconnect, TimeoutError):
+        raise ApiError(400, "bad_request", "The document was cut; send it again.") from None
+
+
+def client_has(request: Request, digest: str) -> bool:
+    """Whether the client says that it has what `digest` names (`If-None-Match`)."""
+    known = request.headers.get("if-none-match", "")
+    return known.strip() == "*" or f'"{digest}"' in known
+
+
+def _range(request: Request, digest: str, size: int) -> tuple[int, int] | None:
+    """The first and last byte asked for (RFC 9110, 14.2); None for all. Several ranges at once are not served."""
+    asked = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    unless = request.headers.get("if-range", "").strip()
+    if not asked or asked.group() == "bytes=-" or (unless and unless != f'"{digest}"'):
+        return None
+    start, end = asked.groups()
+    first = int(start) if start else max(size - int(end), 0)
+    last = min(int(end), size - 1) if start and end else size - 1
+    if first > last:
+        raise ApiError(
+            416, "bad_request", f"The object has {size} bytes.", headers={"Content-Range": f"bytes */{size}"}
+        )
+    return first, last
+
+
+def _body(media_type: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary"} if media_type == FRAMES else {"type": "object"}
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}

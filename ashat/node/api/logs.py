@@ -1,0 +1,68 @@
+"""The calls of `docs/node-api.md` about what was asked of a node, and what was done to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from ashat.errors import AuditError
+from ashat.node.api.auth import require
+from ashat.node.context import Context
+from ashat.node.core.errors import ApiError
+from ashat.node.logs import change_log
+from ashat.node.logs.access_log import DIRECTORY, read_journal
+from ashat.node.logs.change_log_audit import prove_growth, read_changes
+from ashat.protocol.messages import Asker, JournalLine, Scope, SignedCheckpoint, Wire
+from ashat.transparency.checkpoint import Verifier, open_checkpoint
+
+router = APIRouter(prefix="/v1/journal", tags=["The journal"])
+admin = [Depends(require(Scope.ADMIN))]
+
+
+class Requests(Wire):
+    """What was asked of the node, newest first."""
+
+    requests: list[JournalLine]
+
+
+class Changes(Wire):
+    """What was done to the node, oldest first; `size` is how many entries the journal has."""
+
+    origin: str
+    size: int
+    changes: list[dict[str, Any]]
+
+
+@router.get("/changes", dependencies=admin)
+def read(
+    context: Context, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Changes:
+    """What was done to the node, behind the first `after` entries."""
+    head = change_log.head(context.db)
+    found = read_changes(context.db, after=after, limit=limit)
+    shown = [{"number": change.number, "root": change.root, "entry": change.facts} for change in found]
+    return Changes(origin=head.origin, size=head.size, changes=shown)
+
+
+@router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
+def checkpoint(context: Context, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+    """A checkpoint of what was done to the node, signed now, with proof that it continues the one of size `since`."""
+    try:
+        note, key = change_log.sign_checkpoint(context.db, context.config.data)
+    except AuditError as error:
+        raise ApiError(409, "journal_broken", f"The journal of changes is not what was signed: {error}") from None
+    size = open_checkpoint(note, [Verifier.parse(key)]).size
+    proof = prove_growth(context.db, since, size)
+    return SignedCheckpoint(checkpoint=note, key=key, proof=tuple(node.hex() for node in proof))
+
+
+@router.get("/requests", dependencies=admin, response_model_exclude_defaults=True)
+def requests(
+    context: Context,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    by: Asker = Asker.TOKENS,
+    of: Annotated[str, Query(max_length=64)] = "",
+) -> Requests:
+    """What was asked of the node, newest first: by tokens, by licences or by strangers; `of` names one by its id."""
+    return Requests(requests=read_journal(context.config.data / DIRECTORY, by, limit=limit, of=of))

@@ -1,0 +1,165 @@
+"""Around every request: who asks, how much may be sent, what is counted, and what is written down.
+
+The access log and the journal hold the path without its query, and the id of a token or a licence, never itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ashat.common.text import without_secrets
+from ashat.errors import UsageError
+from ashat.node.access.tokens import Token
+from ashat.node.context import NodeContext
+from ashat.node.core.db import now
+from ashat.node.logs.access_log import entry
+from ashat.node.logs.change_log import asked_by
+from ashat.protocol.messages import REQUEST_LIMIT
+
+log = logging.getLogger("ashat.node.access")
+
+STRANGER_LIMIT = 1024 * 1024
+_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
+_CLIENT_LEFT = 499
+
+
+@dataclass
+class _Exchange:
+    """One request and what is known of its answer. `state` is what the routes leave in the request's state."""
+
+    method: str
+    path: str
+    client: str
+    limit: int
+    state: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
+    received: int = 0
+    sent: int = 0
+    status: int = 0
+    refusal: bytearray = field(default_factory=bytearray)
+    closed: bool = False
+
+    @property
+    def detail(self) -> str:
+        """The one line with which it was refused."""
+        try:
+            return str(json.loads(self.refusal)["detail"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+
+class Guard:
+    """The middleware. It leaves the known token, if any, in the request's state as `token`; `licence` there is the id
+    of the licence that asks, once a route knows it."""
+
+    def __init__(self, app: ASGIApp, context: NodeContext) -> None:
+        self._app = app
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        token = self._token(Headers(scope=scope))
+        state = scope.setdefault("state", {})
+        state |= {"token": token, "licence": ""}
+        known = token is not None and not token.expired(now())
+        path = scope["path"].encode("unicode_escape").decode("ascii")  # as it is, it could forge lines of a log
+        exchange = _Exchange(
+            scope["method"],
+            without_secrets(path),
+            (scope.get("client") or ("",))[0],
+            REQUEST_LIMIT if known else STRANGER_LIMIT,
+            state,
+        )
+        try:
+            with asked_by(f"token {token.id}" if token else "a stranger"):
+                await self._app(scope, self._counted(exchange, receive), self._seen(exchange, send))
+        except ClientDisconnect:
+            raise
+        except Exception:
+            exchange.status = exchange.status or 500  # answered outside of this middleware
+            raise
+        finally:
+            self._close(exchange)
+
+    def _token(self, headers: Headers) -> Token | None:
+        kind, _, presented = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not presented:
+            return None
+        try:
+            return self._context.tokens.identify(presented.strip())
+        except UsageError as error:
+            log.warning("no token is known: %s", error)
+            return None
+
+    def _counted(self, exchange: _Exchange, receive: Receive) -> Receive:
+        async def counted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                size = len(message.get("body", b""))
+                exchange.received += size
+                self._context.metrics.received.inc(size)
+                if exchange.received > exchange.limit:
+                    raise HTTPException(413, f"A request may have at most {exchange.limit} bytes.")
+            return message
+
+        return counted
+
+    def _seen(self, exchange: _Exchange, send: Send) -> Send:
+        async def seen(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+            elif message["type"] == "http.response.body":
+                body = message.get("body", b"")
+                exchange.sent += len(body)
+                self._context.metrics.sent.inc(len(body))
+                if exchange.status >= 400 and len(exchange.refusal) < STRANGER_LIMIT:
+                    exchange.refusal += body
+                if not message.get("more_body", False):
+                    self._close(exchange)  # first, so that whoever has an answer is in the journal
+            await send(message)
+
+        return seen
+
+    def _close(self, exchange: _Exchange) -> None:
+        if exchange.closed:
+            return
+        exchange.closed = True
+        method = exchange.method if exchange.method in _METHODS else "other"
+        status = exchange.status or _CLIENT_LEFT
+        self._context.metrics.requests.labels(method, status).inc()
+        token: Token | None = exchange.state["token"]
+        line = entry(
+            method=exchange.method,
+            path=exchange.path,
+            status=status,
+            token=token.id if token else "",
+            licence=exchange.state["licence"],
+            client=exchange.client,
+            detail=exchange.detail,
+            milliseconds=round((time.monotonic() - exchange.began) * 1000),
+            received=exchange.received,
+            sent=exchange.sent,
+        )
+        log.info(
+            "%s %s %d %d B in, %d B out, %d ms, token %s",
+            line.method,
+            line.path,
+            line.status,
+            line.received,
+            line.sent,
+            line.ms,
+            line.token or "-",
+        )
+        self._context.journal.append(line)

@@ -1,0 +1,134 @@
+"""What a node finds when it looks at its program now: its health, its modules, its database, its files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from pydantic import ValidationError
+
+from ashat.errors import BundleError, NotStoredError
+from ashat.node.api.auth import require
+from ashat.node.app_process.health import ProgramSilentError, ask
+from ashat.node.context import Context, NodeContext
+from ashat.node.core.errors import ApiError
+from ashat.node.database.throttle import DatabaseLook
+from ashat.node.operations import records
+from ashat.node.store.releases import Release, read_tree
+from ashat.protocol.messages import (
+    DatabaseProbe,
+    DatabaseProbeRequest,
+    HealthProbe,
+    ModuleReport,
+    ModulesProbe,
+    Scope,
+    Tree,
+    TreeFile,
+)
+from ashat.raos_toml.load import NAME, SIZE_LIMIT, load_raos_toml
+
+REPORT_BYTES = 1024 * 1024
+MODULES = 10_000
+_WORDS = 2000
+_DEFAULT_REPORT = "/modules"
+
+
+def probes_router(context: NodeContext) -> APIRouter:
+    """The routes. All of them take threads: what they ask may be slow."""
+    router = APIRouter(prefix="/v1", tags=["Probes"], dependencies=[Depends(require(Scope.READ))])
+    look = DatabaseLook(context.config.database)
+
+    @router.get("/probes/health")
+    def health(context: Context) -> HealthProbe:
+        """The program's health, asked now."""
+        return context.health.ask(context.program.url, bundle=records.standing(context.db).bundle)
+
+    @router.get("/probes/modules")
+    def modules(context: Context) -> ModulesProbe:
+        """The program's report of its modules, asked now."""
+        url = context.program.url
+        if url is None:
+            return ModulesProbe(ok=False, detail="no program runs")
+        path = report_path(context.releases.linked())
+        try:
+            answer = ask(url.rstrip("/") + path, timeout=context.config.app.health_timeout, limit=REPORT_BYTES)
+        except ProgramSilentError as error:
+            return ModulesProbe(ok=False, detail=f"{path}: {error}")
+        if answer.status != 200:
+            return ModulesProbe(ok=False, detail=f"{path} answers {answer.status}")
+        return read_report(path, answer.body)
+
+    @router.post("/probes/database")
+    def database(request: DatabaseProbeRequest) -> DatabaseProbe:
+        """What the operator's DSN leads to, looked at now."""
+        return look(request, context.config.app_data)
+
+    @router.get("/tree")
+    def tree(context: Context) -> Tree:
+        """The running release, hashed now as it lies on disk."""
+        return running_tree(context)
+
+    return router
+
+
+def report_path(release: Release | None) -> str:
+    """Where the running release reports its modules: `[modules] report` of its `raos.toml`, else `/modules`."""
+    if release is None:
+        return _DEFAULT_REPORT
+    try:
+        with open(release.path / NAME, "rb") as file:
+            return load_raos_toml(file.read(SIZE_LIMIT + 1)).modules.report
+    except (OSError, BundleError):
+        return _DEFAULT_REPORT
+
+
+def read_report(path: str, body: bytes) -> ModulesProbe:
+    """The module report that the program sent: a list of modules, or an object that holds it as `modules`.
+
+    One of more than `MODULES` modules is refused, and the first entry that is none ends the reading; what a module
+    says is cut at 2,000 characters.
+    """
+    modules: list[ModuleReport] = []
+    try:
+        content: Any = json.loads(body)
+        listed = content.get("modules") if isinstance(content, dict) else content
+        if not isinstance(listed, list):
+            return ModulesProbe(ok=False, detail=f"{path} answers no module report: it holds no list of modules")
+        if len(listed) > MODULES:
+            return ModulesProbe(ok=False, detail=f"{path} lists {len(listed)} modules; at most {MODULES} are read")
+        for module in listed:
+            modules.append(ModuleReport.model_validate(_cut(module)))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in (len(modules), *problem["loc"]))
+        return ModulesProbe(ok=False, detail=f"{path} answers no module report ({where}: {problem['msg']})")
+    except (ValueError, RecursionError):
+        return ModulesProbe(ok=False, detail=f"{path} answers no module report: it is not JSON")
+    return ModulesProbe(ok=True, modules=modules)
+
+
+def _cut(module: Any) -> Any:
+    if not isinstance(module, dict):
+        return module
+    return {key: value[:_WORDS] if isinstance(value, str) else value for key, value in module.items()}
+
+
+def running_tree(context: NodeContext) -> Tree:
+    """The running release as it lies on disk, against its manifest.
+
+    Raises:
+        ApiError: its manifest is gone, so that there is nothing to hold it against (404).
+    """
+    bundle = records.standing(context.db).bundle
+    release = context.releases.linked()
+    if bundle is None or release is None:
+        return Tree(bundle=None, files={})
+    try:
+        found = read_tree(release.path, context.store.manifest(release.bundle))
+    except NotStoredError as error:
+        raise ApiError(404, "not_found", str(error)) from None
+    files = {
+        path: TreeFile(sha256=file.sha256, mode=file.mode, size=file.size) for path, file in sorted(found.files.items())
+    }
+    return Tree(bundle=release.bundle, files=files, extra=found.extra)

@@ -1,0 +1,1 @@
+"""The program that a node runs: its process, its health, and what starts it again."""

@@ -1,0 +1,152 @@
+"""Asking the program over HTTP: with a hard limit on the time and on the size of what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ashat.common.canonical_json import is_digest
+from ashat.errors import AshatError
+from ashat.node.app_process.process import Program
+from ashat.node.core.config import AppConfig
+from ashat.protocol.messages import HealthProbe
+
+log = logging.getLogger("ashat.node")
+
+HEALTH_BYTES = 64 * 1024
+
+
+class ProgramSilentError(AshatError):
+    """The program did not answer, or not within the limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the program answered; `ms` is how long it took."""
+
+    status: int
+    body: bytes
+    ms: int
+
+
+def ask(url: str, *, timeout: float, limit: int) -> Answer:
+    """GET `url`; the whole exchange may take `timeout` seconds, the body `limit` bytes. Not for the event loop.
+
+    Raises:
+        ProgramSilentError: no connection, no end in time, or more bytes than that.
+    """
+    return asyncio.run(_ask(url, timeout, limit))
+
+
+async def _ask(url: str, timeout: float, limit: int) -> Answer:
+    began = time.monotonic()
+    try:
+        async with (
+            asyncio.timeout(timeout),
+            httpx.AsyncClient(trust_env=False, verify=url.startswith("https:"), timeout=timeout) as client,
+            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
+        ):
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > limit:
+                    raise ProgramSilentError(f"answered more than {limit} bytes")
+            return Answer(response.status_code, bytes(body), round((time.monotonic() - began) * 1000))
+    except (TimeoutError, httpx.TimeoutException):
+        raise ProgramSilentError(f"no complete answer within {timeout:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ProgramSilentError(f"no answer: {error or type(error).__name__}") from None
+
+
+def check_health(url: str, config: AppConfig, *, bundle: str | None = None, restarts: int = 0) -> HealthProbe:
+    """Whether the program at `url` is well: 2xx at the health path, and not as another bundle than `bundle`.
+
+    A JSON body may name its `version` and its `bundle`.
+    """
+    began = time.monotonic()
+    try:
+        answer = ask(url.rstrip("/") + config.health_path, timeout=config.health_timeout, limit=HEALTH_BYTES)
+    except ProgramSilentError as error:
+        ms = round((time.monotonic() - began) * 1000)
+        return HealthProbe(healthy=False, status=None, ms=ms, restarts=restarts, detail=f"{error}")
+    said = _object(answer.body)
+    version, runs = said.get("version"), said.get("bundle")
+    bundle_said = runs if isinstance(runs, str) and is_digest(runs) else None
+    detail = "" if 200 <= answer.status < 300 else f"answers {answer.status} at {config.health_path}"
+    if not detail and bundle and bundle_said and bundle_said != bundle:
+        detail = f"another release answers there: {bundle_said[:12]}, not {bundle[:12]}"
+    return HealthProbe(
+        healthy=not detail,
+        status=answer.status,
+        ms=answer.ms,
+        restarts=restarts,
+        version=version if isinstance(version, str) else None,
+        bundle=bundle_said,
+        detail=detail,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class Health:
+    """What was last seen of the health of `program`, which is told when it was well."""
+
+    def __init__(self, config: AppConfig, program: Program) -> None:
+        self._config = config
+        self._program = program
+        self.latest: HealthProbe | None = None
+
+    def look(self, url: str | None, *, bundle: str | None) -> HealthProbe:
+        """Look now, and keep it as the latest; where there is no `url`, nothing is well."""
+        self.latest = self.ask(url, bundle=bundle)
+        return self.latest
+
+    def ask(self, url: str | None, *, bundle: str | None) -> HealthProbe:
+        """Look now."""
+        app = self._program.state()
+        if url is None:
+            return HealthProbe(healthy=False, status=None, ms=0, restarts=app.restarts, detail="no program runs")
+        seen = check_health(url, self._config, bundle=bundle, restarts=app.restarts)
+        if seen.healthy:
+            self._program.note_healthy(app.started_at)
+        return seen
+
+
+class Repeated:
+    """Calls something every `interval` seconds, in the background, until it is stopped."""
+
+    def __init__(self, work: Callable[[], object], interval: float, name: str) -> None:
+        self._work = work
+        self._interval = interval
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin, with the first call after one interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            try:
+                self._work()
+            except Exception:
+                log.exception("%s failed; it is tried again in %g s", self._thread.name, self._interval)

@@ -1,0 +1,198 @@
+"""The program that a node runs, in the three ways that an operator can choose: supervised, by a hook, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from ashat.errors import AshatError
+from ashat.node.core.config import NodeConfig
+from ashat.node.core.db import Database
+from ashat.node.store.releases import Release
+from ashat.protocol.messages import App
+
+log = logging.getLogger("ashat.node")
+
+LOG_LIMIT = 16 * 1024 * 1024
+_HOOK_WORDS = 300
+_HOOKED = "hooked"
+
+
+class ProgramError(AshatError):
+    """The program could not be started, or the hook failed."""
+
+
+class Program(Protocol):
+    """What a switch needs of the program."""
+
+    @property
+    def url(self) -> str | None:
+        """Where it answers; None where nothing can be asked."""
+
+    def restart(self, release: Release | None, previous: str | None) -> None:
+        """End what runs and run `release` (None: nothing). `previous` is the bundle that ran.
+
+        Raises:
+            ProgramError: it cannot be started.
+        """
+
+    def adopt(self, release: Release | None) -> bool:
+        """Whether the program runs from this very directory already, or nothing does (None); then it is looked after
+        from now on."""
+
+    def failure(self) -> str | None:
+        """How the program ended since it was last started on purpose; None while it did not."""
+
+    def state(self) -> App:
+        """What is known of it without asking it."""
+
+    def note_healthy(self, started_at: datetime | None) -> None:
+        """It was just seen healthy, and its latest start was `started_at` when it was asked."""
+
+    def upkeep(self) -> None:
+        """Do what has to be done now and then."""
+
+    def close(self) -> None:
+        """The node ends."""
+
+
+class NoProgram:
+    """The node only keeps `current` up to date."""
+
+    url = None
+
+    def restart(self, release: Release | None, previous: str | None) -> None:
+        """Nothing to start."""
+
+    def adopt(self, release: Release | None) -> bool:
+        """Nothing to start."""
+        return True
+
+    def failure(self) -> str | None:
+        """Nothing can end."""
+        return None
+
+    def state(self) -> App:
+        """Stopped."""
+        return App(status="stopped", healthy=False)
+
+    def note_healthy(self, started_at: datetime | None) -> None:
+        """Nothing was started."""
+
+    def upkeep(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class HookedProgram:
+    """Something else runs the program, such as systemd; the operator's hook has it start again."""
+
+    def __init__(self, config: NodeConfig, db: Database) -> None:
+        self._config = config
+        self._db = db
+        self.url: str | None = config.app.url
+
+    def restart(self, release: Release | None, previous: str | None) -> None:
+        """Run the hook; its output goes to `hook.log`.
+
+        Raises:
+            ProgramError: it failed, or took too long (its process group is then killed).
+        """
+        app = self._config.app
+        self._db.set_meta(_HOOKED, "unknown")
+        environment = program_environment(
+            self._config,
+            {
+                "ASHAT_RELEASE": str(release.path) if release else "",
+                "ASHAT_BUNDLE": release.bundle if release else "",
+                "ASHAT_PREVIOUS": previous or "",
+                "ASHAT_CURRENT": str(self._config.data / "current"),
+            },
+        )
+        log_path = self._config.data / "hook.log"
+        rotate(log_path)
+        with open(log_path, "ab") as output:
+            start = output.tell()
+            try:
+                hook = subprocess.Popen(
+                    app.hook,
+                    cwd=self._config.data,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
+            try:
+                code = hook.wait(app.hook_timeout)
+            except subprocess.TimeoutExpired:
+                kill_group(hook.pid)
+                hook.wait()
+                raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
+        if code != 0:
+            raise ProgramError(f"the hook ended with exit code {code}{_last_words(log_path, start)}")
+        self._db.set_meta(_HOOKED, release.path.name if release else "")
+
+    def adopt(self, release: Release | None) -> bool:
+        """Whether the hook was last run, to its end, for this directory; None: for nothing, or never."""
+        return (self._db.get_meta(_HOOKED) or "") == (release.path.name if release else "")
+
+    def failure(self) -> str | None:
+        """Only the health tells."""
+        return None
+
+    def state(self) -> App:
+        """Run by a hook."""
+        return App(status="hook", healthy=False, url=self.url)
+
+    def note_healthy(self, started_at: datetime | None) -> None:
+        """When it was started is not ours to know."""
+
+    def upkeep(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """The program goes on without the node."""
+
+
+def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str, str]:
+    """The environment for the program: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
+    return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}
+
+
+def rotate(path: Path) -> None:
+    """Move a log that grew over 16 MiB to `<name>.1`, and empty it in place: its writer keeps it open for appending."""
+    try:
+        if path.stat().st_size <= LOG_LIMIT:
+            return
+    except FileNotFoundError:
+        return
+    with open(path, "r+b") as source, open(path.with_name(path.name + ".1"), "wb") as target:
+        while block := source.read(1024 * 1024):
+            target.write(block)
+        source.truncate(0)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to everything left in the process group that `pid` leads."""
+    try:
+        os.killpg(pid, 9)
+    except ProcessLookupError:
+        return
+
+
+def _last_words(path: Path, start: int) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(start, file.seek(0, os.SEEK_END) - 4096))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[-1][:_HOOK_WORDS]}" if lines else ""

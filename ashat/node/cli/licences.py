@@ -1,0 +1,198 @@
+"""`ashat-node licence`: OMEGA's licences, kept from its own machine, whether or not the node runs.
+
+A key is shown once, when it is made: only its hash is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashat.common.identifiers import check_licence_key
+from ashat.errors import UsageError
+from ashat.node.core.config import NodeConfig
+from ashat.node.core.db import Database
+from ashat.node.logs.change_log import asked_by, local_operator
+from ashat.node.omega.licences import Licence, Register, new_key
+from ashat.protocol.messages import Role
+
+NAME_LENGTH = 128
+
+licence_app = typer.Typer(no_args_is_help=True, help="The licences of Mainframes, on OMEGA.")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="OMEGA's settings, a TOML file.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", envvar="ASHAT_NODE_DATA", help="The directory that holds all OMEGA keeps.")
+]
+Name = Annotated[str, typer.Option(help="Whose install it is, such as a customer.")]
+LicenceId = Annotated[str, typer.Argument(metavar="ID", help="As `licence list` shows it.")]
+Expires = Annotated[
+    str, typer.Option(help="The last day on which it counts (2027-12-31, in UTC), or a time; by default none.")
+]
+
+
+@licence_app.command()
+def add(name: Name, expires: Expires = "", config: Config = None, data: Data = None) -> None:
+    """Make a licence and print its key, which is shown only now."""
+    until = parse_expiry(expires) if expires else None
+    with _register(config, data) as register:
+        key = new_key()
+        licence, _ = register.keep(key, _check_name(name), until)
+    typer.echo(key)
+    typer.echo(
+        f"Licence {licence.id} for {licence.name}, {_until(licence)}. Keep the key: it is not shown again.", err=True
+    )
+
+
+@licence_app.command("import")
+def import_(config: Config = None, data: Data = None) -> None:
+    """Keep licences that exist: lines of KEY,NAME[,EXPIRES] from standard input, all of them or none."""
+    wanted = list(parse_licences(sys.stdin))
+    if not wanted:
+        raise UsageError("There was no licence on standard input; give lines of KEY,NAME or KEY,NAME,EXPIRES.")
+    with _register(config, data) as register:
+        for licence, new in register.keep_all(wanted):
+            typer.echo(f"{licence.id}  {licence.name}  {_until(licence)}  {'new' if new else 'renewed'}")
+
+
+@licence_app.command()
+def revoke(licence_id: LicenceId, config: Config = None, data: Data = None) -> None:
+    """Honour a licence no more, for good. What runs there keeps running; it gets no more releases."""
+    with _register(config, data) as register:
+        licence = register.revoke(licence_id)
+    if licence is None:
+        raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
+    typer.echo(f"Licence {licence.id} for {licence.name} is revoked.")
+
+
+@licence_app.command("list")
+def list_(
+    config: Config = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
+) -> None:
+    """Show every licence and what its Mainframe last reported; never a key."""
+    with _register(config, data) as register:
+        expiry = {licence.id: licence.expires for licence in register.licences()}
+        mainframes = register.mainframes()
+    if as_json:
+        listed = [
+            {**found.model_dump(mode="json"), "expires": at.isoformat() if (at := expiry[found.id]) else None}
+            for found in mainframes
+        ]
+        typer.echo(json.dumps(listed))
+        return
+    if not mainframes:
+        typer.echo("There is no licence yet; make one with: ashat-node licence add --name NAME")
+    for found in mainframes:
+        words = (
+            found.id,
+            f"{found.status:<8}",
+            f"expires {_minute(expiry[found.id]):<20}",
+            f"seen {_minute(found.last_seen):<20}",
+            f"{found.result:<7}",
+            f"{(found.bundle or '-')[:12]:<12}",
+            found.name,
+        )
+        typer.echo("  ".join(words))
+        if found.journal:
+            typer.echo(f"{'':12}  it reports: {found.journal}")
+
+
+def trust_keys(
+    config: Config = None,
+    data: Data = None,
+    new: Annotated[bool, typer.Option("--new", help="Make new ones first, for deploy trust rotate --online.")] = False,
+) -> None:
+    """Print the public halves of OMEGA's newest keys, for deploy trust init --omega-keys; made if there are none."""
+    from ashat.node.omega.trust import OmegaTrust
+
+    typer.echo(json.dumps(OmegaTrust(_directory(config, data) / "trust").public_keys(new=new)))
+
+
+def parse_expiry(text: str) -> datetime:
+    """The instant at which a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), UTC)
+    except (ValueError, OverflowError):
+        pass  # no day: perhaps a time
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass  # neither, which is said below
+    raise UsageError(
+        f"{text[:40]!r} is no day and no time; write 2027-12-31, or 2027-12-31T18:00:00Z with its offset from UTC."
+    )
+
+
+def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str, datetime | None]]:
+    """The licences that lines of KEY,NAME[,EXPIRES] name, as CSV; empty lines are left out.
+
+    Raises:
+        UsageError: a line is not of that form. It names the line's number and never a key.
+    """
+    reader = csv.reader(lines, skipinitialspace=True)
+    for row in reader:
+        fields = [field.strip() for field in row]
+        if not any(fields):
+            continue
+        try:
+            if len(fields) not in (2, 3):
+                raise UsageError(f"it has {len(fields)} fields; write KEY,NAME or KEY,NAME,EXPIRES.")
+            expires = parse_expiry(fields[2]) if len(fields) == 3 and fields[2] else None
+            yield check_licence_key(fields[0]), _check_name(fields[1]), expires
+        except UsageError as error:
+            raise UsageError(f"Line {reader.line_num}: {error} Nothing was kept.") from None
+
+
+def _directory(config: Path | None, data: Path | None) -> Path:
+    if data is None:
+        if config is None:
+            raise UsageError("Which node? Give OMEGA's --data DIR or --config FILE.")
+        data = NodeConfig.load(config).data
+    if not data.is_dir():
+        raise UsageError(f"There is no directory {data}; give OMEGA's --data.")
+    return data
+
+
+@contextmanager
+def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
+    data = _directory(config, data)
+    database = Database(data / "node.db")
+    try:
+        role = database.get_meta("role")
+        if role not in (None, Role.OMEGA):
+            raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
+        with asked_by(local_operator()):
+            yield Register(database)
+    finally:
+        database.close()
+
+
+def _check_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > NAME_LENGTH or not name.isprintable():
+        raise UsageError(f"A licence's name has 1 to {NAME_LENGTH} printable characters.")
+    return name
+
+
+def _minute(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
+
+
+def _until(licence: Licence) -> str:
+    return f"until {licence.expires:%Y-%m-%d %H:%M} UTC" if licence.expires else "without an end"

@@ -1,0 +1,155 @@
+"""`ashat-node`: the agent of a server, and what its operator does about it there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ashat.common.files import replace_file
+from ashat.errors import AshatError, UsageError
+from ashat.node.access.tokens import TokenFile
+from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
+from ashat.node.cli.licences import licence_app, trust_keys
+from ashat.node.cli.logs import journal_app
+from ashat.node.cli.tokens import Config, Data, data_of, token_app
+from ashat.node.core.config import NodeConfig
+from ashat.protocol.messages import Role, Scope
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(token_app, name="token")
+app.add_typer(licence_app, name="licence")
+app.add_typer(journal_app, name="journal")
+app.command("trust-keys")(trust_keys)
+
+# What Typer raises at wrong words; the class is Click's, which some versions of Typer hold inside.
+_MISTAKES: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_FIRST_SCOPES = {
+    Role.PUBLIC: (Scope.PUSH,),
+    Role.OMEGA: (Scope.PUSH, Scope.PROMOTE),
+    Role.MAINFRAME: (Scope.READ,),
+}
+
+
+def main() -> None:
+    """Run `ashat-node` with this process's arguments, and end the process with its exit code."""
+    sys.exit(run(app))
+
+
+def run(command: typer.Typer) -> int:
+    """Run a command with this process's arguments; its exit code. A user's mistake is one line on standard error."""
+    try:
+        code = command(standalone_mode=False)
+    except AshatError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except _MISTAKES as error:
+        _complain(error.format_message())
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    return code or 0
+
+
+@app.command()
+@with_a_flag_for_each_setting
+def serve(config: Config = None, **flags: Any) -> None:
+    """Serve, until SIGTERM. Flags win over ASHAT_NODE_* settings, and these over the file."""
+    from ashat.node.serve import serve as run
+
+    run(NodeConfig.load(config, **settings_from(flags)))
+
+
+@app.command()
+def init(
+    role: Annotated[Role, typer.Option("--role", help="What this node is.")],
+    data: Annotated[Path, typer.Option("--data", help="The directory that holds everything the node keeps.")],
+    name: Annotated[str | None, typer.Option(help="What others call this node.")] = None,
+    host: Annotated[str, typer.Option(help="The address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to serve on; 0 picks a free one.")] = 8470,
+    omega: Annotated[str, typer.Option(help="OMEGA's URL, for a Mainframe.")] = "",
+) -> None:
+    """Write a first configuration, and print the token that opens the node, once."""
+    from ashat.node.cli.template import first_config
+
+    path = data / "node.toml"
+    if path.exists():
+        raise UsageError(f"{path} is there already; edit it, or give another --data.")
+    if role is Role.MAINFRAME and not omega:
+        raise UsageError("A mainframe asks OMEGA: give its address with --omega URL.")
+    tokens = TokenFile(data / "tokens.json")
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = first_config(role=role, name=name or str(role), host=host, port=port, omega=omega)
+        replace_file(path, content.encode(), mode=0o600)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    _, secret = tokens.add("first", _FIRST_SCOPES[role])
+    typer.echo(f"Written: {path}. Say in its [app] how the program is started, then:", err=True)
+    typer.echo(f"  ashat-node serve --config {path}", err=True)
+    typer.echo(f"Its token ({', '.join(_FIRST_SCOPES[role])}), which is shown this once and kept nowhere:", err=True)
+    typer.echo(secret)
+
+
+@app.command()
+def status(config: Config = None, data: Data = None) -> None:
+    """Say whether the node of that data directory serves, and what it runs by its record. Exit code 1: it does not."""
+    from ashat.node.cli.status import describe
+
+    serves, lines = describe(data_of(config, data))
+    typer.echo("\n".join(lines))
+    if not serves:
+        raise typer.Exit(1)
+
+
+@app.command("verify-receipt")
+def verify_receipt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What deploy receipt wrote.")],
+    root: Annotated[Path, typer.Option("--root", metavar="FILE", help="The root.json that came with the installer.")],
+    log_key: Annotated[
+        str,
+        typer.Option(metavar="VKEY", help="The log's verifier key, or a file with it; else the one that was signed."),
+    ] = "",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="A release directory to hold against it.")
+    ] = None,
+) -> None:
+    """Check a receipt, without a network, and say what it proves. Exit code 1: something in it does not fit."""
+    from ashat.node.cli.receipts import verify_receipt as verify
+
+    for line in verify(file, root, log_key, bundle):
+        typer.echo(line)
+
+
+@app.command("forget-log")
+def forget_log(config: Config = None, data: Data = None) -> None:
+    """Give up what OMEGA or a Mainframe knows of the ledger's log, after the ledger was lost: for good."""
+    from ashat.node.cli.forget import forget_log as forget
+
+    forget(data_of(config, data))
+    typer.echo("Forgotten. The next signed release begins the log anew: what it held before is vouched for no more.")
+
+
+@app.command("forget-journal")
+def forget_journal(config: Config = None, data: Data = None) -> None:
+    """Give up what a Mainframe remembers of OMEGA's journal of changes, after OMEGA was built anew: for good."""
+    from ashat.node.mainframe.omega_witness import forget_journal as forget
+
+    forget(data_of(config, data))
+    typer.echo("Forgotten. The journal that OMEGA shows next is remembered as it comes: nothing vouches for it.")
+
+
+@app.command()
+def settings() -> None:
+    """List every setting, its default and what it is for."""
+    from ashat.node.cli.flags import settings_table
+
+    for line in settings_table():
+        typer.echo(line)
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        typer.echo(f"ashat-node: {line}", err=True)

@@ -1,0 +1,182 @@
+"""`ashat-node token`: the tokens that open a node, kept on its own machine, whether or not it runs.
+
+A token is shown once, when it is made: only its hash is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashat.errors import UsageError
+from ashat.node.access.tokens import SCOPES, Token, TokenFile, follow_in
+from ashat.node.cli.licences import parse_expiry
+from ashat.node.core.config import NodeConfig
+from ashat.node.core.db import Database, now
+from ashat.node.logs.change_log import asked_by, local_operator
+from ashat.protocol.messages import Duty, Role, Scope
+
+NAME_LENGTH = 128
+_LONGEST_OVERLAP = 90 * 86400
+
+token_app = typer.Typer(no_args_is_help=True, help="The tokens that open this node.")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
+Data = Annotated[Path | None, typer.Option("--data", help="The directory that holds everything the node keeps.")]
+TokenPath = Annotated[Path | None, typer.Option("--token-file", help="The tokens' hashes; <data>/tokens.json.")]
+TokenId = Annotated[str, typer.Argument(metavar="ID", help="Its id, as `token list` shows it.")]
+Expires = Annotated[
+    str, typer.Option(help="The last day on which it opens (2027-12-31, in UTC), or a time; by default none.")
+]
+
+
+@token_app.command("add")
+def add_token(
+    scope: Annotated[
+        list[Scope] | None, typer.Option("--scope", help="What it may do; may be given several times.")
+    ] = None,
+    role: Annotated[
+        Duty | None, typer.Option("--role", help="Instead: all that a dev or an owner has to do on this node.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for, such as alpha.")] = "",
+    expires: Expires = "",
+    config: Config = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+) -> None:
+    """Make a token and print it, once. A running node knows it at once."""
+    if bool(scope) == bool(role):
+        raise UsageError("Say what the token may do: with --scope, or with --role, and not with both.")
+    until = parse_expiry(expires) if expires else None
+    scopes = SCOPES[role][_role(config, data)] if role else tuple(scope or ())
+    with _tokens(config, data, token_file) as tokens:
+        token, secret = tokens.add(_check_name(name), scopes, expires=until)
+    _show(token, secret)
+
+
+@token_app.command("list")
+def list_tokens(
+    config: Config = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
+) -> None:
+    """List the tokens: id, scopes, since when, until when, what for. Never a token, nor its hash."""
+    with _tokens(config, data, token_file) as tokens:
+        found = tokens.all()
+    if as_json:
+        typer.echo(json.dumps([token.model_dump(mode="json", exclude={"sha256"}) for token in found]))
+        return
+    for token in found:
+        end = _end(token) if token.expires else ""
+        words = (f"{','.join(token.scopes):<18}", f"{token.created:%Y-%m-%d %H:%M}Z", f"{end:<25}", token.name)
+        typer.echo("  ".join((token.id, *words)).rstrip())
+
+
+@token_app.command("rotate")
+def rotate_token(
+    token_id: TokenId,
+    overlap: Annotated[
+        int, typer.Option(help="Seconds for which the old one still opens; 0: none.", min=0, max=_LONGEST_OVERLAP)
+    ] = 86400,
+    config: Config = None,
+    data: Data = None,
+    token_file: TokenPath = None,
+) -> None:
+    """Make a token in the place of another and print it, once. The old one still opens for a time."""
+    with _tokens(config, data, token_file) as tokens:
+        old, new, secret = tokens.rotate(token_id, timedelta(seconds=overlap))
+    still = "opens nothing any more" if old.expired(now()) else f"opens {_end(old)}"
+    typer.echo(f"Token {old.id} {still}; {new.id} is in its place.", err=True)
+    _show(new, secret)
+
+
+@token_app.command("revoke")
+def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, token_file: TokenPath = None) -> None:
+    """Forget a token. A running node refuses it at once."""
+    with _tokens(config, data, token_file) as tokens:
+        token = tokens.revoke(token_id)
+    typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
+
+
+def data_of(config: Path | None, data: Path | None) -> Path:
+    """The node's data directory: `--data`, else what the settings say, else `ASHAT_NODE_DATA`.
+
+    Raises:
+        UsageError: none of them says, or the settings are wrong.
+    """
+    if data is not None:
+        return data.absolute()
+    if config is not None:
+        return NodeConfig.load(config).data
+    if os.environ.get("ASHAT_NODE_DATA"):
+        return Path(os.environ["ASHAT_NODE_DATA"]).absolute()
+    raise UsageError("Which node? Give --data DIR or --config FILE.")
+
+
+@contextmanager
+def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> Iterator[TokenFile]:
+    """The node's tokens; its journal of changes, where the node has a record yet, says what is done to them."""
+    if token_file is None and config is not None:
+        token_file = NodeConfig.load(config, data=data).tokens_path
+    if data is None and config is None and token_file is not None:
+        yield TokenFile(token_file)
+        return
+    data = data_of(config, data)
+    path = token_file or data / "tokens.json"
+    if not (data / "node.db").exists():
+        yield TokenFile(path)
+        return
+    database = Database(data / "node.db")
+    try:
+        with asked_by(local_operator()):
+            yield TokenFile(path, follow_in(database))
+    finally:
+        database.close()
+
+
+def _role(config: Path | None, data: Path | None) -> Role:
+    """What the node is: by its settings, else by its record, else by the settings in its data directory."""
+    if config is not None:
+        return NodeConfig.load(config, data=data).role
+    data = data_of(None, data)
+    record = data / "node.db"
+    if record.exists():
+        database = Database(record)
+        try:
+            role = database.get_meta("role")
+        finally:
+            database.close()
+        if role is not None:
+            return Role(role)
+    if (data / "node.toml").exists():
+        return NodeConfig.load(data / "node.toml", data=data).role
+    raise UsageError(f"What kind of node has {data}? Give its --config FILE, or say --scope instead of --role.")
+
+
+def _show(token: Token, secret: str) -> None:
+    end = f", {_end(token)}" if token.expires else ""
+    what = f"Token {token.id} ({', '.join(token.scopes)}{end})"
+    typer.echo(f"{what}, which is shown this once and kept nowhere:", err=True)
+    typer.echo(secret)
+
+
+def _end(token: Token) -> str:
+    if token.expires is None:
+        return "without an end"
+    word = "expired" if token.expired(now()) else "until"
+    return f"{word} {token.expires:%Y-%m-%d %H:%M}Z"
+
+
+def _check_name(name: str) -> str:
+    name = name.strip()
+    if len(name) > NAME_LENGTH or not name.isprintable():
+        raise UsageError(f"A token's name has at most {NAME_LENGTH} printable characters.")
+    return name

@@ -1,0 +1,242 @@
+"""A node's settings: flags, then `ASHAT_NODE_*`, then the TOML file, in that order of who wins.
+
+In the environment a table's setting is written with two underscores (`ASHAT_NODE_APP__PORT=8080`). Relative paths
+of the file are relative to the file. `{port}`, `{release}` and `{data}` in the program's words stand for its port,
+its release directory and its own data directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ashat.errors import UsageError
+from ashat.protocol.messages import Role
+
+PREFIX = "ASHAT_NODE_"
+_PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root")
+
+
+class AppConfig(BaseModel):
+    """`[app]`: the program that the node runs, or the hook that has it run by something else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: list[str] = Field(default=[], description="The program and its words; the node supervises it.")
+    hook: list[str] = Field(default=[], description="Run after each switch instead, to restart the program.")
+    url: str = Field(default="", description="Where the program answers; by default 127.0.0.1 and its port.")
+    port: int = Field(default=0, ge=0, le=65535, description="The program's port; 0 picks a free one and keeps it.")
+    health_path: str = Field(default="/health", pattern="^/", description="Answers 2xx while the program is well.")
+    start_timeout: float = Field(default=60, gt=0, description="Seconds in which a release must become healthy.")
+    health_timeout: float = Field(default=5, gt=0, description="Seconds that one look at the health may take.")
+    health_interval: float = Field(default=5, gt=0, description="Seconds between looks while nothing changes.")
+    settle: float = Field(default=3, ge=0, description="Seconds of unbroken health after which a switch holds.")
+    stop_timeout: float = Field(default=10, gt=0, description="Seconds from SIGTERM to SIGKILL.")
+    hook_timeout: float = Field(default=60, gt=0, description="Seconds that the hook may take.")
+    restart_delay: float = Field(default=0.5, gt=0, description="Seconds before the first restart; doubles each time.")
+    restart_delay_limit: float = Field(default=30, gt=0, description="The longest that the delay becomes, in seconds.")
+    env: dict[str, str] = Field(default={}, description="More environment for the program or the hook.")
+
+    @field_validator("command", "hook", mode="before")
+    @classmethod
+    def _one_word_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value else value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.command and self.hook:
+            raise ValueError("has both 'command' and 'hook'; keep the one that starts the program")
+        if self.hook and not self.url:
+            raise ValueError("has a 'hook' but no 'url'; say where the program answers, so its health can be watched")
+        return self
+
+
+class DatabaseConfig(BaseModel):
+    """`[database]`: the program's database, which the node looks at when asked to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dsn: SecretStr | None = Field(default=None, description="A SQLAlchemy URL; it never leaves the node.")
+    dsn_file: Path | None = Field(default=None, description="A file that holds it, readable by the owner only.")
+    timeout: float = Field(default=10, gt=0, description="Seconds that the look at the database may take.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.dsn and self.dsn_file:
+            raise ValueError("has both 'dsn' and 'dsn_file'; keep one")
+        return self
+
+    def read_dsn(self) -> SecretStr | None:
+        """The DSN, from the setting or its file; None where there is none.
+
+        Raises:
+            UsageError: the file cannot be read, or others may read it.
+        """
+        if self.dsn_file is None:
+            return self.dsn
+        return SecretStr(read_secret(self.dsn_file, "database.dsn_file"))
+
+
+class NodeConfig(BaseSettings):
+    """Everything that the operator of a node decides. Build it with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
+
+    role: Role = Field(description="public, omega or mainframe.")
+    name: str = Field(default="", max_length=63, description="What others call this node; by default its role.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to serve on.")
+    port: int = Field(default=8470, ge=0, le=65535, description="The port to serve on; 0 picks a free one.")
+    data: Path = Field(description="The directory that holds everything the node keeps.")
+    token_file: Path | None = Field(default=None, description="The tokens' hashes; by default tokens.json below data.")
+    omega: str = Field(default="", description="OMEGA's URL, for a Mainframe.")
+    license_file: Path | None = Field(default=None, description="The file with the Mainframe's licence key.")
+    ca_file: Path | None = Field(default=None, description="The CA that signed OMEGA's certificate, if private.")
+    tls_cert: Path | None = Field(default=None, description="This node's certificate chain (PEM).")
+    tls_key: Path | None = Field(default=None, description="Its key (PEM).")
+    insecure_http: bool = Field(default=False, description="Send the licence to OMEGA over plain HTTP off loopback.")
+    trust_root: Path | None = Field(
+        default=None, description="The root.json that says who approves: a Mainframe's root, and OMEGA's first."
+    )
+    minimum_release_seq: int = Field(default=0, ge=0, description="The lowest release that a Mainframe may install.")
+    channel: str = Field(default="stable", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="A Mainframe's channel.")
+    unsigned_releases: bool = Field(default=False, description="Do without signatures: trust whoever OMEGA's node is.")
+    poll_interval: float = Field(default=15, gt=0, description="Seconds between a Mainframe's questions to OMEGA.")
+    keep_releases: int = Field(default=3, ge=2, description="Releases kept unpacked, current and previous included.")
+    keep_days: float = Field(default=14, ge=0, description="Days for which a pushed bundle is kept, used or not.")
+    app: AppConfig = AppConfig()
+    database: DatabaseConfig = DatabaseConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("'tls_cert' and 'tls_key' go together; set both or neither")
+        if self.role is Role.MAINFRAME and not (self.omega and self.license_file):
+            raise ValueError("a mainframe needs 'omega' (the URL to ask) and 'license_file' (its licence)")
+        if not self.name:
+            self.name = str(self.role)
+        return self
+
+    @property
+    def tokens_path(self) -> Path:
+        """Where the tokens' hashes are."""
+        return self.token_file or self.data / "tokens.json"
+
+    @property
+    def app_data(self) -> Path:
+        """The program's own data directory."""
+        return self.data / "app-data"
+
+    @classmethod
+    def load(cls, file: Path | None = None, **flags: Any) -> NodeConfig:
+        """The settings from `flags` (None: not given), the environment and `file`.
+
+        Raises:
+            UsageError: a line for each setting that is wrong, naming it and where it came from.
+        """
+        content = _read_toml(file) if file else {}
+
+        class Loaded(cls):  # type: ignore[misc, valid-type]
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                **_: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return (init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content))
+
+        given = {key: value for key, value in flags.items() if value is not None}
+        try:
+            loaded: NodeConfig = Loaded(**given)
+        except ValidationError as error:
+            raise UsageError("\n".join(_lines(error, file, content, given))) from None
+        loaded.data = loaded.data.expanduser().absolute()
+        return loaded
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """The first line of a secret file, stripped.
+
+    Raises:
+        UsageError: it cannot be read, is empty, or its group or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{setting}: {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise UsageError(f"{setting}: others can read {path}; run: chmod 600 {path}")
+    if not text:
+        raise UsageError(f"{setting}: {path} is empty.")
+    return text.splitlines()[0].strip()
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The settings in {file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not TOML: {error}.") from None
+    base = file.absolute().parent
+    database = content.get("database")
+    for table, keys in ((content, _PATHS), (database if isinstance(database, dict) else {}, ("dsn_file",))):
+        for key in keys:
+            if isinstance(table.get(key), str) and table[key]:
+                table[key] = str(base / Path(table[key]).expanduser())
+    return content
+
+
+def _lines(error: ValidationError, file: Path | None, content: dict[str, Any], flags: dict[str, Any]) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        location = tuple(str(part) for part in problem["loc"])
+        where = _origin(location, file, content, flags)
+        name = ".".join(location)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: there is no setting {name!r}{_suggestion(location)}")
+        elif problem["type"] == "missing":
+            lines.append(f"The setting {name!r} is missing: give --{name.replace('_', '-')} or put it in the file.")
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {name + ': ' if name else ''}{text[:1].lower()}{text[1:]}.")
+    return lines
+
+
+def _origin(location: tuple[str, ...], file: Path | None, content: dict[str, Any], flags: dict[str, Any]) -> str:
+    if flag := _flag(location, flags):
+        return flag
+    names = [PREFIX + "__".join(location[:depth]).upper() for depth in range(len(location), 0, -1)]
+    for name in names:
+        if name in {key.upper() for key in os.environ}:
+            return name
+    if file and (not location or location[0] in content):
+        return str(file)
+    return "The settings"
+
+
+def _flag(location: tuple[str, ...], flags: dict[str, Any]) -> str:
+    """The flag that set what is there, "" where none did; one of those of a table where the table itself is wrong."""
+    given = flags.get(location[0]) if location else None
+    if given is None or (isinstance(given, dict) and location[1:] and location[1] not in given):
+        return ""
+    names = [location[0]]
+    if isinstance(given, dict):
+        names.append(location[1] if location[1:] else next(iter(given)))
+    return "--" + "-".join(names).replace("_", "-")
+
+
+def _suggestion(location: tuple[str, ...]) -> str:
+    models: dict[str, type[BaseModel]] = {"app": AppConfig, "database": DatabaseConfig}
+    model = models.get(location[0], NodeConfig) if len(location) > 1 else NodeConfig
+    near = difflib.get_close_matches(location[-1], model.model_fields, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -1,0 +1,113 @@
+"""How a node says no: `{"error": CODE, "detail": ...}` with the statuses of `docs/node-api.md`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ashat.common.text import without_secrets
+from ashat.errors import (
+    AshatError,
+    EvidenceError,
+    FrameError,
+    FrameTooLargeError,
+    IntegrityError,
+    ManifestError,
+    NotStoredError,
+    ObjectsMissingError,
+    StoreError,
+    StoreFullError,
+)
+
+log = logging.getLogger("ashat.node")
+
+MISSING_SHOWN = 1000
+_HTTP_CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 413: "too_large", 503: "busy"}
+_STORE_ERRORS: tuple[tuple[type[AshatError], int, str], ...] = (
+    (FrameTooLargeError, 413, "too_large"),
+    (FrameError, 422, "bad_frames"),
+    (ManifestError, 422, "bad_manifest"),
+    (EvidenceError, 422, "bad_evidence"),
+    (NotStoredError, 404, "not_found"),
+    (StoreFullError, 507, "disk_full"),
+    (StoreError, 500, "internal"),
+)
+
+
+class ApiError(Exception):
+    """A refusal: the status, the code, one line for a person, and the fields the code promises."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.fields = fields
+
+    def response(self) -> JSONResponse:
+        """The refusal as it goes out."""
+        body = {"error": self.code, "detail": self.detail, **self.fields}
+        return JSONResponse(body, status_code=self.status, headers=self.headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every way that a request to `app` can fail answer in the documented shape."""
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ObjectsMissingError, _objects_missing)
+    app.add_exception_handler(IntegrityError, _integrity)
+    for kind, status, code in _STORE_ERRORS:
+        app.add_exception_handler(kind, _store_error(status, code))
+    app.add_exception_handler(Exception, _internal)
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    wrong = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:3]]
+    return ApiError(400, "bad_request", f"The request is malformed: {'; '.join(wrong)}.").response()
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, "bad_request")
+    return ApiError(error.status_code, code, str(error.detail), headers=error.headers).response()
+
+
+async def _objects_missing(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ObjectsMissingError)
+    shown = error.missing[:MISSING_SHOWN]
+    return ApiError(409, "objects_missing", str(error), missing=shown, count=len(error.missing)).response()
+
+
+async def _integrity(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, IntegrityError)
+    return ApiError(422, "digest_mismatch", str(error), digest=error.digest).response()
+
+
+def _store_error(status: int, code: str) -> Any:
+    async def handler(request: Request, error: Exception) -> JSONResponse:
+        if status >= 500:
+            log.error("%s %s failed: %s", request.method, without_secrets(request.url.path), error)
+        return ApiError(status, code, str(error)).response()
+
+    return handler
+
+
+async def _internal(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed: %s: %s", request.method, without_secrets(request.url.path), type(error).__name__, error)
+    return ApiError(500, "internal", "The server failed; its log says why.").response()

@@ -1,0 +1,1 @@
+"""A node's access log and its change log, and the audit of the latter."""

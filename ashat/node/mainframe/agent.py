@@ -1,0 +1,312 @@
+"""A Mainframe's agent: it asks OMEGA with its licence, installs what is offered, and reports what came of it.
+
+Whatever goes wrong between it and OMEGA, the program that runs keeps running.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from fastapi import FastAPI
+
+from ashat.common.failpoints import fault_point
+from ashat.errors import (
+    AshatError,
+    LicenceError,
+    NodeAuthError,
+    NodeError,
+    NodeRefusedError,
+    TrustError,
+    UsageError,
+    WrongRoleError,
+)
+from ashat.node.context import NodeContext
+from ashat.node.core.db import Database, from_text, now
+from ashat.node.core.errors import ApiError
+from ashat.node.mainframe.omega_client import OmegaLink
+from ashat.node.mainframe.omega_witness import JournalWatch, Standing
+from ashat.node.mainframe.plan import Failed, Idle, Install, Position, Running, plan
+from ashat.node.operations import records
+from ashat.protocol.messages import Agent, MainframeReport, Offer, OperationRequest
+
+log = logging.getLogger("ashat.node.mainframe")
+
+WAIT_LIMIT = 30.0
+SLOW = 4
+_LOOK_EVERY = 0.1
+_random = random.SystemRandom()
+_REASON_LENGTH = 1000
+_KEEPS_RUNNING = "What runs here keeps running."
+_NEWEST = """
+SELECT to_bundle, status, release_seq, reason, ended_at, interrupted FROM operations
+WHERE release_seq = (SELECT max(release_seq) FROM operations) ORDER BY seq
+"""
+
+Status = Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
+
+
+def install(app: FastAPI, context: NodeContext) -> None:
+    """Make `context` a Mainframe."""
+    agent = MainframeAgent(context)
+    context.services.append(agent)
+    context.agent = agent.state
+
+
+class Stopping(Exception):
+    """The node stops; what is under way goes on at its next start."""
+
+
+@dataclass
+class Patience:
+    """How many seconds to wait before asking again: longer after each failure, never in step with other Mainframes."""
+
+    interval: float
+    failures: int = 0
+
+    def after_failure(self, at_least: float | None = None) -> float:
+        """After one more failure to reach OMEGA or to do what it offers: 1 s, doubling up to the slow pace."""
+        self.failures += 1
+        pause = min(2.0 ** min(self.failures - 1, 10), SLOW * self.interval) * _random.uniform(0.75, 1.25)
+        return max(pause, at_least or 0.0)
+
+    def after_refusal(self) -> float:
+        """After OMEGA refused the licence: the slow pace."""
+        return SLOW * self.interval * _random.uniform(0.75, 1.25)
+
+    def after_answer(self, took: float | None) -> float:
+        """After an answer that took so many seconds while OMEGA was asked to wait: what is left of the interval.
+
+        None where it was not asked to wait: it is now.
+        """
+        self.failures = 0
+        if took is None:
+            return 0.0
+        return max(self.interval * _random.uniform(0.9, 1.1) - took, 0.0)
+
+
+class MainframeAgent:
+    """Works in a thread of its own from `start` to `stop`."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._link = OmegaLink(context.config)
+        self._journal = JournalWatch(context.config.data, context.db)
+        self._standing = Standing()
+        self._interval = context.config.poll_interval
+        self._patience = Patience(self._interval)
+        self._stopping = context.stopping
+        self._asking = False
+        self._just_started = True
+        self._offer: Offer | None = None
+        self._known: int | None = None
+        self._reported: MainframeReport | None = None
+        self._state = Agent(status="starting", detail="OMEGA has not been asked yet.")
+        self._thread = threading.Thread(target=self._run, name="mainframe", daemon=True)
+
+    def state(self) -> Agent:
+        """How it gets on."""
+        return self._state
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon; an answer of OMEGA's that is still awaited is left to the thread, which does nothing with it."""
+        self._stopping.set()
+        if self._thread.is_alive() and not self._asking:
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._turn()):
+                continue
+        except Stopping:
+            log.info("the node stops; what was offered is taken up at its next start")
+        finally:
+            self._link.close()
+
+    def _turn(self) -> float:
+        """Ask OMEGA once and do what follows; how many seconds to wait before the next turn."""
+        try:
+            return self._follow()
+        except Stopping:
+            raise
+        except NodeAuthError as error:
+            return self._lost("refused", error, self._patience.after_refusal(), contact=True)
+        except (LicenceError, WrongRoleError, UsageError) as error:
+            return self._lost("refused", error, self._interval)
+        except NodeError as error:
+            return self._lost("unreachable", error, self._patience.after_failure(error.retry_after))
+        except ApiError as error:
+            self._say("waiting", f"This node cannot switch now: {error.detail}")
+        except (AshatError, OSError, sqlite3.Error) as error:
+            self._say("failed", str(error))
+        except Exception:
+            log.exception("the agent failed unexpectedly; it tries again")
+            self._say("failed", "The agent failed unexpectedly; the node's log says why.")
+        return self._patience.after_failure()
+
+    def _follow(self) -> float:
+        self._await_operation()
+        self._link.open()
+        began, waits = time.monotonic(), self._known is not None
+        offer = self._ask()
+        self._standing = self._journal.look(self._link)
+        position = read_position(self._context.db)
+        todo = plan(offer, position, now=now(), retry_delay=SLOW * self._interval, just_started=self._just_started)
+        self._just_started = False
+        self._known = offer.release_seq if offer else 0
+        match todo:
+            case Idle():
+                told = "OMEGA offers nothing yet."
+                self._say("refused" if self._standing.refuses else "waiting", self._and_journal(told), contact=True)
+            case Running(offer):
+                self._report(offer, "running")
+                self._running(offer)
+            case Failed(offer, reason, retry_at):
+                detail = f"{_named(offer)} does not run here: {reason}{_when(retry_at)}"
+                self._say("failed", detail, contact=True)
+                self._report(offer, "failed", reason)
+            case Install(offer, attempt):
+                return self._install(offer, attempt, position.current_bundle)
+        return self._patience.after_answer(time.monotonic() - began if waits else None)
+
+    def _ask(self) -> Offer | None:
+        """What OMEGA offers; once that is dealt with, OMEGA answers as soon as it changes, or after an interval."""
+        self._asking = True
+        try:
+            news, offer = self._link.ask(self._known, min(self._interval, WAIT_LIMIT))
+        finally:
+            self._asking = False
+        if self._stopping.is_set():
+            raise Stopping
+        if news:
+            self._offer = offer
+        return self._offer
+
+    def _running(self, offer: Offer) -> None:
+        try:
+            self._refuse_doubted()
+            self._link.look()
+        except TrustError as error:
+            self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
+            return
+        self._say("running", self._and_journal(f"{_named(offer)} runs here."), contact=True)
+
+    def _refuse_doubted(self) -> None:
+        if self._standing.refuses:
+            raise TrustError(self._standing.words)
+
+    def _and_journal(self, told: str) -> str:
+        return f"{told} {self._standing.words}".rstrip()
+
+    def _install(self, offer: Offer, attempt: int, running: str | None) -> float:
+        """See that it is signed, pull and switch. The next turn, at once, looks at how that ended and reports it."""
+        self._known = None
+        try:
+            self._refuse_doubted()
+            self._link.check(offer)
+        except TrustError as error:
+            self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
+            self._report(offer, "failed", f"refused: {error}")
+            return self._patience.after_failure()
+        self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
+        try:
+            moved = self._link.pull(offer, self._context.store, self._progress)
+        except NodeRefusedError as error:
+            self._say("waiting", f"{_named(offer)} could not be had any more: {error}", contact=True)
+            return self._patience.after_failure()
+        except NodeError:
+            raise
+        except (AshatError, OSError) as error:
+            self._say("failed", f"{_named(offer)} could not be pulled: {error}", contact=True)
+            self._report(offer, "failed", f"could not be pulled: {error}")
+            return self._patience.after_failure()
+        log.info("%s is here: %d bytes came in %.1f s", _named(offer), moved.bytes_sent, moved.seconds)
+        fault_point("mainframe.pulled")
+        self._say("switching", f"Switching to {_named(offer)}.", contact=True)
+        request = OperationRequest(
+            action="switch",
+            bundle=offer.bundle,
+            expected_current=running,
+            update_id=offer.update_id,
+            attempt=offer.attempt,
+            reason="offered by OMEGA",
+        )
+        identity = f"mainframe-{offer.release_seq}-{attempt}"
+        self._context.operations.submit(identity, request, release_seq=offer.release_seq)
+        self._await_operation()
+        fault_point("mainframe.switched")
+        return 0.0
+
+    def _await_operation(self) -> None:
+        """Wait until no change is under way here."""
+        while (latest := self._context.operations.latest()) is not None and latest.status == "running":
+            if self._stopping.wait(_LOOK_EVERY):
+                raise Stopping
+
+    def _report(self, offer: Offer, result: Literal["running", "failed"], reason: str = "") -> None:
+        """Tell OMEGA, unless it was the last thing that it was told."""
+        said = MainframeReport(
+            release_seq=offer.release_seq,
+            bundle=offer.bundle,
+            result=result,
+            reason=reason[:_REASON_LENGTH],
+            journal=self._standing.words[:_REASON_LENGTH],
+        )
+        if said != self._reported:
+            self._link.report(said)
+            self._reported = said
+            fault_point("mainframe.reported")
+
+    def _progress(self, _done: int, _total: int) -> None:
+        if self._stopping.is_set():
+            raise Stopping
+
+    def _lost(self, status: Status, error: AshatError, pause: float, *, contact: bool = False) -> float:
+        """Begin anew with OMEGA: the licence is read again, and what runs here is reported again."""
+        self._link.close()
+        self._known = self._reported = None
+        self._say(status, f"{error} {_KEEPS_RUNNING}", contact=contact)
+        return pause
+
+    def _say(self, status: Status, detail: str, *, contact: bool = False) -> None:
+        """Show how it gets on; a line in the log only where that changed."""
+        if (status, detail) != (self._state.status, self._state.detail):
+            log.log(logging.WARNING if status in ("failed", "refused", "unreachable") else logging.INFO, "%s", detail)
+        seen = now() if contact else self._state.last_contact
+        self._state = Agent(status=status, detail=detail, last_contact=seen, journal=self._standing.words)
+
+
+def read_position(db: Database) -> Position:
+    """What this Mainframe runs, and how the newest release that it accepted went, from its record."""
+    current = records.standing(db).current
+    attempts = db.all(_NEWEST)
+    failed = [row for row in attempts if row["status"] == "failed"]
+    last = failed[-1] if failed else None
+    return Position(
+        current_bundle=current.bundle if current else None,
+        current_seq=current.release_seq if current else None,
+        accepted_seq=attempts[0]["release_seq"] if attempts else 0,
+        accepted_bundle=attempts[0]["to_bundle"] if attempts else None,
+        failures=len(failed),
+        last_failure=from_text(last["ended_at"]) if last else None,
+        interrupted=bool(last["interrupted"]) if last else False,
+        reason=last["reason"] if last else "",
+    )
+
+
+def _named(offer: Offer) -> str:
+    return f"{offer.update_id}/{offer.attempt} ({offer.bundle[:12]}, release_seq {offer.release_seq})"
+
+
+def _when(retry_at: datetime | None) -> str:
+    return f"; tried again at {retry_at:%H:%M:%S} UTC" if retry_at else ""

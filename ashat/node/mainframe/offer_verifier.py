@@ -1,0 +1,95 @@
+"""Whether the approvers signed what OMEGA offers: a Mainframe's own look, which believes nothing that OMEGA says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+from ashat.client.http import Transport
+from ashat.common.failpoints import fault_point
+from ashat.common.files import read_bounded
+from ashat.errors import MixAndMatchError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
+from ashat.node.core.config import NodeConfig
+from ashat.protocol.messages import Offer
+from ashat.trust.tuf.release_document import ReleaseDocument
+from ashat.trust.update_client.client import ReleaseClient
+
+PATH: Final = "v1/mainframe/trust"
+LOG_PATH: Final = "v1/mainframe/log"
+LOOK_INTERVAL: Final = 3600.0
+_LIMIT = 1 << 20
+
+
+class SignedOffers:
+    """Judges offers by the root that came with the installer (`trust_root`). For one thread."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._cache = config.data / "trust"
+        self._looked = -LOOK_INTERVAL
+
+    def check(self, transport: Transport, offer: Offer) -> None:
+        """See that the approvers signed exactly this offer.
+
+        Raises:
+            UnsignedError: they did not, or there is no root here to know them by.
+            MixAndMatchError: under this number they signed something else.
+            RolledBackError: they signed a later one since.
+            TrustError: of other classes; see `ReleaseClient.latest_release`.
+            NodeError: OMEGA said no, or nothing.
+        """
+        if self._trusts_anyone():
+            return
+        signed = self._latest(transport)
+        if signed.release_seq < offer.release_seq:
+            raise UnsignedError(f"the approvers signed release_seq {signed.release_seq} last, and not this one.")
+        if signed.release_seq > offer.release_seq:
+            raise RolledBackError(f"the approvers signed a later one since, {signed.release_seq}: this is an old one.")
+        if (signed.bundle, signed.update_id, signed.attempt) != (offer.bundle, offer.update_id, offer.attempt):
+            raise MixAndMatchError(
+                f"under its number the approvers signed {signed.update_id}/{signed.attempt} ({signed.bundle[:12]})."
+            )
+        fault_point("trust.accepted")
+
+    def look(self, transport: Transport) -> None:
+        """Now and then, see that OMEGA still serves what is current: else somebody withholds what is newer.
+
+        Raises:
+            TrustError: it does not.
+            NodeError: OMEGA said no, or nothing.
+        """
+        if self._trusts_anyone() or time.monotonic() - self._looked < LOOK_INTERVAL:
+            return
+        self._latest(transport)
+
+    def _trusts_anyone(self) -> bool:
+        return self._config.trust_root is None and self._config.unsigned_releases
+
+    def _latest(self, transport: Transport) -> ReleaseDocument:
+        client = ReleaseClient(
+            transport,
+            self._cache,
+            root=self._root(),
+            metadata_url=PATH,
+            log_url=LOG_PATH,
+            minimum_release_seq=self._config.minimum_release_seq,
+        )
+        try:
+            found = client.latest_release(self._config.channel)
+        except NodeRefusedError as error:
+            raise UnsignedError(f"OMEGA serves no signed releases: {error}") from error
+        self._looked = time.monotonic()
+        return found
+
+    def _root(self) -> bytes:
+        path: Path | None = self._config.trust_root
+        if path is None:
+            raise UnsignedError(
+                "this Mainframe has no root to know the approvers by: set trust_root to the root.json that their "
+                "deploy trust init made (or unsigned_releases, to take whatever OMEGA's node offers)."
+            )
+        try:
+            return read_bounded(path, _LIMIT)
+        except OSError as error:
+            raise TrustError(f"trust_root {path} cannot be read: {error.strerror}.") from None

@@ -1,0 +1,153 @@
+"""A Mainframe's connection to OMEGA: its licence, and the calls of `docs/node-api.md` that it opens."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ashat.client.http import Transport
+from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
+from ashat.common.identifiers import check_licence_key
+from ashat.errors import LicenceError, NodeRefusedError, UsageError, WrongRoleError
+from ashat.node.core.config import NodeConfig, read_secret
+from ashat.node.mainframe.offer_verifier import SignedOffers
+from ashat.protocol.messages import JOURNAL_HEADER, Identity, MainframeReport, Offer, Role, SignedCheckpoint
+
+_Message = TypeVar("_Message", bound=BaseModel)
+PREFIX = "/v1/mainframe"
+NAME = "OMEGA"
+# Seconds beyond the wait that was asked for, after which an answer that does not come is given up.
+_GRACE = 30.0
+
+
+class OmegaLink:
+    """For one thread, but for `close`. The licence file is read at each `open`, so that it can be replaced meanwhile.
+
+    Every method that asks raises `NodeError`, of the class that says whose fault it is.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._signed = SignedOffers(config)
+        self._licence = ""
+        self._transport: Transport | None = None
+        self.journal_size: int | None = None
+        """How many entries OMEGA's journal of changes has, by its last answer to `ask`; None where it does not say."""
+
+    def open(self) -> None:
+        """Be ready to ask with the licence that is in the file now.
+
+        Raises:
+            LicenceError: the file is missing, open to others, or holds no licence key.
+            WrongRoleError: what answers is no OMEGA; the licence was not sent to it.
+            UsageError: OMEGA's address or its CA file cannot be used.
+        """
+        licence = self._read_licence()
+        if self._transport is not None and licence == self._licence:
+            return
+        self.close()
+        with self._connect() as stranger:
+            self._check_role(stranger)
+        self._transport, self._licence = self._connect(licence), licence
+
+    def ask(self, after: int | None, wait: float) -> tuple[bool, Offer | None]:
+        """What is offered, and whether that is news. With `after`, a `release_seq` (0: none), OMEGA answers as soon
+        as it offers another, and after `wait` seconds in any case."""
+        params = {} if after is None else {"after": after, "wait": wait}
+        answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
+        size = answer.headers.get(JOURNAL_HEADER, "")
+        self.journal_size = int(size) if size.isascii() and size.isdigit() else None
+        if answer.status_code == 304:
+            return False, None
+        if answer.status_code == 204:
+            return after != 0, None
+        return True, _read(Offer, answer.content)
+
+    def journal(self, since: int) -> SignedCheckpoint | None:
+        """A checkpoint of OMEGA's journal of changes, with proof that it continues the one of size `since`; None where
+        it shows none."""
+        try:
+            answer = self._open.request("GET", f"{PREFIX}/journal", params={"since": since})
+        except NodeRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+        return _read(SignedCheckpoint, answer.content)
+
+    def check(self, offer: Offer) -> None:
+        """See that the approvers signed what is offered; see `SignedOffers.check`.
+
+        Raises:
+            TrustError: they did not.
+        """
+        self._signed.check(self._open, offer)
+
+    def look(self) -> None:
+        """Now and then, see that what OMEGA serves is current; see `SignedOffers.look`.
+
+        Raises:
+            TrustError: it is not.
+        """
+        self._signed.look(self._open)
+
+    def pull(self, offer: Offer, store: BundleStore, progress: Progress) -> TransferReport:
+        """Fetch what `store` lacks of the offered bundle; on return it is durable here.
+
+        Raises:
+            IntegrityError: OMEGA sent other bytes than the bundle names.
+            StoreError: the store cannot take it.
+        """
+        return pull_bundle(self._open, offer.bundle, store, prefix=PREFIX, progress=progress)
+
+    def report(self, said: MainframeReport) -> None:
+        """Tell OMEGA what came of an offer."""
+        self._open.request("POST", f"{PREFIX}/report", json=said.model_dump(mode="json"))
+
+    def close(self) -> None:
+        """Forget the connection and the licence."""
+        if self._transport is not None:
+            self._transport.close()
+        self._transport, self._licence = None, ""
+
+    @property
+    def _open(self) -> Transport:
+        if self._transport is None:
+            raise RuntimeError("the link is not open")
+        return self._transport
+
+    def _connect(self, licence: str | None = None) -> Transport:
+        return Transport(
+            self._config.omega,
+            licence=licence,
+            ca=self._config.ca_file,
+            insecure_http=self._config.insecure_http,
+            name=NAME,
+        )
+
+    def _read_licence(self) -> str:
+        if self._config.license_file is None:
+            raise LicenceError("There is no licence file; set 'license_file'.")
+        try:
+            return check_licence_key(read_secret(self._config.license_file, "license_file"))
+        except UsageError as error:
+            raise LicenceError(f"The licence in {self._config.license_file} cannot be used: {error}") from None
+
+    def _check_role(self, stranger: Transport) -> None:
+        try:
+            role = Identity.model_validate(stranger.json("GET", "/v1/identity")).role
+        except ValidationError:
+            raise NodeRefusedError(f"{stranger.url} answers, but not as an ASHAT node does.", server=NAME) from None
+        if role is not Role.OMEGA:
+            raise WrongRoleError(
+                f"{stranger.url} is a server of the role {role}, not omega; check the setting 'omega'.", server=NAME
+            )
+
+
+def _read(kind: type[_Message], content: bytes) -> _Message:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError:
+        raise NodeRefusedError(
+            f"{NAME} answers, but not as this version expects; are both up to date?", server=NAME
+        ) from None

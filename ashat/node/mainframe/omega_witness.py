@@ -1,0 +1,136 @@
+"""What a Mainframe remembers of OMEGA's journal of changes, and what it does when that does not go on from there.
+
+OMEGA says with each answer how long its journal is. Where that is news, and now and then, a Mainframe asks for a signed
+checkpoint with the proof (RFC 9162) that it continues the one that it remembers (`ashat.transparency.witness`). The
+first is taken as it comes, with its key. One that does not continue it was written anew: then nothing more is taken
+from that OMEGA, and what runs keeps running, until an operator gives up what is remembered.
+
+<data>/witnessed/omega.json         what is remembered
+<data>/witnessed/omega.doubt.json   the checkpoint that does not continue it, signed as it was, and why it does not
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ashat.common.canonical_json import canonical_json
+from ashat.common.files import replace_file, sync_directory
+from ashat.errors import AuditError, NodeConflictError, UsageError
+from ashat.node.core.db import Database
+from ashat.node.logs import change_log
+from ashat.node.mainframe.omega_client import OmegaLink
+from ashat.protocol.messages import Role, SignedCheckpoint
+from ashat.transparency.checkpoint import Verifier
+from ashat.transparency.witness import Witness
+
+log = logging.getLogger("ashat.node.mainframe")
+
+LOOK_INTERVAL: Final = 3600.0
+_GIVE_UP = "ashat-node forget-journal on this Mainframe begins anew"
+_SHOWS_NONE = (
+    "OMEGA shows its journal of changes no more, which it did before: nobody outside sees what is done to it. Ask its "
+    "operator whether an older version was put back there."
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is to be said of OMEGA's journal ("" where all is well), and whether it keeps from taking what it offers."""
+
+    words: str = ""
+    refuses: bool = False
+
+
+class JournalWatch:
+    """For one thread. What it remembers is read each time, so that it can be given up meanwhile."""
+
+    def __init__(self, data: Path, database: Database) -> None:
+        self._database = database
+        self._witness = Witness(data, "omega", begin_anew=_GIVE_UP)
+        self._doubt = _doubt_in(data)
+        self._looked = -LOOK_INTERVAL
+
+    def look(self, link: OmegaLink) -> Standing:
+        """Ask OMEGA for what is new in its journal, after it answered what it offers.
+
+        Raises:
+            NodeError: OMEGA said no, or nothing.
+            OSError: what is to be remembered cannot be written.
+        """
+        doubt = self._kept_doubt()
+        if doubt:
+            return Standing(doubt, refuses=True)
+        try:
+            known = self._witness.size() if self._witness.path.exists() else None
+            if link.journal_size is None:
+                return Standing(_SHOWS_NONE if known is not None else "")
+            if link.journal_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
+                return Standing()
+            told = link.journal(known or 0)
+        except (AuditError, NodeConflictError) as error:
+            return Standing(str(error), refuses=True)
+        if told is None:
+            return Standing(_SHOWS_NONE if known is not None else "")
+        return self._judge(told, first=known is None)
+
+    def _judge(self, told: SignedCheckpoint, *, first: bool) -> Standing:
+        try:
+            self._witness.judge(told)
+        except AuditError as error:
+            if not first:
+                self._keep_doubt(told, str(error))
+            return Standing(str(error), refuses=True)
+        self._looked = time.monotonic()
+        if first:
+            key = Verifier.parse(told.key)
+            log.info("OMEGA's journal of changes is remembered from now on, by the key that it showed: %s", key.vkey)
+            with self._database.transaction() as connection:
+                change_log.append(connection, "omega-journal-remembered", origin=key.name, key=key.key_id.hex())
+        return Standing()
+
+    def _kept_doubt(self) -> str:
+        try:
+            return str(json.loads(self._doubt.read_bytes())["why"])
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"{self._doubt}, which says what is wrong with OMEGA's journal, cannot be read; {_GIVE_UP}."
+
+    def _keep_doubt(self, told: SignedCheckpoint, why: str) -> None:
+        content = canonical_json({"told": told.model_dump(mode="json"), "why": why})
+        replace_file(self._doubt, content, mode=0o600)
+        with self._database.transaction() as connection:
+            change_log.append(connection, "omega-journal-doubted", why=why)
+
+
+def forget_journal(data: Path) -> None:
+    """Give up what the Mainframe of that data directory, which may serve meanwhile, remembers of OMEGA's journal.
+
+    Raises:
+        UsageError: there is no Mainframe, it remembers nothing, or that cannot be removed.
+    """
+    if not (data / "node.db").is_file():
+        raise UsageError(f"There is no node in {data}; give --data or --config.")
+    database = Database(data / "node.db")
+    kept = [path for path in (Witness(data, "omega").path, _doubt_in(data)) if path.exists()]
+    try:
+        if database.get_meta("role") != Role.MAINFRAME or not kept:
+            raise UsageError("This node remembers no OMEGA's journal of changes: nothing was changed.")
+        for path in kept:
+            path.unlink()
+        sync_directory(kept[0].parent)
+        with change_log.asked_by(change_log.local_operator()), database.transaction() as connection:
+            change_log.append(connection, "omega-journal-forgotten")
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be removed: {error.strerror}.") from None
+    finally:
+        database.close()
+
+
+def _doubt_in(data: Path) -> Path:
+    return data / "witnessed" / "omega.doubt.json"

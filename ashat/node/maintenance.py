@@ -1,0 +1,73 @@
+"""What a node does by itself now and then: look at the program's health, cut logs, and drop what nobody needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from ashat.node.app_process.health import Repeated
+from ashat.node.context import NodeContext, Service
+from ashat.node.logs import change_log
+from ashat.node.operations import records
+
+log = logging.getLogger("ashat.node")
+
+GC_INTERVAL = 3600.0
+CHECKPOINT_INTERVAL = 60.0
+_DAY = 86400.0
+
+
+def services(context: NodeContext) -> Iterator[Service]:
+    """The services that every node has, in the order in which to start them."""
+    yield context.operations
+    yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
+    yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
+    yield Repeated(Checkpoints(context), CHECKPOINT_INTERVAL, "journal")
+
+
+class Checkpoints:
+    """Signs a checkpoint of the journal of changes, where it has grown since the last one."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._size = -1
+
+    def __call__(self) -> None:
+        """Sign it, if there is something new; a journal that does not continue what was signed is said in the log."""
+        size = change_log.head(self._context.db).size
+        if size != self._size:
+            change_log.sign_checkpoint(self._context.db, self._context.config.data)
+            self._size = size
+
+
+def needed_bundles(context: NodeContext) -> set[str]:
+    """The bundles that the store must keep however old they are: what runs, what ran, what is about to, what is
+    offered."""
+    standing = records.standing(context.db)
+    needed = {current.bundle for current in (standing.current, standing.previous) if current}
+    left = records.unfinished(context.db)
+    if left:
+        needed |= {bundle for bundle in (left.operation.from_, left.operation.to) if bundle}
+    offer = context.offer()
+    if offer:
+        needed.add(offer.bundle)
+    return needed.union(*(named() for named in context.keep))
+
+
+def _look(context: NodeContext) -> None:
+    context.program.upkeep()
+    linked = context.releases.linked()
+    context.health.look(
+        context.program.url if linked else None,
+        bundle=linked.bundle if linked else None,
+    )
+
+
+def collect(context: NodeContext) -> None:
+    """Drop from the store what is neither needed nor young, and the evidence of what is gone."""
+    swept = context.store.gc(needed_bundles(context), grace=context.config.keep_days * _DAY)
+    if swept.bundles or swept.objects:
+        log.info("dropped %d bundles and %d objects, %d bytes", swept.bundles, swept.objects, swept.bytes)
+    unwanted = context.evidence.sweep()
+    if unwanted:
+        log.info("dropped the evidence of %d bundles", unwanted)

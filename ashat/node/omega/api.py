@@ -1,0 +1,88 @@
+"""OMEGA's own calls of `docs/node-api.md`: the offer, the licences, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AwareDatetime
+
+from ashat.common.identifiers import check_licence_key
+from ashat.errors import UsageError
+from ashat.node.core.errors import ApiError
+from ashat.node.omega.licences import Register
+from ashat.node.omega.offers import Offers
+from ashat.protocol.messages import LicenceRequest, Mainframe, MainframeReport, Offer, Scope, Wire
+
+Require = Callable[[Scope], Callable[..., Any]]
+
+
+class Mainframes(Wire):
+    """Every licensed install."""
+
+    mainframes: list[Mainframe]
+
+
+class ReportLine(MainframeReport):
+    """A thing that a Mainframe reported, `times` times from `first_at` to `last_at`."""
+
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+    times: int
+
+
+class Reports(Wire):
+    """What a Mainframe reported, newest first."""
+
+    reports: list[ReportLine]
+
+
+def omega_router(register: Register, offers: Offers, require: Require) -> APIRouter:
+    """The routes; `require(scope)` is the dependency that refuses who may not."""
+    router = APIRouter(prefix="/v1", tags=["OMEGA"])
+    read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
+
+    @router.put("/offer", dependencies=promote)
+    def put_offer(offer: Offer) -> Offer:
+        """Offer to Mainframes what OMEGA runs."""
+        offers.put(offer)
+        return offer
+
+    @router.get("/mainframes", dependencies=read)
+    def mainframes() -> Mainframes:
+        """Every licensed install, and the last thing that it reported."""
+        return Mainframes(mainframes=register.mainframes())
+
+    @router.get("/mainframes/{licence_id}/reports", dependencies=read)
+    def reports(licence_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Reports:
+        """The history of one install, newest first."""
+        _known(register, licence_id)
+        lines = register.reports(licence_id, limit)
+        return Reports(reports=[ReportLine.model_validate(line, from_attributes=True) for line in lines])
+
+    @router.put("/licences", dependencies=admin, status_code=201)
+    def put_licence(wanted: LicenceRequest, response: Response) -> Mainframe:
+        """Keep a licence, or renew one that is kept: 201 where it is new, else 200."""
+        try:
+            key = check_licence_key(wanted.key)
+        except UsageError as error:
+            raise ApiError(400, "bad_request", str(error)) from None
+        licence, new = register.keep(key, wanted.name, wanted.expires)
+        response.status_code = 201 if new else 200
+        return _known(register, licence.id)
+
+    @router.post("/licences/{licence_id}/revoke", dependencies=admin)
+    def revoke(licence_id: str) -> Mainframe:
+        """Honour a licence no more, for good."""
+        register.revoke(licence_id)
+        return _known(register, licence_id)
+
+    return router
+
+
+def _known(register: Register, licence_id: str) -> Mainframe:
+    found = next((known for known in register.mainframes() if known.id == licence_id), None)
+    if found is None:
+        raise ApiError(404, "not_found", f"There is no licence {licence_id[:40]!r} here; GET /v1/mainframes lists all.")
+    return found

@@ -1,0 +1,180 @@
+"""The calls of `docs/node-api.md` that a Mainframe makes with its licence."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from ashat.common.identifiers import check_licence_key
+from ashat.errors import UsageError
+from ashat.node.api.bundles import DigestList, manifest_response, object_response, objects_response
+from ashat.node.core.errors import ApiError
+from ashat.node.omega.change_log_proofs import ShownJournal
+from ashat.node.omega.licences import Licence, Register
+from ashat.node.omega.long_poll import OfferWatch
+from ashat.node.omega.offers import Offers
+from ashat.node.store.store import Store
+from ashat.protocol.messages import JOURNAL_HEADER, Digest, MainframeReport, Offer, SignedCheckpoint
+
+WAIT_LIMIT = 30.0
+
+
+def mainframe_router(
+    register: Register, offers: Offers, store: Store, journal: ShownJournal, stopping: threading.Event
+) -> APIRouter:
+    """The routes, each of which asks for a licence that counts. `stopping` says that the node is on its way down."""
+    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+    watch = OfferWatch(offers, stopping)
+    offered = OfferedObjects(offers, store)
+
+    def licensed(request: Request) -> Licence:
+        return check_licence(register, request)
+
+    who_asks = Depends(licensed)
+    licence = [who_asks]
+
+    @router.get("/release", dependencies=licence, response_model=Offer, responses={204: {}, 304: {}})
+    async def release(
+        request: Request,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0,
+    ) -> Response:
+        """What is offered. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for another."""
+        offer = await watch.other_than(after, wait)
+        if wait:
+            await run_in_threadpool(check_licence, register, request)
+        return _release_response(offer, request, after, await run_in_threadpool(journal.size))
+
+    @router.get("/bundles/{digest}", dependencies=licence, response_class=Response)
+    def bundle(digest: Digest, request: Request) -> Response:
+        """The offered bundle's manifest."""
+        offered.check_bundle(digest)
+        return manifest_response(store, digest, request)
+
+    @router.post("/objects/fetch", dependencies=licence, response_class=Response)
+    async def fetch(asked: DigestList) -> Response:
+        """Objects of the offered bundle, as frames, in order."""
+        await run_in_threadpool(offered.check_objects, asked.digests)
+        return await objects_response(store, asked.digests)
+
+    @router.get("/objects/{digest}", dependencies=licence, response_class=Response)
+    def one_object(digest: Digest, request: Request) -> Response:
+        """One object of the offered bundle."""
+        offered.check_objects([digest])
+        return object_response(store, digest, request)
+
+    @router.post("/report", status_code=204)
+    def report(said: MainframeReport, who: Licence = who_asks) -> None:
+        """What this Mainframe made of an offer."""
+        offers.check_reported(said.release_seq, said.bundle)
+        register.report(who, said)
+
+    return router
+
+
+def journal_router(register: Register, journal: ShownJournal) -> APIRouter:
+    """What was done to OMEGA, for whoever has a licence that counts."""
+    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+
+    @router.get("/journal")
+    def changes(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+        """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
+        check_licence(register, request)
+        return journal.since(since)
+
+    return router
+
+
+def check_licence(register: Register, request: Request) -> Licence:
+    """The licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
+
+    Raises:
+        ApiError: 401 `unauthenticated` without a licence that is kept here; 403 `licence_expired`, `licence_revoked`.
+    """
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "licence":
+        raise _unauthenticated("This call needs a licence: send 'Authorization: Licence KEY'.")
+    try:
+        licence = register.find(check_licence_key(key.strip()))
+    except UsageError as error:
+        raise _unauthenticated(str(error)) from None
+    if licence is None:
+        raise _unauthenticated("OMEGA does not know this licence key. Check it, or ask for a licence.")
+    request.state.licence = licence.id
+    register.seen(licence)
+    if licence.status == "revoked":
+        raise ApiError(
+            403, "licence_revoked", f"The licence {licence.id} ({licence.name}) was revoked. Ask for another."
+        )
+    if licence.status == "expired":
+        raise ApiError(
+            403,
+            "licence_expired",
+            f"The licence {licence.id} ({licence.name}) expired at {licence.expires:%Y-%m-%d %H:%M:%S} UTC. Renew it.",
+        )
+    return licence
+
+
+class OfferedObjects:
+    """What Mainframes may have: the offered bundle's manifest and objects. The last manifest is remembered."""
+
+    def __init__(self, offers: Offers, store: Store) -> None:
+        self._offers = offers
+        self._store = store
+        self._lock = threading.Lock()
+        self._of: str | None = None
+        self._objects: frozenset[str] = frozenset()
+
+    def check_bundle(self, digest: str) -> None:
+        """Refuse any other bundle than the offered one.
+
+        Raises:
+            ApiError: 404.
+        """
+        offer = self._offers.effective()
+        if offer is None or digest != offer.bundle:
+            raise _not_offered("bundle", digest)
+
+    def check_objects(self, digests: list[str]) -> None:
+        """Refuse objects that are not all part of the offered bundle.
+
+        Raises:
+            ApiError: 404, naming the first that is not.
+        """
+        objects = self._allowed()
+        outside = next((digest for digest in digests if digest not in objects), None)
+        if outside is not None:
+            raise _not_offered("object", outside)
+
+    def _allowed(self) -> frozenset[str]:
+        offer = self._offers.effective()
+        if offer is None:
+            return frozenset()
+        with self._lock:
+            if self._of != offer.bundle:
+                self._objects = frozenset(self._store.manifest(offer.bundle).objects)
+                self._of = offer.bundle
+            return self._objects
+
+
+def _release_response(offer: Offer | None, request: Request, after: int | None, journal: int) -> Response:
+    """The answer; with it is said how long the journal of changes is."""
+    headers = {JOURNAL_HEADER: str(journal)}
+    if offer is None:
+        return Response(status_code=204, headers=headers)
+    headers["ETag"] = f'"{offer.release_seq}"'
+    known = request.headers.get("if-none-match", "")
+    if offer.release_seq == after or headers["ETag"] in known:
+        return Response(status_code=304, headers=headers)
+    return Response(offer.model_dump_json(), headers=headers, media_type="application/json")
+
+
+def _unauthenticated(detail: str) -> ApiError:
+    return ApiError(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Licence"})
+
+
+def _not_offered(kind: str, digest: str) -> ApiError:
+    return ApiError(404, "not_found", f"The {kind} {digest} is not part of what is offered; ask again what is offered.")

@@ -1,0 +1,79 @@
+"""The calls of `docs/node-api.md` about whose signatures OMEGA demands, and the log that they signed for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from ashat.errors import TrustError
+from ashat.node.core.db import Database
+from ashat.node.core.errors import ApiError
+from ashat.node.logs import change_log
+from ashat.node.omega.api import Require
+from ashat.node.omega.api_mainframe import check_licence
+from ashat.node.omega.ledger_log import KeptLog
+from ashat.node.omega.licences import Register
+from ashat.node.omega.trust import OmegaTrust
+from ashat.protocol.messages import LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
+
+
+def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: Require) -> APIRouter:
+    """The routes for operators; `require(scope)` is the dependency that refuses who may not.
+
+    The journal of changes in `database` says what is kept.
+    """
+    router = APIRouter(prefix="/v1", tags=["Trust"])
+    read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
+
+    @router.get("/trust", dependencies=read)
+    def state() -> TrustState:
+        """Whose signatures OMEGA demands, and what they signed last."""
+        try:
+            return trust.state().model_copy(update={"log": kept.state()})
+        except TrustError as error:
+            raise ApiError(409, "untrusted", str(error)) from None
+
+    @router.put("/trust", dependencies=promote)
+    def install(given: TrustMetadata) -> TrustState:
+        """Keep a first root and targets, or later versions, signed by who holds them."""
+        try:
+            trust.install(given)
+        except TrustError as error:
+            raise ApiError(409, "untrusted", str(error)) from None
+        change_log.follow(database, "trust", trust.kept())
+        return state()
+
+    @router.put("/log", dependencies=promote)
+    def extend(given: LogLeaves) -> LogState:
+        """Keep the log that a signed release names, before that is promoted."""
+        if not trust.demands():
+            raise ApiError(409, "trust_missing", "OMEGA keeps no trust root, so it cannot know whose log counts.")
+        document = trust.read_signed(given.signed)
+        return kept.extend(document, given.first, [bytes.fromhex(leaf) for leaf in given.leaves])
+
+    return router
+
+
+def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, register: Register) -> APIRouter:
+    """The TUF repository and proofs from the log, for whoever has a licence that counts."""
+    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+
+    def licensed(request: Request) -> None:
+        check_licence(register, request)
+
+    licence = [Depends(licensed)]
+
+    @router.get("/log/consistency", dependencies=licence)
+    def consistency(
+        earlier: Annotated[int, Query(alias="from", ge=0)], size: Annotated[int, Query(alias="to", ge=0)]
+    ) -> LogProof:
+        """What proves that the log of `to` events begins with that of `from`."""
+        return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])
+
+    @router.get("/trust/{name:path}", dependencies=licence, response_class=Response)
+    def file(name: str) -> Response:
+        """A file of OMEGA's TUF repository, by its name there."""
+        return Response(trust.file(name), media_type="application/json")
+
+    return router

@@ -1,0 +1,211 @@
+"""Makes a release the running one: beside the old one, then one link, then a look at its health, or all the way back.
+
+Every step can be done again, and the record says before each change what it is for. So a crash at any instant leaves
+the old release or the new one, and the next start goes on from there (`ashat.node.operations.recovery`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ashat.common.failpoints import fault_point
+from ashat.errors import AshatError
+from ashat.node.app_process.health import Health
+from ashat.node.app_process.process import Program
+from ashat.node.core.config import NodeConfig
+from ashat.node.core.db import Database
+from ashat.node.operations import records, recovery
+from ashat.node.operations.records import Unfinished
+from ashat.node.store.releases import Release, Releases
+from ashat.protocol.messages import Operation, Step
+
+log = logging.getLogger("ashat.node")
+
+_LOOK_EVERY = 0.2
+_FAILURES = (AshatError, OSError, sqlite3.Error)
+
+
+class Interrupted(Exception):
+    """The node is stopping; what is under way is taken up by its next start."""
+
+
+class UnhealthyError(AshatError):
+    """The program did not become healthy, or did not stay so."""
+
+
+class Switcher:
+    """Carries operations out, one at a time, in one thread, until `stopping` is set."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        db: Database,
+        releases: Releases,
+        program: Program,
+        health: Health,
+        stopping: threading.Event,
+    ) -> None:
+        self._config = config
+        self._db = db
+        self._releases = releases
+        self._program = program
+        self._health = health
+        self.stopping = stopping
+
+    def perform(self, operation: Operation, *, resumed: bool = False) -> None:
+        """Make `operation.to` the running release and record it; or put back what ran, and record why.
+
+        Raises:
+            Interrupted: the node is stopping.
+        """
+        touched = False
+        try:
+            with self._step(operation, "materialise"):
+                release = self._releases.materialise(operation.to) if operation.to else None
+            fault_point("switch.materialised")
+            touched = True
+            with self._step(operation, "link"):
+                self._releases.link(release)
+            fault_point("switch.linked")
+            with self._step(operation, "start"):
+                if not (release is not None and self._may_go_on(operation, resumed) and self._program.adopt(release)):
+                    self._program.restart(release, operation.from_)
+            fault_point("switch.app-started")
+            with self._step(operation, "settle"):
+                self._settle(release)
+        except _FAILURES as error:
+            reason = _reason(error)
+            log.warning("the operation %s failed: %s", operation.id, reason)
+            if touched or resumed:
+                records.mark_undoing(self._db, operation.id, reason)
+                self.undo(operation, reason)
+            else:
+                records.fail(self._db, operation.id, reason, switched_back=False)
+            return
+        records.succeed(self._db, operation)
+        fault_point("switch.recorded")
+        log.info("%s runs, for %s", operation.to or "nothing", operation.update_id)
+
+    def undo(self, operation: Operation, reason: str) -> None:
+        """Run again what ran before `operation`, and record that it failed because of `reason`.
+
+        Raises:
+            Interrupted: the node is stopping.
+        """
+        try:
+            with self._step(operation, "switch-back"):
+                release = self._whatever_is_left_of(operation.from_)
+                self._releases.link(release)
+                self._program.restart(release, operation.to)
+                self._settle(release)
+        except _FAILURES as error:
+            reason = f"{reason}; and what ran before is not well either: {_reason(error)}"
+            log.warning("%s", reason)
+        records.fail(self._db, operation.id, reason, switched_back=True)
+
+    def recover(self, left: Unfinished | None) -> None:
+        """Bring the disk and the program in line with the record, when the node starts.
+
+        Raises:
+            Interrupted: the node is stopping.
+        """
+        action = recovery.plan(left)
+        match action:
+            case recovery.Resume(operation):
+                log.warning("taking up the operation %s, which an earlier process left", operation.id)
+                records.mark_resumed(self._db, operation.id)
+                self.perform(operation, resumed=True)
+            case recovery.Undo(operation, reason, interrupted):
+                log.warning("undoing the operation %s, which an earlier process left", operation.id)
+                records.mark_undoing(self._db, operation.id, reason, interrupted=interrupted)
+                self.undo(operation, reason)
+            case recovery.Hold():
+                self._hold()
+
+    def tidy(self) -> None:
+        """Delete release directories that are neither current, previous nor among the newest."""
+        now = records.standing(self._db)
+        keep = [current.bundle for current in (now.current, now.previous) if current]
+        try:
+            self._releases.prune(keep, self._config.keep_releases)
+        except OSError as error:
+            log.warning("old releases could not be deleted: %s", error)
+
+    def _hold(self) -> None:
+        bundle = records.standing(self._db).bundle
+        linked = self._releases.linked()
+        if (linked.bundle if linked else None) == bundle and self._program.adopt(linked):
+            return
+        try:
+            release = self._whatever_is_left_of(bundle)
+            self._releases.link(release)
+            self._program.restart(release, None)
+        except _FAILURES as error:
+            log.warning("the current release cannot be run: %s", _reason(error))
+
+    def _may_go_on(self, operation: Operation, resumed: bool) -> bool:
+        """Whether a program that runs the release already need not be restarted, as where only its number changes."""
+        return resumed or (operation.to == operation.from_ and self._program.failure() is None)
+
+    def _whatever_is_left_of(self, bundle: str | None) -> Release | None:
+        """The release as it should be; where the store cannot give it any more, as it lay there when it ran."""
+        if bundle is None:
+            return None
+        try:
+            return self._releases.materialise(bundle)
+        except _FAILURES as error:
+            release = self._releases.unverified(bundle)
+            if release is None:
+                raise
+            log.warning("%s cannot be built again (%s); it runs as it lies on disk", bundle[:12], _reason(error))
+            return release
+
+    def _settle(self, release: Release | None) -> None:
+        """Wait until the program has been healthy for the settle time without a break.
+
+        Raises:
+            UnhealthyError: it ended, or that did not come to be within the start timeout.
+        """
+        app = self._config.app
+        url = self._program.url
+        if release is None or url is None:
+            return
+        began = time.monotonic()
+        healthy_since: float | None = None
+        while True:
+            seen = self._health.look(url, bundle=release.bundle)
+            at = time.monotonic()
+            if failure := self._program.failure():
+                raise UnhealthyError(f"{failure}; its output is in app.log")
+            if not seen.healthy:
+                healthy_since = None
+                if at - began > app.start_timeout:
+                    raise UnhealthyError(f"not healthy within {app.start_timeout:g} s: {seen.detail}")
+            elif healthy_since is None:
+                healthy_since = at
+            if healthy_since is not None and at - healthy_since >= app.settle:
+                return
+            if self.stopping.wait(_LOOK_EVERY):
+                raise Interrupted
+
+    @contextmanager
+    def _step(self, operation: Operation, name: str) -> Iterator[None]:
+        if self.stopping.is_set():
+            raise Interrupted
+        began = time.monotonic()
+        yield
+        records.add_step(self._db, operation.id, Step(name=name, seconds=round(time.monotonic() - began, 3)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the node's disk is full"
+        return f"{error.strerror or error} ({error.filename})" if error.filename else f"{error.strerror or error}"
+    return str(error)

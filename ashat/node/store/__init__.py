@@ -1,0 +1,1 @@
+"""Objects, bundles and release directories on a node's disk."""

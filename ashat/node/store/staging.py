@@ -1,0 +1,121 @@
+"""Where objects wait, whole and verified, until a manifest that names them is put.
+
+A staged object is a file `DIGEST.N`. It was written in one go from bytes that matched its digest, but nothing has
+waited for the disk yet: what a crash leaves of it is only believed once it is hashed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ashat.common.canonical_json import is_digest
+
+MAX_AGE = 24 * 3600.0
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A staged object's file, and its size in bytes."""
+
+    path: str
+    size: int
+
+
+class Staging:
+    """The staged objects of one store; any thread may ask."""
+
+    def __init__(self, directory: str, is_stored: Callable[[str], bool]) -> None:
+        """Adopt the whole objects that an interrupted upload left in `directory`, unless `is_stored` says that the
+        store has them by now; remove what is torn, a day old, or no object."""
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Staged] = {}
+        self._taken: dict[str, Staged] = {}
+        self._number = 0
+        entries = list(os.scandir(directory))
+        oldest = time.time() - MAX_AGE
+        with ThreadPoolExecutor(_THREADS) as threads:
+            wholes = list(threads.map(lambda entry: _whole(entry, oldest), entries))
+        for entry, digest in zip(entries, wholes, strict=True):
+            if digest is None or digest in self._waiting or is_stored(digest):
+                os.unlink(entry.path)
+            else:
+                self._waiting[digest] = Staged(entry.path, entry.stat().st_size)
+                self._number = max(self._number, int(entry.name.partition(".")[2]))
+
+    def has(self, digest: str) -> bool:
+        """Whether the object is here. No lock: an object is in one of the two at any instant, see `take`."""
+        return digest in self._waiting or digest in self._taken
+
+    def new_path(self, digest: str) -> str:
+        """A name for the object's file that no other upload uses."""
+        with self._lock:
+            self._number += 1
+            return f"{self._directory}/{digest}.{self._number}"
+
+    def keep(self, digest: str, staged: Staged) -> bool:
+        """Take up an object whose file is complete; False, and the file is gone, if another upload was first."""
+        with self._lock:
+            new = not self.has(digest)
+            if new:
+                self._waiting[digest] = staged
+        if not new:
+            os.unlink(staged.path)
+        return new
+
+    def take(self, digests: Iterable[str]) -> dict[str, Staged]:
+        """Those of the objects that are here, set aside for one commit so that nobody discards them."""
+        with self._lock:
+            taken = {digest: self._waiting[digest] for digest in digests if digest in self._waiting}
+            self._taken = taken
+            for digest in taken:
+                del self._waiting[digest]
+            return dict(taken)
+
+    def committed(self, digest: str) -> None:
+        """The object taken has left `directory`."""
+        with self._lock:
+            del self._taken[digest]
+
+    def put_back(self) -> None:
+        """End a commit: what was taken and not committed waits again."""
+        with self._lock:
+            self._waiting |= self._taken
+            self._taken = {}
+
+    def drop_taken(self) -> None:
+        """Forget what was taken: its bytes may be lost."""
+        with self._lock:
+            taken, self._taken = self._taken, {}
+        for staged in taken.values():
+            os.unlink(staged.path)
+
+    def discard(self, digests: Iterable[str]) -> None:
+        """Remove objects that wait; those that are taken stay."""
+        with self._lock:
+            dropped = [self._waiting.pop(digest) for digest in digests if digest in self._waiting]
+        for staged in dropped:
+            os.unlink(staged.path)
+
+    def sweep(self) -> None:
+        """Remove what an upload left behind a day ago and nobody came back for."""
+        oldest = time.time() - MAX_AGE
+        with self._lock:
+            stale = [digest for digest, staged in self._waiting.items() if os.stat(staged.path).st_mtime < oldest]
+        self.discard(stale)
+
+
+def _whole(entry: os.DirEntry[str], oldest: float) -> str | None:
+    """The digest of the object that the file holds whole; None where it does not."""
+    digest, _, number = entry.name.partition(".")
+    if not is_digest(digest) or not number.isdigit() or entry.stat().st_mtime < oldest:
+        return None
+    with open(entry.path, "rb") as file:
+        return digest if hashlib.file_digest(file, "sha256").hexdigest() == digest else None

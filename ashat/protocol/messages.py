@@ -1,0 +1,454 @@
+"""What a node and its clients say to each other (`docs/node-api.md`), as types both sides share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # shown on terminals and in logs
+FRAMES = "application/vnd.ashat.frames"
+FRAME_HEADER = 40
+OBJECT_LIMIT = 4 * 1024 * 1024
+REQUEST_LIMIT = 64 * 1024 * 1024
+
+
+class Role(StrEnum):
+    """What a node is."""
+
+    PUBLIC = "public"
+    OMEGA = "omega"
+    MAINFRAME = "mainframe"
+
+
+class Scope(StrEnum):
+    """What a token may do."""
+
+    READ = "read"
+    PUSH = "push"
+    PROMOTE = "promote"
+    ADMIN = "admin"
+
+
+class Duty(StrEnum):
+    """What a person has to do with deployments; `ashat.node.access.tokens.SCOPES` says what that takes where."""
+
+    DEV = "dev"
+    OWNER = "owner"
+
+
+class Wire(BaseModel):
+    """A message: unknown fields are ignored, so that old and new versions can talk."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Current(Wire):
+    """What a server runs, and since when."""
+
+    bundle: Digest
+    update_id: str
+    attempt: int
+    release_seq: int | None = None
+    since: AwareDatetime
+
+
+class Identity(Wire):
+    """Who a node is; open to anyone."""
+
+    role: Role
+    name: str
+    node_version: str
+    current: Current | None
+    status: str
+
+
+class TokenInfo(Wire):
+    """The token that asks, as the node keeps it; `opens` are its scopes and those that they include."""
+
+    id: str
+    name: str
+    opens: tuple[Scope, ...]
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+
+
+class Agent(Wire):
+    """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered, `journal` what is wrong with its
+    journal of changes."""
+
+    status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
+    detail: str = ""
+    last_contact: AwareDatetime | None = None
+    journal: str = ""
+
+
+class Lease(Wire):
+    """Who has the server."""
+
+    holder: str
+    who: str
+    why: str
+    since: AwareDatetime
+    expires: AwareDatetime
+
+
+class LeaseRequest(Wire):
+    """A wish to have the server for `ttl` seconds."""
+
+    holder: Line = Field(min_length=1, max_length=128)
+    who: Line = Field(max_length=128)
+    why: Line = Field(max_length=256)
+    ttl: float = Field(gt=0, le=3600)
+
+
+class Decision(Wire):
+    """A person's approval of one release for one target, as OMEGA is shown it."""
+
+    id: str = Field(min_length=1, max_length=128)
+    decision: Literal["approve"]
+    update_id: str
+    attempt: int
+    bundle: Digest
+    evidence: Digest
+    target: str
+    expected_current: Digest | None
+    release_seq: int = Field(ge=1, le=1 << 53)
+    approver: str
+    at: AwareDatetime
+
+
+class SignedRelease(Wire):
+    """What the approvers signed, byte for byte: a release document, what names it, the provenance that it names."""
+
+    document: str = Field(max_length=64 * 1024)
+    production: str = Field(max_length=1 << 20)
+    provenance: str | None = Field(default=None, max_length=64 * 1024)
+
+
+class OperationRequest(Wire):
+    """A change of what runs. `signed` is what OMEGA demands once it keeps a trust root."""
+
+    action: Literal["switch", "promote", "rollback"]
+    bundle: Digest | None
+    expected_current: Digest | None
+    update_id: Line = Field(min_length=1, max_length=128)
+    attempt: int = Field(ge=1, le=1 << 53)
+    holder: Line | None = None
+    decision: Decision | None = None
+    signed: SignedRelease | None = None
+    reason: str = Field(default="", max_length=1000)
+
+
+class Step(Wire):
+    """A part of an operation and how long it took, in seconds."""
+
+    name: str
+    seconds: float
+
+
+class Operation(Wire):
+    """A change of what runs, as the node records it."""
+
+    id: str
+    action: Literal["switch", "promote", "rollback"]
+    status: Literal["running", "succeeded", "failed"]
+    from_: Digest | None = Field(alias="from")
+    to: Digest | None
+    update_id: str
+    attempt: int
+    release_seq: int | None = None
+    reason: str = ""
+    steps: list[Step] = []
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    switched_back: bool = False
+    interrupted: bool = False
+
+
+class App(Wire):
+    """The supervised program.
+
+    `started_at` is of its latest start, `healthy_after_ms` how long after that it was first seen healthy (None: not
+    yet, or not known), `failure` how it last ended by itself since it was started on purpose ("": it did not).
+    """
+
+    status: Literal["running", "backing-off", "stopped", "hook"]
+    healthy: bool
+    pid: int | None = None
+    restarts: int = 0
+    started_at: AwareDatetime | None = None
+    url: str | None = None
+    healthy_after_ms: int | None = None
+    failure: str = ""
+
+
+class Offer(Wire):
+    """What OMEGA offers to Mainframes."""
+
+    release_seq: int = Field(ge=1, le=1 << 53)
+    bundle: Digest
+    update_id: str
+    attempt: int = Field(ge=1, le=1 << 53)
+
+
+class TrustMetadata(Wire):
+    """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them. The first root
+    fixes `target`, whose releases are approved here; `roots`, oldest first, are those between it and the one pinned."""
+
+    target: Line = Field(min_length=1, max_length=100)
+    root: str | None = Field(default=None, max_length=1 << 20)
+    roots: list[Annotated[str, Field(max_length=1 << 20)]] = Field(default=[], max_length=256)
+    targets: str | None = Field(default=None, max_length=1 << 20)
+    production: str | None = Field(default=None, max_length=1 << 20)
+
+
+class LogState(Wire):
+    """What OMEGA keeps of the ledger's log: how many events, and the root over them in hexadecimal; "" before any."""
+
+    origin: str = ""
+    size: int = Field(default=0, ge=0)
+    root: str = ""
+
+
+class LogLeaves(Wire):
+    """The log goes on: the hashes of its events from the one at `first` (counted from 0) on, for OMEGA to keep. These
+    and what it keeps have to reach as far as the checkpoint that `signed` names."""
+
+    signed: SignedRelease
+    first: int = Field(ge=0, le=1 << 53)
+    leaves: list[Digest] = []
+
+
+class LogProof(Wire):
+    """A consistency proof between two sizes of the log, as RFC 9162, section 2.1.4, defines it."""
+
+    proof: list[Digest]
+
+
+class TrustState(Wire):
+    """Whose signatures OMEGA demands: TUF metadata as it was signed, None for what it does not keep yet.
+
+    `online` are the public halves of its own Ed25519 keys by role, in hexadecimal, `documents` the release documents by
+    channel. `log` is None from a node that keeps none. `pinned` is the sha256 of what is signed as its `trust_root`.
+    """
+
+    target: str = ""
+    online: dict[str, str]
+    root: str | None = None
+    targets: str | None = None
+    production: str | None = None
+    documents: dict[str, str] = {}
+    expires: AwareDatetime | None = None
+    log: LogState | None = None
+    pinned: str | None = None
+
+
+class StoreState(Wire):
+    """How much the content store holds, and what is free on its disk."""
+
+    objects: int
+    bytes: int
+    free_bytes: int
+
+
+class NodeState(Wire):
+    """Everything a node says about itself to who may read."""
+
+    role: Role
+    name: str
+    node_version: str
+    time: datetime
+    current: Current | None
+    previous: Current | None
+    release_seq: int
+    lease: Lease | None
+    operation: Operation | None
+    app: App
+    offer: Offer | None
+    agent: Agent | None = None
+    store: StoreState
+
+
+class HealthProbe(Wire):
+    """The program's answer to its health path; `ms` is how long it took."""
+
+    healthy: bool
+    status: int | None
+    ms: int
+    restarts: int
+    version: str | None = None
+    bundle: Digest | None = None
+    detail: str = ""
+
+
+class ModuleReport(Wire):
+    """One module as the running program reports it; `load_ms` is how long it took to load."""
+
+    name: str
+    version: str = ""
+    status: str = ""
+    digest: str | None = None
+    error: str | None = None
+    load_ms: int | None = None
+
+
+class ModulesProbe(Wire):
+    """The program's module report; `ok` says that the report itself could be read."""
+
+    ok: bool
+    modules: list[ModuleReport] = []
+    detail: str = ""
+
+
+class DatabaseProbeRequest(Wire):
+    """What the database is expected to hold."""
+
+    tables: list[str] = []
+    migration: str | None = None
+
+
+class DatabaseProbe(Wire):
+    """What the node found with the operator's DSN; the DSN itself never leaves it.
+
+    `connect_ms` is None where no connection came about; `round_trips_us` is empty from a node that measures none.
+    `migration` is the newest of `migrations`, which are all that the table `migrations_in` names; these two are
+    empty from a node that tells only of the newest.
+    `unreadable_tables` gives a reason for each. `connections` are those taken of the `max_connections` that the DSN's
+    user may have at most; where they are not known, `uncounted` says why.
+    """
+
+    ok: bool
+    dialect: str | None = None
+    connect_ms: int | None = None
+    writable: bool = False
+    migration: str | None = None
+    migrations: list[str] = []
+    migrations_in: str = ""
+    missing_tables: list[str] = []
+    unreadable_tables: dict[str, str] = {}
+    round_trips_us: list[int] = []
+    connections: int | None = None
+    max_connections: int | None = None
+    uncounted: str = ""
+    detail: str = ""
+
+
+class TreeFile(Wire):
+    """A file of the running release, as it lies on disk."""
+
+    sha256: Digest
+    mode: int
+    size: int
+
+
+class Tree(Wire):
+    """The running release hashed as it lies on disk; `extra` are paths the manifest does not name."""
+
+    bundle: Digest | None
+    files: dict[str, TreeFile]
+    extra: list[str] = []
+
+
+class LicenceRequest(Wire):
+    """A licence to keep."""
+
+    key: str
+    name: str = Field(min_length=1, max_length=128)
+    expires: AwareDatetime | None = None
+
+
+class MainframeReport(Wire):
+    """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's journal of changes."""
+
+    release_seq: int = Field(ge=1, le=1 << 53)
+    bundle: Digest
+    result: Literal["running", "failed"]
+    reason: str = Field(default="", max_length=2000)
+    journal: str = Field(default="", max_length=2000)
+
+
+class Mainframe(Wire):
+    """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key."""
+
+    id: str
+    name: str
+    status: Literal["active", "expired", "revoked"]
+    last_seen: AwareDatetime | None = None
+    bundle: Digest | None = None
+    release_seq: int | None = None
+    result: Literal["running", "failed", "none"] = "none"
+    reason: str = ""
+    journal: str = ""
+
+
+# The header with which OMEGA tells Mainframes how many entries its journal of changes has.
+JOURNAL_HEADER = "Ashat-Journal"
+
+
+class Asker(StrEnum):
+    """Who asks a node."""
+
+    TOKENS = "tokens"
+    LICENCES = "licences"
+    STRANGERS = "strangers"
+
+
+class JournalLine(Wire):
+    """A request as a node wrote it down: the id of its token or licence, "" of neither; `ms` until it was answered.
+
+    `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.
+    """
+
+    at: AwareDatetime
+    method: str
+    path: str
+    status: int
+    token: str = ""
+    licence: str = ""
+    client: str = ""
+    ms: int = 0
+    received: int = 0
+    sent: int = 0
+    detail: str = ""
+
+
+class SignedCheckpoint(Wire):
+    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's journal of changes, and its verifier key.
+
+    `proof` are the hashes, in hexadecimal, that prove that it continues an earlier one (RFC 9162, section 2.1.4).
+    """
+
+    checkpoint: str = Field(max_length=10_000)
+    key: str = Field(max_length=500)
+    proof: tuple[Digest, ...] = Field(default=(), max_length=200)
+
+
+class Source(BaseModel):
+    """Where the tree came from. `commit` is None outside git; `name` is the Source block's or the directory's.
+
+    `contains` are the commits of other deployments, known when this one was packed, that are ancestors of `commit`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool = False
+    who: str = ""
+    contains: tuple[str, ...] = ()
+
+
+class ReleaseSignature(BaseModel):
+    """One approver's signatures in hexadecimal: over the release, and over the way back from it if one was proposed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    keyid: Digest
+    release: str = Field(pattern=r"^[0-9a-f]{16,208}$")
+    way_back: str | None = Field(default=None, pattern=r"^[0-9a-f]{16,208}$")

@@ -1,0 +1,1 @@
+"""One file for a customer that proves what was approved and shipped."""

@@ -1,0 +1,1 @@
+"""Who signs for OMEGA, and how that changes."""

@@ -1,0 +1,1 @@
+"""What approvers sign: a release, its provenance, the log that they know."""

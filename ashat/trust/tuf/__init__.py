@@ -1,0 +1,1 @@
+"""TUF metadata, and the repository of it that OMEGA serves."""

@@ -1,0 +1,399 @@
+"""What is signed, and by whom: TUF metadata planned, built, signed and counted. Nothing here touches a file.
+
+Roles, after the TUF specification (section 2.1): `root` and `targets` are held offline, m of n; `targets` delegates
+`production`, terminating, to the approvers, m of n; `snapshot` and `timestamp` are one key each, online. Who may build
+and verify stands in `targets` too, as roles that are delegated no path (`ashat.trust.release.provenance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from securesystemslib.signer import Key, Signer
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from ashat.errors import (
+    KeyPolicyError,
+    MalformedMetadataError,
+    MixAndMatchError,
+    SignatureExpiredError,
+    UnsignedError,
+)
+from ashat.trust.keys.files import name_of
+from ashat.trust.tuf.release_document import ReleaseDocument
+
+PRODUCTION: Final = "production"
+BUILDER: Final = "builder"
+VERIFIER: Final = "verifier"
+# An unknown field of root and targets is signed with the rest: the name of the OMEGA that they are of.
+TARGET_FIELD: Final = "x-ashat-target"
+# A pattern matches segment by segment: `production/*` would not match a file within a channel.
+PRODUCTION_PATHS: Final = ("production/*/release.json",)
+_DAY: Final = 86400
+_ECDSA: Final = {("ecdsa", "ecdsa-sha2-nistp256"), ("ecdsa", "ecdsa-sha2-nistp384")}
+
+Kind = TypeVar("Kind", Root, Targets, Snapshot, Timestamp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetimes:
+    """For how many seconds what is signed now holds, by role. The last two are signed anew by OMEGA on its own."""
+
+    root: float = 1095 * _DAY
+    targets: float = 1095 * _DAY
+    production: float = 90 * _DAY
+    snapshot: float = 7 * _DAY
+    timestamp: float = 1 * _DAY
+
+
+@dataclass(frozen=True)
+class Holders:
+    """Those who hold a role, and how many of them must sign."""
+
+    keys: Sequence[Key]
+    threshold: int = 1
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Who has signed and who has not, by name, and how many of them it takes."""
+
+    threshold: int
+    signed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def wanted(self) -> int:
+        """How many more must sign."""
+        return max(self.threshold - len(self.signed), 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough have signed."""
+        return self.wanted == 0
+
+    def __str__(self) -> str:
+        count = f"{len(self.signed)} of {self.threshold} needed"
+        names = ", ".join(self.signed) or "nobody"
+        return f"{count} ({names}); missing: {', '.join(self.missing) or 'nobody'}"
+
+
+def check_holders(role: str, keys: Sequence[Key], threshold: int) -> None:
+    """See that a threshold means that many different keys.
+
+    Raises:
+        KeyPolicyError: one public key under two key ids or names, a key that is neither Ed25519 nor ECDSA on P-256 or
+            P-384, or a threshold that is below one or above the number of keys.
+    """
+    seen: dict[str, str] = {}
+    for key in keys:
+        public, name = _public(role, key), name_of(key)
+        if public in seen:
+            raise KeyPolicyError(
+                f"{role}: {seen[public]} and {name} are one and the same key; each person has their own."
+            )
+        if name in seen.values():
+            raise KeyPolicyError(f"{role}: two keys are called {name}; give each its own name.")
+        seen[public] = name
+    if not 1 <= threshold <= len(seen):
+        raise KeyPolicyError(f"{role}: {threshold} of {len(seen)} keys cannot be: the threshold is 1 to {len(seen)}.")
+
+
+def check_machines(approvers: Sequence[Key], builders: Sequence[Key], verifiers: Sequence[Key]) -> None:
+    """See that no key of a machine, which lies there open, is also an approver's, or does what another role does.
+
+    Raises:
+        KeyPolicyError: one is; or see `check_holders`.
+    """
+    known = {_public(PRODUCTION, key): name_of(key) for key in approvers}
+    for role, keys in ((BUILDER, builders), (VERIFIER, verifiers)):
+        if keys:
+            check_holders(role, keys, 1)
+        for key in keys:
+            public = _public(role, key)
+            if public in known:
+                raise KeyPolicyError(f"{role}: {name_of(key)} has the key of {known[public]}; give each its own.")
+            known[public] = name_of(key)
+
+
+def check_delegation(delegator: Root | Targets, role: str) -> None:
+    """`check_holders` for a role as signed metadata has it: whoever signed it may have counted one key twice.
+
+    Raises:
+        KeyPolicyError: see there.
+        MalformedMetadataError: `delegator` delegates no such role, or names a key that it does not hold.
+    """
+    try:
+        given = delegator.get_delegated_role(role)
+        keys = [delegator.get_key(keyid) for keyid in given.keyids]
+    except ValueError as error:
+        raise MalformedMetadataError(f"The signed metadata has no complete role {role}: {error}.") from None
+    check_holders(role, keys, given.threshold)
+
+
+def delegates(targets: Targets, role: str) -> bool:
+    """Whether `targets` names anybody for that role."""
+    return targets.delegations is not None and role in (targets.delegations.roles or {})
+
+
+def holders_of(targets: Targets, role: str) -> tuple[str, ...]:
+    """What those are called whom `targets` names for that role."""
+    if not delegates(targets, role):
+        return ()
+    return tuple(sorted(name_of(targets.get_key(keyid)) for keyid in targets.get_delegated_role(role).keyids))
+
+
+def target_of(signed: Root | Targets) -> str:
+    """The name of the OMEGA that signed metadata is of; "" where it says none, as before it was written there.
+
+    Raises:
+        MalformedMetadataError: it is no name.
+    """
+    name = signed.unrecognized_fields.get(TARGET_FIELD, "")
+    if not isinstance(name, str):
+        raise MalformedMetadataError(f"The signed metadata has no name in {TARGET_FIELD}.")
+    return name
+
+
+def check_target(signed: Root | Targets, target: str) -> None:
+    """See that signed metadata is of the OMEGA called `target` ("" for any), where it says of which it is.
+
+    Raises:
+        MixAndMatchError: it is another's.
+        MalformedMetadataError: see `target_of`.
+    """
+    name = target_of(signed)
+    if target and name and name != target:
+        raise MixAndMatchError(f"What was signed as {signed.type} is for {name[:80]}, and this is {target}.")
+
+
+def build_root(
+    *,
+    root: Holders,
+    targets: Holders,
+    snapshot: Key,
+    timestamp: Key,
+    lifetime: float,
+    now: datetime,
+    version: int = 1,
+    target: str = "",
+) -> Metadata[Root]:
+    """Root metadata of the OMEGA called `target` ("" says none), to be signed by `root`'s holders, and from version 2
+    on by those of the version before too.
+
+    Raises:
+        KeyPolicyError: see `check_holders`.
+    """
+    made = Root(
+        version=version, expires=_end(now, lifetime), consistent_snapshot=True, unrecognized_fields=_named(target)
+    )
+    parts = {
+        Root.type: root,
+        Targets.type: targets,
+        Snapshot.type: Holders([snapshot]),
+        Timestamp.type: Holders([timestamp]),
+    }
+    for role, holders in parts.items():
+        check_holders(role, holders.keys, holders.threshold)
+        for key in holders.keys:
+            made.add_key(key, role)
+        made.roles[role].threshold = holders.threshold
+    return Metadata(made)
+
+
+def build_targets(
+    *,
+    approvers: Holders,
+    lifetime: float,
+    now: datetime,
+    version: int = 1,
+    builders: Sequence[Key] = (),
+    verifiers: Sequence[Key] = (),
+    target: str = "",
+) -> Metadata[Targets]:
+    """Top-level targets metadata of the OMEGA called `target` ("" says none), which names no file, only who approves,
+    and any one of whose `builders` and `verifiers` must have signed a release's provenance (none: nobody has to); to be
+    signed by the `targets` role's holders.
+
+    Raises:
+        KeyPolicyError: see `check_holders`; or one key is to do what is kept apart.
+    """
+    check_holders(PRODUCTION, approvers.keys, approvers.threshold)
+    role = DelegatedRole(
+        PRODUCTION,
+        [key.keyid for key in approvers.keys],
+        approvers.threshold,
+        terminating=True,
+        paths=list(PRODUCTION_PATHS),
+    )
+    check_machines(approvers.keys, builders, verifiers)
+    roles = {PRODUCTION: role}
+    for name, holders in ((BUILDER, builders), (VERIFIER, verifiers)):
+        if holders:
+            roles[name] = DelegatedRole(name, [key.keyid for key in holders], 1, terminating=False, paths=[])
+    delegations = Delegations({key.keyid: key for key in (*approvers.keys, *builders, *verifiers)}, roles)
+    return Metadata(
+        Targets(
+            version=version,
+            expires=_end(now, lifetime),
+            delegations=delegations,
+            unrecognized_fields=_named(target),
+        )
+    )
+
+
+def build_production(
+    current: Metadata[Targets] | None, document: ReleaseDocument | None, *, lifetime: float, now: datetime
+) -> Metadata[Targets]:
+    """The next version of the approvers' metadata: as `current`, with `document` as its channel's release.
+
+    Without a document it is the same release, held for longer. It ends no later than the document does. The bytes that
+    approvers sign depend on `now`: make them once, and hand the same to each.
+    """
+    files = dict(current.signed.targets) if current else {}
+    end = _end(now, lifetime)
+    if document:
+        files[document.path] = TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])
+        end = min(end, document.expires)
+    return Metadata(Targets(version=current.signed.version + 1 if current else 1, expires=end, targets=files))
+
+
+def build_snapshot(
+    current: Metadata[Snapshot] | None, files: Mapping[str, tuple[int, bytes]], *, lifetime: float, now: datetime
+) -> Metadata[Snapshot]:
+    """The next snapshot: `files` by role, each its version and its bytes, whose length and hash it pins."""
+    meta = {f"{role}.json": MetaFile.from_data(version, data, ["sha256"]) for role, (version, data) in files.items()}
+    version = current.signed.version + 1 if current else 1
+    return Metadata(Snapshot(version=version, expires=_end(now, lifetime), meta=meta))
+
+
+def build_timestamp(
+    current: Metadata[Timestamp] | None, snapshot: tuple[int, bytes], *, lifetime: float, now: datetime
+) -> Metadata[Timestamp]:
+    """The next timestamp, for the snapshot of that version and those bytes."""
+    meta = MetaFile.from_data(snapshot[0], snapshot[1], ["sha256"])
+    version = current.signed.version + 1 if current else 1
+    return Metadata(Timestamp(version=version, expires=_end(now, lifetime), snapshot_meta=meta))
+
+
+def parse(content: bytes, kind: type[Kind], what: str) -> Metadata[Kind]:
+    """`content` as metadata of that kind, not verified. `what` is what the error calls it.
+
+    Raises:
+        MalformedMetadataError: it is not.
+    """
+    try:
+        metadata: Metadata[Kind] = Metadata.from_bytes(content)
+    except RepositoryError:
+        raise MalformedMetadataError(f"{what} is no TUF metadata that this version can read.") from None
+    if not isinstance(metadata.signed, kind):
+        raise MalformedMetadataError(f"{what} is TUF metadata of the kind {metadata.signed.type}, not {kind.type}.")
+    return metadata
+
+
+def signatures_of(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Signatures:
+    """Which of the role's holders have signed exactly these bytes.
+
+    Raises:
+        KeyPolicyError, MalformedMetadataError: the delegation is no good; see `check_delegation`.
+    """
+    check_delegation(delegator, role)
+    result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+    signed, missing = (
+        tuple(sorted(name_of(key) for key in keys.values())) for keys in (result.signed, result.unsigned)
+    )
+    return Signatures(result.threshold, signed, missing)
+
+
+def verify(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Signatures:
+    """`signatures_of`, of which there are enough.
+
+    Raises:
+        UnsignedError: there are not; it names who has signed and who is missing.
+        KeyPolicyError, MalformedMetadataError: the delegation is no good; see `check_delegation`.
+    """
+    found = signatures_of(delegator, role, metadata)
+    if not found.complete:
+        raise UnsignedError(f"{role} version {metadata.signed.version} is signed by {found}.")
+    return found
+
+
+def demand_current(now: datetime, *held: Metadata[Root] | Metadata[Targets]) -> None:
+    """See that the root and targets that are held have not ended: what is approved by them counts no more then.
+
+    Raises:
+        SignatureExpiredError: one has.
+    """
+    for ended in (found.signed for found in held if found.signed.is_expired(now)):
+        raise SignatureExpiredError(
+            f"{ended.type} version {ended.version} ended at {ended.expires:%Y-%m-%d %H:%M}Z, and nothing that is "
+            "approved counts until its holders renew it: deploy trust renew."
+        )
+
+
+def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer: Signer) -> Signatures:
+    """Add the signature of one of the role's holders to `metadata`; who has signed then.
+
+    Raises:
+        UnsignedError: the key is no holder's, has signed already, or does not sign.
+        KeyPolicyError, MalformedMetadataError: the delegation is no good; see `check_delegation`.
+    """
+    before = signatures_of(delegator, role, metadata)
+    keyid = signer.public_key.keyid
+    if keyid not in delegator.get_delegated_role(role).keyids:
+        names = ", ".join(sorted(before.signed + before.missing))
+        raise UnsignedError(f"The key {keyid[:12]} may not sign {role}: that is for {names}.")
+    name = name_of(delegator.get_key(keyid))
+    if name in before.signed:
+        raise UnsignedError(f"{name} has signed {role} version {metadata.signed.version} already: {before}.")
+    try:
+        metadata.sign(signer, append=True)
+    except UnsignedMetadataError as error:
+        raise UnsignedError(f"{name} could not sign {role}: {error}.") from error
+    return signatures_of(delegator, role, metadata)
+
+
+def _public(role: str, key: Key) -> str:
+    """A spelling of the public key that no other spelling of it differs from."""
+    public = key.keyval.get("public")
+    if isinstance(public, str):
+        if (key.keytype, key.scheme) == ("ed25519", "ed25519"):
+            return public.lower()  # hexadecimal has two spellings of each key
+        if (key.keytype, key.scheme) in _ECDSA:
+            with suppress(ValueError):
+                return _point(load_pem_public_key(public.encode())).hex()
+    raise KeyPolicyError(
+        f"{role}: {name_of(key)} is neither an Ed25519 key nor one of ECDSA on P-256 or P-384, and no other kind is "
+        "known here."
+    )
+
+
+def _point(key: object) -> bytes:
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ValueError("no key on an elliptic curve")
+    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+
+def _named(target: str) -> dict[str, Any]:
+    return {TARGET_FIELD: target} if target else {}
+
+
+def _end(now: datetime, lifetime: float) -> datetime:
+    return now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=lifetime)

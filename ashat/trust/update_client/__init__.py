@@ -1,0 +1,1 @@
+"""A Mainframe's TUF client: what it believes of what OMEGA serves."""

@@ -1,0 +1,378 @@
+"""The Mainframe's side: which release to run, by the signatures of those who may say so.
+
+The workflow is python-tuf's (`tuf.ngclient.Updater`); what is added is a lock, since it may be used by one process at
+a time; a lowest `release_seq`, since a client that never saw the newest metadata would take an old release that has
+not expired; a look for one key under two names, and for which OMEGA it is; and errors that say whose fault it is.
+
+A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json`, `log.json` and `lock`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+from tuf.api import exceptions as tuf
+from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+from tuf.ngclient import Updater, UpdaterConfig
+
+from ashat.client.http import Transport
+from ashat.common.canonical_json import canonical_json
+from ashat.common.files import make_directory, replace_file
+from ashat.errors import (
+    AshatError,
+    LogError,
+    MalformedMetadataError,
+    MixAndMatchError,
+    NodeError,
+    NodeRefusedError,
+    NoReleaseError,
+    OversizedError,
+    RolledBackError,
+    SignatureExpiredError,
+    TrustError,
+    UnsignedError,
+)
+from ashat.protocol.messages import LogProof
+from ashat.trust.release.known_log import PROOF_LIMIT, RememberedLog
+from ashat.trust.release.provenance import MAX_BYTES as PROVENANCE_BYTES
+from ashat.trust.release.provenance import demand_provenance, demands_provenance
+from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
+from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
+from ashat.trust.update_client.fetcher import FILE_SECONDS, TransportFetcher
+
+LOCK_SECONDS: Final = 30.0
+# Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
+LIMITS: Final = UpdaterConfig(
+    max_root_rotations=256,
+    max_delegations=32,
+    root_max_length=512_000,
+    timestamp_max_length=16_384,
+    snapshot_max_length=2_000_000,
+    targets_max_length=5_000_000,
+)
+
+
+class _Accepted(NamedTuple):
+    """The release of a channel that was accepted; `target` is "" where it was before that was kept."""
+
+    release_seq: int
+    document: str
+    target: str
+
+
+_ONLINE_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
+
+
+@contextmanager
+def open_updater(
+    transport: Transport,
+    metadata: Path,
+    *,
+    root: bytes,
+    metadata_url: str,
+    targets_url: str | None = None,
+    documents: Path | None = None,
+    lock: Path | None = None,
+    file_seconds: float = FILE_SECONDS,
+) -> Iterator[Updater]:
+    """An updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
+
+    Errors of python-tuf within the `with` block become ours.
+
+    Raises:
+        NodeError: OMEGA said no, or nothing.
+        TrustError: of the class that says what is wrong with what it sent.
+    """
+    try:
+        make_directory(metadata, mode=0o700)
+        with FileLock(lock or metadata / "lock", timeout=LOCK_SECONDS, mode=0o600), translated():
+            yield Updater(
+                str(metadata),
+                metadata_url,
+                target_dir=str(documents) if documents else None,
+                target_base_url=targets_url,
+                fetcher=TransportFetcher(transport, file_seconds=file_seconds),
+                config=LIMITS,
+                bootstrap=root,
+            )
+    except Timeout:
+        raise TrustError(f"Another process is updating {metadata}; try again.") from None
+    except OSError as error:
+        raise TrustError(f"What is trusted cannot be kept in {metadata}: {error.strerror or error}.") from error
+
+
+class ReleaseClient:
+    """Asks OMEGA's repository which release is approved, and believes signatures only.
+
+    `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
+    `metadata_url` is where the repository's files are, `log_url` where proofs from the log are; relative to the
+    transport's address, or absolute. Documents for another OMEGA than the root is of are refused; `target` is its name,
+    where that is known from elsewhere. Where nothing tells it, it is that of the first release that is accepted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        cache: Path,
+        *,
+        root: bytes,
+        metadata_url: str,
+        log_url: str = "log",
+        minimum_release_seq: int = 0,
+        target: str = "",
+        file_seconds: float = FILE_SECONDS,
+    ) -> None:
+        self._transport = transport
+        self._cache = cache
+        self._root = root
+        self._url, self._log_url = (
+            url if "://" in url else f"{transport.url}/{url.strip('/')}" for url in (metadata_url, log_url)
+        )
+        self._minimum = minimum_release_seq
+        self._target = target
+        self._file_seconds = file_seconds
+
+    def latest_release(self, channel: str, *, now: datetime | None = None) -> ReleaseDocument:
+        """The release that the approvers want `channel` to run. What it names was never below what was named before.
+
+        `now` is for the document's own end; python-tuf judges the rest by the clock.
+
+        Raises:
+            NodeError: OMEGA said no, or nothing.
+            NoReleaseError: nothing was released on that channel yet.
+            SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
+            RolledBackError: it is older than what was accepted, or than the installer allows.
+            UnprovenError: nobody who may build or verify signed where it comes from.
+            LogError: the log that it stands in does not continue the one that was seen before.
+            UnsignedError, MixAndMatchError, OversizedError, MalformedMetadataError, KeyPolicyError: what OMEGA serves
+                is not what the approvers signed.
+            TrustError: the cache is in use, or cannot be written.
+        """
+        path = target_path(channel)
+        metadata, documents = self._cache / "metadata", self._cache / "documents"
+        with open_updater(
+            self._transport,
+            metadata,
+            root=self._root,
+            metadata_url=self._url,
+            targets_url=f"{self._url.rstrip('/')}/targets",
+            documents=documents,
+            lock=self._cache / "lock",
+            file_seconds=self._file_seconds,
+        ) as updater:
+            updater.refresh()
+            _check_keys(metadata)
+            content = _download(updater, path, documents, _released(metadata))
+            if content is None:
+                raise NoReleaseError(f"Nothing was released on {channel} yet.")
+            document = ReleaseDocument.from_bytes(content)
+            self._check_target(document, metadata)
+            self._judge(document, channel, now or datetime.now(UTC))
+            self._prove(document, metadata, documents)
+            RememberedLog(self._cache / "log.json").follow(document, self._proof)
+            self._accept(document)
+        return document
+
+    def highest_release_seq(self, channel: str) -> int:
+        """The highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.
+
+        Raises:
+            TrustError: the record cannot be read.
+        """
+        return max(self._minimum, known.release_seq if (known := self._accepted().get(channel)) else 0)
+
+    def _check_target(self, document: ReleaseDocument, metadata: Path) -> None:
+        """See that it is for the OMEGA of this Mainframe: approvers may sign for several, and with the same keys."""
+        remembered = next((entry.target for entry in self._accepted().values() if entry.target), "")
+        known = self._target or target_of(parse(self._root, Root, "The root given").signed) or remembered
+        root = parse((metadata / "root.json").read_bytes(), Root, "root.json").signed
+        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
+        for name in (known, target_of(root), target_of(targets)):
+            if name and document.target != name:
+                raise MixAndMatchError(f"This release was approved for {document.target}, and not for {name[:80]}.")
+
+    def _judge(self, document: ReleaseDocument, channel: str, now: datetime) -> None:
+        if document.channel != channel:
+            raise MixAndMatchError(f"OMEGA serves the release of {document.channel} as that of {channel}.")
+        if document.expires <= now:
+            raise SignatureExpiredError(
+                f"The approval of {document.update_id} ended at {document.expires:%Y-%m-%d %H:%M}Z; what runs keeps "
+                "running until it is approved anew."
+            )
+        highest = self.highest_release_seq(channel)
+        if document.release_seq < highest:
+            raise RolledBackError(
+                f"OMEGA offers release_seq {document.release_seq} on {channel}, and {highest} is the lowest to accept "
+                "here; what runs keeps running."
+            )
+        known = self._accepted().get(channel)
+        if known and known.release_seq == document.release_seq and known.document != _digest(document):
+            raise MixAndMatchError(
+                f"OMEGA offers two different releases with release_seq {document.release_seq} on {channel}; the "
+                "approvers must say which, with a higher one."
+            )
+
+    def _prove(self, document: ReleaseDocument, metadata: Path, documents: Path) -> None:
+        """Ask for the provenance, where the holders of `targets` demand one, and see that it is the one approved.
+
+        What was accepted before stays so, whoever may build since.
+        """
+        known = self._accepted().get(document.channel)
+        if known and (known.release_seq, known.document) == (document.release_seq, _digest(document)):
+            return
+        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
+        if not demands_provenance(targets):
+            return
+        provenance = self._provenance(document.provenance, documents) if document.provenance else None
+        demand_provenance(targets, document, provenance)
+
+    def _provenance(self, digest: str, documents: Path) -> bytes | None:
+        kept = documents / f"{digest}.provenance.json"
+        if kept.exists():
+            return kept.read_bytes()
+        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        try:
+            content = fetcher.download_bytes(
+                f"{self._url.rstrip('/')}/targets/provenance/{digest}.json", PROVENANCE_BYTES
+            )
+        except tuf.DownloadHTTPError as error:
+            if error.status_code == 404:
+                return None
+            raise
+        if sha256(content).hexdigest() == digest:
+            replace_file(kept, content, mode=0o600)
+        return content
+
+    def _proof(self, earlier: int, size: int) -> list[bytes]:
+        """OMEGA's proof that the log of `size` events begins with that of `earlier`."""
+        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        url = f"{self._log_url.rstrip('/')}/consistency?from={earlier}&to={size}"
+        try:
+            return [bytes.fromhex(node) for node in LogProof.model_validate_json(_some(fetcher, url)).proof]
+        except ValidationError:
+            raise LogError("OMEGA answers with no proof that this version can read; are both up to date?") from None
+
+    def _accept(self, document: ReleaseDocument) -> None:
+        """Remember it before anybody acts on it: python-tuf's cache may be lost with the power, this is not."""
+        accepted = self._accepted()
+        entry = _Accepted(document.release_seq, _digest(document), document.target)
+        if accepted.get(document.channel) == entry:
+            return
+        accepted[document.channel] = entry
+        content = {name: row._asdict() for name, row in accepted.items()}
+        replace_file(self._cache / "accepted.json", canonical_json(content), mode=0o600)
+
+    def _accepted(self) -> dict[str, _Accepted]:
+        path = self._cache / "accepted.json"
+        try:
+            content = json.loads(path.read_bytes())
+            return {
+                name: _Accepted(int(row["release_seq"]), str(row["document"]), str(row.get("target", "")))
+                for name, row in content.items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrustError(
+                f"{path} cannot be read ({error}): without it an old release could come back. Restore it from a "
+                "backup, or remove it and set the minimum release_seq."
+            ) from None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Make errors of python-tuf ours.
+
+    Raises:
+        NodeError: OMEGA said no, or nothing.
+        TrustError: of the class that says what is wrong with what it sent.
+    """
+    try:
+        yield
+    except tuf.DownloadError as error:
+        raise _download_error(error) from error
+    except tuf.RepositoryError as error:
+        raise _trust_error(error) from error
+
+
+def _download_error(error: tuf.DownloadError) -> AshatError:
+    if isinstance(error.__cause__, NodeError):
+        return error.__cause__
+    if isinstance(error, tuf.DownloadLengthMismatchError):
+        return OversizedError(f"OMEGA sends more than such a file may have, and was cut off: {error}.")
+    return TrustError(f"A file of OMEGA's repository could not be fetched: {str(error).rstrip('.')}; try again.")
+
+
+def _trust_error(error: tuf.RepositoryError) -> TrustError:
+    said = str(error).rstrip(".")
+    if isinstance(error, tuf.UnsignedMetadataError):
+        return UnsignedError(f"OMEGA serves what too few of the holders signed: {said}.")
+    if isinstance(error, tuf.ExpiredMetadataError):
+        return SignatureExpiredError(
+            f"OMEGA serves what has ended ({said}): it was not renewed, newer files are withheld, or the clock here is "
+            "wrong. What runs keeps running."
+        )
+    # python-tuf has one class for "older than before" and "another than was promised"; its words tell them apart.
+    if isinstance(error, tuf.BadVersionNumberError):
+        if "must be >=" in said or ".json version" in said:
+            return RolledBackError(f"OMEGA serves what is older than what was accepted here: {said}.")
+        return MixAndMatchError(f"OMEGA serves files that were not published together: {said}.")
+    if isinstance(error, tuf.LengthOrHashMismatchError):
+        return MixAndMatchError(f"OMEGA serves a file that is not the one that was signed: {said}.")
+    if "missing info for" in said:
+        return RolledBackError(f"OMEGA serves a snapshot without a file that was accepted here: {said}.")
+    if isinstance(error, DeserializationError):
+        return MalformedMetadataError(f"OMEGA serves what is no TUF metadata: {said}.")
+    return MalformedMetadataError(f"OMEGA's repository does not hold together: {said}.")
+
+
+def _check_keys(metadata: Path) -> None:
+    """Refuse one key under two names, in what was just verified and kept: it would be counted as two people."""
+    root = parse((metadata / "root.json").read_bytes(), Root, "root.json")
+    for role in _ONLINE_ROLES:
+        check_delegation(root.signed, role)
+    targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json")
+    for name in targets.signed.delegations.roles or {} if targets.signed.delegations else {}:
+        check_delegation(targets.signed, name)
+
+
+def _released(metadata: Path) -> bool:
+    """Whether the approvers ever signed anything: until then the role that they hold is in no snapshot."""
+    snapshot = parse((metadata / "snapshot.json").read_bytes(), Snapshot, "snapshot.json")
+    return f"{PRODUCTION}.json" in snapshot.signed.meta
+
+
+def _download(updater: Updater, path: str, documents: Path, released: bool) -> bytes | None:
+    """The bytes of the target, verified; None where no metadata names it."""
+    found: TargetFile | None = updater.get_targetinfo(path) if released else None
+    if found is None:
+        return None
+    if found.length > MAX_BYTES:
+        raise OversizedError(f"{path} has {found.length} bytes; a release document has at most {MAX_BYTES}.")
+    make_directory(documents, mode=0o700)
+    content = Path(updater.find_cached_target(found) or updater.download_target(found)).read_bytes()
+    found.verify_length_and_hashes(content)
+    return content
+
+
+def _some(fetcher: TransportFetcher, url: str) -> bytes:
+    """The bytes of a proof; OMEGA's refusal to give one is told as that."""
+    try:
+        return fetcher.download_bytes(url, PROOF_LIMIT)
+    except tuf.DownloadHTTPError as error:
+        if isinstance(error.__cause__, NodeRefusedError):
+            raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
+        raise
+
+
+def _digest(document: ReleaseDocument) -> str:
+    return sha256(document.to_bytes()).hexdigest()

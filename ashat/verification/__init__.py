@@ -1,0 +1,1 @@
+"""Verification as documents: the policy, and the evidence."""

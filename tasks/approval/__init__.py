@@ -1,0 +1,1 @@
+"""Asking people: the gate, its page, and their signatures."""

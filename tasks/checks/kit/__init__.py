@@ -1,0 +1,1 @@
+"""What checks are made of: the interface, HTTP, load, assertions, OpenAPI, schemas, statistics."""

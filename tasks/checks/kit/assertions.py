@@ -1,0 +1,216 @@
+"""Asking one request that raos.toml declares, and holding the answer against all that is declared of it.
+
+What the API check asks and what a release's own checks ask is judged here, in the same way. A credential goes into the
+Authorization header and nowhere else: whatever is said of an answer is said without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+from ashat.errors import AshatError
+from ashat.raos_toml.schema import Request
+from tasks.checks.kit.base import CheckContext, one_line
+from tasks.checks.kit.http import Answer, NoAnswerError, Web
+from tasks.checks.kit.schema_sandbox import Breach, Judge, UnjudgedError, bundle_reader
+
+HIDDEN = "[hidden]"
+_LEAST_HIDDEN = 4
+
+
+class NoCredentialError(AshatError):
+    """A credential that a request names is not there, or cannot be sent."""
+
+
+class Held(NamedTuple):
+    """What is wrong with an answer, in words, nothing if it is as declared; `answer` is None where there was none."""
+
+    troubles: list[str]
+    answer: Answer | None
+
+
+class Asking:
+    """Asks the program that `context` names. Use it as a context manager; it is not for several threads."""
+
+    def __init__(self, context: CheckContext) -> None:
+        self._credentials = context.credentials
+        self._left = context.left
+        self.hide = hiding(context.credentials.values())
+        self.web = Web(context)
+        self.judge = Judge(bundle_reader(context.manifest, context.source))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.web)
+        self._stack.enter_context(self.judge)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def hold(self, request: Request) -> Held:
+        """Ask, and hold the answer against what `request` declares.
+
+        Raises:
+            OutOfTimeError: the check's own time is over.
+        """
+        try:
+            answer = self.ask(request)
+        except (NoAnswerError, NoCredentialError) as error:
+            return Held([self.hide(str(error))], None)
+        return Held(list(self._troubles(request, answer)), answer)
+
+    def ask(self, request: Request) -> Answer:
+        """The answer, whatever it is.
+
+        Raises:
+            NoAnswerError: none came within the limits.
+            NoCredentialError: the credential that `request` names is not there.
+            OutOfTimeError: the check's own time is over.
+        """
+        return self.web.ask(
+            request.path,
+            method=request.method,
+            body=request.body,
+            seconds=request.time_limit,
+            headers=self._authorization(request.auth),
+        )
+
+    def breaches(self, schema: str, answer: Answer, **dialect: Any) -> Iterator[str]:
+        """How the JSON of an answer breaks the schema at a URI that the judge knows, in words."""
+        breaches, more = self.judge.hold(schema, answer.body.decode("utf-8"), **dialect)
+        yield from (self._breach(breach) for breach in breaches)
+        if more:
+            yield f"the schema is broken in {more} more places at least"
+
+    def _authorization(self, name: str | None) -> dict[str, str]:
+        if name is None:
+            return {}
+        value = self._credentials.get(name)
+        if value is None:
+            raise NoCredentialError(
+                f"there is no credential {name!r}: set it in the block RaOS Verification Policy, field Credentials"
+            )
+        if not (value and value.isascii() and value.isprintable() and value == value.strip()):
+            raise NoCredentialError(
+                f"the credential {name!r} cannot be sent in a header: set it to plain ASCII text on one line, in the "
+                "block RaOS Verification Policy, field Credentials"
+            )
+        return {"Authorization": value}
+
+    def _troubles(self, request: Request, answer: Answer) -> Iterator[str]:
+        if answer.status != request.status:
+            place = answer.headers.get("Location")
+            to = f", a redirect to {one_line(self.hide(place), 100)}" if place else ""
+            yield f"status {answer.status}{to} instead of {request.status}"
+            return
+        yield from self._headers(request, answer)
+        try:
+            yield from self._words(request, answer)
+            yield from self._json(request, answer)
+        except ValueError as error:
+            yield f"the answer is {self.hide(str(error))}"
+
+    def _headers(self, request: Request, answer: Answer) -> Iterator[str]:
+        for name, value in request.headers.items():
+            if name not in answer.headers:
+                yield f"the header {name} is missing"
+            elif answer.headers[name].strip() != value:
+                yield f"{name} is {one_line(self.hide(answer.headers[name]), 100)!r} instead of {value!r}"
+
+    def _words(self, request: Request, answer: Answer) -> Iterator[str]:
+        if not request.contains and not request.matches:
+            return
+        text = answer.text()
+        yield from (f"the answer does not hold {wanted!r}" for wanted in request.contains if wanted not in text)
+        for pattern in request.matches:
+            self._left()
+            shown = one_line(pattern, 100)
+            try:
+                if not self.judge.found(pattern, text):
+                    yield f"the answer does not match '{shown}'"
+            except UnjudgedError as error:
+                yield f"the expression '{shown}' cannot be held against the answer: {error}"
+
+    def _json(self, request: Request, answer: Answer) -> Iterator[str]:
+        if request.expected_json is None and request.answer_schema is None:
+            return
+        said = answer.json()
+        if request.expected_json is not None:
+            yield from differences(request.expected_json, said, shown=self._shown)
+        if request.answer_schema is not None:
+            self._left()
+            try:
+                yield from self.breaches(self.judge.schema(request.answer_schema), answer)
+            except UnjudgedError as error:
+                yield f"its schema cannot be held against the answer: {error}"
+
+    def _breach(self, breach: Breach) -> str:
+        value = one_line(self.hide(breach.value), 80)
+        rest = one_line(self.hide(breach.rest), 160)
+        return f"{one_line(self.hide(breach.where), 120)} breaks the schema: {value}{' ' if value else ''}{rest}"
+
+    def _shown(self, value: Any) -> str:
+        return one_line(self.hide(json.dumps(value, ensure_ascii=False)), 80)
+
+
+def differences(
+    expected: Any, said: Any, where: str = "json", *, shown: Callable[[Any], str] = json.dumps
+) -> Iterator[str]:
+    """How `said` falls short of `expected`: objects may hold more, anything else must be equal, of the same type."""
+    if isinstance(expected, Mapping):
+        if not isinstance(said, Mapping):
+            yield f"{where} is {shown(said)} instead of an object"
+            return
+        for key, value in expected.items():
+            if key in said:
+                yield from differences(value, said[key], f"{where}.{key}", shown=shown)
+            else:
+                yield f"{where}.{key} is missing"
+    elif not _equal(expected, said):
+        yield f"{where} is {shown(said)} instead of {shown(expected)}"
+
+
+def _equal(expected: Any, said: Any) -> bool:
+    if isinstance(expected, list) and isinstance(said, list):
+        return len(expected) == len(said) and all(map(_equal, expected, said))
+    if isinstance(expected, dict) and isinstance(said, dict):
+        return expected.keys() == said.keys() and all(_equal(value, said[key]) for key, value in expected.items())
+    return isinstance(expected, bool) == isinstance(said, bool) and bool(expected == said)
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that takes `secrets`, values of the Authorization header, out of a text: whole, without their
+    scheme, as Basic credentials decoded, and as JSON, Python or a URL would write them."""
+    forms: set[str] = set()
+    for secret in secrets:
+        parts = {secret, secret.partition(" ")[2].strip(), *_basic(secret)}
+        for part in parts:
+            forms |= {part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
+            forms |= {repr(part)[1:-1], quote(part, safe=""), quote(part)}
+    ordered = sorted((form for form in forms if len(form) >= _LEAST_HIDDEN), key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for form in ordered:
+            text = text.replace(form, HIDDEN)
+        return text
+
+    return hide
+
+
+def _basic(secret: str) -> Iterator[str]:
+    scheme, _, encoded = secret.partition(" ")
+    if scheme.lower() != "basic":
+        return
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return
+    yield pair
+    yield pair.partition(":")[2]

@@ -1,0 +1,260 @@
+"""What a check is, what it is given, and what it answers. Adding a check is adding a file that holds a `Check`."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ashat.bundle.manifest import Manifest
+from ashat.common.canonical_json import canonical_json
+from ashat.errors import AshatError
+from ashat.raos_toml.schema import RaosToml
+from ashat.verification.policy import Policy
+from tasks.checks.kit.samples import Rehearsal
+
+if TYPE_CHECKING:
+    from ashat.client.node import NodeClient
+
+Outcome = Literal["pass", "fail", "warn", "inconclusive"]
+Severity = Literal["high", "medium", "low"]
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
+GRACE_SECONDS = 2.0
+TEXT_LIMIT = 300
+
+_log = logging.getLogger(__name__)
+
+
+class OutOfTimeError(AshatError):
+    """A check used up its time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a check found. `high` fails the check, `medium` makes it a warning, `low` is for the record.
+
+    A policy may let `medium` fail as well.
+
+    `rule` is the word that an allow-list entry names, `path` what it matches; both are empty where nothing is allowed.
+    """
+
+    severity: Severity
+    text: str
+    rule: str = ""
+    path: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """The finding as it stands in the evidence."""
+        return {"severity": self.severity, "text": self.text, "rule": self.rule, "path": self.path}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check answers. `seen` is one line that an operator acts on.
+
+    `inputs` is what the answer depends on besides the bundle; `figures` are integers whose names end in their unit
+    (`_ms`, `_us`, `_per_mille`) or count something; `series` are raw measurements, in the order in which they were
+    taken, named alike. All must have a canonical JSON form.
+
+    Raises:
+        ValueError: a float or another value that has none, an empty `seen`, or a pass in spite of a high finding.
+    """
+
+    name: str
+    title: str
+    outcome: Outcome
+    seen: str
+    findings: tuple[Finding, ...] = ()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, int] = field(default_factory=dict)
+    series: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    milliseconds: int = 0
+    version: str = "1"
+
+    def __post_init__(self) -> None:
+        if not self.seen.strip() or "\n" in self.seen:
+            raise ValueError(f"{self.name}: 'seen' must be one line, not {self.seen!r}")
+        if self.outcome == "pass" and any(finding.severity == "high" for finding in self.findings):
+            raise ValueError(f"{self.name}: cannot pass with a finding of high severity")
+        canonical_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as it stands in the evidence."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "version": self.version,
+            "outcome": self.outcome,
+            "seen": self.seen,
+            "findings": [finding.as_json() for finding in self.findings],
+            "inputs": dict(self.inputs),
+            "figures": dict(self.figures),
+            "series": {name: list(values) for name, values in self.series.items()},
+            "milliseconds": self.milliseconds,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CheckResult:
+        """The result that `as_json` wrote."""
+        findings = tuple(Finding(**finding) for finding in document["findings"])
+        return cls(**{**document, "findings": findings})
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a check may look at. `deadline` is on the clock of `time.monotonic()`; a check stops by then.
+
+    `source` gives the verified bytes of one file of the bundle (`public.files_bytes` those of many). `previous` and
+    `previous_raos` are of what ran before, None at the first release, and where that was this very bundle
+    (`same_before`). `rehearsal` is what came of going back to it and forward again. `credentials` are the values of
+    the Authorization header that `auth` names; they are secret.
+    """
+
+    public: NodeClient
+    app_url: str
+    bundle: str
+    manifest: Manifest
+    raos: RaosToml
+    source: Callable[[str], bytes]
+    policy: Policy = field(default_factory=Policy)
+    previous: Manifest | None = None
+    previous_raos: RaosToml | None = None
+    same_before: bool = False
+    rehearsal: Rehearsal = field(default_factory=Rehearsal)
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    time_limit: float = 60.0
+    deadline: float = float("inf")
+    tls: ssl.SSLContext | None = None
+
+    def left(self) -> float:
+        """Seconds until the deadline.
+
+        Raises:
+            OutOfTimeError: there are none.
+        """
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise OutOfTimeError(f"it did not end within its {self.time_limit:g} s")
+        return seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, no longer than the deadline.
+
+        Raises:
+            OutOfTimeError: the deadline came first.
+        """
+        time.sleep(min(seconds, self.left()))
+        self.left()
+
+
+class Check(ABC):
+    """One question about a running release.
+
+    A subclass in a file of this package is found by itself. `alone` keeps others from running beside it; `order`
+    places it in reports; `version` changes whenever the same release could get another answer, so that old evidence
+    does not count for new code.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    version: ClassVar[str] = "1"
+    order: ClassVar[int] = 100
+    alone: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, context: CheckContext) -> CheckResult:
+        """Look, and answer. Any exception counts as a failure, with its text as the reason."""
+
+    def conclude(
+        self,
+        good: str,
+        findings: Sequence[Finding] = (),
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        figures: Mapping[str, int] | None = None,
+        series: Mapping[str, Sequence[int]] | None = None,
+    ) -> CheckResult:
+        """The result that `findings` make: the worst of them speaks, or `good` where none fails or warns."""
+        ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        telling = [finding for finding in ranked if finding.severity != "low"]
+        outcome: Outcome = "pass" if not telling else "fail" if telling[0].severity == "high" else "warn"
+        more = f" (and {len(telling) - 1} more)" if len(telling) > 1 else ""
+        seen = telling[0].text + more if telling else good
+        return self.result(outcome, seen, ranked, inputs=inputs, figures=figures, series=series)
+
+    def inconclusive(
+        self,
+        seen: str,
+        findings: Sequence[Finding] = (),
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        figures: Mapping[str, int] | None = None,
+        series: Mapping[str, Sequence[int]] | None = None,
+    ) -> CheckResult:
+        """The result where nothing could be told."""
+        return self.result("inconclusive", seen, findings, inputs=inputs, figures=figures, series=series)
+
+    def result(
+        self,
+        outcome: Outcome,
+        seen: str,
+        findings: Sequence[Finding] = (),
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        figures: Mapping[str, int] | None = None,
+        series: Mapping[str, Sequence[int]] | None = None,
+    ) -> CheckResult:
+        """A result of this check."""
+        return CheckResult(
+            self.name,
+            self.title,
+            outcome,
+            one_line(seen, 2 * TEXT_LIMIT),
+            tuple(findings),
+            inputs or {},
+            figures or {},
+            series or {},
+            version=self.version,
+        )
+
+
+def run_check(check: Check, context: CheckContext) -> CheckResult:
+    """Run `check` within `context.time_limit`. Whatever happens, it answers; nothing that went wrong is a pass."""
+    started = time.monotonic()
+    limited = replace(context, deadline=started + context.time_limit)
+    answers: list[CheckResult] = []
+    worker = threading.Thread(
+        target=lambda: answers.append(_guarded(check, limited)), name=f"check {check.name}", daemon=True
+    )
+    worker.start()
+    worker.join(context.time_limit + GRACE_SECONDS)
+    if answers:
+        result = answers[0]
+    else:
+        _log.error("check %s ignored its deadline; its thread was left behind", check.name)
+        result = check.result("fail", f"it did not end within its {context.time_limit:g} s")
+    return replace(result, milliseconds=round((time.monotonic() - started) * 1000))
+
+
+def _guarded(check: Check, context: CheckContext) -> CheckResult:
+    try:
+        result = check.run(context)
+        if not isinstance(result, CheckResult) or result.name != check.name:
+            raise TypeError(f"the check answered {type(result).__name__}, no result of its own")
+    except AshatError as error:
+        return check.result("fail", f"could not finish: {error}")
+    except Exception as error:  # noqa: BLE001 - a check is anybody's code, and must not take the verification down
+        _log.exception("check %s broke", check.name)
+        return check.result("fail", f"the check itself broke: {type(error).__name__}: {error}")
+    return result
+
+
+def one_line(text: object, limit: int = TEXT_LIMIT) -> str:
+    """`text` as one printable line of at most `limit` characters; it may come from a stranger."""
+    flat = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,28 @@
+"""What can be known of a release's promises before anything runs: whether each JSON Schema it declares is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ashat.bundle.manifest import Manifest
+from ashat.errors import BundleError
+from ashat.raos_toml.load import NAME, declared_schemas, place_of
+from ashat.raos_toml.schema import RaosToml
+from tasks.checks.kit.schema_sandbox import Judge, UnjudgedError, bundle_reader
+
+
+def check_promises(raos: RaosToml, manifest: Manifest, read: Callable[[str], bytes]) -> None:
+    """Look at every schema that `raos` declares, and at the files that they refer to; `read` gives those of the bundle.
+
+    Raises:
+        BundleError: one is no JSON Schema, or refers to what is not in the bundle; with file, line and key.
+    """
+    with Judge(bundle_reader(manifest, read)) as judge:
+        for location, declared in declared_schemas(raos):
+            try:
+                judge.check(judge.schema(declared))
+            except UnjudgedError as error:
+                file = declared if isinstance(declared, str) else "this"
+                raise BundleError(
+                    f"{place_of(read(NAME), location)}: {file} cannot be used as a JSON Schema: {error}."
+                ) from None

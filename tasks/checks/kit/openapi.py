@@ -1,0 +1,245 @@
+"""A program's own OpenAPI document, and how an answer falls short of it.
+
+Only the schema of an answer needs a library. `openapi-schema-validator` has what OpenAPI 3.0 adds to JSON Schema
+(nullable, write-only) and the dialects of 3.1 and 3.2, is released several times a year, and needs nothing that the
+operator's extra does not have already. `openapi-core` would do the whole, but brings a web framework's request and
+response types with a dozen packages; plain `jsonschema` would leave the keywords of 3.0 to code of our own. Finding
+the operation of a path is forty lines, below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from ashat.raos_toml.schema import Request
+from tasks.checks.kit.assertions import Asking
+from tasks.checks.kit.base import Finding, one_line
+from tasks.checks.kit.http import Answer, NoAnswerError, Web
+from tasks.checks.kit.schema_sandbox import Dialect, UnjudgedError
+
+USUAL = "/openapi.json"
+DOCUMENT_LIMIT = 4 * 1024 * 1024
+SECONDS = 5.0
+_URI = "http://program.invalid"
+_VERSION = re.compile(r"(3\.[012])\.\d+")
+_REFERENCES_LIMIT = 20
+_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace", "query")
+
+Pointer = tuple[str, ...]
+
+
+class UnreadableError(ValueError):
+    """The document is no OpenAPI document of a known version, or a part of it is not what it must be."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """An OpenAPI document. `path` is where it was published, `version` its dialect."""
+
+    path: str
+    sha256: str
+    version: Dialect
+    contents: Mapping[str, Any]
+
+    def as_input(self) -> dict[str, str]:
+        """What the evidence keeps of it."""
+        return {"path": self.path, "sha256": self.sha256, "version": self.version}
+
+    @property
+    def uri(self) -> str:
+        """The name under which the judge knows it."""
+        return _URI + self.path
+
+    def follow(self, pointer: Pointer) -> tuple[Pointer, Any]:
+        """What stands at `pointer`, and where it really stands, once each `$ref` on the way is followed.
+
+        Raises:
+            UnreadableError: nothing does, or a reference leads elsewhere or in a circle.
+        """
+        for _ in range(_REFERENCES_LIMIT):
+            node, rest = self._walk(pointer)
+            if node is None:
+                raise UnreadableError(f"it has nothing at {_spelled(pointer)}")
+            reference = node.get("$ref") if isinstance(node, dict) else None
+            if reference is None:
+                return pointer, node
+            if not isinstance(reference, str) or not reference.startswith("#/"):
+                raise UnreadableError(f"it refers to {one_line(reference, 80)}, which is not in it")
+            parts = (unquote(part).replace("~1", "/").replace("~0", "~") for part in reference[2:].split("/"))
+            pointer = (*parts, *rest)
+        raise UnreadableError(f"references lead in a circle at {_spelled(pointer)}")
+
+    def find(self, path: str) -> Pointer | None:
+        """The entry of `paths` for a path of the program, the one with the fewest templates; None: there is none."""
+        bare = path.partition("?")[0]
+        for prefix in self._prefixes:
+            if not bare.startswith(prefix + "/"):
+                continue
+            for template, expression in self._templates:
+                if expression.fullmatch(bare[len(prefix) :]):
+                    return ("paths", template)
+        return None
+
+    def operations(self) -> tuple[str, ...]:
+        """Every operation in it, such as `GET /api/items/{item}`, in order."""
+        found = []
+        for path in _mapping(self.contents.get("paths")):
+            try:
+                item = _mapping(self.follow(("paths", path))[1])
+            except UnreadableError:
+                continue
+            found += [f"{method.upper()} {path}" for method in _METHODS if method in item]
+        return tuple(sorted(found))
+
+    @cached_property
+    def _templates(self) -> list[tuple[str, re.Pattern[str]]]:
+        found = [(path, expression(path)) for path in _mapping(self.contents.get("paths"))]
+        return sorted(found, key=lambda each: (each[0].count("{"), each[0]))
+
+    @cached_property
+    def _prefixes(self) -> list[str]:
+        """The paths of `servers`, the longest first; none counts too, for a program behind a proxy that strips it."""
+        found = {""}
+        servers = self.contents.get("servers")
+        for server in servers if isinstance(servers, list) else []:
+            url = str(_mapping(server).get("url", ""))
+            for name, variable in _mapping(_mapping(server).get("variables")).items():
+                url = url.replace(f"{{{name}}}", str(_mapping(variable).get("default", "")))
+            try:
+                found.add(urlsplit(url).path.rstrip("/"))
+            except ValueError:
+                continue
+        return sorted(found, key=len, reverse=True)
+
+    def _walk(self, pointer: Pointer) -> tuple[Any, Pointer]:
+        """What stands there, None for nothing; or the first reference on the way, and what is left of the way."""
+        node: Any = self.contents
+        for number, part in enumerate(pointer):
+            if isinstance(node, dict) and "$ref" in node:
+                return node, pointer[number:]
+            node = node.get(part) if isinstance(node, dict) else None
+        return node, ()
+
+
+def read_document(web: Web, declared: str | None) -> tuple[Document | None, list[Finding]]:
+    """The document that the program publishes at `declared`, or where many do.
+
+    One that is declared must be there; without a word from raos.toml, a program that publishes none is left in peace.
+
+    Raises:
+        OutOfTimeError: the check's own time is over.
+    """
+    path = declared or USUAL
+    try:
+        answer = web.ask(path, seconds=SECONDS, limit=DOCUMENT_LIMIT)
+        if answer.status != 200:
+            raise UnreadableError(f"status {answer.status}")
+        contents = answer.json()
+        if declared is None and not ("openapi" in contents if isinstance(contents, dict) else False):
+            return None, []
+    except (NoAnswerError, ValueError) as error:
+        text = f"the OpenAPI document that raos.toml promises at {path} cannot be read: {one_line(error)}"
+        return None, [Finding("high", text)] if declared else []
+    version = _mapping(contents).get("openapi")
+    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if found is None:
+        text = f"{path} is no OpenAPI document of version 3.0, 3.1 or 3.2, but says {one_line(version, 40)!r}"
+        return None, [Finding("high" if declared else "low", text)]
+    digest = hashlib.sha256(answer.body).hexdigest()
+    return Document(path, digest, cast(Dialect, found[1]), contents), []
+
+
+def hold(document: Document, asking: Asking, request: Request, answer: Answer) -> Iterator[Finding]:
+    """How the answer falls short of the document: `high` where it breaks what is written, `medium` where nothing is."""
+    try:
+        yield from _hold(document, asking, request, answer)
+    except (UnreadableError, UnjudgedError) as error:
+        yield Finding("high", f"it cannot be held against {document.path}: {asking.hide(str(error))}")
+
+
+def _hold(document: Document, asking: Asking, request: Request, answer: Answer) -> Iterator[Finding]:
+    item = document.find(request.path)
+    if item is None:
+        yield Finding("medium", f"{document.path} does not know this path")
+        return
+    operation = _operation(document, item, request.method)
+    if operation is None:
+        yield Finding("medium", f"{document.path} knows this path, but no {request.method} on it")
+        return
+    response = _response(document, operation, answer.status)
+    if response is None:
+        yield Finding("medium", f"{document.path} does not know status {answer.status} here")
+        return
+    place, described = document.follow(response)
+    for name in _mapping(_mapping(described).get("headers")):
+        header = _mapping(document.follow((*place, "headers", name))[1])
+        if header.get("required") is True and name not in answer.headers:
+            yield Finding("high", f"the header {one_line(name, 64)} is missing, which {document.path} requires")
+    if request.method != "HEAD":
+        yield from _content(document, asking, (*place, "content"), answer)
+
+
+def _operation(document: Document, item: Pointer, method: str) -> Pointer | None:
+    place, operations = document.follow(item)
+    for name in (method.lower(), "get") if method == "HEAD" else (method.lower(),):
+        if name in _mapping(operations):
+            return (*place, name)
+    return None
+
+
+def _response(document: Document, operation: Pointer, status: int) -> Pointer | None:
+    place, described = document.follow(operation)
+    responses = _mapping(_mapping(described).get("responses"))
+    for name in (str(status), f"{status // 100}XX", f"{status // 100}xx", "default"):
+        if name in responses:
+            return (*place, "responses", name)
+    return None
+
+
+def _content(document: Document, asking: Asking, place: Pointer, answer: Answer) -> Iterator[Finding]:
+    described = _mapping(_mapping(document.follow(place[:-1])[1]).get("content"))
+    if not described:
+        return
+    written = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    said = written.lower()
+    known = {name.partition(";")[0].strip().lower(): name for name in described}
+    media = next((known[each] for each in (said, f"{said.partition('/')[0]}/*", "*/*") if each in known), None)
+    if media is None:
+        shown = one_line(asking.hide(written), 60) or "an answer without a type"
+        yield Finding("medium", f"{document.path} knows {one_line(', '.join(known), 80)} here, not {shown}")
+        return
+    if "schema" not in _mapping(described[media]) or not (said == "application/json" or said.endswith("+json")):
+        return
+    try:
+        answer.json()
+    except ValueError as error:
+        yield Finding("high", f"the answer is {error}")
+        return
+    asking.judge.learn(document.uri, document.contents)
+    schema = f"{document.uri}#{_fragment((*place, media, 'schema'))}"
+    for breach in asking.breaches(schema, answer, dialect=document.version):
+        yield Finding("high", f"{breach} (of {document.path})")
+
+
+def expression(template: str) -> re.Pattern[str]:
+    """What matches the paths that a templated one, such as `/items/{item}`, stands for."""
+    parts = re.split(r"\{[^{}]*\}", template)
+    return re.compile("[^/]+".join(re.escape(part) for part in parts))
+
+
+def _fragment(pointer: Pointer) -> str:
+    return "".join("/" + quote(part.replace("~", "~0").replace("/", "~1"), safe="~") for part in pointer)
+
+
+def _spelled(pointer: Pointer) -> str:
+    return one_line("/" + "/".join(part.replace("/", "~1") for part in pointer), 120)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

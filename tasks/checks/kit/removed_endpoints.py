@@ -1,0 +1,139 @@
+"""What the release before answers, noted while the rehearsal runs it, and what of that the new one lets go."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ashat.raos_toml.schema import Endpoint, RaosToml
+from tasks.checks.kit import openapi
+from tasks.checks.kit.assertions import Asking, NoCredentialError
+from tasks.checks.kit.base import CheckContext, Finding, OutOfTimeError, one_line
+from tasks.checks.kit.http import NoAnswerError
+from tasks.checks.kit.samples import Answered
+
+# In all, and for each: the program is kept from its users meanwhile.
+SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+_TEMPLATE = re.compile(r"\{[^{}]*\}")
+_HOW = "bring it back, or declare it in raos.toml with the status that it has now"
+
+
+def askable(raos: RaosToml) -> list[Endpoint]:
+    """The declared endpoints that change nothing when they are asked once more, each once: GET and HEAD, no body."""
+    found: dict[tuple[str, ...], Endpoint] = {}
+    for each in raos.endpoints:
+        if each.method in ("GET", "HEAD") and each.body is None:
+            found.setdefault(_key(each), each)
+    return list(found.values())
+
+
+def note_answered(context: CheckContext) -> Answered:
+    """What the program that runs now, the release before, answers with the status that it declares itself.
+
+    It is asked with its credentials, as the API check asks. Which operations its OpenAPI document has is noted, too.
+    """
+    previous = context.previous_raos
+    limited = replace(context, deadline=time.monotonic() + SECONDS, time_limit=SECONDS)
+    wanted = askable(previous) if previous else []
+    answered: list[Endpoint] = []
+    operations: tuple[str, ...] = ()
+    asked = 0
+    with Asking(limited) as asking:
+        try:
+            document, _ = openapi.read_document(asking.web, previous.api.openapi if previous else None)
+            operations = document.operations() if document else ()
+            for endpoint in wanted:
+                if _noted(asking, endpoint):
+                    answered.append(endpoint)
+                asked += 1
+        except OutOfTimeError:
+            pass  # what was not asked is counted, and told
+    return Answered(tuple(answered), operations, len(wanted) - asked)
+
+
+def let_go(asking: Asking, context: CheckContext, document: openapi.Document | None) -> Iterator[Finding]:
+    """The endpoints that the release before answered, and this one neither answers so nor declares itself; then the
+    operations that have gone from the OpenAPI document.
+
+    Raises:
+        OutOfTimeError: the check's own time is over.
+    """
+    before = context.rehearsal.answered
+    told = list(context.raos.endpoints)
+    declared = {_key(each) for each in told}
+    for endpoint in before.endpoints:
+        if _key(endpoint) in declared:
+            continue
+        trouble = _no_longer(asking, endpoint)
+        if trouble:
+            told.append(endpoint)
+            yield Finding("high", f"{label(endpoint)} was answered {trouble}; {_HOW}")
+    if before.unasked:
+        text = f"{before.unasked} endpoints of the release before were not asked: its answers took over {SECONDS:g} s"
+        yield Finding("low", text)
+    if document is not None:
+        yield from _undocumented(context, document, told)
+    elif before.operations:
+        count = len(before.operations)
+        text = f"the release that ran before published an OpenAPI document with {count} operations, this one none"
+        yield Finding("medium", f"{text}: bring it back, or look whether anybody needs it")
+
+
+def asked_again(context: CheckContext) -> int:
+    """How many endpoints of the release before are asked once more."""
+    declared = {_key(each) for each in context.raos.endpoints}
+    return sum(_key(each) not in declared for each in context.rehearsal.answered.endpoints)
+
+
+def label(endpoint: Endpoint) -> str:
+    """What a finding calls it."""
+    return f"{endpoint.method} {endpoint.path}" + (f" as {endpoint.auth}" if endpoint.auth else "")
+
+
+def _key(endpoint: Endpoint) -> tuple[str, ...]:
+    return endpoint.method, endpoint.path, endpoint.auth or ""
+
+
+def _as_declared(endpoint: Endpoint, status: int) -> bool:
+    """Whether that status is the one declared; any 2xx is as good as another."""
+    return status == endpoint.status or (_good(status) and _good(endpoint.status))
+
+
+def _good(status: int) -> bool:
+    return 200 <= status < 300
+
+
+def _noted(asking: Asking, endpoint: Endpoint) -> bool:
+    limited = endpoint.model_copy(update={"time_limit": min(endpoint.time_limit, ANSWER_SECONDS)})
+    try:
+        return _as_declared(endpoint, asking.ask(limited).status)
+    except (NoAnswerError, NoCredentialError):
+        return False
+
+
+def _no_longer(asking: Asking, endpoint: Endpoint) -> str:
+    """What is told of an endpoint that is not answered as before, "" where it is."""
+    by = "by the release that ran before, and"
+    which = f"{by} is gone" if _good(endpoint.status) else f"with status {endpoint.status} {by} no longer is"
+    try:
+        status = asking.ask(endpoint).status
+    except (NoAnswerError, NoCredentialError) as error:
+        return f"{which}: {asking.hide(str(error))}"
+    return "" if _as_declared(endpoint, status) else f"{which}: status {status}"
+
+
+def _undocumented(context: CheckContext, document: openapi.Document, told: Sequence[Endpoint]) -> Iterator[Finding]:
+    now = {_TEMPLATE.sub("{}", each) for each in document.operations()}
+    for operation in context.rehearsal.answered.operations:
+        context.left()
+        if _TEMPLATE.sub("{}", operation) in now:
+            continue
+        method, _, path = operation.partition(" ")
+        pattern = openapi.expression(path)
+        if not any(each.method == method and pattern.fullmatch(each.path.partition("?")[0]) for each in told):
+            shown = one_line(operation, 120)
+            text = f"{shown} stood in the OpenAPI document of the release that ran before, not in {document.path}"
+            yield Finding("medium", f"{text}: {_HOW}")

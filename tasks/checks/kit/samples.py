@@ -1,0 +1,58 @@
+"""What the rollback rehearsal leaves for the checks that come after it: both releases under the same load, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ashat.raos_toml.schema import Endpoint
+
+Which = Literal["new", "old"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request under load: how long it took in microseconds, and what was wrong with it ("" if nothing)."""
+
+    path: str
+    us: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """The answers of one release to one stretch of load, in the order in which they ended; the warm-up is left out."""
+
+    release: Which
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The endpoints that the old release answered with the status that it declares, and how many it was not asked for.
+
+    `operations` are those of its OpenAPI document, such as `GET /api/items/{item}`.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    operations: tuple[str, ...] = ()
+    unasked: int = 0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Forward, back, and forward again: the blocks in the order in which they ran (new, old, new, old, ...).
+
+    `answered` is what the old release answered; `back_ms` and `forward_ms` are how long each switch took until the
+    release was healthy. With no release before, there is no old block.
+    """
+
+    blocks: tuple[Block, ...] = ()
+    answered: Answered = field(default_factory=Answered)
+    back_ms: tuple[int, ...] = ()
+    forward_ms: tuple[int, ...] = ()
+
+    def of(self, release: Which) -> Iterator[Block]:
+        """The blocks of one of the two releases."""
+        return (block for block in self.blocks if block.release == release)

@@ -1,0 +1,1 @@
+"""What the security check scans: files, credentials, headers, TLS, lock files, advisories."""

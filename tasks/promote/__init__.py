@@ -1,0 +1,1 @@
+"""Promoting an approved release to OMEGA, and following it to the Licensed Mainframes."""

@@ -1,0 +1,1 @@
+"""Packing a source, and sending to Public what it lacks."""

@@ -1,0 +1,203 @@
+"""From a source tree to a bundle, and the beginning of a deployment's record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ashat.bundle.git import ancestors, git_info, resolve
+from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
+from ashat.bundle.stat_cache import StatCache
+from ashat.common.failpoints import fault_point
+from ashat.common.identifiers import check_update_id
+from ashat.deployment.events import Created, Packaged
+from ashat.deployment.state_machine import Stage, State
+from ashat.errors import BundleError, UpdateExistsError
+from ashat.ledger.ledger import Ledger, how_to_go_on
+from ashat.protocol.messages import Source
+from ashat.raos_toml.load import raos_toml_of
+from ashat.raos_toml.schema import RaosToml
+from ashat.settings import Settings
+from ashat.trust.release.machine_keys import machine_signer
+from ashat.trust.release.provenance import Attestation, attest_build
+from ashat.trust.tuf.metadata import BUILDER
+from tasks.checks.kit.declared_schemas import check_promises
+from tasks.runtime.ledger import ledger, now, run_id
+from tasks.runtime.step import step
+
+_KNOWN_COMMITS = 500
+_KNOWN_RUNS = 200
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tree is: a directory, and the commit to pack of it ("": as it lies there)."""
+
+    name: str
+    directory: Path
+    ref: str = ""
+    allow_dirty: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person wants pushed, and in which words."""
+
+    update_id: str
+    description: str
+    info: str
+    public: str
+    target: str
+    by: str
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packed tree with what is known of it."""
+
+    packed: Packed
+    raos: RaosToml
+    source: Source
+
+
+def check_free(update_id: str, *, resume: bool) -> None:
+    """Refuse an id that cannot be pushed now.
+
+    Raises:
+        UsageError: it is no update id.
+        UpdateExistsError: it is in use, by another run than this one.
+    """
+    check_update_id(update_id)
+    with ledger() as record:
+        _mine_or_free(record, update_id, resume=resume)
+
+
+def begun_by_this_run(update_id: str) -> State | None:
+    """What an earlier start of this very run began; a Retry starts it again. `update_id` may be empty: any."""
+    mine = run_id()
+    if not mine:
+        return None
+    with ledger() as record:
+        for summary in record.summaries(text=update_id, limit=_KNOWN_RUNS):
+            state = record.find(summary["update_id"], summary["attempt"])
+            if state is not None and state.run == mine:
+                return state
+    return None
+
+
+def must_push(begun: State | None) -> bool:
+    """Whether a run that began `begun` has to push: nothing, an interrupted push, or one that came to nothing by
+    itself. What people called off is not pushed again by a Retry."""
+    return begun is None or begun.stage is Stage.PLANNING or (begun.stage is Stage.FAILED and begun.may_be_pushed_again)
+
+
+@step("package", description="Pack the tree: hash every file, and refuse what the servers could misread.")
+def package(origin: Origin) -> Package:
+    """The tree as a bundle.
+
+    Raises:
+        BundleError: the tree is dirty, missing, empty, or breaks a bundle rule; or its raos.toml is wrong, or a schema
+            that it declares.
+    """
+    info = git_info(origin.directory)
+    if info is not None and info.dirty and not origin.ref and not origin.allow_dirty:
+        raise BundleError(
+            f"{origin.directory} has uncommitted changes: commit them (--commit does), or push them as they are with "
+            "--allow-dirty."
+        )
+    if origin.ref:
+        packed = pack_git_ref(origin.directory, origin.ref)
+        commit: str | None = resolve(origin.directory, origin.ref)
+    else:
+        cache = StatCache.for_source(Settings().ensure_home(), origin.directory)
+        packed = pack_directory(origin.directory, cache=cache)
+        commit = info.commit if info else None
+    raos = raos_toml_of(packed.manifest, packed.read_file)
+    check_promises(raos, packed.manifest, packed.read_file)
+    source = Source(
+        name=origin.name,
+        commit=commit,
+        branch=info.branch if info else None,
+        dirty=bool(info and info.dirty and not origin.ref),
+        who=info.author if info else "",
+        contains=_contained(origin.directory, commit),
+    )
+    return Package(packed, raos, source)
+
+
+def begin(request: Request, package: Package) -> State:
+    """Record that the push of `package` began; going on with one that this run, or `resume`, began before.
+
+    Raises:
+        UpdateExistsError: the id was taken meanwhile.
+        SessionError: the interrupted push that is resumed carried other content to Public already.
+    """
+    created = Created(
+        at=now(),
+        by=request.by,
+        description=request.description,
+        info=request.info,
+        target=request.target,
+        public=request.public,
+        run=run_id(),
+    )
+    manifest = package.packed.manifest
+    with ledger() as record:
+        state = _mine_or_free(record, request.update_id, resume=request.resume) or record.create(
+            request.update_id, created
+        )
+        attestation = record.put_document("attestation", _attested(state, package, by=request.by))
+        fault_point("push.attested")
+
+        def packed(newest: State) -> Packaged | None:
+            if newest.stage is not Stage.PLANNING or newest.bundle == manifest.digest:
+                return None
+            return Packaged(
+                at=now(),
+                by=request.by,
+                bundle=manifest.digest,
+                version=package.raos.raos.version,
+                files=len(manifest.files),
+                size=manifest.size,
+                source=package.source,
+                attestation=attestation,
+            )
+
+        state = record.advance(request.update_id, state.attempt, packed)
+    fault_point("push.packaged")
+    return state
+
+
+def _attested(state: State, package: Package, *, by: str) -> Attestation:
+    return attest_build(
+        machine_signer(Settings().ensure_home(), BUILDER),
+        bundle=package.packed.manifest.digest,
+        update_id=state.update_id,
+        attempt=state.attempt,
+        source=package.source,
+        pushed_by=by,
+    )
+
+
+def _mine_or_free(record: Ledger, update_id: str, *, resume: bool) -> State | None:
+    last = record.find(update_id)
+    if last is None or last.may_be_pushed_again:
+        return None
+    mine = last.run != "" and last.run == run_id()
+    if mine or (resume and last.stage is Stage.PLANNING):
+        return last
+    if last.stage is Stage.PLANNING:
+        raise UpdateExistsError(
+            f"Deployment session '{update_id}' already exists ({last.stage.value}, begun by {last.pushed_by}). If its "
+            f"push was interrupted, go on with it: deploy push … --resume, or call it off: deploy cancel {update_id}."
+        )
+    raise UpdateExistsError(how_to_go_on(last))
+
+
+def _contained(directory: Path, commit: str | None) -> tuple[str, ...]:
+    if commit is None:
+        return ()
+    with ledger() as record:
+        known = {summary["commit"] for summary in record.summaries(limit=_KNOWN_COMMITS)} - {None}
+    return tuple(sorted(known & ancestors(directory, commit))) if known else ()

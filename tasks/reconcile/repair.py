@@ -1,0 +1,148 @@
+"""What `reconcile` mends: gates and rollbacks whose flow runs are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from ashat.deployment.events import Cancelled, Expired, RollbackAnswered
+from ashat.deployment.state_machine import Stage, State
+from ashat.errors import ControlPlaneError
+from tasks.approval.gate import close_gate_run, is_alive, start_approve_run
+from tasks.runtime.flow_processes import process_is_gone
+from tasks.runtime.ledger import ledger, now, run_id
+
+ROLLBACK_DEPLOYMENT = "rollback/rollback"
+CANCELLED_IN_PREFECT = "cancelled in Prefect"
+
+
+def mark_dead_runs() -> list[str]:
+    """Mark as Crashed each run that Prefect shows as Running whose process on this machine is gone; a line for each."""
+    lines = []
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=running):
+            if str(run.id) != run_id() and process_is_gone(run):
+                client.set_flow_run_state(run.id, Crashed(message="Its process is gone."), force=True)
+                lines.append(f"run {run.name} had lost its process: marked as Crashed")
+    return lines
+
+
+def expire_overdue(state: State) -> None:
+    """Record that nobody answered in time, and end the run that waited."""
+    with ledger() as record:
+        record.append(state, Expired(at=now(), by="reconcile"))
+    if state.gate is not None and state.gate.run:
+        close_gate_run(state.gate.run, "Nobody answered in time.", Stage.EXPIRED)
+
+
+def close_gate(state: State) -> None:
+    """End the run that still waits at the gate of a deployment that has ended."""
+    if state.gate is not None and state.gate.run and _state_type(state.gate.run) is StateType.PAUSED:
+        close_gate_run(state.gate.run, f"{state.update_id} is {state.stage.value}", state.stage)
+
+
+def end_lost_gate(state: State) -> str:
+    """Record a gate that somebody cancelled in Prefect while it waited; "" where none did."""
+    if state.stage is not Stage.AWAITING_APPROVAL or state.gate is None:
+        return ""
+    if _state_type(state.gate.run or start_approve_run(state)) is not StateType.CANCELLED:
+        return ""
+    with ledger() as record:
+        record.append(state, Cancelled(at=now(), by="reconcile", reason=CANCELLED_IN_PREFECT))
+    return CANCELLED_IN_PREFECT
+
+
+def restart_approve(state: State) -> str:
+    """Start another run of `approve` where the one that had the gate is dead; its id, "" where it lives."""
+    holder = state.gate.run if state.gate else ""
+    if not holder:
+        holder = start_approve_run(state)
+    return "" if is_alive(holder) else _living(holder, lambda dead: start_approve_run(state, again=dead))
+
+
+def needs_gate(state: State) -> bool:
+    """Whether the checks passed and the gate was never opened, because the run of `verify` died in between."""
+    return (
+        state.evidence is not None
+        and state.outcome != "failed"
+        and not (state.run_verify and is_alive(state.run_verify))
+    )
+
+
+def end_lost_rollback(state: State) -> str:
+    """Record that nobody may answer any more whether the target goes back, where somebody cancelled the run in Prefect
+    that asked; "" where none did."""
+    gate = state.rollback_gate
+    if gate is None or not state.rollback_waits(now()) or _state_type(gate.run) is not StateType.CANCELLED:
+        return ""
+    with ledger() as record:
+        record.append(
+            state,
+            RollbackAnswered(
+                at=now(),
+                by="reconcile",
+                ordinal=gate.ordinal,
+                decision="reject",
+                accepted=True,
+                approver="reconcile",
+                comment=CANCELLED_IN_PREFECT,
+            ),
+        )
+    return f"its rollback was {CANCELLED_IN_PREFECT}"
+
+
+def needs_rollback_run(state: State) -> bool:
+    """Whether a rollback was begun and the run that did it is gone."""
+    return state.rolling_back and not (state.rollback_run and is_alive(state.rollback_run))
+
+
+def restart_rollback(state: State) -> str:
+    """Start another run of `rollback` for one that was begun; its id."""
+    return _living(state.rollback_run, lambda dead: _start_rollback(state, dead))
+
+
+def go_on_with_rollback(state: State) -> str:
+    """Start a run of `rollback` where the one that people answered died before it began; its id, "" where none did."""
+    gate = state.rollback_gate
+    if gate is None or gate.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
+        return ""
+    return _start_rollback(state, gate.run) if _state_type(gate.run) is StateType.CRASHED else ""
+
+
+def _start_rollback(state: State, dead: str) -> str:
+    run = run_deployment(
+        ROLLBACK_DEPLOYMENT,
+        parameters={"update_id": state.update_id, "attempt": state.attempt},
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"rollback:{state.update_id}:{state.attempt}:{dead}",
+    )
+    if not isinstance(run, FlowRun):
+        raise ControlPlaneError("Prefect did not say which run it started.")
+    return str(run.id)
+
+
+def _living(dead: str, start: Callable[[str], str]) -> str:
+    """The run that `start` makes after the one that is dead; when that died as well, the one after it, and so on."""
+    while True:
+        started = start(dead)
+        if started == dead or is_alive(started):
+            return started
+        dead = started
+
+
+def _state_type(flow_run: str) -> StateType | None:
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return None
+    return found.type if found else None

@@ -1,0 +1,246 @@
+"""The way back: each server that an update reached runs again what it ran before, unless something else runs by now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ashat.client.node import NodeClient
+from ashat.common.failpoints import fault_point
+from ashat.deployment.events import RollbackStarted, RolledBack, ServerRolledBack
+from ashat.deployment.restore import way_back
+from ashat.deployment.state import Before
+from ashat.deployment.state_machine import State, refuse_rollback
+from ashat.errors import NodeError, NotConfiguredError, SessionError
+from ashat.ledger.ledger import Ledger
+from ashat.protocol.messages import NodeState, Offer, OperationRequest
+from blocks.server import load_server
+from tasks.approval.signing import send_log
+from tasks.promote.distribute import await_mainframes
+from tasks.rollback.signed_return import signed_way_back
+from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.step import step
+from tasks.servers.drift import why_not_owner
+from tasks.servers.public import change, public_lent, settled, switch_back
+
+Place = Literal["public", "omega", "mainframes"]
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """What a rollback will do: the servers that are put back, in order, and why each other is left alone."""
+
+    servers: tuple[Place, ...]
+    kept: dict[Place, str]
+
+
+def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: Before) -> WayBack:
+    """What can be put back, from what the servers run now, and what Public ran `before`. Pure.
+
+    Raises:
+        SessionError: nothing can, or the target runs it and has nothing to go back to.
+    """
+    refuse_rollback(state)
+    servers: list[Place] = []
+    kept: dict[Place, str] = {}
+    if state.reached_omega:
+        if target is None:
+            raise SessionError(f"{state.target} is not configured here, and '{state.update_id}' reached it.")
+        if _runs(target, state):
+            if _brought_back(target, state):
+                raise SessionError(
+                    f"{state.target} went back to '{state.update_id}' when a later update was rolled back, and no "
+                    "approval covers the way further back: push that source as a new update. Nothing was changed."
+                )
+            if state.omega_before is None:
+                raise SessionError(
+                    f"{state.target} ran nothing before '{state.update_id}': there is nothing to roll back to. Push a "
+                    "release that mends it instead."
+                )
+            servers += ["omega", "mainframes"]
+        else:
+            kept["omega"] = _runs_instead(state.target, target)
+    if _runs(public, state):
+        if before.bundle is None and not servers:
+            instead = "" if state.reached_omega else f" deploy cancel {state.update_id} stops it there."
+            raise SessionError(
+                f"{state.public} ran nothing before '{state.update_id}': there is nothing to roll back to.{instead}"
+            )
+        servers.append("public")
+    else:
+        kept["public"] = _runs_instead(state.public, public)
+    if not servers:
+        raise SessionError(
+            f"Deployment '{state.update_id}' no longer runs anywhere ({'; '.join(kept.values())}): nothing was changed."
+        )
+    return WayBack(tuple(servers), kept)
+
+
+def look_back(state: State) -> WayBack:
+    """Look at the servers, and refuse what cannot be done; all of what was begun, where it was.
+
+    Raises:
+        SessionError: there is nothing that can be put back, or not by this token.
+    """
+    if state.rolling_back:
+        return WayBack(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
+    with load_server(state.public).client() as public:
+        public_seen = settled(public)
+    with ledger() as record:
+        before = way_back(state, record.find)
+    way = plan_rollback(state, public_seen, _target_state(state), before)
+    if "omega" in way.servers and (why := why_not_owner(state.target)):
+        raise SessionError(f"{why} Nothing was changed.")
+    return way
+
+
+def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> None:
+    """Record the intent to put the servers back, or that this run goes on with what was begun."""
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        if state.rolling_back and state.rollback_run == run_id():
+            return
+        record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
+    fault_point("rollback.started")
+
+
+@step("roll-back-omega", description="Let OMEGA run what this update replaced, and offer that to the Mainframes.")
+def roll_back_omega(update_id: str, attempt: int) -> int | None:
+    """Put the target back under the approval that covers the way back; the new `release_seq`, None if left alone.
+
+    Raises:
+        SwitchFailedError: what ran before no longer becomes healthy.
+    """
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        if "omega" in state.rolled_back:
+            return state.rolled_back["omega"].release_seq
+        with load_server(state.target).client() as target:
+            seen = settled(target)
+            kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
+            if not kept:
+                _undo(record, target, seen, state)
+                fault_point("rollback.omega-switched")
+                seen = target.state()
+            sequence = _offer_current(target, seen) if not kept else None
+        _note(record_id=(update_id, attempt), server="omega", to=state.omega_before, sequence=sequence, kept=kept)
+        fault_point("rollback.omega-recorded")
+        return sequence
+
+
+@step("roll-back-public", description="Let the Public Server run what it ran before this update.")
+def roll_back_public(update_id: str, attempt: int) -> None:
+    """Put Public back, unless another update runs there by now."""
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        before = way_back(state, record.find)
+    if "public" in state.rolled_back:
+        return
+    with public_lent(state, "rollback") as holder, load_server(state.public).client() as public:
+        kept = switch_back(public, state, before, holder, reason="rollback")
+        fault_point("rollback.public-switched")
+    _note(record_id=(update_id, attempt), server="public", to=before.bundle, sequence=None, kept=kept)
+
+
+def follow_mainframes(state: State, release_seq: int) -> None:
+    """Wait for the Mainframes to take what OMEGA offers again, and record who did not."""
+    outcomes = await_mainframes(state.target, release_seq)
+    behind = ", ".join(outcome.name for outcome in outcomes if outcome.result != "running")
+    _note(
+        record_id=(state.update_id, state.attempt),
+        server="mainframes",
+        to=state.omega_before,
+        sequence=release_seq,
+        kept=f"not yet: {behind}" if behind else "",
+    )
+
+
+def end_rollback(update_id: str, attempt: int) -> State:
+    """Record that every server is back."""
+    with ledger() as record:
+        return record.advance(
+            update_id, attempt, lambda state: RolledBack(at=now(), by=whoami()) if state.rolling_back else None
+        )
+
+
+def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> None:
+    if not _runs(seen, state):
+        return
+    before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
+    signed = signed_way_back(record, state)
+    if signed is not None:
+        send_log(record, target, signed)
+    request = OperationRequest(
+        action="rollback",
+        bundle=state.omega_before,
+        expected_current=state.bundle,
+        update_id=before.update_id if before else state.update_id,
+        attempt=before.attempt if before else state.attempt,
+        signed=signed,
+        reason=f"rollback of {state.update_id}",
+    )
+    change(target, request, f"{state.update_id}.{state.attempt}.rollback")
+
+
+def _offer_current(target: NodeClient, seen: NodeState) -> int | None:
+    current = seen.current
+    if current is None or current.release_seq is None:
+        return None
+    target.put_offer(
+        Offer(
+            release_seq=current.release_seq,
+            bundle=current.bundle,
+            update_id=current.update_id,
+            attempt=current.attempt,
+        )
+    )
+    return current.release_seq
+
+
+def _note(*, record_id: tuple[str, int], server: Place, to: str | None, sequence: int | None, kept: str) -> None:
+    event = ServerRolledBack(at=now(), by=whoami(), server=server, to_bundle=to, release_seq=sequence, kept=kept)
+    with ledger() as record:
+        record.advance(*record_id, lambda state: None if server in state.rolled_back else event)
+
+
+def _target_state(state: State) -> NodeState | None:
+    if not state.reached_omega:
+        return None
+    try:
+        with load_server(state.target).client() as target:
+            return settled(target)
+    except NotConfiguredError:
+        return None
+    except NodeError as error:
+        raise type(error)(f"{error} Nothing was changed.", server=error.server, status=error.status) from error
+
+
+def _runs(seen: NodeState, state: State) -> bool:
+    current = seen.current
+    return current is not None and (current.bundle, current.update_id, current.attempt) == (
+        state.bundle,
+        state.update_id,
+        state.attempt,
+    )
+
+
+def _brought_back(seen: NodeState, state: State) -> bool:
+    """Whether the target runs the update by a rollback to it, not by its own approval."""
+    current = seen.current
+    return current is not None and current.release_seq not in (None, state.release_seq)
+
+
+def _came_back(seen: NodeState, state: State) -> bool:
+    """Whether the target runs what it is to go back to, under a release_seq given out after this update's."""
+    current = seen.current
+    return (
+        current is not None
+        and current.bundle == state.omega_before
+        and state.release_seq is not None
+        and (current.release_seq or 0) > state.release_seq
+    )
+
+
+def _runs_instead(name: str, seen: NodeState) -> str:
+    what = seen.current.update_id if seen.current else "nothing"
+    return f"{name} runs {what} by now"

@@ -1,0 +1,141 @@
+"""Where each server stands, for a person to open in Prefect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ashat.client.node import NodeClient
+from ashat.deployment.state_machine import Stage, State
+from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictError
+from ashat.protocol.messages import Scope
+from ashat.settings import Settings
+from ashat.transparency.witness import Witness
+from blocks.server import load_server
+from tasks.runtime.artifacts import publish_table
+from tasks.runtime.ledger import ledger
+
+
+def standings(state: State) -> list[dict[str, Any]]:
+    """A row for Public, the target and each Mainframe: what it runs, or why it does not say."""
+    rows = [_row(state.public), _row(state.target)]
+    rows += [
+        {"server": mainframe.name, "role": "mainframe", "runs": mainframe.result, "bundle": state.bundle or ""}
+        for mainframe in state.mainframes
+    ]
+    return rows
+
+
+def publish_servers(state: State) -> None:
+    """Leave the table of where each server stands with the flow run."""
+    publish_table(f"servers-{state.update_id}-{state.attempt}", standings(state), "Where each server stands")
+
+
+def _row(name: str) -> dict[str, Any]:
+    try:
+        with load_server(name).client() as node:
+            identity = node.identity()
+    except AshatError as error:
+        return {"server": name, "role": "", "runs": f"no answer: {error}", "bundle": ""}
+    current = identity.current
+    return {
+        "server": identity.name,
+        "role": identity.role.value,
+        "runs": current.update_id if current else "nothing",
+        "bundle": current.bundle if current else "",
+    }
+
+
+def why_not_owner(name: str) -> str:
+    """Why the token that is configured for a target lets nobody approve or roll back there; "" where it does.
+
+    Raises:
+        NodeError: the target does not answer, or does not know the token.
+        NotConfiguredError: there is no such server.
+    """
+    with load_server(name).client() as node:
+        opens = node.token_scopes()
+    if opens is None or Scope.PROMOTE in opens:
+        return ""
+    return (
+        f"The token for {name} opens {', '.join(opens)} there, as a dev's does. To approve and to roll back takes the "
+        f"role owner: ashat-node token add --role owner on {name}, then deploy configure omega."
+    )
+
+
+def drift() -> list[dict[str, str]]:
+    """A row for each server that runs another bundle than the record says it should."""
+    with ledger() as record:
+        states = [record.load(s["update_id"], s["attempt"]) for s in record.summaries() if s["release_seq"]]
+    rows = []
+    for target in sorted({state.target for state in states}):
+        expected = expected_bundle([state for state in states if state.target == target])
+        try:
+            with load_server(target).client() as node:
+                current = node.identity().current
+                rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
+                rows += [{"server": target, "what": why} for why in doubts(node)]
+        except AshatError as error:
+            rows.append({"server": target, "what": f"{target} does not answer: {error}"})
+            continue
+        runs = current.bundle if current else None
+        if expected is not None and runs not in expected:
+            said = " or ".join(sorted(_short(bundle) for bundle in expected))
+            told = f"{target} runs {_short(runs)}, the record says {said}"
+            rows.append({"server": target, "what": told})
+    return rows
+
+
+def witness_journal(name: str, node: NodeClient) -> list[str]:
+    """Remember how far a server's journal of changes is; what is wrong where it does not continue what it was.
+
+    It is not looked at where the token for the server does not open that.
+
+    Raises:
+        NodeError: the server does not answer.
+    """
+    try:
+        witness = Witness(Settings().ensure_home(), name)
+        told = node.checkpoint(witness.size())
+        if told is not None:
+            witness.judge(told)
+    except (AuditError, NodeConflictError) as error:
+        return [str(error)]
+    except NodeAuthError:
+        pass  # a control plane without a token for it still sees what it runs
+    return []
+
+
+def doubts(node: NodeClient) -> list[str]:
+    """What Mainframes report to be wrong with the journal of changes of their OMEGA; nothing where the token for it
+    does not open that.
+
+    Raises:
+        NodeError: it does not answer.
+    """
+    try:
+        return [f"{found.name} reports: {found.journal}" for found in node.mainframes() if found.journal]
+    except NodeAuthError:
+        return []
+
+
+def expected_bundle(states: list[State]) -> set[str | None] | None:
+    """What a target may run (None: nothing) by the record of all that reached it; None where nothing did."""
+    latest: tuple[int, set[str | None]] | None = None
+    for state in states:
+        back = state.rolled_back.get("omega")
+        if state.release_seq is None or state.bundle is None:
+            continue
+        here: tuple[int, set[str | None]] = (state.release_seq, {state.bundle})
+        if state.stage is Stage.DEPLOYING or (state.rolling_back and back is None):
+            here = (state.release_seq, {state.bundle, state.omega_before})
+        elif state.stage is Stage.FAILED:
+            here = (state.release_seq, {state.omega_before})
+        elif back is not None and back.release_seq is not None and back.to_bundle is not None:
+            here = (back.release_seq, {back.to_bundle})
+        if latest is None or here[0] > latest[0]:
+            latest = here
+    return latest[1] if latest else None
+
+
+def _short(bundle: str | None) -> str:
+    return bundle[:12] if bundle else "nothing"

@@ -1,0 +1,245 @@
+"""Public's turn: lend it, switch it to an update, and put it back."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ashat.client.node import NodeClient
+from ashat.common.failpoints import fault_point
+from ashat.deployment.events import PublicRestored, PublicSwitching
+from ashat.deployment.restore import way_back
+from ashat.deployment.state import Before
+from ashat.deployment.state_machine import State
+from ashat.errors import (
+    NodeBusyError,
+    NodeConflictError,
+    NodeError,
+    NodeRefusedError,
+    SessionError,
+    SwitchFailedError,
+)
+from ashat.protocol.messages import Lease, LeaseRequest, NodeState, Operation, OperationRequest
+from ashat.settings import Settings
+from blocks.server import RaosServer, load_server
+from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.reporting import reporter
+from tasks.runtime.step import step
+
+_POLL_SECONDS = 1.0
+
+
+@contextmanager
+def public_lent(state: State, why: str, server: RaosServer | None = None) -> Iterator[str]:
+    """Have Public for this update while the block runs; yields the holder's name. It is `server`, where that is given,
+    and else the one that is configured.
+
+    Waits its turn, visibly, for up to `ASHAT_LEASE_WAIT` seconds.
+
+    Raises:
+        SessionError: another update still has it after that time.
+        NodeError: Public does not answer.
+    """
+    holder = f"{state.update_id}/{state.attempt}:{(run_id() or uuid.uuid4().hex)[:8]}"
+    wish = LeaseRequest(holder=holder, who=whoami(), why=why, ttl=Settings().lease_seconds)
+    if server is None:
+        await_turn(state.public, wish)
+    with (server or load_server(state.public)).client() as public:
+        if server is not None:
+            public.check_role()
+            _await_turn(public, wish)
+        done = threading.Event()
+        renewing = threading.Thread(target=_renew, args=(public, wish, done), name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield holder
+        finally:
+            done.set()
+            renewing.join()
+            try:
+                public.release_lease(holder)
+            except NodeError as error:
+                reporter().say(f"The lease of {state.public} was not given back and ends by itself: {error}")
+
+
+@step("switch-public", description="Let the Public Server run the update, recording first what it runs until then.")
+def switch_public(update_id: str, attempt: int, holder: str) -> None:
+    """Let Public run the update's bundle. Does nothing where it already does.
+
+    Raises:
+        SwitchFailedError: the program did not become healthy; Public runs again what it ran before.
+        NodeConflictError: something else took Public meanwhile.
+    """
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        if state.bundle is None:
+            raise SessionError(f"Deployment '{update_id}' has not been packed yet: deploy push.")
+        with load_server(state.public).client() as public:
+            current = settled(public).current
+
+            def intend(newest: State) -> PublicSwitching | None:
+                if newest.switching and current is not None and current.bundle == newest.bundle:
+                    return None
+                return PublicSwitching(
+                    at=now(),
+                    by=whoami(),
+                    from_bundle=current.bundle if current else None,
+                    from_update=current.update_id if current else "",
+                    from_attempt=current.attempt if current else 0,
+                )
+
+            record.advance(update_id, attempt, intend)
+            fault_point("push.switch-recorded")
+            if current is not None and current.bundle == state.bundle:
+                return
+            request = OperationRequest(
+                action="switch",
+                bundle=state.bundle,
+                expected_current=current.bundle if current else None,
+                update_id=update_id,
+                attempt=attempt,
+                holder=holder,
+                reason="push",
+            )
+            change(public, request)
+            fault_point("push.switched")
+
+
+@step("put-public-back", description="Let the Public Server run again what it ran before this update.")
+def put_public_back(update_id: str, attempt: int) -> None:
+    """Let Public run again what it ran before an update that came to nothing, unless another update runs there by now.
+
+    Raises:
+        SwitchFailedError: what ran before no longer becomes healthy.
+    """
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        if not state.owes_public:
+            return
+        before = way_back(state, record.find)
+        with public_lent(state, "put back") as holder, load_server(state.public).client() as public:
+            kept = switch_back(public, state, before, holder, reason=state.stage.value)
+            fault_point("cancel.switched-back")
+        record.advance(
+            update_id,
+            attempt,
+            lambda newest: (
+                PublicRestored(at=now(), by=whoami(), to_bundle=before.bundle, kept=kept)
+                if newest.owes_public
+                else None
+            ),
+        )
+
+
+def switch_back(public: NodeClient, state: State, before: Before, holder: str, *, reason: str) -> str:
+    """Let Public run `before` again, after `state`'s update; returns why it was left alone, "" where it runs it."""
+    current = settled(public).current
+    runs = Before(current.bundle, current.update_id, current.attempt) if current else Before(None)
+    if runs == before or runs.bundle is before.bundle is None:
+        return ""
+    if (runs.update_id, runs.attempt) != (state.update_id, state.attempt):
+        return f"{runs.update_id or 'nothing'} runs there by now"
+    if before.bundle == state.bundle:
+        return "it ran the same bundle before"
+    request = OperationRequest(
+        action="switch",
+        bundle=before.bundle,
+        expected_current=state.bundle,
+        update_id=before.update_id or state.update_id,
+        attempt=before.attempt or state.attempt,
+        holder=holder,
+        reason=reason,
+    )
+    change(public, request)
+    return ""
+
+
+def settled(node: NodeClient) -> NodeState:
+    """The node's state once no operation is under way on it.
+
+    Raises:
+        NodeError: it does not answer, or is not done within `ASHAT_SWITCH_TIMEOUT` seconds.
+    """
+    seen = node.state()
+    if seen.operation is not None and seen.operation.status == "running":
+        node.wait_operation(seen.operation.id, timeout=Settings().switch_timeout)
+        seen = node.state()
+    return seen
+
+
+def change(node: NodeClient, request: OperationRequest, operation_id: str | None = None) -> Operation:
+    """Have the node carry out `request`, and wait for its end.
+
+    One that a killed node undid is asked for again, under a new id, as often as a step is retried.
+
+    Raises:
+        SwitchFailedError: it ended badly; the message carries the node's reason.
+        NodeConflictError: the node runs something else than expected, or refuses the decision.
+    """
+    timeout = Settings().switch_timeout
+    for attempt in range(Settings().retries + 1):
+        identity = operation_id or uuid.uuid4().hex
+        if attempt:
+            identity = f"{identity}.{attempt + 1}"
+        _start(node, identity, request)
+        operation = node.wait_operation(identity, timeout=timeout)
+        if not operation.interrupted:
+            break
+    if operation.status != "succeeded":
+        raise SwitchFailedError(f"{node.name} did not take it: {operation.reason}")
+    return operation
+
+
+def _start(node: NodeClient, identity: str, request: OperationRequest) -> None:
+    try:
+        node.start_operation(identity, request)
+    except NodeConflictError as error:
+        if error.body.get("error") == "busy":
+            raise NodeBusyError(str(error), server=node.name, status=error.status) from None
+        raise
+
+
+@step("await-turn", description="Wait until no other update has the Public Server.")
+def await_turn(server: str, wish: LeaseRequest) -> None:
+    """Take the server's lease once nobody else holds it, or hold it for longer.
+
+    Raises:
+        SessionError: another update still has it after `ASHAT_LEASE_WAIT` seconds.
+        WrongRoleError: it is another kind of server; its lease was not asked for.
+    """
+    with load_server(server).client() as public:
+        public.check_role()
+        _await_turn(public, wish)
+
+
+def _await_turn(public: NodeClient, wish: LeaseRequest) -> None:
+    deadline = time.monotonic() + Settings().lease_wait
+    told: str | None = None
+    while True:
+        try:
+            public.acquire_lease(wish)
+            return
+        except NodeRefusedError as error:
+            if error.status != 423:
+                raise
+            lease = Lease.model_validate(error.body["lease"])
+        if lease.holder != told:
+            reporter().waiting(lease)
+            told = lease.holder
+        if time.monotonic() > deadline:
+            raise SessionError(
+                f"{lease.holder} still has {public.name} ({lease.who}: {lease.why}). Nothing was changed; try again "
+                "later."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _renew(public: NodeClient, wish: LeaseRequest, done: threading.Event) -> None:
+    while not done.wait(wish.ttl / 4):
+        try:
+            public.acquire_lease(wish)
+        except NodeError as error:
+            reporter().say(f"The lease of {public.name} could not be renewed, trying again: {error}")

@@ -1,0 +1,1 @@
+"""Verifying a release on Public: running the checks, judging them, and writing the evidence."""

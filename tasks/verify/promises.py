@@ -1,0 +1,53 @@
+"""What a release promises in its raos.toml, held against what the release that it replaces promised."""
+
+from __future__ import annotations
+
+from ashat.bundle.manifest import Manifest, diff
+from ashat.client.node import NodeClient
+from ashat.errors import BundleError
+from ashat.raos_toml import compare as weaker
+from ashat.raos_toml.load import raos_toml_of
+from ashat.raos_toml.schema import RaosToml
+from tasks.checks.kit.base import CheckResult, Finding
+from tasks.verify.proofs import code_version
+
+NAME = "loosened"
+TITLE = "Promises"
+VERSION = code_version("1", weaker.__file__)
+
+
+def promises_of(node: NodeClient, manifest: Manifest) -> RaosToml | None:
+    """What a release on `node` promises; None where it has no raos.toml that this version can read."""
+    try:
+        return raos_toml_of(manifest, lambda path: node.file_bytes(manifest, path))
+    except BundleError:
+        return None  # a release from before raos.toml had to be there: it promised nothing that could be taken back
+
+
+def taken_back(
+    before: RaosToml | None, promised: RaosToml | None, old: Manifest | None, new: Manifest | None
+) -> list[str]:
+    """One line for each promise that the release `new` does not keep of what `old` promised."""
+    if before is None or promised is None or old is None or new is None:
+        return []
+    found = diff(old, new)
+    return weaker.loosened(before, promised, [*found.changed, *found.removed])
+
+
+def loosening(lines: list[str], against: str) -> CheckResult | None:
+    """The warning that a release promises less than what runs on `against`, or something else; None where it does not.
+
+    A release that could loosen its own checks unseen would pass whatever it liked.
+    """
+    if not lines:
+        return None
+    more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
+    return CheckResult(
+        NAME,
+        TITLE,
+        "warn",
+        f"not all that the release on {against} promised is kept: {lines[0]}{more}",
+        tuple(Finding("medium", line) for line in lines),
+        inputs={"against": against},
+        version=VERSION,
+    )

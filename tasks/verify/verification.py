@@ -1,0 +1,364 @@
+"""The verification of an update on Public: rehearsal, checks, the evidence they leave, and the opening of the gate."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+import httpx
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, as_completed
+
+from ashat import __version__
+from ashat.client.node import NodeClient
+from ashat.common.failpoints import fault_point
+from ashat.deployment.events import CheckOutcome, GateOpened, VerificationStarted, Verified
+from ashat.deployment.restore import way_back
+from ashat.deployment.state import Before
+from ashat.deployment.state_machine import Stage, State
+from ashat.errors import NodeError, NotConfiguredError, SessionError
+from ashat.raos_toml.load import raos_toml_of
+from ashat.settings import Settings
+from ashat.trust.release.machine_keys import machine_signer
+from ashat.trust.release.provenance import Attestation, attest_evidence
+from ashat.trust.tuf.metadata import VERIFIER
+from ashat.verification.evidence import FORMAT, Evidence, EvidencedTarget
+from ashat.verification.policy import Policy
+from blocks.policy import VerificationPolicy
+from blocks.server import RaosServer, load_server
+from tasks.checks import all_checks, checks_for, run_check
+from tasks.checks.kit.base import Check, CheckContext, CheckResult
+from tasks.checks.performance import PerformanceCheck
+from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, publish_svg
+from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.reporting import reporter
+from tasks.runtime.step import step
+from tasks.verify.promises import loosening, promises_of, taken_back
+from tasks.verify.proofs import SELF_TEST, Proof, known_proofs, version_of
+from tasks.verify.rehearsal import NAME as REHEARSAL
+from tasks.verify.rehearsal import TITLE as REHEARSAL_TITLE
+from tasks.verify.rehearsal import VERSION as REHEARSAL_VERSION
+from tasks.verify.rehearsal import Rehearsed, rehearse, taken_over
+from tasks.verify.verdict import Kept, reusable, skipped, under_policy, weigh
+
+_COMPARING = {"performance", "api"}
+MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found. `kept` are the answers taken over from earlier evidence, by the check's name."""
+
+    began: datetime
+    results: tuple[CheckResult, ...]
+    taken: Mapping[str, datetime]
+    kept: Mapping[str, Kept]
+    rehearsed: Rehearsed
+    policy: Policy
+    proofs: Mapping[str, Proof]
+    target: EvidencedTarget
+
+
+def start_verification(update_id: str, attempt: int, policy: str) -> State:
+    """Record that the checks begin; where this run said so before, nothing.
+
+    Raises:
+        SessionError: the deployment is not at a stage that can be verified.
+    """
+    with ledger() as record:
+        return record.advance(
+            update_id, attempt, lambda _: VerificationStarted(at=now(), by=whoami(), run=run_id(), policy=policy)
+        )
+
+
+def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: bool = False) -> Report:
+    """Rehearse the rollback, then run every check against Public: side by side, but those that disturb others alone.
+
+    Answers of earlier evidence that are still good are taken over, unless `fresh`.
+    """
+    began, policy = now(), block.policy()
+    with ledger() as record:
+        before = way_back(state, record.find)
+        earlier = Evidence.read(record.document(state.evidence_before)) if state.evidence_before else None
+        proofs = known_proofs(record.newest(SELF_TEST))
+    target = _look_at_target(state.target)
+    with load_server(state.public).client() as public:
+        context = context_of(public, state, before, block)
+        checks = checks_for(context.raos)
+        previous = context.previous.digest if context.previous else None
+        seen = public.state().current
+        kept = (
+            {}
+            if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
+            else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
+        )
+        rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
+        context = replace(context, rehearsal=rehearsed.rehearsal)
+        found = _run([check for check in checks if check.name not in kept], context, proofs)
+    taken = dict.fromkeys(found, now())
+    for name, answer in kept.items():
+        found[name] = _told(answer.result)
+        taken[name] = answer.taken
+    results = tuple(found[check.name] for check in checks)
+    if rehearsed.result is not None:
+        results = (*results, rehearsed.result)
+        taken[rehearsed.result.name] = rehearsed.at
+    if loosens := _loosening(state, target, context):
+        results = (*results, _told(loosens))
+        taken[loosens.name] = now()
+    return Report(began, results, taken, kept, rehearsed, policy, proofs, target)
+
+
+def _rehearse(state: State, context: CheckContext, before: Before, holder: str, earlier: Evidence | None) -> Rehearsed:
+    """The rehearsal, or that of `earlier` evidence, which is given where nothing needs to be measured anew."""
+    if not context.policy.rehearses:
+        return Rehearsed(context.previous.digest if context.previous else None, now())
+
+    @task(name="rehearse-rollback", description=REHEARSAL_TITLE, cache_policy=NO_CACHE, persist_result=False)
+    def back_and_forward() -> Rehearsed:
+        return rehearse(state, context, before, holder)
+
+    rehearsed = (taken_over(earlier) if earlier else None) or back_and_forward()
+    if rehearsed.result is None:
+        return rehearsed
+    return replace(rehearsed, result=_told(under_policy(rehearsed.result, context.policy)))
+
+
+def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, Proof]) -> dict[str, CheckResult]:
+    policy = context.policy
+    asked = [check for check in checks if check.name not in policy.skips]
+    found = {check.name: _told(skipped(check)) for check in checks if check.name in policy.skips}
+    together = {_submit(check, context): check for check in asked if not check.alone}
+    for future in as_completed(list(together)):
+        check = together[future]
+        found[check.name] = _told(weigh(check, future.result(), policy, proofs.get(check.name)))
+    for check in asked:
+        if check.alone:
+            found[check.name] = _told(weigh(check, _submit(check, context).result(), policy, proofs.get(check.name)))
+    return found
+
+
+@step("record-evidence", description="Keep the evidence under its digest, and write down how the checks ended.")
+def record_evidence(update_id: str, attempt: int, report: Report) -> State:
+    """Keep the verification report, also beside the release on Public, and append what came of it; once."""
+    with ledger() as record:
+        state = record.load(update_id, attempt)
+        if state.stage is not Stage.TESTING:
+            raise SessionError(f"Deployment '{update_id}' is {state.stage.value} by now: these checks came too late.")
+        evidence = evidence_of(state, report)
+        digest = record.put_document("evidence", evidence.document())
+        fault_point("verify.evidence-kept")
+        _keep_on_public(state, evidence)
+        attestation = record.put_document("attestation", _attested(evidence))
+        fault_point("verify.attested")
+        results = report.results
+        outcomes = tuple(CheckOutcome(name=r.name, title=r.title, outcome=r.outcome, seen=r.seen) for r in results)
+        event = Verified(
+            at=now(),
+            by=whoami(),
+            evidence=digest,
+            outcome=outcome_of(results),
+            checks=outcomes,
+            rolls_back=report.policy.rolls_back,
+            attestation=attestation,
+        )
+        state = record.advance(update_id, attempt, lambda newest: event if newest.evidence != digest else None)
+    fault_point("verify.recorded")
+    return state
+
+
+def open_gate(update_id: str, attempt: int) -> State:
+    """Record that a person is to be asked about the evidence, until the gate's time is over; once an evidence."""
+    expires = now() + timedelta(seconds=Settings().gate_timeout)
+
+    def opened(state: State) -> GateOpened | None:
+        if state.stage is not Stage.TESTING:
+            return None
+        return GateOpened(at=now(), by=whoami(), opening=state.openings + 1, expires=expires)
+
+    with ledger() as record:
+        state = record.advance(update_id, attempt, opened)
+    fault_point("gate.opened")
+    return state
+
+
+def outcome_of(results: tuple[CheckResult, ...]) -> Literal["passed", "attention", "failed"]:
+    """What the checks say together: one failure fails, anything unclear asks for a person's attention."""
+    outcomes = {result.outcome for result in results}
+    if not results or "fail" in outcomes:
+        return "failed"
+    return "passed" if outcomes == {"pass"} else "attention"
+
+
+def evidence_of(state: State, report: Report) -> Evidence:
+    """The evidence document of a verification of `state`."""
+    reused = {name: kept.evidence for name, kept in report.kept.items()}
+    if report.rehearsed.result is not None and report.rehearsed.reused:
+        reused[report.rehearsed.result.name] = report.rehearsed.reused
+    checks = [
+        {
+            **result.as_json(),
+            "at": report.taken[result.name].isoformat(),
+            "reused_from": reused.get(result.name),
+        }
+        for result in report.results
+    ]
+    asked = {result.name for result in report.results}
+    proofs = {name: proof.as_evidence() for name, proof in report.proofs.items() if name in asked}
+    return Evidence.read(
+        {
+            "format": FORMAT,
+            "tool": __version__,
+            "update_id": state.update_id,
+            "attempt": state.attempt,
+            "bundle": state.bundle,
+            "version": state.bundle_version,
+            "source": state.source.model_dump(mode="json", exclude={"contains"}) if state.source else None,
+            "public": {"name": state.public, "url": state.public_url, "ran_before": report.rehearsed.previous},
+            "target": report.target.model_dump(mode="json"),
+            "policy": report.policy.model_dump(mode="json"),
+            "policy_digest": report.policy.digest,
+            "rehearsal": report.rehearsed.as_evidence(),
+            "self_test": {name: proof.model_dump(mode="json") for name, proof in proofs.items()} or None,
+            "began": report.began.isoformat(),
+            "ended": now().isoformat(),
+            "outcome": outcome_of(report.results),
+            "checks": checks,
+        }
+    )
+
+
+def current_versions(policy: Policy) -> dict[str, str]:
+    """The checks of this install, and the rehearsal if the policy wants one, by name; a release's own are its own."""
+    versions = {check.name: version_of(check) for check in all_checks()}
+    return versions | ({REHEARSAL: REHEARSAL_VERSION} if policy.rehearses else {})
+
+
+def publish_checks(state: State) -> None:
+    """Leave the table of the checks with the flow run."""
+    rows = [(f"{MARKS[c.outcome]} {c.outcome}", escape(c.title), escape(c.seen)) for c in state.checks]
+    page = (
+        f"# Verification of {escape(state.update_id)}\n\n"
+        f"Outcome: **{state.outcome}**. Evidence: `{state.evidence}`.\n\n"
+        + markdown_table(("result", "check", "seen"), rows)
+    )
+    publish_markdown(f"verification-{state.update_id}-{state.attempt}", page, "What each check saw")
+
+
+def publish_latencies(state: State, report: Report) -> None:
+    """Leave a drawing of how long both releases' answers took, where performance was compared."""
+    series = next((result.series for result in report.results if result.name == PerformanceCheck.name), {})
+    if series.get("new_us") and series.get("old_us"):
+        from tasks.verify.latency_plot import latency_svg  # slow to import, and not every verification compares
+
+        publish_svg(
+            f"latency-{state.update_id}-{state.attempt}",
+            latency_svg(series["new_us"], series["old_us"]),
+            "How long both releases' answers took",
+        )
+
+
+def context_of(
+    public: NodeClient, state: State, before: Before, block: VerificationPolicy, server: RaosServer | None = None
+) -> CheckContext:
+    """What the checks of `state` may look at, on Public, which ran `before` before it; `server` is where that is (None:
+    as it is configured).
+
+    Raises:
+        SessionError: it has no bundle, or Public does not say where its program answers.
+    """
+    if state.bundle is None:
+        raise SessionError(f"Deployment '{state.update_id}' has no bundle.")
+    manifest = public.manifest(state.bundle)
+    seen = public.state()
+    if seen.app.url is None:
+        raise SessionError(
+            f"{public.name} does not say where its program answers: set [app] url in its node.toml, then verify again."
+        )
+    previous = public.manifest(before.bundle) if before.bundle and before.bundle != state.bundle else None
+    return CheckContext(
+        public=public,
+        app_url=seen.app.url,
+        manifest=manifest,
+        previous=previous,
+        previous_raos=promises_of(public, previous) if previous else None,
+        same_before=before.bundle == state.bundle,
+        raos=raos_toml_of(manifest, lambda path: public.file_bytes(manifest, path)),
+        bundle=state.bundle,
+        source=lambda path: public.file_bytes(manifest, path),
+        policy=block.policy(),
+        credentials=block.secrets(),
+        tls=_trust(server or load_server(state.public)) if seen.app.url.startswith("https:") else None,
+    )
+
+
+def _trust(server: RaosServer) -> ssl.SSLContext:
+    """Whom to trust of a program on https: whom everybody does, and the authority that its server's block names."""
+    trusted = httpx.create_ssl_context()
+    if server.ca:
+        trusted.load_verify_locations(cadata=server.ca)
+    return trusted
+
+
+def _loosening(state: State, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
+    """The warning that the release asks less of itself than what the target runs, or than what ran before on Public
+    where the target cannot be asked."""
+    new = context.manifest
+    if target.bundle is not None and target.bundle != new.digest:
+        try:
+            with load_server(state.target).client() as server:
+                old = server.manifest(target.bundle)
+                before = promises_of(server, old)
+            return loosening(taken_back(before, context.raos, old, new), state.target)
+        except NodeError as error:
+            target = target.model_copy(update={"unknown": str(error)})
+    if not target.unknown:
+        return None
+    return loosening(taken_back(context.previous_raos, context.raos, context.previous, new), state.public)
+
+
+def _look_at_target(name: str) -> EvidencedTarget:
+    try:
+        with load_server(name).client() as target:
+            current = target.state().current
+    except (NodeError, NotConfiguredError) as error:
+        return EvidencedTarget(name=name, bundle=None, unknown=str(error))
+    return EvidencedTarget(name=name, bundle=current.bundle if current else None, unknown="")
+
+
+def _keep_on_public(state: State, evidence: Evidence) -> None:
+    try:
+        with load_server(state.public).client() as public:
+            public.put_evidence(evidence.bundle, evidence.canonical)
+    except NodeError as error:
+        if error.transient:
+            raise
+        reporter().say(f"The evidence is kept in the ledger, but not beside the release on {state.public}: {error}")
+
+
+def _attested(evidence: Evidence) -> Attestation:
+    return attest_evidence(
+        machine_signer(Settings().ensure_home(), VERIFIER),
+        bundle=evidence.bundle,
+        evidence=evidence.digest,
+        outcome=evidence.outcome,
+        policy=evidence.policy_digest or "",
+    )
+
+
+def _submit(check: Check, context: CheckContext) -> PrefectFuture[CheckResult]:
+    @task(name=f"check-{check.name}", description=check.title, cache_policy=NO_CACHE, persist_result=False)
+    def verify() -> CheckResult:
+        limited = replace(context, time_limit=context.policy.limit_of(check.name))
+        return replace(run_check(check, limited), version=version_of(check))
+
+    return verify.submit()
+
+
+def _told(result: CheckResult) -> CheckResult:
+    reporter().check(result)
+    return result

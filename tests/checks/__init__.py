@@ -1,0 +1,1 @@
+"""The checks against the sample program and its seeded faults."""

@@ -1,0 +1,234 @@
+"""The checks against a real node and a real program: each passes on the good release, and notices every bad one.
+
+What is seeded is tried by `deploy verify --self-test` itself, once, and held against what each fault is to show; with
+`-k` it tries the chosen faults alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ashat.bundle.manifest import Manifest
+from ashat.cli.main import run
+from ashat.ledger.ledger import Ledger
+from tasks.checks import CheckResult, all_checks, run_check
+from tasks.selftest import run as runner
+from tasks.selftest.faults import catalogue
+from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.security import AWS_KEY
+from tasks.selftest.faults.staging import Staging, staging
+from tasks.selftest.run import Bench
+from tasks.verify.proofs import SELF_TEST, Proof, proofs_of
+
+pytestmark = pytest.mark.timeout(1200)
+CHECKS = {check.name: check for check in all_checks()}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What `deploy verify --self-test` did with those faults: its exit status, its lines, and what it recorded."""
+
+    faults: tuple[Seeded, ...]
+    status: int
+    lines: list[str]
+    proofs: Mapping[str, Proof]
+
+
+class Tries:
+    """A Public node with the sample on it, shared by every test here; `good` is the good release's directory."""
+
+    def __init__(self, server: Staging, bench: Bench) -> None:
+        self.server = server
+        self.bench = bench
+        self.good = bench.good_tree
+        self.previous: Manifest | None = None
+
+    def run(self, tree: Path) -> str:
+        """Have the node run `tree`; its digest."""
+        return self.server.run(tree)
+
+    def check(self, name: str, **changes: Any) -> CheckResult:
+        """What one check says of what runs now."""
+        return run_check(CHECKS[name], self.server.context(self.previous, **changes))
+
+
+@pytest.fixture(scope="module")
+def tries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tries]:
+    directory = tmp_path_factory.mktemp("checks")
+    with staging(directory) as server:
+        yield Tries(server, Bench(directory / "releases"))
+
+
+@pytest.fixture(scope="module")
+def good(tries: Tries) -> dict[str, CheckResult]:
+    """What each check says of the good release."""
+    results = {name: tries.bench.good(tries.server, check) for name, check in CHECKS.items()}
+    assert tries.server.current is not None
+    tries.previous = tries.server.client.manifest(tries.server.current)
+    return results
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_good_release_passes(good: dict[str, CheckResult], name: str) -> None:
+    result = good[name]
+    assert (result.outcome, [finding for finding in result.findings if finding.severity != "low"]) == ("pass", [])
+    assert result.milliseconds > 0
+    assert CheckResult.from_json(result.as_json()) == result
+
+
+def _chosen(session: pytest.Session) -> tuple[Seeded, ...]:
+    """The faults that this run of the tests is for."""
+    names = {item.name for item in session.items if item.path == Path(__file__)}
+    chosen = tuple(fault for fault in catalogue() if f"test_each_bad_release_is_caught[{_spelled(fault)}]" in names)
+    return chosen or catalogue()
+
+
+def _spelled(fault: Seeded) -> str:
+    return f"{fault.check}: {fault.name}"
+
+
+@pytest.fixture(scope="module")
+def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listed]:
+    """What the command lists, and what it records."""
+    home = tmp_path_factory.mktemp("self-test")
+    chosen = _chosen(request.session)
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        patch.setenv("ASHAT_HOME", str(home))
+        patch.delenv("ASHAT_LEDGER_URL", raising=False)
+        patch.setattr(runner, "catalogue", lambda: chosen)
+        status = run(["verify", "--self-test"])
+    with Ledger.open(f"sqlite:///{home / 'ledger.db'}") as ledger:
+        yield Listed(chosen, status, shown.getvalue().splitlines(), proofs_of(ledger.newest(SELF_TEST)))
+
+
+@pytest.mark.parametrize("fault", catalogue(), ids=_spelled)
+def test_each_bad_release_is_caught(listed: Listed, fault: Seeded) -> None:
+    (line,) = [line for line in listed.lines if f" {fault.check}: {fault.name}: " in line]
+    mark, _, seen = line.partition(f" {fault.check}: {fault.name}: ")
+    assert re.search(fault.says, seen), line
+    assert mark == "  ✅", line
+
+
+def test_the_self_test_ends_well_and_records_what_it_proved(listed: Listed) -> None:
+    checks = {fault.check for fault in listed.faults}
+    for check in checks:
+        assert any(line.startswith(f"  ✅ {check}: the good release: ") for line in listed.lines)
+    count = len(listed.faults)
+    assert listed.lines[-1] == f"✅ {count} of {count} seeded faults caught, by {len(checks)} checks"
+    assert (listed.status, len(listed.lines)) == (0, 2 + count + len(checks))
+    assert {name: (proof.seeded, proof.missed) for name, proof in listed.proofs.items()} == {
+        check: (sum(fault.check == check for fault in listed.faults), ()) for check in checks
+    }
+
+
+def test_a_release_that_is_not_the_one_pushed_fails(tries: Tries, good: dict[str, CheckResult]) -> None:
+    running = tries.run(tries.good)
+    other = "0" * 64
+    result = tries.check("health", bundle=other)
+    assert result.outcome == "fail"
+    assert any(f"the server runs {running[:12]}, not {other[:12]}" in each.text for each in result.findings)
+    assert any("reports bundle" in each.text for each in result.findings)
+
+
+def test_a_program_that_does_not_answer_fails_every_check_that_asks_it(
+    tries: Tries, good: dict[str, CheckResult]
+) -> None:
+    tries.run(tries.good)
+    for name in ("health", "api", "performance", "security"):
+        result = tries.check(name, app_url="http://127.0.0.1:9")
+        assert result.outcome == "fail", name
+
+
+def test_nothing_declared_is_inconclusive_not_a_pass(
+    tries: Tries, good: dict[str, CheckResult], tmp_path: Path
+) -> None:
+    tree = tmp_path / "release"
+    shutil.copytree(tries.good, tree)
+    (tree / "raos.toml").write_text('[raos]\nname = "RaOS"\nversion = "9.4.1"\n', encoding="utf-8")
+    tries.run(tree)
+    assert {name: tries.check(name).outcome for name in ("api", "database", "performance")} == dict.fromkeys(
+        ("api", "database", "performance"), "inconclusive"
+    )
+
+
+def allowing(tree: Path, until: datetime) -> None:
+    (tree / "Modules" / "Market" / "aws.txt").write_text(f"id: {AWS_KEY}\n", encoding="utf-8")
+    with open(tree / "raos.toml", "a", encoding="utf-8") as file:
+        file.write('\n[[security.allow]]\nrule = "secret"\npath = "Modules/Market/*"\n')
+        file.write(f'reason = "a revoked key, kept for a test"\nuntil = {until:%Y-%m-%d}\n')
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(30, "pass"), (-1, "fail")])
+def test_an_allowed_finding_passes_until_its_day(
+    tries: Tries, good: dict[str, CheckResult], tmp_path: Path, days: int, outcome: str
+) -> None:
+    tree = tmp_path / "release"
+    shutil.copytree(tries.good, tree)
+    allowing(tree, datetime.now(UTC) + timedelta(days=days))
+    tries.run(tree)
+    result = tries.check("security")
+    assert result.outcome == outcome, result.seen
+    assert AWS_KEY not in str(result.as_json())
+
+
+def test_what_is_not_searched_is_counted(tries: Tries, good: dict[str, CheckResult], tmp_path: Path) -> None:
+    tree = tmp_path / "release"
+    shutil.copytree(tries.good, tree)
+    (tree / "picture.bin").write_bytes(b"\0" * 1000)
+    (tree / "large.bin").write_bytes(b"x\0" * (5 * 512 * 1024))
+    tries.run(tree)
+    result = tries.check("security")
+    assert result.outcome == "pass"
+    assert "2 files of 5.2 MB (1 binary, 1 over 1 MB) not searched" in result.seen
+    assert result.figures["files_not_searched"] == 2
+    assert result.figures["bytes_not_searched"] == 1000 + 5 * 1024 * 1024
+
+
+def test_a_text_too_large_to_be_searched_is_a_warning_that_can_be_allowed(
+    tries: Tries, good: dict[str, CheckResult], tmp_path: Path
+) -> None:
+    tree = tmp_path / "release"
+    shutil.copytree(tries.good, tree)
+    (tree / "large.json").write_bytes(b"x" * (5 * 1024 * 1024))
+    tries.run(tree)
+    result = tries.check("security")
+    assert (result.outcome, result.seen.partition(":")[0]) == (
+        "warn",
+        "large.json is a text of 5.2 MB, too large to be searched for credentials",
+    )
+    with open(tree / "raos.toml", "a", encoding="utf-8") as file:
+        file.write('\n[[security.allow]]\nrule = "unsearched"\npath = "large.json"\n')
+        file.write(f'reason = "generated, and looked at"\nuntil = {datetime.now(UTC) + timedelta(30):%Y-%m-%d}\n')
+    tries.run(tree)
+    assert tries.check("security").outcome == "pass"
+
+
+def test_a_new_executable_is_a_warning(tries: Tries, good: dict[str, CheckResult], tmp_path: Path) -> None:
+    tree = tmp_path / "release"
+    shutil.copytree(tries.good, tree)
+    (tree / "tool.sh").write_text("echo\n", encoding="utf-8")
+    (tree / "tool.sh").chmod(0o755)
+    tries.run(tree)
+    result = tries.check("security")
+    assert (result.outcome, result.seen) == ("warn", "tool.sh is executable and was not before: is it meant to be?")
+
+
+def test_a_bundle_too_large_to_search_is_a_warning(
+    tries: Tries, good: dict[str, CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries.run(tries.good)
+    monkeypatch.setattr("tasks.checks.scan.files.TOTAL_LIMIT", 0)
+    result = tries.check("security")
+    assert result.outcome == "warn"
+    assert "beyond 128 MB in all" in result.seen

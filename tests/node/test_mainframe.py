@@ -1,0 +1,291 @@
+"""Mainframes as processes: they take what OMEGA offers, say what came of it, and survive whatever happens to them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ashat.client.node import NodeClient
+from ashat.errors import NodeAuthError
+from ashat.node.mainframe.omega_witness import forget_journal
+from ashat.node.omega.licences import licence_id, new_key
+from ashat.protocol.messages import Agent, Current, LeaseRequest, LicenceRequest, NodeState, OperationRequest, Role
+from tests.support.processes.node import NodeProcess, tiny_app
+from tests.support.processes.omega import eventually, licence, mainframe, roll_back, ship, source
+
+QUICK = {"poll_interval": 0.2}
+# Starts no release that holds a file `not-here`: good for OMEGA, bad for this install.
+PICKY = {**tiny_app(), "command": ["/bin/sh", "-c", f"test ! -e not-here && exec {sys.executable} -I -S app.py"]}
+
+
+class Install(NodeProcess):
+    """A Mainframe of `omega` in `directory`, with a licence of its own unless a key is given."""
+
+    def __init__(self, directory: Path, omega: NodeProcess, *, key: str | None = None, picky: bool = False) -> None:
+        with omega.client() as client:
+            self.key = key if key is not None else licence(client, directory.name)
+        self.licence = directory / "licence"
+        super().__init__(
+            directory,
+            role=Role.MAINFRAME,
+            app=PICKY if picky else tiny_app(),
+            settings=QUICK,
+            omega=omega.url,
+            licence_key=self.key,
+        )
+
+    def state(self) -> NodeState:
+        with self.client() as client:
+            return client.state()
+
+    def agent(self) -> Agent:
+        found = self.state().agent
+        assert found
+        return found
+
+    def wait_for(self, status: str, *words: str) -> Agent:
+        """How the agent gets on once it says that."""
+
+        def look() -> Agent | None:
+            agent = self.agent()
+            return agent if agent.status == status and all(word in agent.detail for word in words) else None
+
+        return eventually(look, f"{status} {words}", self)
+
+    def wait_until_runs(self, current: Current) -> NodeState:
+        """The state once it runs what OMEGA runs, under the same number, and has said so there."""
+
+        def look() -> NodeState | None:
+            state = self.state()
+            mine = state.current
+            same = mine and (mine.bundle, mine.release_seq) == (current.bundle, current.release_seq)
+            return state if same and state.agent and state.agent.status == "running" else None
+
+        return eventually(look, f"running {current.bundle[:12]}", self)
+
+
+def reported(client: NodeClient, install: Install, seq: int | None, result: str) -> str:
+    """The reason with which the Mainframe reported that, once it has."""
+
+    def look() -> list[str]:
+        found = mainframe(client, install.key)
+        return [found.reason] if (found.release_seq, found.result) == (seq, result) else []
+
+    return eventually(look, f"a report of {seq} {result}", install)[0]
+
+
+@pytest.fixture(scope="module")
+def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path_factory.mktemp("production"), role=Role.OMEGA, app=tiny_app()) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def baker(omega: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Install]:
+    with Install(tmp_path_factory.mktemp("baker"), omega) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def miller(omega: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Install]:
+    """A Mainframe on which a release with a file `not-here` does not start."""
+    with Install(tmp_path_factory.mktemp("miller"), omega, picky=True) as node:
+        yield node
+
+
+@pytest.fixture
+def client(omega: NodeProcess) -> Iterator[NodeClient]:
+    with omega.client() as found:
+        yield found
+
+
+def test_a_release_and_its_rollback_reach_every_mainframe(
+    omega: NodeProcess, client: NodeClient, baker: Install, miller: Install, tmp_path: Path
+) -> None:
+    baker.wait_for("waiting", "offers nothing")
+    first = ship(client, source(tmp_path), "UPD-1")
+    second = ship(client, source(tmp_path), "UPD-2")
+    wanted = client.tree().files
+    for install in (baker, miller):
+        state = install.wait_until_runs(second)
+        assert state.release_seq == second.release_seq
+        assert reported(client, install, second.release_seq, "running") == ""
+        assert state.agent
+        assert state.agent.last_contact
+        with install.client() as local:
+            assert (local.tree().files, local.tree().extra) == (wanted, [])
+            assert local.probe_health().bundle == second.bundle
+    roll_back(client)
+    back = client.state().current
+    assert back
+    assert (back.bundle, back.release_seq) == (first.bundle, (second.release_seq or 0) + 1)
+    for install in (baker, miller):
+        install.wait_until_runs(back)
+        reported(client, install, back.release_seq, "running")
+
+
+def test_one_on_which_it_fails_says_why_keeps_the_old_one_and_does_not_insist(
+    client: NodeClient, baker: Install, miller: Install, tmp_path: Path
+) -> None:
+    good = ship(client, source(tmp_path), "UPD-1")
+    before = miller.wait_until_runs(good)
+    bad = ship(client, source(tmp_path, **{"not-here": ""}), "UPD-BAD")
+    baker.wait_until_runs(bad)
+    assert "exit code 1" in reported(client, miller, bad.release_seq, "failed")
+    after = miller.state()
+    assert after.current == before.current
+    assert after.operation
+    assert after.operation.switched_back
+    assert after.app.healthy
+
+    eventually(lambda: miller.agent().detail.count("tried 3 times"), "giving up", miller)
+    attempts = miller.log().count("Switching to UPD-BAD/1")
+    pid = miller.state().app.pid
+    roll_back(client)
+    back = client.state().current
+    assert back
+    state = miller.wait_until_runs(back)
+    assert state.app.pid == pid, "the program that runs the bundle already is left alone"
+    assert miller.log().count("Switching to UPD-BAD/1") == attempts == 3
+    reported(client, miller, back.release_seq, "running")
+
+
+def test_a_kill_at_every_fault_point_on_the_way_of_one_release_loses_nothing(
+    client: NodeClient, baker: Install, tmp_path: Path
+) -> None:
+    log = tmp_path / "visited"
+    points = ["mainframe.pulled", "switch.linked", "mainframe.reported"]
+    assert baker.stop() == 0
+    release = ship(client, source(tmp_path), "UPD-9")
+    for point in points:
+        baker.start({"ASHAT_FAULT": point, "ASHAT_FAULT_LOG": str(log)}, wait=False)
+        baker.wait_until_dead()
+        assert log.read_text().split()[-1] == point
+    baker.start({"ASHAT_FAULT": "mainframe.switched"})
+    state = baker.wait_until_runs(release)
+    reported(client, baker, release.release_seq, "running")
+    assert state.operation
+    assert (state.operation.id, state.operation.status) == (f"mainframe-{release.release_seq}-1", "succeeded")
+    assert state.app.status == "running"
+    with baker.client() as local:
+        assert local.tree().files == client.tree().files
+
+    after = ship(client, source(tmp_path), "UPD-10")
+    baker.wait_until_dead()
+    baker.start()
+    baker.wait_until_runs(after)
+    reported(client, baker, after.release_seq, "running")
+
+
+def test_omega_may_be_away_and_a_late_mainframe_is_served(
+    omega: NodeProcess, client: NodeClient, baker: Install, tmp_path: Path
+) -> None:
+    before = baker.wait_until_runs(ship(client, source(tmp_path)))
+    omega.stop()
+    agent = baker.wait_for("unreachable", "What runs here keeps running.")
+    assert agent.last_contact
+    assert baker.state().app.pid == before.app.pid
+    omega.start()
+    baker.wait_for("running")
+    release = ship(client, source(tmp_path))
+    baker.wait_until_runs(release)
+    with Install(tmp_path / "late", omega) as late:
+        late.wait_until_runs(release)
+        reported(client, late, release.release_seq, "running")
+
+
+def test_a_lease_on_the_install_holds_new_releases_off(client: NodeClient, baker: Install, tmp_path: Path) -> None:
+    with baker.client() as local:
+        wish = LeaseRequest(holder="maintenance", who="kim", why="disk", ttl=60)
+        local.acquire_lease(wish)
+        release = ship(client, source(tmp_path))
+        baker.wait_for("waiting", "maintenance has this server")
+        local.release_lease("maintenance")
+    baker.wait_until_runs(release)
+
+
+def test_a_licence_that_does_not_count_stops_nothing_but_new_releases(
+    omega: NodeProcess, client: NodeClient, baker: Install, tmp_path: Path
+) -> None:
+    first = ship(client, source(tmp_path))
+    before = baker.wait_until_runs(first)
+
+    def refused(*words: str) -> None:
+        agent = baker.wait_for("refused", *words, "What runs here keeps running.")
+        assert "\n" not in agent.detail
+        state = baker.state()
+        assert (state.current, state.app.pid) == (before.current, before.app.pid)
+
+    baker.licence.rename(baker.licence.with_suffix(".away"))
+    refused("cannot be read")
+    baker.licence.write_text("RACORE-1234")
+    baker.licence.chmod(0o600)
+    refused("the form RACORE-")
+    baker.licence.chmod(0o644)
+    refused("chmod 600")
+    baker.licence.chmod(0o600)
+    baker.licence.write_text(new_key())
+    refused("does not know this licence")
+    for name, words in (("expired", "expired at"), ("revoked", "was revoked")):
+        key = licence(client, name)
+        baker.licence.write_text(key)
+        baker.wait_for("running")
+        if name == "expired":
+            client.put_licence(LicenceRequest(key=key, name=name, expires=first.since))
+        else:
+            client.revoke_licence(licence_id(key))
+        refused(words)
+    second = ship(client, source(tmp_path))
+    assert baker.state().current == before.current
+    baker.licence.write_text(baker.key)
+    baker.wait_until_runs(second)
+    assert baker.key not in baker.log()
+    assert len([line for line in baker.log().splitlines() if "was revoked" in line]) == 1
+
+
+def test_only_omega_is_asked_and_only_omega_decides(omega: NodeProcess, baker: Install, tmp_path: Path) -> None:
+    with (
+        NodeProcess(tmp_path / "public", app=tiny_app()) as public,
+        NodeProcess(
+            tmp_path / "lost",
+            role=Role.MAINFRAME,
+            settings=QUICK,
+            omega=public.url,
+            licence_key=new_key(),
+        ) as lost,
+        lost.client() as client,
+    ):
+        eventually(lambda: "role public, not omega" in str(client.state().agent), "a refusal", lost)
+        assert "mainframe/release" not in public.log(), "the licence was not sent to it"
+    request = OperationRequest(action="switch", bundle=None, expected_current=None, update_id="UPD-1", attempt=1)
+    with baker.client() as client, pytest.raises(NodeAuthError, match="what OMEGA offers"):
+        client.start_operation("local", request)
+
+
+def test_an_omega_from_an_old_backup_takes_nothing_back(
+    omega: NodeProcess, client: NodeClient, baker: Install, tmp_path: Path
+) -> None:
+    current = ship(client, source(tmp_path))
+    before = baker.wait_until_runs(current)
+    omega.stop()
+    old = NodeProcess(tmp_path / "old", role=Role.OMEGA, app=tiny_app(), settings={"port": omega.port}, start=False)
+    old.port, old.url = omega.port, omega.url
+    try:
+        with old:
+            old.start()
+            with old.client() as restored:
+                restored.put_licence(LicenceRequest(key=baker.key, name="baker"))
+                older = ship(restored, source(tmp_path))
+                assert (older.release_seq or 0) < (current.release_seq or 0)
+                baker.wait_for("failed", "an older release is refused")
+                assert "an older release" in reported(restored, baker, older.release_seq, "failed")
+                assert baker.state().current == before.current
+    finally:
+        omega.start()
+    # It showed another journal, so nothing is taken from that OMEGA until somebody has looked.
+    baker.wait_for("refused", "its journal of changes is not signed as before")
+    forget_journal(baker.data)
+    baker.wait_for("running")

@@ -1,0 +1,356 @@
+"""The embedded control plane, for real: started once, supervised, killed, started again, and gone without a trace.
+
+The tests of the running control plane follow one another on one home, because a first start takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ashat.cli.control_plane.connect import child_environment, running_state
+from ashat.cli.control_plane.state import (
+    MARKER,
+    ControlState,
+    ProcessRef,
+    end_processes,
+    is_up,
+    read_state,
+    write_state,
+)
+from ashat.settings import Settings
+from tests.support.processes.deploy_cli import deploy, environment
+from tests.support.processes.prefect_api import ask_prefect
+
+NAPS = Path(__file__).parents[1] / "support" / "processes" / "naps.yaml"
+FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
+SECRET = "not-for-workers"
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose control plane two people started in the same moment."""
+    home = tmp_path_factory.mktemp("plane") / "home"
+    command = [sys.executable, "-m", "ashat.cli", "up", "--detach", "--prefect-file", str(NAPS)]
+    env = environment(home, {"ASHAT_OMEGA_TOKEN": SECRET})
+    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    try:
+        told = [process.communicate(timeout=400)[0].decode() for process in both]
+        assert [process.returncode for process in both] == [0, 0], told
+        assert all(state(home).ui_url in said for said in told)
+        yield home
+    finally:
+        deploy(home, "down")
+
+
+def state(home: Path) -> ControlState:
+    found = running_state(home)
+    assert found is not None
+    return found
+
+
+def api(home: Path, method: str, path: str, body: Any = None) -> Any:
+    return ask_prefect(state(home).api_url, method, path, body)
+
+
+def until(holds: Callable[[], Any], what: str, seconds: float = 240) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def start_run(home: Path, deployment: str, **parameters: Any) -> str:
+    found = api(home, "GET", f"/deployments/name/{deployment}")
+    run = api(home, "POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+    return str(run["id"])
+
+
+def wait_run(home: Path, run: str, name: str) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = api(home, "GET", f"/flow_runs/{run}")
+        return found if found["state_name"] == name else None
+
+    found: dict[str, Any] = until(ended, f"run {run} {name}")
+    return found
+
+
+def workers(home: Path, pool: str) -> list[str]:
+    return [worker["name"] for worker in api(home, "POST", f"/work_pools/{pool}/workers/filter", {})]
+
+
+def ours(home: Path) -> list[psutil.Process]:
+    """Every process that the control plane of `home` started, the supervisor apart."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == str(home.resolve()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_two_who_start_it_at_once_start_one(home: Path) -> None:
+    words = [process.cmdline() for process in ours(home)]
+    assert sum("server" in line for line in words) == 1
+    assert sum("worker" in " ".join(line) for line in words) == 2
+
+
+def test_it_keeps_to_its_home_and_to_this_machine(home: Path) -> None:
+    for path in (
+        home,
+        home / "control.json",
+        home / "control.lock",
+        home / "control.log",
+        home / "prefect" / "prefect.db",
+    ):
+        assert path.stat().st_mode & 0o077 == 0, path
+    server = state(home).processes["server"].process()
+    assert server is not None
+    listening = [c.laddr.ip for c in server.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
+    assert listening == ["127.0.0.1"]
+
+
+def test_no_token_reaches_its_processes(home: Path) -> None:
+    supervisor = state(home).supervisor
+    assert supervisor is not None
+    for process in [psutil.Process(supervisor.pid), *ours(home)]:
+        assert SECRET not in process.environ().values()
+        assert "PYTHONDONTWRITEBYTECODE" not in process.environ()
+
+
+def test_pools_queue_blocks_and_deployments_are_there(home: Path) -> None:
+    pools = {pool["name"]: pool for pool in api(home, "POST", "/work_pools/filter", {})}
+    assert {name: pools[name]["type"] for name in ("alpha", "control")} == {"alpha": "process", "control": "process"}
+    assert api(home, "GET", "/work_pools/control/queues/omega")["concurrency_limit"] == 1
+    for pool in ("alpha", "control"):
+        there = api(home, "POST", f"/work_pools/{pool}/workers/filter", {})
+        assert [worker["status"] for worker in there] == ["ONLINE"]
+    blocks = {kind["slug"] for kind in api(home, "POST", "/block_types/filter", {})}
+    assert {"raos-server", "raos-source"} <= blocks
+    nap = api(home, "GET", "/deployments/name/nap/nap")
+    assert nap["entrypoint"] == "tests.support.processes.naps.nap"
+    assert nap["work_queue_name"] == "omega"
+    assert [(s["slug"], s["active"]) for s in nap["schedules"]] == [("nightly", False)]
+
+
+def test_a_second_up_says_where_the_first_one_is(home: Path) -> None:
+    before = state(home)
+    for words in (("up",), ("up", "--detach")):
+        done = deploy(home, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert before.ui_url in done.stdout
+    assert state(home) == before
+    assert before.ui_url in deploy(home, "status").stdout
+
+
+def test_a_flow_run_finds_its_code_and_its_settings(home: Path) -> None:
+    wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
+
+
+def test_a_worker_that_dies_is_started_again(home: Path) -> None:
+    before = state(home).processes["worker-control"]
+    os.kill(before.pid, signal.SIGKILL)
+    until(lambda: state(home).processes["worker-control"] != before, "another worker")
+    wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
+    assert "worker-control ended; starting it again" in (home / "control.log").read_text()
+
+
+def test_another_home_may_use_it_as_a_server_of_its_own(home: Path, tmp_path: Path) -> None:
+    other, named = tmp_path / "other", {"PREFECT_API_URL": state(home).api_url}
+    done = deploy(other, "up", env=named)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state(home).api_url in done.stdout
+    assert {d["name"] for d in api(home, "POST", "/deployments/filter", {})} == FLOWS | {"nap"}
+    assert "not configured" in deploy(other, "servers", env=named).stdout
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "ashat.cli", "worker", "--pool", "alpha", "--name", "elsewhere"],
+        env=environment(other, named),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: "elsewhere" in workers(home, "alpha"), "the worker from elsewhere")
+    finally:
+        worker.terminate()
+        worker.wait(120)
+    assert deploy(other, "down").stdout == "The control plane is not running.\n"
+    assert not (other / "control.json").exists()
+
+
+def test_each_deployment_is_as_it_should_be(home: Path) -> None:
+    found = {d["name"]: d for d in api(home, "POST", "/deployments/filter", {}) if d["name"] in FLOWS}
+    seen = {
+        name: (d["entrypoint"], d["work_pool_name"], d["work_queue_name"], set(d["tags"]), d["concurrency_limit"])
+        for name, d in found.items()
+    }
+    assert seen == {
+        "push": ("flows.push.push", "alpha", "default", {"ashat", "alpha"}, None),
+        "verify": ("flows.verify.verify", "control", "default", {"ashat", "public"}, None),
+        "approve": ("flows.approve.approve", "control", "omega", {"ashat", "gate", "omega"}, None),
+        "rollback": ("flows.rollback.rollback", "control", "omega", {"ashat", "omega"}, None),
+        "cancel": ("flows.cancel.cancel", "control", "default", {"ashat", "public"}, None),
+        "release": ("flows.release.release", "alpha", "default", {"ashat", "alpha"}, None),
+        "reconcile": ("flows.reconcile.reconcile", "control", "default", {"ashat", "control"}, None),
+    }
+    assert all(d["description"].endswith(".") and "\n" not in d["description"] for d in found.values())
+    schedules = {name: [(s["schedule"], s["active"]) for s in d["schedules"]] for name, d in found.items()}
+    ((nightly, active),) = schedules.pop("release")
+    assert (nightly["cron"], nightly["timezone"], active) == ("0 2 * * 1-5", "UTC", False)
+    ((often, active),) = schedules.pop("reconcile")
+    assert (often["interval"], active) == (60.0, True)
+    assert not any(schedules.values())
+
+
+def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
+    ordered = {}
+    for found in api(home, "POST", "/deployments/filter", {}):
+        if found["name"] not in FLOWS:
+            continue
+        form = found["parameter_openapi_schema"]
+        fields = form["properties"]
+        for name, field in fields.items():
+            kinds = {kind["type"] for kind in field.get("anyOf", [field])}
+            assert kinds <= {"string", "boolean", "integer", "null"}, (found["name"], name)
+            assert field["description"].endswith("."), (found["name"], name)
+            assert ("default" in field) is (name not in form.get("required", [])), (found["name"], name)
+        ordered[found["name"]] = sorted(fields, key=lambda name: fields[name]["position"])
+        assert sorted(field["position"] for field in fields.values()) == list(range(len(fields)))
+        assert found["enforce_parameter_schema"] is True
+    assert ordered == {
+        "push": ["update_id", "description", "info", "source", "public", "target", "allow_dirty"],
+        "verify": ["update_id", "attempt", "policy", "fresh"],
+        "approve": ["update_id", "attempt"],
+        "rollback": ["update_id", "attempt", "reason", "by"],
+        "cancel": ["update_id", "attempt", "reason", "by"],
+        "release": [
+            *("update_id", "description", "info", "source", "public", "target", "unanswered", "allow_dirty", "policy"),
+        ],
+        "reconcile": [],
+    }
+
+
+def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
+    run = start_run(home, "nap/nap", seconds=300)
+    wait_run(home, run, "Running")
+    before = state(home)
+    assert before.supervisor is not None
+    everything = [psutil.Process(before.supervisor.pid), *ours(home)]
+    assert any("prefect.engine" in " ".join(process.cmdline()) for process in everything)
+    for process in everything:
+        process.kill()
+    psutil.wait_procs(everything, timeout=60)
+    assert running_state(home) is None
+
+    done = deploy(home, "servers", timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "Starting the control plane (deploy down stops it) …\n"
+    after = state(home)
+    assert after.api_url == before.api_url
+    assert after.supervisor != before.supervisor
+    assert wait_run(home, run, "Crashed")["state"]["message"] == "It ended with the control plane."
+    wait_run(home, start_run(home, "reconcile/reconcile"), "Reconciled")
+
+
+def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_nothing(home: Path) -> None:
+    release = api(home, "GET", "/deployments/name/release/release")
+    schedule = f"/deployments/{release['id']}/schedules/{release['schedules'][0]['id']}"
+    api(home, "PATCH", schedule, {"active": True})
+
+    supervisor = state(home).supervisor
+    assert supervisor is not None
+    done = deploy(home, "down")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "🛑 The control plane is stopped.\n", "")
+    assert ours(home) == []
+    assert supervisor.process() is None
+    assert deploy(home, "down").stdout == "The control plane is not running.\n"
+    assert "not running" in deploy(home, "status").stdout
+
+    assert deploy(home, "up", "--detach", timeout=400).returncode == 0
+    again = api(home, "GET", "/deployments/name/release/release")
+    assert [s["active"] for s in again["schedules"]] == [True]
+    assert again["version"] == release["version"]
+
+
+def test_a_file_that_cannot_be_applied_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
+    home, bad = tmp_path / "home", tmp_path / "bad.yaml"
+    bad.write_text("deployments:\n  - name: x\n    entrypoint: a.b\n    sla: soon\n")
+    done = deploy(home, "up", "--detach", "--prefect-file", str(bad))
+    assert done.returncode == 1
+    assert "bad.yaml: the deployment 'x' cannot have sla" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert ours(home) == []
+    assert running_state(home) is None
+
+
+def test_what_an_earlier_control_plane_left_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    mine = child_environment(Settings(home=tmp_path), ControlState(port=1))
+    theirs = child_environment(Settings(home=tmp_path / "other"), ControlState(port=1))
+    command = [sys.executable, "-c", deaf]
+    orphan, stranger = (subprocess.Popen(command, env=env, stdout=subprocess.PIPE) for env in (mine, theirs))
+    try:
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == b"deaf\n"
+        assert end_processes(tmp_path, None, grace=0.3) == 1
+        assert not psutil.pid_exists(orphan.pid)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait(30)
+
+
+def test_a_pid_that_was_given_to_somebody_else_is_not_ours(tmp_path: Path) -> None:
+    this = ProcessRef.of(os.getpid())
+    assert this is not None
+    assert this.process() is not None
+    assert ProcessRef(this.pid, this.created - 3600).process() is None
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    assert ProcessRef.of(gone.pid) is None
+    write_state(tmp_path, ControlState(port=1, ready=True, supervisor=ProcessRef(this.pid, this.created - 3600)))
+    assert running_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"port": "x"}', '{"port": 1, "ready": true, "supervisor": 3}'])
+def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "control.json").write_text(broken)
+    assert read_state(tmp_path) is None
+
+
+def test_the_state_survives_being_written(tmp_path: Path) -> None:
+    this = ProcessRef.of(os.getpid())
+    state = ControlState(port=4242, ready=True, supervisor=this, processes={"server": ProcessRef(1, 2.5)})
+    write_state(tmp_path, state)
+    assert read_state(tmp_path) == state
+    assert is_up(state)
+    assert not is_up(ControlState(port=1))
+    assert (tmp_path / "control.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_paths_and_tokens_on_the_way_to_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASHAT_OMEGA_EU_TOKEN", SECRET)
+    monkeypatch.setenv("PREFECT_PROFILE", "theirs")
+    settings = Settings(home=Path("home"), ledger_url="sqlite:///mine.db")
+    env = child_environment(settings, ControlState(port=1))
+    assert env["ASHAT_HOME"] == str(tmp_path / "home")
+    assert env["ASHAT_LEDGER_URL"] == f"sqlite:///{tmp_path / 'mine.db'}"
+    assert env["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
+    assert SECRET not in env.values()
+    assert "PREFECT_PROFILE" not in env

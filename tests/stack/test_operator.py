@@ -1,0 +1,268 @@
+"""What an operator does at a terminal: configures, is asked, hesitates, interrupts, goes on, decides with another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ashat.bundle.pack import pack_git_ref
+from ashat.deployment.events import Answered
+from ashat.deployment.state_machine import Stage
+from ashat.protocol.messages import LeaseRequest, Scope
+from tests.support.builders.deployments import open_ledger
+from tests.support.processes.deploy_cli import deploy_on_terminal
+from tests.support.processes.node import ROOT, free_port
+from tests.support.processes.stack import Stack
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def operator(stack: Stack) -> Iterator[Stack]:
+    """The stack, with its servers configured again afterwards."""
+    yield stack
+    stack.configure("public", stack.public, Scope.PUSH)
+    stack.configure("omega", stack.omega, Scope.ADMIN)
+
+
+def block(stack: Stack, name: str) -> dict[str, Any]:
+    """What a server block holds, its secrets too."""
+    path = f"/block_types/slug/raos-server/block_documents/name/{name}"
+    data: dict[str, Any] = stack.api("GET", path, params={"include_secrets": "true"})["data"]
+    return data
+
+
+def verified(stack: Stack, update_id: str) -> str:
+    """A pushed and verified update that awaits approval; the end of its evidence."""
+    stack.change(update_id)
+    stack.deploy("push", update_id, f"For {update_id}", "--allow-dirty")
+    stack.deploy("verify", update_id)
+    evidence = stack.wait_asked(update_id).evidence
+    assert evidence is not None
+    return evidence[-8:]
+
+
+def answers(stack: Stack, update_id: str) -> list[Answered]:
+    with open_ledger(stack.home) as ledger:
+        return [event for event in ledger.events(update_id, 1) if isinstance(event, Answered)]
+
+
+def test_a_token_comes_from_the_environment_and_is_kept(operator: Stack) -> None:
+    token = operator.public.token(Scope.READ)
+    told = operator.deploy("configure", "public", operator.public.url, "One", env={"ASHAT_PUBLIC_TOKEN": token})
+    assert token not in told.stdout + told.stderr
+    assert block(operator, "public")["token"] == token
+    again = operator.deploy("configure", "public", operator.public.url, "Two")
+    assert "Name: Two" in again.stdout
+    assert again.stderr == ""
+    assert block(operator, "public")["token"] == token
+
+
+def test_a_token_that_is_typed_is_not_shown(operator: Stack) -> None:
+    token = operator.public.token(Scope.PUSH)
+    code, shown = deploy_on_terminal(
+        operator.home,
+        "configure",
+        "public",
+        operator.public.url,
+        "Typed",
+        typed=[("Token of Typed", token)],
+        secret=True,
+    )
+    assert code == 0, shown
+    assert token not in shown
+    assert "✅ Server configured successfully" in shown
+    assert block(operator, "public")["token"] == token
+
+
+def test_further_regions_have_blocks_of_their_own(operator: Stack) -> None:
+    token = operator.omega.token(Scope.ADMIN)
+    nowhere = f"127.0.0.1:{free_port()}"
+    told = operator.deploy(
+        "configure", "omega", nowhere, "Europe", "--as", "omega-eu", "--token-stdin", stdin=f"{token}\n"
+    )
+    assert "Block: omega-eu" in told.stdout
+    assert f"URL: http://{nowhere}" in told.stdout
+    assert "Answers: no: Europe: " in told.stdout
+    listed = {s["block"]: s for s in json.loads(operator.deploy("servers", "--json").stdout)["servers"]}
+    assert set(listed) >= {"public", "omega", "omega-eu"}
+    assert listed["omega-eu"]["answers"] is False
+    assert listed["omega"]["current"]["bundle"] == operator.bundles()["production"]
+    assert token not in str(listed)
+
+
+def test_plain_http_to_another_machine_is_saved_with_a_warning(operator: Stack) -> None:
+    words = ("configure", "omega", "http://192.0.2.7:80", "Far", "--as", "omega-far")
+    quick = {"ASHAT_CONNECT_TIMEOUT": "0.2", "ASHAT_OMEGA_FAR_TOKEN": "a-token"}
+    warned = operator.deploy(*words, env=quick)
+    assert "✅ Server configured successfully" in warned.stdout
+    assert "will not be sent" in warned.stderr
+    allowed = operator.deploy(*words, "--insecure-http", env=quick)
+    assert "readable" in allowed.stderr
+    assert block(operator, "omega-far")["insecure_http"] is True
+
+
+def test_a_source_is_saved_for_the_ui(operator: Stack) -> None:
+    told = operator.deploy("configure", "source", "raos", ".", "--ref", "main")
+    assert "✅ Source configured successfully" in told.stdout
+    assert f"Location: {operator.source}" in told.stdout
+
+
+def test_commit_commits_tracked_changes_under_id_and_description(stack: Stack) -> None:
+    stack.change("to be committed")
+    git = ["git", "-C", str(stack.source)]
+    identity = {"GIT_CONFIG_GLOBAL": str(stack.home / "gitconfig")}
+    (stack.home / "gitconfig").write_text("[user]\n name = Kim\n email = kim@example.com\n")
+    told = stack.deploy("push", "CLI-1", "Committed on the way", "--commit", env=identity)
+    head = subprocess.run([*git, "log", "-1", "--format=%H %s"], capture_output=True, text=True, check=True).stdout
+    commit, _, message = head.strip().partition(" ")
+    assert message == "CLI-1: Committed on the way"
+    assert f"Committed as {commit[:12]}" in told.stdout
+    source = stack.state("CLI-1").source
+    assert source is not None
+    assert (source.commit, source.dirty) == (commit, False)
+    stack.deploy("cancel", "CLI-1", "--reason", "only a test")
+
+
+def test_a_commit_is_pushed_as_it_is_and_its_bytes_are_shown_on_a_terminal(stack: Stack) -> None:
+    git = ["git", "-C", str(stack.source), "-c", "user.name=Kim", "-c", "user.email=kim@example.com"]
+    stack.change("in the commit")
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "To be pushed"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    stack.change("in the directory alone")
+    words = ("push", "CLI-6", "A commit", "--ref", "HEAD", "--source", str(stack.source))
+    code, shown = deploy_on_terminal(stack.home, *words)
+    assert code == 0, shown
+    assert re.search(r"\x1b\[[\d;]*m━+.*\d/\d+\.?\d* kB", shown), "a bar, and bytes of all bytes"
+    state = stack.state("CLI-6")
+    assert state.source is not None
+    assert (state.source.commit, state.source.dirty) == (head, False)
+    with pack_git_ref(stack.source, head) as packed:
+        assert state.bundle == packed.manifest.digest
+    stack.deploy("cancel", "CLI-6")
+
+
+def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None:
+    stack.change("interrupted")
+    lease = LeaseRequest(holder="OTHER-1/1", who="somebody", why="verify", ttl=120)
+    words = ["push", "CLI-2", "Interrupted", "--allow-dirty"]
+    with stack.public.client(Scope.PUSH) as public:
+        public.acquire_lease(lease)
+        with subprocess.Popen(
+            [sys.executable, "-m", "ashat.cli", *words],
+            cwd=stack.source,
+            env={**stack.environment, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as push:
+            assert push.stdout is not None
+            assert push.stderr is not None
+            seen = ""
+            while "⏳ Waiting for OTHER-1/1 (somebody: verify" not in seen:
+                line = push.stdout.readline()
+                assert line, seen + push.stderr.read()
+                seen += line
+            os.kill(push.pid, signal.SIGINT)
+            assert push.wait(240) == 130
+            told = push.stderr.read()
+        assert "deploy push CLI-2 … --resume goes on with it; deploy cancel CLI-2 calls it off." in told
+        assert "Traceback" not in told
+        public.release_lease("OTHER-1/1")
+    assert stack.state("CLI-2").stage is Stage.PLANNING
+    assert "--resume" in stack.deploy(*words, check=False).stderr
+    stack.deploy(*words, "--resume")
+    assert stack.state("CLI-2").stage is Stage.PUSHED
+    stack.deploy("cancel", "CLI-2")
+
+
+def test_a_failed_verification_says_what_was_seen_and_what_is_next(stack: Stack) -> None:
+    module = stack.source / "Modules" / "Forum" / "__init__.py"
+    good = module.read_text()
+    before = stack.bundles()
+    module.write_text(f"{good}\nraise RuntimeError('the forum is closed')\n")
+    try:
+        stack.deploy("push", "CLI-3", "A module that does not load", "--allow-dirty")
+        done = stack.deploy("verify", "CLI-3", check=False)
+    finally:
+        module.write_text(good)
+    assert done.returncode == 1
+    assert "🔍 ASHAT Deployment Verification" in done.stdout
+    assert "❌ Module load: " in done.stdout
+    assert "❌ Verification FAILED!" in done.stdout
+    assert "deploy push CLI-3" in done.stdout
+    assert "Verification failed: " in done.stderr
+    assert stack.state("CLI-3").stage is Stage.FAILED
+    assert stack.bundles() == before
+    assert "Failed" in stack.deploy("history", "--stage", "failed").stdout
+
+
+def test_at_a_terminal_a_person_types_what_they_read(stack: Stack) -> None:
+    tail = verified(stack, "CLI-4")
+    code, shown = deploy_on_terminal(stack.home, "approve", "CLI-4", typed=[("leaves it waiting:", "")])
+    assert code == 0
+    assert "May CLI-4 go to omega?" in shown
+    assert "Nothing was decided: 'CLI-4' keeps waiting." in shown
+    typed = [("leaves it waiting:", "00000000"), ("leaves it waiting:", tail)]
+    code, shown = deploy_on_terminal(stack.home, "approve", "CLI-4", typed=typed)
+    assert code == 0, shown
+    assert "That is not how the evidence ends." in shown
+    for line in (
+        "🎉 ASHAT Deployment to OMEGA Approved!",
+        "📤 Distributing to Licensed Mainframes",
+        "mainframe-1: running",
+        "✅ Deployment completed successfully!",
+    ):
+        assert line in shown
+    assert [answer.accepted for answer in answers(stack, "CLI-4")] == [True]
+    again = stack.deploy("approve", "CLI-4", "--evidence", tail, check=False)
+    assert again.returncode == 1
+    assert "already, and is completed" in again.stderr
+    late = stack.deploy("cancel", "CLI-4", check=False)
+    assert "deploy rollback CLI-4" in late.stderr
+    assert "⏪ Deployment 'CLI-4' rolled back successfully." in stack.deploy("rollback", "CLI-4").stdout
+
+
+def test_two_who_decide_at_once_decide_once_and_without_omega_it_waits(operator: Stack) -> None:
+    tail = verified(operator, "CLI-5")
+    omega = operator.api("GET", "/block_types/slug/raos-server/block_documents/name/omega")
+    operator.api("DELETE", f"/block_documents/{omega['id']}")
+    missing = operator.deploy("approve", "CLI-5", "--evidence", tail, check=False)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("❌ omega is not configured: deploy configure omega <url> <name>. 'CLI-5' keeps")
+    assert operator.state("CLI-5").stage is Stage.AWAITING_APPROVAL
+    assert answers(operator, "CLI-5") == []
+    operator.configure("omega", operator.omega, Scope.ADMIN)
+
+    words = [("--evidence", tail, "--by", "kim"), ("--reject", "--reason", "not today", "--by", "lee")]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ashat.cli", "approve", "CLI-5", *word],
+            cwd=operator.source,
+            env={**operator.environment, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for word in words
+    ]
+    told = [process.communicate(timeout=240) for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 1], told
+    judged = answers(operator, "CLI-5")
+    assert len(judged) == 1
+    winner = codes.index(0)
+    assert judged[0].approver == ("kim", "lee")[winner]
+    out, err = told[winner]
+    assert ("🎉 ASHAT Deployment to OMEGA Approved!", "🛑 Deployment 'CLI-5' rejected.")[winner] in out, out + err
+    assert len([line for line in told[1 - winner][1].splitlines() if line.startswith("❌")]) == 1
+    if winner == 0:
+        operator.deploy("rollback", "CLI-5")

@@ -1,0 +1,1 @@
+"""Makes records, evidence, keys and tampered logs."""

@@ -1,0 +1,1 @@
+"""Drives a browser, and the console of the documents."""

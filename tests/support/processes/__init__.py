@@ -1,0 +1,1 @@
+"""Starts processes: nodes, control planes, commands, fork servers."""

@@ -1,0 +1,100 @@
+"""Where the documents' commands are run: a home of its own, the sample as a git repository in it, free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ashat.cli.control_plane.state import read_state
+from tests.support.drivers.doc_console import Console
+from tests.support.processes.node import EXAMPLE, free_port
+from tests.support.processes.prefect_database import begin_with_empty_database
+
+PORTS = ("8470", "8471", "8472")
+# The ends of evidence that the documents show, and the update and attempt whose evidence each is.
+TAILS = {
+    "5f0e9c1b": ("UPD-1", 1),
+    "31c7b2d9": ("UPD-2", 1),
+    "a86d40e7": ("UPD-3", 1),
+    "c20d7f64": ("UPD-2", 2),
+    "0d15ea5e": ("UPD-5", 1),
+}
+# Checks and switches that wait for less time than a real server should.
+_QUICK = {"settle_seconds = 2": "settle_seconds = 1", "requests = 300": "requests = 100"}
+_NODE = {"ASHAT_NODE_APP__SETTLE": "0.2", "ASHAT_NODE_APP__STOP_TIMEOUT": "3"}
+
+
+def console(home: Path) -> Console:
+    """A session in the empty directory `home`, where `raos/` is a git repository with the sample."""
+    _make_source(home)
+    begin_with_empty_database(home / ".ashat")
+    stand_ins: dict[str, str | Callable[[], str | None]] = {port: str(free_port()) for port in PORTS}
+    stand_ins |= {tail: partial(_tail, home, *whose) for tail, whose in TAILS.items()}
+    stand_ins["127.0.0.1:4200"] = partial(_control_plane, home)
+    stand_ins["@alpha"] = f"@{socket.gethostname()}"
+    stand_ins["/home/kim"] = str(home)
+    return Console(home, _environment(home), stand_ins)
+
+
+def compare_no_more(home: Path) -> None:
+    """From now on no release is compared with the one before: on a busy machine that is inconclusive now and then."""
+    policy = home / ".policy.toml"
+    policy.write_text("rehearses = false\n")
+    words = ["deploy", "configure", "policy", "default", str(policy)]
+    subprocess.run(words, env=_environment(home), cwd=home, check=True, capture_output=True)
+
+
+def end(home: Path) -> None:
+    """Stop the control plane that a command started."""
+    subprocess.run(["deploy", "down"], env=_environment(home), cwd=home, check=True, capture_output=True)
+
+
+def _control_plane(home: Path) -> str | None:
+    state = read_state(home / ".ashat")
+    return f"127.0.0.1:{state.port}" if state else None
+
+
+def _tail(home: Path, update_id: str, attempt: int) -> str | None:
+    ledger = home / ".ashat" / "ledger.db"
+    if not ledger.exists():
+        return None
+    connection = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        row = connection.execute(
+            "SELECT summary FROM sessions WHERE update_id = ? AND attempt = ?", (update_id, attempt)
+        ).fetchone()
+    finally:
+        connection.close()
+    evidence = json.loads(row[0])["evidence"] if row else None
+    return evidence[-8:] if evidence else None
+
+
+def _environment(home: Path) -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ASHAT_", "PREFECT_", "GIT_", "RAOS_")) or name.startswith("ASHAT_TEST_")
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**inherited, **_NODE, "HOME": str(home), "PATH": path, "LOGNAME": "kim", "COLUMNS": "200", "TERM": "dumb"}
+
+
+def _make_source(home: Path) -> None:
+    source = home / "raos"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    promises = source / "raos.toml"
+    text = promises.read_text("utf-8")
+    for slow, quick in _QUICK.items():
+        text = text.replace(slow, quick)
+    promises.write_text(text, "utf-8")
+    (home / ".gitconfig").write_text("[user]\nname = Kim\nemail = kim@example.com\n")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "RaOS 9.4.1"]):
+        subprocess.run(["git", "-C", str(source), *words], env=_environment(home), check=True)

@@ -1,0 +1,1 @@
+"""No process: pure functions, databases in files."""

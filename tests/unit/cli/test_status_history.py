@@ -1,0 +1,294 @@
+"""`deploy status`, `history` and `evidence`: what the ledger says, for people and for scripts, without Prefect."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ashat.cli.main import run
+from ashat.cli.terminal import glance
+from ashat.common.canonical_json import digest_of
+from ashat.deployment.events import RollbackStarted
+from ashat.deployment.state_machine import Stage
+from tests.support.builders.deployments import LONG_AGO, open_ledger, record
+from tests.support.needs import requires_postgresql
+from tests.support.processes.deploy_cli import deploy, environment
+from tests.support.processes.node import ROOT
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose ledger holds an update at each stage, and one whose gate is past its time."""
+    home = tmp_path_factory.mktemp("reading") / "home"
+    now = datetime.now(UTC)
+    with open_ledger(home) as ledger:
+        for age, stage in enumerate(reversed(Stage), 1):
+            began = now - timedelta(hours=age)
+            closed = began + timedelta(minutes=1) if stage is Stage.EXPIRED else None
+            record(ledger, f"UPD-{stage.value}", stage, at=began, expires=closed)
+        record(ledger, "UPD-overdue", Stage.AWAITING_APPROVAL, at=now - timedelta(days=9), expires=now)
+        record(ledger, "UPD-old", Stage.COMPLETED, at=LONG_AGO, description="Ümlaute, 漢字 and the like")
+        record(ledger, "UPD-Cancelled", Stage.PUSHED, at=now - timedelta(minutes=5), description="a second attempt")
+        rolling = record(ledger, "UPD-rolling", Stage.COMPLETED, at=now - timedelta(minutes=9))
+        ledger.append(rolling, RollbackStarted(at=now, by="kim", reason="oops"))
+    return home
+
+
+def shown(home: Path, *words: str) -> Any:
+    done = deploy(home, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_status_sorts_what_is_under_way_from_what_waits_and_what_ended(home: Path) -> None:
+    found = shown(home, "status")
+    ids = {part: [d["update_id"] for d in found[part]] for part in ("under_way", "awaiting_approval", "ended")}
+    assert set(ids["under_way"]) == {
+        "UPD-Planning",
+        "UPD-Pushed",
+        "UPD-Testing",
+        "UPD-DeployingToOmega",
+        "UPD-Distributing",
+        "UPD-Cancelled",
+        "UPD-rolling",
+    }
+    assert ids["awaiting_approval"] == ["UPD-AwaitingApproval"]
+    assert len(ids["ended"]) == 5
+    assert found["control_plane"] is None
+
+
+def test_status_names_the_prefect_server_that_is_used_instead(home: Path) -> None:
+    named = {"PREFECT_API_URL": "http://prefect.example.com:4200/api"}
+    assert json.loads(deploy(home, "status", "--json", env=named).stdout)["control_plane"] == {
+        "api_url": "http://prefect.example.com:4200/api",
+        "ui_url": "http://prefect.example.com:4200",
+    }
+
+
+def test_status_is_fit_to_read_and_to_grep(home: Path) -> None:
+    told = deploy(home, "status").stdout
+    assert told.startswith("📊 ASHAT Deployment Status\n")
+    for words in (
+        "Under way",
+        "Awaiting approval",
+        "Ended last",
+        "UPD-Cancelled#2",
+        "deploy approve UPD-AwaitingApproval",
+    ):
+        assert words in told
+    assert "rolling back" in next(line for line in told.splitlines() if "UPD-rolling" in line)
+    assert "\x1b" not in told
+    assert not [line for line in told.splitlines() if line != line.rstrip()]
+
+
+def test_status_of_an_empty_home_makes_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    done = deploy(home, "status")
+    assert done.returncode == 0
+    assert "No deployments yet" in done.stdout
+    assert not home.exists()
+
+
+def test_status_of_one_update_says_everything(home: Path) -> None:
+    told = deploy(home, "status", "UPD-Completed").stdout
+    for words in (
+        "Completed",
+        "What it brings",
+        "kim@alpha",
+        "public → omega",
+        "3.0 MB",
+        "Evidence",
+        "Approved",
+        "by kim",
+    ):
+        assert words in told
+    assert "✅ Server health: 8 of 8 looks healthy" in told
+    assert "⏳ bolt missing: not seen since Monday" in told
+    assert shown(home, "status", "UPD-Completed")["checks"][0]["name"] == "health"
+
+
+def test_a_gate_past_its_time_is_expired_at_once(home: Path) -> None:
+    assert shown(home, "status", "UPD-overdue")["stage"] == "Expired"
+    assert "Gate" not in deploy(home, "status", "UPD-overdue").stdout
+    assert "UPD-overdue" not in str(shown(home, "status")["awaiting_approval"])
+
+
+@pytest.mark.parametrize("update_id", ["UPD-overdue", "UPD-Expired"])
+def test_an_approval_that_comes_too_late_is_refused(
+    home: Path, update_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    for words in (("--evidence", "00000000"), ("--reject", "--reason", "too late")):
+        assert run(["approve", update_id, *words]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err == (
+            f"❌ Deployment '{update_id}' has expired: nobody answered in time. Push it again, as its next attempt: "
+            f"deploy push {update_id} <description>.\n"
+        )
+    assert not (home / "control.json").exists(), "nothing is started for it"
+
+
+def test_status_of_an_unknown_update_is_one_line(home: Path) -> None:
+    done = deploy(home, "status", "NOPE")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "❌ No deployment 'NOPE' is known. deploy history lists them.\n"
+
+
+def test_history_lists_all_of_it_newest_first(home: Path) -> None:
+    found = shown(home, "history")["deployments"]
+    assert len(found) == len(Stage) + 4
+    assert [d["updated_at"] for d in found] == sorted((d["updated_at"] for d in found), reverse=True)
+    told = deploy(home, "history").stdout
+    assert told.startswith("📜 Deployment History\n")
+    assert len(told.splitlines()) == len(found) + 1
+    assert "Ümlaute, 漢字 and the like" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--stage", "expired"), {"UPD-Expired", "UPD-overdue"}),
+        (("--stage", "AwaitingApproval"), {"UPD-AwaitingApproval"}),
+        (("--stage", "Failed", "--stage", "Rejected"), {"UPD-Failed", "UPD-Rejected"}),
+        (("--search", "ümlaute"), {"UPD-old"}),
+        (("--search", "upd-roll"), {"UPD-rolling", "UPD-RolledBack"}),
+        (("--since", "30m"), {"UPD-Cancelled", "UPD-rolling"}),
+        (("--limit", "1"), {"UPD-rolling"}),
+        (("--since", "2026-01-01", "--search", "UPD-old"), {"UPD-old"}),
+        (("--since", "2999-01-01"), set()),
+    ],
+)
+def test_history_filters(
+    home: Path,
+    words: tuple[str, ...],
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    assert run(["history", *words, "--json"]) == 0
+    assert {d["update_id"] for d in json.loads(capsys.readouterr().out)["deployments"]} == expected
+
+
+def test_history_of_one_update_tells_every_event_of_every_attempt(home: Path) -> None:
+    found = shown(home, "history", "UPD-Cancelled")["events"]
+    assert [(e["attempt"], e["kind"]) for e in found] == [
+        (1, "created"),
+        (1, "cancelled"),
+        (2, "created"),
+        (2, "packaged"),
+        (2, "public_switching"),
+        (2, "pushed"),
+    ]
+    assert "not needed" in deploy(home, "history", "UPD-Cancelled").stdout
+
+
+def test_evidence_is_the_document_that_its_digest_names(home: Path) -> None:
+    evidence = shown(home, "status", "UPD-Completed")["evidence"]
+    assert digest_of(shown(home, "evidence", "UPD-Completed")) == evidence
+    done = deploy(home, "evidence", "UPD-Completed")
+    assert evidence in done.stdout
+    refused = deploy(home, "evidence", "UPD-Pushed")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "deploy verify UPD-Pushed" in refused.stderr
+
+
+def test_text_from_a_release_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "home") as ledger:
+        record(ledger, "UPD-1", Stage.PUSHED, description="\x1b[2J\rgone\n❌ forged \u202eline")
+    for words in (("status",), ("status", "UPD-1"), ("history",), ("history", "UPD-1")):
+        told = deploy(tmp_path / "home", *words).stdout
+        assert "gone" in told
+        assert not any(char in told for char in "\x1b\r\u202e")
+        assert "\n❌ forged" not in told
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "20"}]
+)
+def test_any_locale_and_width_will_do(home: Path, locale: dict[str, str]) -> None:
+    done = deploy(home, "status", env=locale)
+    assert done.returncode == 0
+    assert "📊 ASHAT Deployment Status" in done.stdout
+    assert "deploy approve UPD-AwaitingApproval" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
+    line = f"{sys.executable} -m ashat.cli history | true; {sys.executable} -m ashat.cli history --json | head -1"
+    done = subprocess.run(["sh", "-c", line], env=environment(home), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_reading_imports_neither_prefect_nor_the_ledgers_libraries(home: Path) -> None:
+    script = (
+        "import sys; from ashat.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = ('prefect', 'sqlalchemy', 'ashat.deployment.events', 'rich', 'httpx');"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    for words in (["status"], ["status", "--json"], ["history"], ["help"], ["push", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], env=environment(home), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "[]\n"), words
+
+
+def test_the_quick_look_sees_what_the_ledger_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_ledger(home) as ledger:
+        expected = ledger.summaries()
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    assert glance.summaries() == expected
+    monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{home / 'ledger.db'}")
+    assert glance.summaries() == expected
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with open_ledger(home) as ledger:
+        record(ledger, "UPD-1", Stage.PUSHED)
+    with sqlite3.connect(home / "ledger.db") as connection:
+        connection.execute("UPDATE ashat_meta SET value = '99' WHERE key = 'schema'")
+    connection.close()
+    for words in (("status",), ("history",), ("status", "UPD-1"), ("approve", "UPD-1")):
+        done = deploy(home, *words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert "newer version" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_ledger_that_is_no_database_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "ledger.db").write_text("this is no database, and it is long enough to be looked at as one\n" * 20)
+    done = deploy(home, "status")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ledger.db" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@requires_postgresql
+def test_a_ledger_in_postgresql_is_read_as_well(tmp_path: Path, postgresql_url: str) -> None:
+    from ashat.ledger.ledger import Ledger
+
+    with Ledger.open(postgresql_url) as ledger:
+        record(ledger, "UPD-1", Stage.PUSHED)
+    done = deploy(tmp_path / "home", "status", "--json", env={"ASHAT_LEDGER_URL": postgresql_url})
+    assert [d["update_id"] for d in json.loads(done.stdout)["under_way"]] == ["UPD-1"]
+
+
+def test_the_benchmark_measures_what_it_says() -> None:
+    words = [sys.executable, "bench/cli.py", "--releases", "12", "--runs", "1", "--json"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert (found["releases"], found["runs"], found["imports_prefect"]) == (12, 1, False)
+    assert found["reached"] is (done.returncode == 0)
+    assert set(found["median_seconds"]) >= {"status", "history"}

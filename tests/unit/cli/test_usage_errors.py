@@ -1,0 +1,212 @@
+"""The words of `deploy`: what is refused as words, in one line that says what to write instead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ashat.cli.main import run
+from ashat.cli.terminal import output
+from ashat.cli.terminal.progress import TerminalReporter
+from ashat.errors import LedgerError, UsageError
+from ashat.protocol.messages import Lease
+from tests.support.processes.deploy_cli import deploy, environment
+
+COMMANDS = (
+    "push",
+    "verify",
+    "approve",
+    "rollback",
+    "cancel",
+    "status",
+    "history",
+    "servers",
+    "configure",
+    "trust",
+    "audit",
+    "up",
+    "down",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
+def test_help_names_every_command(home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert run(list(words)) == 0
+    told = capsys.readouterr().out
+    assert all(command in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [("help", "push"), ("push", "--help"), ("help", "configure", "omega")])
+def test_help_explains_a_command(home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert run(list(words)) == 0
+    assert "Usage: deploy " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("bogus", "bogus"),
+        ("stauts", "'status'"),
+        ("help bogus", "bogus"),
+        ("push", "deploy push --help"),
+        ("push UPD-1", "DESCRIPTION"),
+        ("push UPD-1 text --nope", "--nope"),
+        ("push UPD/1 text", "'/'"),
+        ("push UPD%201 text", "' '"),
+        ("push UPD%0a1 text", "U+000A"),
+        (f"push {'U' * 200} text", "200"),
+        ("push UPD-1 %20", "deploy push <id> <description>"),
+        (f"push UPD-1 {'x' * 4001}", "4001"),
+        ("push UPD-1 text --source nowhere", "nowhere"),
+        ("push UPD-1 text --ref HEAD --commit", "--commit"),
+        ("push UPD-1 text --public Not!", "Not!"),
+        ("approve UPD-1 --reason why", "--reject"),
+        ("history --stage nope", "AwaitingApproval"),
+        ("history --since yesterday", "2026-11-30"),
+        ("history --limit 0", "--limit"),
+        ("worker --pool nope", "alpha or control"),
+        ("configure", "deploy configure --help"),
+        ("configure mainframe http://127.0.0.1:1 acme", "'mainframe'"),
+        ("configure alpha http://127.0.0.1:1 mine", "'alpha'"),
+        ("configure public ftp://staging name", "ftp://staging"),
+        ("configure public http://user:pass@staging name", "token is given apart"),
+        ("configure public http://127.0.0.1:1 name --as Staging", "Staging"),
+        ("configure public http://127.0.0.1:1 name --as omega", "--as"),
+        ("configure public http://127.0.0.1:1 name --ca nowhere.pem", "nowhere.pem"),
+        ("configure public http://127.0.0.1:1 %20", "1 to 100"),
+        ("configure source raos nowhere", "nowhere"),
+        ("configure source raos https://user:secret@example.com/x.git", "credential helper"),
+        ("configure source Raos .", "Raos"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
+    meant = [word.replace("%20", " ").replace("%0a", "\n") for word in words.split()]
+    assert run(meant) == UsageError.exit_code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert told in shown.err
+    assert "secret" not in shown.err
+    assert not (home / "control.json").exists(), "nothing may be started for words that are wrong"
+
+
+@pytest.mark.parametrize("command", ["verify", "approve", "rollback", "cancel", "status", "history", "evidence"])
+def test_an_unknown_id_is_refused_before_anything_is_started(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run([command, "NOPE"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "❌ No deployment 'NOPE' is known. deploy history lists them.\n"
+    assert not (home / "control.json").exists()
+
+
+def test_without_prefect_a_command_that_needs_it_says_so_in_a_line(home: Path) -> None:
+    script = "import sys; sys.modules['prefect'] = None; from ashat.cli.main import run; sys.exit(run(sys.argv[1:]))"
+
+    def base(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", script, *words], env=environment(home), capture_output=True, text=True, check=False
+        )
+
+    for words in (("up",), ("servers",), ("push", "UPD-1", "text"), ("worker", "--pool", "alpha")):
+        done = base(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert done.stderr.endswith("pip install 'ashat-deploy[operator]'.\n")
+        assert len(done.stderr.splitlines()) == 1
+    for words in (("status",), ("history",), ("help",), ("down",)):
+        assert base(*words).returncode == 0, words
+
+
+def test_a_prefect_server_that_does_not_answer_is_named(home: Path) -> None:
+    home.mkdir()
+    done = deploy(home, "servers", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "http://127.0.0.1:9/api" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (home / "control.json").exists()
+
+
+def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise LookupError("a part is\nmissing")
+
+    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", broken)
+    assert run(["status"]) == 1
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert "LookupError: a part is missing" in told
+    assert "ASHAT_DEBUG=1" in told
+    monkeypatch.setenv("ASHAT_DEBUG", "1")
+    assert run(["status"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", interrupted)
+    assert run(["status"]) == 130
+
+
+def test_an_error_of_ours_keeps_its_words(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise LedgerError("The ledger \x1b[31mis away.")
+
+    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", refused)
+    assert run(["status"]) == 1
+    assert capsys.readouterr().err == "❌ The ledger  [31mis away.\n"
+
+
+def test_progress_without_a_terminal_is_a_line_a_quarter(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = TerminalReporter()
+    for done in range(0, 8_000_001, 100_000):
+        reporter.moved(done, 8_000_000)
+    reporter.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "  0 B of 8.0 MB",
+        "  2.0 MB of 8.0 MB",
+        "  4.0 MB of 8.0 MB",
+        "  6.0 MB of 8.0 MB",
+        "  8.0 MB of 8.0 MB",
+    ]
+
+
+def test_waiting_for_a_server_is_said_once_for_each_that_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    since = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+    reporter = TerminalReporter()
+    for holder in ("UPD-7/1", "UPD-7/1", "UPD-8/1"):
+        reporter.waiting(Lease(holder=holder, who="kim", why="verify", since=since, expires=since))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert told[0] == "⏳ Waiting for UPD-7/1 (kim: verify, since 12:00:00 UTC)"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (479_000_000, "479 MB"), (2_500_000_000, "2.5 GB")],
+)
+def test_sizes_are_told_in_units(number: int, told: str) -> None:
+    assert output.size(number) == told
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    assert output.columns([("a", "漢字", "x"), ("bbb", "c", "y")]) == ["  a    漢字  x", "  bbb  c     y"]

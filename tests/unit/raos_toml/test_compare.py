@@ -1,0 +1,414 @@
+"""What a release asks less of itself: every loosening has its line, and nothing else has one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ashat.raos_toml.compare import loosened, loosened_policy
+from ashat.raos_toml.load import load_raos_toml
+from ashat.raos_toml.schema import RaosToml
+from ashat.verification.policy import Policy
+
+OLD = """
+[raos]
+name = "RaOS"
+version = "1"
+
+[health]
+ready = "/ready"
+start_seconds = 10
+settle_seconds = 5
+
+[modules]
+load_ms = 500
+
+[api]
+openapi = "/openapi.json"
+
+[[endpoint]]
+name = "items"
+path = "/items"
+headers = { X-One = "1", X-Two = "2" }
+contains = ["one", "two"]
+matches = ['a+', 'b+']
+json = { total = 2, page = { size = 10, items = [1, 2] } }
+schema = "schemas/items.json"
+auth = "staff"
+time_limit = 3
+
+[[endpoint]]
+name = "stranger"
+path = "/me"
+status = 401
+schema = { type = "object" }
+
+[[check]]
+name = "payments"
+path = "/pay"
+contains = "ready"
+
+[database]
+tables = ["accounts", "orders"]
+migration = "0003"
+migrations = "m/*.sql"
+latency_ms = 200
+
+[performance]
+paths = ["/items", "/me"]
+requests = 300
+concurrency = 4
+p95_ms = 250
+error_rate = 1
+slower_percent = 20
+
+[security]
+headers = ["X-Frame-Options", "Referrer-Policy"]
+
+[[security.allow]]
+rule = "secret"
+path = "tests/*"
+reason = "keys of the tests"
+until = 2026-12-31
+"""
+ENDPOINT = '[[endpoint]] "items" '
+DATABASE = OLD[OLD.index("[database]") : OLD.index("[performance]")]
+PERFORMANCE = OLD[OLD.index("[performance]") : OLD.index("[security]")]
+CHECK = OLD[OLD.index("[[check]]") : OLD.index("[database]")]
+ALLOW = '\n[[security.allow]]\nrule = "{rule}"\npath = "{path}"\nreason = "for a good reason"\nuntil = {until}\n'
+
+LOOSER: list[tuple[str, str, str]] = [
+    ('ready = "/ready"\n', "", "[health] ready is dropped"),
+    ('ready = "/ready"', 'ready = "/up"', "[health] ready is /up instead of /ready"),
+    ('ready = "/ready"', 'path = "/"\nready = "/ready"', "[health] path is / instead of /health"),
+    ("load_ms = 500", 'report = "/mods"\nload_ms = 500', "[modules] report is /mods instead of /modules"),
+    ('openapi = "/openapi.json"', 'openapi = "/v1.json"', "[api] openapi is /v1.json instead of /openapi.json"),
+    ("settle_seconds = 5", "settle_seconds = 4", "[health] settle_seconds is 4 instead of 5"),
+    ("settle_seconds = 5\n", "", "[health] settle_seconds is 3 instead of 5"),
+    ("start_seconds = 10", "start_seconds = 20", "[health] start_seconds is 20 instead of 10"),
+    ("load_ms = 500\n", "", "[modules] load_ms is dropped"),
+    ("load_ms = 500", "load_ms = 501", "[modules] load_ms is 501 instead of 500"),
+    ('[api]\nopenapi = "/openapi.json"\n', "", "[api] openapi is dropped"),
+    ('path = "/items"\nheaders', 'path = "/all"\nheaders', ENDPOINT + "asks GET /all instead of GET /items"),
+    ('path = "/items"\n', 'path = "/items"\nmethod = "HEAD"\n', ENDPOINT + "asks HEAD /items instead of GET /items"),
+    ('path = "/items"\n', 'path = "/items"\nbody = { a = 1 }\n', ENDPOINT + "sends another body"),
+    ('auth = "staff"\n', "", ENDPOINT + "is asked by nobody in particular instead of as 'staff'"),
+    ('path = "/items"\n', 'path = "/items"\nstatus = 204\n', ENDPOINT + "expects status 204 instead of 200"),
+    (', X-Two = "2"', "", ENDPOINT + "no longer expects the header X-Two"),
+    ('X-Two = "2"', 'X-Two = "3"', ENDPOINT + 'expects another X-Two: "3" instead of "2"'),
+    ('contains = ["one", "two"]', 'contains = "two"', ENDPOINT + 'no longer expects "one" in the answer'),
+    ("matches = ['a+', 'b+']", "matches = ['a*', 'b+']", ENDPOINT + 'no longer matches "a+"'),
+    ("total = 2, ", "", ENDPOINT + "no longer expects json.total"),
+    ("size = 10, ", "", ENDPOINT + "no longer expects json.page.size"),
+    ("total = 2", "total = true", ENDPOINT + "expects json.total to be true instead of 2"),
+    ("items = [1, 2]", "items = [1]", ENDPOINT + "expects json.page.items to be [1] instead of [1, 2]"),
+    ("json = { total = 2, page = { size = 10, items = [1, 2] } }\n", "", ENDPOINT + "no longer expects json"),
+    ('schema = "schemas/items.json"\n', "", ENDPOINT + "has no schema any more"),
+    ('"schemas/items.json"', '"schemas/other.json"', ENDPOINT + "has another schema"),
+    ('{ type = "object" }', "{}", '[[endpoint]] "stranger" has another schema'),
+    ("time_limit = 3", "time_limit = 4", ENDPOINT + "has a time_limit of 4 s instead of 3"),
+    ("time_limit = 3\n", "", ENDPOINT + "has a time_limit of 5 s instead of 3"),
+    ("status = 401", "status = 200", '[[endpoint]] "stranger" expects status 200 instead of 401'),
+    ('name = "stranger"\npath = "/me"', 'name = "guest"\npath = "/you"', '[[endpoint]] "stranger" is dropped'),
+    (CHECK, "", '[[check]] "payments" is dropped'),
+    ('contains = "ready"\n', "", '[[check]] "payments" no longer expects "ready" in the answer'),
+    (
+        'name = "payments"\n',
+        'name = "payments"\nseverity = "medium"\n',
+        '[[check]] "payments" only warns: its severity is medium instead of high',
+    ),
+    (DATABASE, "", "[database] is dropped: nothing of the database is looked at"),
+    ('tables = ["accounts", "orders"]', "tables = []", '[database] tables no longer names "accounts", "orders"'),
+    ('migration = "0003"\n', "", "[database] migration is dropped"),
+    ('migrations = "m/*.sql"\n', "", "[database] migrations is dropped"),
+    ('"m/*.sql"', '"m/0*.sql"', '[database] migrations is "m/0*.sql" instead of "m/*.sql"'),
+    ("latency_ms = 200", "latency_ms = 201", "[database] latency_ms is 201 instead of 200"),
+    (PERFORMANCE, "", "[performance] is dropped: nothing is measured"),
+    ('paths = ["/items", "/me"]', 'paths = ["/items"]', "[performance] paths no longer names /me"),
+    ("requests = 300", "requests = 299", "[performance] requests is 299 instead of 300"),
+    ("concurrency = 4", "concurrency = 3", "[performance] concurrency is 3 instead of 4"),
+    ("p95_ms = 250", "p95_ms = 251", "[performance] p95_ms is 251 instead of 250"),
+    ("error_rate = 1", "error_rate = 2", "[performance] error_rate is 2 instead of 1"),
+    ("slower_percent = 20", "slower_percent = 30", "[performance] slower_percent is 30 instead of 20"),
+    ('"X-Frame-Options", ', "", "[security] headers no longer names X-Frame-Options"),
+    (
+        "until = 2026-12-31",
+        "until = 2027-01-01",
+        "[[security.allow]] lets secret at tests/* pass until 2027-01-01 instead of 2026-12-31",
+    ),
+    (
+        'path = "tests/*"',
+        'path = "*"',
+        "[[security.allow]] lets secret at * pass until 2026-12-31, which was not allowed before",
+    ),
+    (
+        "until = 2026-12-31\n",
+        "until = 2026-12-31\n" + ALLOW.format(rule="header", path="CSP", until="2026-01-31"),
+        "[[security.allow]] lets header at CSP pass until 2026-01-31, which was not allowed before",
+    ),
+]
+
+NOT_LOOSER: list[tuple[str, str]] = [
+    ('name = "items"', 'name = "All the items"'),
+    ('"X-Frame-Options", "Referrer-Policy"', '"referrer-policy", "x-frame-options", "X-More"'),
+    ('{ X-One = "1", X-Two = "2" }', '{ x-two = "2", X-One = "1" }'),
+    ('migration = "0003"', 'migration = "0004"'),
+    ("until = 2026-12-31", "until = 2026-06-30"),
+    (
+        "until = 2026-12-31\n",
+        "until = 2026-12-31\n" + ALLOW.format(rule="secret", path="tests/key.py", until="2026-12-31"),
+    ),
+    ("[database]", '[[check]]\nname = "more"\npath = "/more"\nseverity = "medium"\n\n[database]'),
+]
+
+
+def read(text: str) -> RaosToml:
+    return load_raos_toml(text.encode("utf-8"))
+
+
+def changed(old: str, new: str) -> RaosToml:
+    assert old in OLD
+    return read(OLD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("old", "new", "line"), LOOSER, ids=[line for *_, line in LOOSER])
+def test_a_loosening_has_its_line(old: str, new: str, line: str) -> None:
+    assert loosened(read(OLD), changed(old, new)) == [line]
+
+
+@pytest.mark.parametrize(("old", "new"), NOT_LOOSER)
+def test_what_asks_no_less_has_none(old: str, new: str) -> None:
+    assert loosened(read(OLD), changed(old, new)) == []
+
+
+def test_a_schema_whose_file_changed_is_told() -> None:
+    assert loosened(read(OLD), read(OLD), {"schemas/items.json"}) == [ENDPOINT + "has another schema"]
+    assert loosened(read(OLD), read(OLD), {"schemas/other.json"}) == []
+
+
+def test_several_are_told_in_the_order_of_the_file() -> None:
+    least = read('[raos]\nname = "RaOS"\nversion = "2"\n')
+    lines = loosened(read(OLD), least)
+    tables = ["[health]", "[health]", "[health]", "[modules]", "[api]", "[[endpoint]]", "[[endpoint]]", "[[check]]"]
+    tables += ["[database]", "[performance]", "[security]", "[security]"]
+    assert [line.split()[0] for line in lines] == tables
+    assert loosened(least, read(OLD[: OLD.index("[[security.allow]]")])) == []
+
+
+def test_what_a_release_writes_stays_on_its_line() -> None:
+    text = OLD.replace('"one", "two"', '"one\\n\\u202E# two", "two"')
+    (line,) = loosened(read(text), read(text.replace('"one\\n\\u202E# two", ', "")))
+    assert line == ENDPOINT + r'no longer expects "one\n # two" in the answer'
+    long = OLD.replace('"one"', '"' + "x" * 5000 + '"')
+    (line,) = loosened(read(long), changed('"one", ', ""))
+    assert len(line) < 200
+
+
+WORDS = st.sampled_from(["a", "b", "c", "d"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn, names: list[str], own: bool) -> list[dict[str, Any]]:
+    found = []
+    for name in names:
+        request: dict[str, Any] = {
+            "name": name,
+            "method": draw(st.sampled_from(["GET", "POST"])),
+            "path": "/" + draw(WORDS),
+            "status": draw(st.sampled_from([200, 404])),
+            "headers": draw(st.dictionaries(st.sampled_from(["X-A", "X-B"]), WORDS)),
+            "contains": draw(st.lists(WORDS, max_size=3)),
+            "matches": draw(st.lists(WORDS, max_size=2)),
+            "time_limit": draw(st.integers(1, 9)),
+        }
+        for key, values in (
+            ("json", JSON),
+            ("schema", st.just("s.json") | st.just({})),
+            ("auth", WORDS),
+            ("body", JSON),
+        ):
+            if draw(st.booleans()):
+                request[key] = draw(values)
+        if own:
+            request["severity"] = draw(st.sampled_from(["high", "medium"]))
+        found.append(request)
+    return found
+
+
+@st.composite
+def files(draw: st.DrawFn) -> dict[str, Any]:
+    small = st.integers(1, 9)
+    file: dict[str, Any] = {
+        "raos": {"name": "RaOS", "version": "1"},
+        "health": {"settle_seconds": draw(small), "start_seconds": draw(small)},
+        "modules": {},
+        "api": {},
+        "endpoint": draw(requests(draw(st.lists(WORDS, unique=True, max_size=3)), own=False)),
+        "check": draw(requests(draw(st.lists(WORDS, unique=True, max_size=2)), own=True)),
+        "security": {
+            "headers": draw(st.lists(st.sampled_from(["X-A", "X-B"]), unique=True)),
+            "allow": [
+                {"rule": rule, "path": path, "reason": "for a reason", "until": date(2026, 1, day)}
+                for rule, path, day in draw(st.lists(st.tuples(WORDS, st.sampled_from("a*"), small), max_size=3))
+            ],
+        },
+    }
+    if draw(st.booleans()):
+        file["health"]["ready"] = "/ready"
+    if draw(st.booleans()):
+        file["modules"]["load_ms"] = draw(small)
+    if draw(st.booleans()):
+        file["api"]["openapi"] = "/o"
+    if draw(st.booleans()):
+        file["database"] = {"tables": draw(st.lists(WORDS, unique=True)), "latency_ms": draw(small)}
+        if draw(st.booleans()):
+            file["database"]["migration"] = "1"
+        if draw(st.booleans()):
+            file["database"]["migrations"] = "m/*"
+    if draw(st.booleans()):
+        file["performance"] = {
+            "paths": ["/" + word for word in draw(st.lists(WORDS, unique=True, min_size=1))],
+            "requests": 20 + draw(small),
+            "concurrency": 1 + draw(small),
+            "p95_ms": 1 + draw(small),
+            "error_rate": draw(small),
+            "slower_percent": 5 + draw(small),
+        }
+    return file
+
+
+def _request(where: str, change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def apply(file: dict[str, Any]) -> None:
+        for request in file[where]:
+            change(request)
+
+    return apply
+
+
+def _stricter_json(request: dict[str, Any]) -> None:
+    if request.get("json") is None:
+        request["json"] = {"new": 1}
+    elif isinstance(request["json"], dict):
+        request["json"]["new"] = {"deep": [1]}
+
+
+def _table(
+    name: str, table: dict[str, Any], change: Callable[[dict[str, Any]], Any]
+) -> Callable[[dict[str, Any]], None]:
+    def apply(file: dict[str, Any]) -> None:
+        if name in file:
+            change(file[name])
+        else:
+            file[name] = copy.deepcopy(table)
+
+    return apply
+
+
+def _append(table: dict[str, Any], key: str) -> None:
+    table.setdefault(key, []).append("new")
+
+
+def _sooner(file: dict[str, Any]) -> None:
+    for entry in file["security"]["allow"]:
+        entry["until"] -= timedelta(days=1)
+
+
+BUDGETS = {"paths": ["/new"], "p95_ms": 1}
+STRICTER: dict[str, Callable[[dict[str, Any]], None]] = {
+    "settle": lambda file: file["health"].update(settle_seconds=file["health"]["settle_seconds"] + 1),
+    "start": lambda file: file["health"].update(start_seconds=file["health"]["start_seconds"] / 2),
+    "ready": lambda file: file["health"].setdefault("ready", "/ready"),
+    "load": lambda file: file["modules"].update(load_ms=1),
+    "openapi": lambda file: file["api"].setdefault("openapi", "/o"),
+    "endpoint": lambda file: file["endpoint"].append({"name": "new", "path": "/new"}),
+    "check": lambda file: file["check"].append({"name": "new", "path": "/new"}),
+    "contains": _request("endpoint", lambda request: _append(request, "contains")),
+    "matches": _request("check", lambda request: _append(request, "matches")),
+    "headers": _request("endpoint", lambda request: request.setdefault("headers", {}).update({"X-New": "1"})),
+    "json": _request("endpoint", _stricter_json),
+    "schema": _request("check", lambda request: request.setdefault("schema", "new.json")),
+    "time_limit": _request("endpoint", lambda request: request.update(time_limit=0.5)),
+    "severity": _request("check", lambda request: request.update(severity="high")),
+    "tables": _table("database", {}, lambda table: _append(table, "tables")),
+    "migration": _table("database", {}, lambda table: table.update(migration="2")),
+    "migrations": _table("database", {}, lambda table: table.setdefault("migrations", "m/*")),
+    "latency": _table("database", {}, lambda table: table.update(latency_ms=1)),
+    "paths": _table("performance", BUDGETS, lambda table: table["paths"].append("/new")),
+    "requests": _table("performance", BUDGETS, lambda table: table.update(requests=100)),
+    "concurrency": _table("performance", BUDGETS, lambda table: table.update(concurrency=32)),
+    "p95": _table("performance", BUDGETS, lambda table: table.update(p95_ms=1)),
+    "errors": _table("performance", BUDGETS, lambda table: table.update(error_rate=0)),
+    "slower": _table("performance", BUDGETS, lambda table: table.update(slower_percent=5)),
+    "required": lambda file: file["security"]["headers"].append("X-New"),
+    "allow": lambda file: file["security"]["allow"].clear(),
+    "sooner": _sooner,
+}
+
+
+@given(files())
+def test_a_file_is_never_looser_than_itself(file: dict[str, Any]) -> None:
+    assert loosened(RaosToml.model_validate(file), RaosToml.model_validate(copy.deepcopy(file))) == []
+
+
+@given(files(), st.lists(st.sampled_from(sorted(STRICTER)), unique=True, min_size=1))
+def test_tightening_has_no_line_and_undoing_it_has(file: dict[str, Any], names: list[str]) -> None:
+    stricter = copy.deepcopy(file)
+    for name in names:
+        STRICTER[name](stricter)
+    old, new = RaosToml.model_validate(file), RaosToml.model_validate(stricter)
+    assert loosened(old, new) == []
+    always = {"settle", "start", "endpoint", "check", "required"}
+    if always & set(names):
+        assert loosened(new, old)
+
+
+def test_the_sample_is_read() -> None:
+    sample = read((Path(__file__).parents[3] / "examples" / "raos" / "raos.toml").read_text(encoding="utf-8"))
+    assert loosened(sample, sample) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {}, []),
+        ({}, {"warns": ["api"], "skips": ["database"]}, ["skips: database", "warns: api"]),
+        ({"skips": ["api"]}, {"warns": ["api"]}, []),
+        ({"warns": ["api"]}, {"skips": ["api"]}, ["skips: api"]),
+        ({"blocks_from": "medium"}, {}, ["blocks_from is high instead of medium"]),
+        ({}, {"advisories": "off"}, ["advisories are off"]),
+        ({"advisories": "off"}, {"advisories": "file"}, []),
+        ({"four_eyes": True}, {}, ["four_eyes is off"]),
+        ({"max_slower_percent": 20}, {}, ["max_slower_percent is 1000 instead of 20"]),
+        ({}, {"max_error_rate": 1, "min_free_connections": 4, "certificate_days": 15, "allow_days": 30}, []),
+        (
+            {"max_error_rate": 1},
+            {"min_free_connections": 2, "certificate_days": 7, "allow_days": 400},
+            [
+                "max_error_rate is 1000 instead of 1",
+                "min_free_connections is 2 instead of 3",
+                "certificate_days is 7 instead of 14",
+                "allow_days is 400 instead of 366",
+            ],
+        ),
+        ({}, {"four_eyes": True}, []),
+        ({}, {"rehearses": False, "requires_self_test": False}, ["rehearses is off", "requires_self_test is off"]),
+    ],
+)
+def test_what_a_policy_asks_less_has_a_line(before: dict[str, Any], after: dict[str, Any], told: list[str]) -> None:
+    old, new = (Policy.model_validate(given).model_dump(mode="json") for given in (before, after))
+    assert loosened_policy(old, new) == told
+    if not old["four_eyes"]:
+        old.pop("four_eyes")
+    assert loosened_policy(old, new) == told, "a policy from before a key was known"

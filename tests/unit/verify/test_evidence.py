@@ -1,0 +1,562 @@
+"""Evidence as something that can be kept: the document, what a node keeps of it, the command, and the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Dialog, Page
+
+from ashat.cli.main import run
+from ashat.client.node import NodeClient
+from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.deployment.state_machine import Stage
+from ashat.errors import EvidenceError, IntegrityError, NodeRefusedError
+from ashat.node.api.evidence import EVIDENCE_LIMIT
+from ashat.node.context import open_node
+from ashat.node.core.config import NodeConfig
+from ashat.node.maintenance import collect
+from ashat.node.store.evidence import KEPT
+from ashat.protocol.messages import Role, Scope
+from ashat.verification.evidence import Evidence, figure_in_words
+from tasks.verify.evidence_page import evidence_page
+from tests.support.builders.deployments import open_ledger, record
+from tests.support.builders.evidence import check, evidence, finding, first_format
+from tests.support.drivers.browser import open_browser
+from tests.support.processes.deploy_cli import environment
+from tests.support.processes.node import NodeProcess, push, tiny_bundle
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'> \u202eevil\x1b[2J"
+PHONE = {"width": 390, "height": 800}
+PLAIN = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'>  evil [2J"
+
+
+# The document.
+
+
+def test_a_document_is_written_as_it_was_read() -> None:
+    found = evidence()
+    assert Evidence.read(found.document()) == found
+    assert canonical_json(Evidence.read(found.document()).document()) == found.canonical
+    assert hashlib.sha256(found.canonical).hexdigest() == found.digest
+    assert found.check("security") is not None
+    assert found.check("nothing") is None
+
+
+def test_a_document_of_the_first_format_keeps_its_digest() -> None:
+    old = first_format(evidence())
+    assert Evidence.read(old).digest == digest_of(old)
+    assert Evidence.read(old).checks[0].taken is None
+    before_series = old | {"checks": [{**each, "series": {}} for each in old["checks"]]}
+    assert Evidence.read(before_series).digest == digest_of(before_series)
+
+
+def test_a_time_may_be_given_as_one() -> None:
+    moment = datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2)))
+    found = Evidence.model_validate(evidence().document() | {"began": moment})
+    assert found.began == "2026-11-24T10:00:00+00:00"
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in evidence().document().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({}, "does not say which format"),
+        ({"format": "ashat-evidence/3"}, "'ashat-evidence/3', which a newer version wrote: upgrade"),
+        (_without("rehearsal"), "rehearsal must be given"),
+        (_without("bundle"), "bundle: Field required"),
+        (evidence().document() | {"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        (evidence().document() | {"attempt": "1"}, "attempt: Input should be a valid integer"),
+        (evidence().document() | {"attempt": True}, "attempt: Input should be a valid integer"),
+        (evidence().document() | {"policy_digest": "a" * 64}, "policy_digest be that of the policy"),
+        (evidence().document() | {"began": "24 November"}, "began: Value error, a time is written as RFC 3339"),
+        (evidence().document() | {"began": "2026-11-24T10:00:00"}, "with its offset"),
+        (evidence().document() | {"checks": [check("a", "A"), check("a", "A")]}, "a check stands in it once"),
+        (evidence().document() | {"checks": [check("a", "A", at=None)]}, "each check says when it was taken"),
+        (evidence().document() | {"checks": [check("a", "A", figures={"ms": 1.5})]}, "checks.0.figures.ms"),
+        (evidence().document() | {"checks": [check("a", "A", inputs={"share": 0.5})]}, "float has no canonical JSON"),
+        (first_format(evidence()) | {"policy": None}, "does not have the fields of ashat-evidence/2"),
+    ],
+)
+def test_what_is_no_evidence_is_refused_in_a_line(document: dict[str, Any], told: str) -> None:
+    with pytest.raises(EvidenceError) as refused:
+        Evidence.read(document)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("startup_ms", 320, ("startup", "320 ms")),
+        ("p95_us", 1250, ("p95", "1.25 ms")),
+        ("p95_us", 12000, ("p95", "12 ms")),
+        ("error_per_mille", 3, ("error", "0.3 %")),
+        ("modules_loaded", 6, ("modules loaded", "6")),
+    ],
+)
+def test_a_figure_is_told_with_its_unit(name: str, value: int, told: tuple[str, str]) -> None:
+    assert figure_in_words(name, value) == told
+
+
+# Beside the release, on a node.
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path_factory.mktemp("evidence") / "public") as started:
+        yield started
+
+
+@pytest.fixture
+def client(node: NodeProcess) -> Iterator[NodeClient]:
+    with node.client(Scope.PUSH) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bundle(client: NodeClient, tmp_path: Path) -> str:
+    return push(client, tiny_bundle(tmp_path / "source", name=tmp_path.name))
+
+
+def _ask(node: NodeProcess, method: str, path: str, scope: Scope | None, **options: Any) -> httpx.Response:
+    headers = options.pop("headers", {})
+    if scope:
+        headers["Authorization"] = f"Bearer {node.token(scope)}"
+    return httpx.request(method, f"{node.url}/v1/bundles/{path}", headers=headers, timeout=30, **options)
+
+
+def test_a_node_gives_back_what_it_was_given(node: NodeProcess, client: NodeClient, bundle: str) -> None:
+    found = evidence(bundle=bundle)
+    assert client.put_evidence(bundle, found.canonical) == found.digest
+    assert client.put_evidence(bundle, found.canonical) == found.digest
+    assert client.evidence(bundle, found.digest) == found.canonical
+    path = f"{bundle}/evidence/{found.digest}"
+    answer = _ask(node, "GET", path, Scope.READ)
+    assert (answer.status_code, answer.content) == (200, found.canonical)
+    known = {"If-None-Match": answer.headers["ETag"]}
+    assert _ask(node, "GET", path, Scope.READ, headers=known).status_code == 304
+    listed = _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json()["evidence"]
+    assert [(each["evidence"], each["bytes"]) for each in listed] == [(found.digest, len(found.canonical))]
+    assert _ask(node, "PUT", path, Scope.PUSH, content=found.canonical).status_code == 200
+
+
+def test_it_outlives_the_node(node: NodeProcess, client: NodeClient, bundle: str) -> None:
+    found = evidence(bundle=bundle)
+    client.put_evidence(bundle, found.canonical)
+    node.kill9()
+    torn = node.data / "evidence" / bundle / f".{'a' * 64}.0123"
+    torn.write_bytes(b"half")
+    node.start()
+    assert client.evidence(bundle, found.digest) == found.canonical
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "opens"),
+    [
+        ("PUT", f"{'a' * 64}/evidence/{'b' * 64}", {Scope.PUSH, Scope.ADMIN}),
+        ("GET", f"{'a' * 64}/evidence", set(Scope)),
+        ("GET", f"{'a' * 64}/evidence/{'b' * 64}", set(Scope)),
+    ],
+)
+def test_each_call_wants_its_scope(node: NodeProcess, method: str, path: str, opens: set[Scope]) -> None:
+    assert _ask(node, method, path, None).status_code == 401
+    for scope in Scope:
+        status = _ask(node, method, path, scope, content=b"{}" if method == "PUT" else None).status_code
+        assert status == (403 if scope not in opens else 422 if method == "PUT" else 404), scope
+
+
+def test_what_it_does_not_keep(node: NodeProcess, client: NodeClient, bundle: str) -> None:
+    def refused(content: bytes, digest: str = "", beside: str = bundle) -> tuple[int, str]:
+        path = f"{beside}/evidence/{digest or hashlib.sha256(content).hexdigest()}"
+        answer = _ask(node, "PUT", path, Scope.PUSH, content=content)
+        return answer.status_code, answer.json()["error"]
+
+    fit = evidence(bundle=bundle).canonical
+    nowhere = evidence(bundle="a" * 64).canonical
+    assert refused(fit, "b" * 64) == (422, "digest_mismatch")
+    assert refused(nowhere, beside="a" * 64) == (404, "not_found")
+    assert refused(nowhere) == (422, "bad_evidence")
+    assert refused(json.dumps(json.loads(fit)).encode()) == (422, "bad_evidence")
+    for odd in (b"", b"[]", b"\xff", b"[" * 200_000, b'{"bundle":1.5}', b"9" * 5000):
+        assert refused(odd) == (422, "bad_evidence"), odd[:9]
+    assert refused(b" " * (EVIDENCE_LIMIT + 1)) == (413, "too_large")
+    assert _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json() == {"evidence": []}
+    with pytest.raises(NodeRefusedError, match="no evidence bbbb"):
+        client.evidence(bundle, "b" * 64)
+
+
+def test_a_stream_without_a_length_is_cut_at_the_limit(node: NodeProcess, bundle: str) -> None:
+    endless = (b" " * 65536 for _ in range(EVIDENCE_LIMIT // 65536 + 1))
+    answer = _ask(node, "PUT", f"{bundle}/evidence/{'b' * 64}", Scope.PUSH, content=endless)
+    assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+
+
+def test_damage_on_the_disk_is_noticed_and_mended(node: NodeProcess, client: NodeClient, bundle: str) -> None:
+    found = evidence(bundle=bundle)
+    client.put_evidence(bundle, found.canonical)
+    (node.data / "evidence" / bundle / found.digest).write_bytes(found.canonical.replace(b"passed", b"failed") + b" ")
+    answer = _ask(node, "GET", f"{bundle}/evidence/{found.digest}", Scope.READ)
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal")
+    client.put_evidence(bundle, found.canonical)
+    assert client.evidence(bundle, found.digest) == found.canonical
+
+
+def test_the_newest_of_a_bundle_are_kept(node: NodeProcess, client: NodeClient, bundle: str) -> None:
+    documents = [evidence(bundle=bundle, attempt=number).canonical for number in range(1, KEPT + 2)]
+    kept = [client.put_evidence(bundle, document) for document in documents[:KEPT]]
+    client.put_evidence(bundle, documents[0])
+    newest = client.put_evidence(bundle, documents[KEPT])
+    listed = [each["evidence"] for each in _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json()["evidence"]]
+    assert listed == [newest, kept[0], *reversed(kept[2:])], "to put one again makes it the newest"
+
+
+def test_it_goes_with_its_bundle(node: NodeProcess, client: NodeClient, tmp_path: Path) -> None:
+    stays, goes = (push(client, tiny_bundle(tmp_path / name, name=name)) for name in ("stays", "goes"))
+    kept = {bundle: client.put_evidence(bundle, evidence(bundle=bundle).canonical) for bundle in (stays, goes)}
+    node.stop()
+    with open_node(NodeConfig(role=Role.PUBLIC, data=node.data, keep_days=0)) as context:
+        context.keep.append(lambda: {stays})
+        time.sleep(0.01)
+        collect(context)
+    assert [path.name for path in (node.data / "evidence").iterdir()] == [stays]
+    node.start()
+    assert Evidence.read(json.loads(client.evidence(stays, kept[stays]))) == evidence(bundle=stays)
+    with pytest.raises(NodeRefusedError, match="no bundle"):
+        client.evidence(goes, kept[goes])
+
+
+def test_who_asks_believes_no_node() -> None:
+    found = evidence()
+
+    class Forger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            forged = found.canonical.replace(b'"attention"', b'"passed"')
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(forged)))
+            self.end_headers()
+            self.wfile.write(forged)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forger) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        asking = NodeClient(f"http://127.0.0.1:{server.server_port}", name="forger")
+        try:
+            with asking, pytest.raises(IntegrityError, match="forger sent evidence that does not match"):
+                asking.evidence(found.bundle, found.digest)
+        finally:
+            server.shutdown()
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose ledger holds an update with evidence, one with evidence of an earlier attempt, and one without."""
+    home = tmp_path_factory.mktemp("command") / "home"
+    with open_ledger(home) as ledger:
+        record(ledger, "UPD-1", Stage.AWAITING_APPROVAL)
+        record(ledger, "UPD-2", Stage.FAILED)
+        record(ledger, "UPD-2", Stage.PUSHED)
+        record(ledger, "UPD-3", Stage.CANCELLED)
+    return home
+
+
+def _digest(home: Path, update_id: str, attempt: int | None = None) -> str:
+    with open_ledger(home) as ledger:
+        digest = ledger.load(update_id, attempt).evidence
+    assert digest
+    return digest
+
+
+def _says(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """What `deploy evidence` says, on stdout, or where it fails as its one line on stderr."""
+    assert run(["evidence", *words]) == code
+    shown = capsys.readouterr()
+    if code:
+        assert shown.out == ""
+        assert len(shown.err.splitlines()) == 1
+        return shown.err
+    assert shown.err == ""
+    return shown.out
+
+
+@pytest.fixture
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home, as the one that the commands of this process use."""
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    return home
+
+
+def test_it_tells_a_person_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told, digest = _says(capsys, "UPD-1"), _digest(here, "UPD-1")
+    for words in (
+        "🔎 Evidence of UPD-1",
+        digest,
+        f"type {digest[-8:]}, its last 8 characters",
+        "version 9.4.1",
+        "commit cccccccccccc on main, by kim@alpha",
+        'warns = ["security"]',
+        "✅ back in 1400 ms and 1310 ms, forward in 1600 ms and 1580 ms; 44 files compared",
+        "✅ health: 4 of 4 seeded faults caught",
+        "✅ Server health: 8 of 8 looks healthy",
+        "startup 320 ms",
+        "⚠️ Database: the pool could not be asked",
+        "medium: no Content-Security-Policy on / (header, /)",
+        "from the evidence ef0d4fb62f03…",
+    ):
+        assert words in told, words
+
+
+def test_an_earlier_attempt_can_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "deploy verify UPD-2" in _says(capsys, "UPD-2", code=1)
+    assert "has no evidence: nothing was verified" in _says(capsys, "UPD-3", code=1)
+    assert _digest(here, "UPD-2", 1) in _says(capsys, "UPD-2", "--attempt", "1")
+    assert "No deployment 'UPD-2' attempt 3 is known" in _says(capsys, "UPD-2", "--attempt", "3", code=1)
+    assert "No deployment 'NOPE' is known" in _says(capsys, "NOPE", code=1)
+
+
+def test_old_evidence_can_still_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = _swapped(tmp_path / "home", first_format(evidence("UPD-1", bundle=digest_of("UPD-1"))))
+    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
+    told = _says(capsys, "UPD-1")
+    assert old in told
+    assert "✅ Server health: 8 of 8 looks healthy" in told
+    assert "  Policy  " not in told
+    page = tmp_path / "old.html"
+    _says(capsys, "UPD-1", "--html", str(page))
+    assert "8 of 8 looks healthy" in page.read_text("utf-8")
+
+
+def test_evidence_that_is_lost_or_altered_or_strange_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("ASHAT_HOME", str(home))
+    _swapped(home, {"format": "ashat-evidence/9"})
+    assert "a newer version wrote: upgrade" in _says(capsys, "UPD-1", code=1)
+    _change(home, "UPDATE documents SET body = '{}'")
+    assert "was altered" in _says(capsys, "UPD-1", code=1)
+    _change(home, "DELETE FROM documents")
+    told = _says(capsys, "UPD-1", "--json", code=1)
+    assert "holds no document" in told
+    assert "public keeps a copy beside the bundle" in told
+
+
+def test_a_page_that_cannot_be_written_is_one_line(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Is a directory" in _says(capsys, "UPD-1", "--html", str(tmp_path), code=2)
+    assert "No such file or directory" in _says(capsys, "UPD-1", "--html", str(tmp_path / "no" / "page"), code=2)
+
+
+def test_text_from_a_release_cannot_steer_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _swapped(tmp_path / "home", _hostile().document())
+    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
+    told = _says(capsys, "UPD-1")
+    assert PLAIN in told
+    assert not any(char in told for char in "\x1b\u202e")
+
+
+def test_reading_imports_neither_prefect_nor_the_tasks_and_the_json_is_what_the_digest_names(home: Path) -> None:
+    script = (
+        "import sys; from ashat.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = ('prefect', 'tasks', 'jinja2', 'httpx', 'fastapi', 'rich');"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    words = [sys.executable, "-c", script, "evidence", "UPD-1", "--json"]
+    done = subprocess.run(words, env=environment(home), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"[]\n")
+    assert hashlib.sha256(done.stdout).hexdigest() == _digest(home, "UPD-1")
+
+
+def test_a_page_needs_no_prefect(home: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['prefect'] = None; from ashat.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    page = tmp_path / "page.html"
+    words = [sys.executable, "-c", script, "evidence", "UPD-1", "--html", str(page)]
+    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"📄 {page}: the evidence {_digest(home, 'UPD-1')}\n", "")
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_page_without_its_libraries_is_one_line(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "tasks.verify.evidence_page", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    told = _says(capsys, "UPD-1", "--html", str(tmp_path / "page.html"), code=1)
+    assert told == "❌ --html needs jinja2, which is not installed: pip install 'ashat-deploy[operator]'.\n"
+    assert not (tmp_path / "page.html").exists()
+
+
+def _swapped(home: Path, document: dict[str, Any]) -> str:
+    """A ledger in which the evidence of UPD-1 is `document`; its digest."""
+    with open_ledger(home) as ledger:
+        state = record(ledger, "UPD-1", Stage.AWAITING_APPROVAL)
+        digest = ledger.put_document("evidence", document)
+    _change(home, f"UPDATE events SET body = replace(body, '{state.evidence}', '{digest}')")
+    return digest
+
+
+def _change(home: Path, statement: str) -> None:
+    connection = sqlite3.connect(home / "ledger.db")
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+# The page.
+
+
+def _hostile() -> Evidence:
+    """Evidence in which a release says whatever it can."""
+    checks = [
+        check("own", HOSTILE, "fail", HOSTILE, findings=[finding("high", HOSTILE, HOSTILE, HOSTILE)]),
+        check("x", "X", inputs={HOSTILE: [HOSTILE]}, figures={HOSTILE: 1}, version=HOSTILE),
+    ]
+    source = {"name": HOSTILE, "commit": None, "branch": HOSTILE, "dirty": True, "who": HOSTILE}
+    public = {"name": HOSTILE, "url": "javascript:alert(3)", "ran_before": None}
+    return evidence(
+        version=HOSTILE,
+        tool=HOSTILE,
+        source=source,
+        public=public,
+        target={"name": HOSTILE, "bundle": None, "unknown": HOSTILE},
+        rehearsal={"outcome": "fail", "detail": HOSTILE, "back_ms": [], "forward_ms": [], "trees": []},
+        self_test={HOSTILE: {"version": HOSTILE, "caught": 1, "seeded": 2}},
+        outcome="failed",
+        checks=checks,
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as opened:
+        found = opened.context.browser
+        assert found is not None
+        yield found
+
+
+@contextmanager
+def _opened(browser: Browser, directory: Path, found: Evidence, **options: Any) -> Iterator[Page]:
+    """The page of `found`, from its file, without a network; it may load nothing, run nothing, complain of nothing."""
+    path = directory / "page.html"
+    path.write_text(evidence_page(found), "utf-8")
+    wrong: list[str] = []
+
+    def alerted(dialog: Dialog) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
+    page = browser.new_page(offline=True, **options)
+    page.on("dialog", alerted)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(path.as_uri())
+    yield page
+    page.close()
+    assert wrong == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize(("scheme", "scripts"), [("light", True), ("dark", False)])
+def test_the_page_shows_it_all(browser: Browser, tmp_path: Path, scheme: str, scripts: bool) -> None:
+    found = evidence()
+    with _opened(browser, tmp_path, found, color_scheme=scheme, java_script_enabled=scripts) as page:
+        _shows(page, found)
+
+
+def _shows(page: Page, found: Evidence) -> None:
+    assert page.locator("#digest").inner_text() == found.digest
+    assert page.locator("#tail").inner_text() == found.digest[-8:]
+    rows = [row.locator("td").all_inner_texts()[:3] for row in page.locator(".checks tbody tr").all()]
+    assert [(row[0], row[1], row[2].partition("\n")[0]) for row in rows] == [
+        (each.outcome, each.title, each.seen) for each in found.checks
+    ]
+    shown = page.locator("main").inner_text()
+    for words in (
+        "no Content-Security-Policy on /",
+        "kernel/faults.py",
+        "taken over from the evidence ef0d4fb62f03",
+        "back, time 1",
+        "1.40 s",
+        "Only warn",
+        "performance: 90",
+        "4 of 4",
+        "c" * 40,
+        found.policy_digest or "",
+    ):
+        assert words in shown, words
+    plot = page.locator("figure svg")
+    box = plot.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) > 200
+    assert "300 answers" in page.locator("figcaption").inner_text()
+
+
+@pytest.mark.needs("chromium")
+def test_the_document_can_be_saved_from_the_page(browser: Browser, tmp_path: Path) -> None:
+    found = evidence()
+    with _opened(browser, tmp_path, found, java_script_enabled=False) as page:
+        with page.expect_download() as saved:
+            page.locator("#document").click()
+        assert saved.value.suggested_filename == "UPD-1-1.evidence.json"
+        assert hashlib.sha256(Path(saved.value.path()).read_bytes()).hexdigest() == found.digest
+        page.locator("details:has(#json) summary").click()
+        assert json.loads(page.locator("#json").inner_text()) == found.document()
+
+
+@pytest.mark.needs("chromium")
+def test_text_from_a_release_stays_text(browser: Browser, tmp_path: Path) -> None:
+    with _opened(browser, tmp_path, _hostile(), viewport=PHONE) as page:
+        assert page.locator("main img, main script, main iframe, a[href^='javascript']").count() == 0
+        first = page.locator(".checks tbody tr").first.locator("td").all_inner_texts()[:3]
+        assert first == ["fail", PLAIN.replace("  ", " "), PLAIN.replace("  ", " ")]
+        page.locator("#check-x summary").click()
+        assert json.loads(page.locator("#check-x pre").inner_text()) == {HOSTILE: [HOSTILE]}
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "long words are broken"
+
+
+def test_the_page_names_no_address_and_no_script() -> None:
+    for found in (evidence(), _hostile()):
+        text = evidence_page(found)
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "<script" not in text.lower()
+        assert "<img" not in text.lower()
+        for attribute in re.findall(r"""\b(?:src|href|xlink:href|action|data)\s*=\s*["']([^"']*)""", text):
+            assert attribute.startswith(("#", "data:")), attribute
+        assert not re.search(r"@import|url\((?!#)", text)
+        encoded = re.search(r'href="data:application/json;base64,([^"]*)"', text)
+        assert encoded
+        assert hashlib.sha256(base64.b64decode(encoded[1])).hexdigest() == found.digest
