@@ -40,7 +40,7 @@ from tasks.checks import CheckContext, CheckResult, run_check  # noqa: E402
 from tasks.checks.kit.base import Outcome  # noqa: E402
 from tasks.checks.kit.http import Web  # noqa: E402
 from tasks.checks.kit.samples import Block, Rehearsal, Which  # noqa: E402
-from tasks.checks.kit.statistics import shift_ratio  # noqa: E402
+from tasks.checks.kit.statistics import slowdown_ratio  # noqa: E402
 from tasks.checks.performance import PerformanceCheck, blocks_needed, limits_of, measure_block  # noqa: E402
 
 SAMPLE = ROOT / "examples" / "raos"
@@ -102,7 +102,7 @@ def calibrate(directory: Path, slowdown: int) -> int:
                 for url in (slow, plain):
                     with Web(replace(context, app_url=url)) as web:
                         times.append([sample.us for sample in measure_block(web, budget)])
-                gains.append((shift_ratio(*times) - 1) * 100 / work)
+                gains.append((slowdown_ratio(*times) - 1) * 100 / work)
     return max(1, round(slowdown / statistics.median(gains)))
 
 

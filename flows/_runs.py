@@ -33,7 +33,7 @@ def ending(state: State) -> PrefectState[Any]:
     return Completed(name=state.stage.value, message=told)
 
 
-def in_a_line(body: Callable[P, PrefectState[Any]]) -> Callable[P, PrefectState[Any]]:
+def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, PrefectState[Any]]:
     """A flow's body, which ends NotDone with the error's one line where it was refused or a server did not answer.
 
     The deployment's stage is then what it was; the run can be run again.
@@ -64,7 +64,7 @@ def run_here(flow: Flow[..., PrefectState[Any]], update_id: str, **parameters: A
         return record.load(update_id)
 
 
-def brought() -> frozenset[str]:
+def resumed_pause_keys() -> frozenset[str]:
     """The keys of the askings that this run suspended for and was resumed from; a Retry forgets them.
 
     `empirical_policy.resuming` cannot be asked: the engine reads the run anew once it is Running, which clears it.

@@ -16,7 +16,7 @@ from ashat.common.failpoints import fault_point
 from ashat.deployment.events import Expired
 from ashat.deployment.state_machine import BEFORE_APPROVAL, Stage, State
 from ashat.errors import ConflictError, SessionError
-from flows._runs import brought, ending, in_a_line
+from flows._runs import ending, report_refusals, resumed_pause_keys
 from tasks.approval.gate import GateForm, answer_of, ask, asking_key, gate_text, judge, run_url, seconds_left, take_gate
 from tasks.promote.distribute import await_mainframes, offer, record_distribution
 from tasks.promote.promote import promote
@@ -34,7 +34,7 @@ from tasks.servers.public import put_public_back
     flow_run_name="approve {update_id}",
     description="Wait for a person's decision, then promote to OMEGA and distribute to the Licensed Mainframes.",
 )
-@in_a_line
+@report_refusals
 def approve(
     update_id: str,
     attempt: int | None = None,
@@ -62,7 +62,7 @@ def approve(
 
 def pass_gate(state: State) -> State:
     """Ask until an answer counts. Returns at once where the decision was taken before."""
-    resumed = brought()
+    resumed = resumed_pause_keys()
     while True:
         with ledger() as record:
             state = record.load(state.update_id, state.attempt)
@@ -73,7 +73,7 @@ def pass_gate(state: State) -> State:
         if state.overdue(now()):
             with ledger() as record:
                 return record.append(state, Expired(at=now(), by=whoami()))
-        state = ask(state, brought=resumed)
+        state = ask(state, resumed_keys=resumed)
         text = gate_text(state)
         publish_markdown(f"gate-{state.update_id}-{state.attempt}", text, "What is to be decided")
         key = asking_key(state.askings)

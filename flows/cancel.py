@@ -8,14 +8,14 @@ from prefect.client.schemas.objects import State as PrefectState
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import Cancelled
 from ashat.deployment.state_machine import Stage, State
-from flows._runs import ending, in_a_line
+from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run
 from tasks.runtime.ledger import ledger, now, whoami
 from tasks.servers.public import put_public_back
 
 
 @flow(name="cancel", flow_run_name="cancel {update_id}", description="Call an update off, and put Public back.")
-@in_a_line
+@report_refusals
 def cancel(
     update_id: str,
     attempt: int | None = None,

@@ -12,19 +12,19 @@ from ashat.deployment.events import Failed
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SwitchFailedError
 from blocks.source import load_source
-from flows._runs import ending, in_a_line, run_here
+from flows._runs import ending, report_refusals, run_here
 from tasks.push.package import Origin, Package, Request, begin, begun_by_this_run, check_free, must_push, package
 from tasks.push.transfer import record_pushed, uncopied, upload
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown
 from tasks.runtime.ledger import ledger, now, whoami
 from tasks.runtime.reporting import reporter
-from tasks.servers.public import public_lent, put_public_back, switch_public
+from tasks.servers.public import public_lease, put_public_back, switch_public
 
 PLAN = ("Commit and Package", "Deploy to Public Server", "Verification Tests", "Await Approval")
 
 
 @flow(name="push", flow_run_name="push {update_id}", description="Pack a source and let the Public Server run it.")
-@in_a_line
+@report_refusals
 def push(
     update_id: str,
     description: str,
@@ -50,7 +50,7 @@ def push(
 
 
 @flow(name="push", flow_run_name="push {update_id}")
-@in_a_line
+@report_refusals
 def _push_directory(update_id: str, request: Request, origin: Origin) -> PrefectState[Any]:
     return ending(push_tree(request, origin))
 
@@ -113,7 +113,7 @@ def deliver(request: Request, packed: Package) -> State:
         reporter().step(2, PLAN[1])
         upload(state.public, uncopied(packed.packed))
     try:
-        with public_lent(state, "push") as holder:
+        with public_lease(state, "push") as holder:
             switch_public(state.update_id, state.attempt, holder)
     except SwitchFailedError as error:
         return _failed(state, str(error))

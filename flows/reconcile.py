@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError
-from flows._runs import in_a_line
+from flows._runs import report_refusals
 from flows.verify import await_approval
 from tasks.promote.distribute import serve_late
 from tasks.reconcile.repair import (
@@ -47,7 +47,7 @@ class Report:
     flow_run_name="reconcile",
     description="Record lost gates, put Public back, go on after a crash, and report drift.",
 )
-@in_a_line
+@report_refusals
 def reconcile() -> PrefectState[Any]:
     """Mend what flows could not record themselves, and report where a server differs from the record."""
     report = Report()
@@ -59,7 +59,7 @@ def reconcile() -> PrefectState[Any]:
         try:
             with ledger() as record:
                 state = record.load(summary["update_id"], summary["attempt"])
-            report.done += mend(state)
+            report.done += repair(state)
         except AshatError as error:
             report.failed.append(f"{summary['update_id']}: {error}")
     rows = drift()
@@ -71,7 +71,7 @@ def reconcile() -> PrefectState[Any]:
     return Completed(name="Drift" if rows else "Reconciled", message=message)
 
 
-def mend(state: State) -> list[str]:
+def repair(state: State) -> list[str]:
     """Do what is owed to one deployment; a line for each thing done."""
     lines: list[str] = []
     if needs_rollback_run(state):
@@ -80,7 +80,7 @@ def mend(state: State) -> list[str]:
         await_approval(state)
         lines.append(f"{state.update_id}: its gate was opened")
     elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
-        lines += _mend_gate(state)
+        lines += _repair_gate(state)
     if lost := end_lost_rollback(state):
         lines.append(f"{state.update_id}: {lost}")
     if run := go_on_with_rollback(state):
@@ -95,7 +95,7 @@ def mend(state: State) -> list[str]:
     return lines
 
 
-def _mend_gate(state: State) -> list[str]:
+def _repair_gate(state: State) -> list[str]:
     if state.overdue(now()):
         expire_overdue(state)
         return [f"{state.update_id}: nobody answered in time, it is Expired"]

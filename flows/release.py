@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
 from ashat.deployment.state_machine import Stage
-from flows._runs import ending, in_a_line
+from flows._runs import ending, report_refusals
 from flows.cancel import cancel_update
 from flows.push import deliver, source_tree
 from flows.verify import verify_update
@@ -21,7 +21,7 @@ from tasks.runtime.reporting import reporter
     flow_run_name="release {update_id}",
     description="Push a source, verify it, and open the gate.",
 )
-@in_a_line
+@report_refusals
 def release(
     update_id: str = "",
     description: str = "",

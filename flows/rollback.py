@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ashat.deployment.state_machine import State
 from ashat.errors import ConflictError, SessionError
-from flows._runs import brought, ending, in_a_line
+from flows._runs import ending, report_refusals, resumed_pause_keys
 from tasks.approval.gate import GateForm, answer_of, run_url
 from tasks.rollback.approval import ask_rollback, judge_rollback, other_rollback, rollback_key, rollback_text
 from tasks.rollback.rollback import (
@@ -25,7 +25,7 @@ from tasks.rollback.rollback import (
     roll_back_public,
     start_rollback,
 )
-from tasks.rollback.signed_return import Return, return_to_sign
+from tasks.rollback.signed_return import RollbackToSign, rollback_to_sign
 from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.ledger import ledger, now
 from tasks.runtime.notify import notify
@@ -37,7 +37,7 @@ from tasks.runtime.reporting import reporter
     flow_run_name="rollback {update_id}",
     description="Let each server that an update reached run again what it ran before.",
 )
-@in_a_line
+@report_refusals
 def rollback(
     update_id: str,
     attempt: int | None = None,
@@ -55,7 +55,7 @@ def rollback(
     with ledger() as record:
         state = record.load(update_id, attempt)
     way = look_back(state)
-    if "omega" in way.servers and not state.rolling_back and (wanted := return_to_sign(state)) is not None:
+    if "omega" in way.servers and not state.rolling_back and (wanted := rollback_to_sign(state)) is not None:
         if holder := other_rollback(state):
             return Completed(name="AlreadyWaiting", message=f"Another run asks about it: {run_url(holder)}")
         state = pass_rollback_gate(state, wanted, reason)
@@ -76,13 +76,13 @@ def rollback(
     return ending(state)
 
 
-def pass_rollback_gate(state: State, wanted: Return, reason: str) -> State:
+def pass_rollback_gate(state: State, wanted: RollbackToSign, reason: str) -> State:
     """Ask until enough have signed the way back, or one has rejected it. Returns at once where that is so already.
 
     Raises:
         SessionError: nobody answered in time, or nothing can be signed. Nothing was changed.
     """
-    resumed = brought()
+    resumed = resumed_pause_keys()
     while True:
         with ledger() as record:
             state = record.load(state.update_id, state.attempt)
@@ -91,7 +91,7 @@ def pass_rollback_gate(state: State, wanted: Return, reason: str) -> State:
             return state
         if gate is not None and rollback_key(gate.ordinal) in resumed and not gate.waits(now()):
             raise SessionError(f"Nobody answered whether '{state.update_id}' may be rolled back: nothing was changed.")
-        state = ask_rollback(state, wanted, reason, brought=resumed)
+        state = ask_rollback(state, wanted, reason, resumed_keys=resumed)
         gate = state.rollback_gate
         assert gate is not None
         text, key = rollback_text(state), rollback_key(gate.ordinal)

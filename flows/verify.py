@@ -7,12 +7,12 @@ from prefect.client.schemas.objects import State as PrefectState
 
 from ashat.deployment.state_machine import Stage, State
 from blocks.policy import load_policy
-from flows._runs import ending, in_a_line, run_here
+from flows._runs import ending, report_refusals, run_here
 from tasks.approval.gate import close_gate_run, run_url, start_approve_run
 from tasks.runtime.ledger import ledger, run_id
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
-from tasks.servers.public import public_lent, put_public_back, switch_public
+from tasks.servers.public import public_lease, put_public_back, switch_public
 from tasks.verify.policies import check_policy
 from tasks.verify.verification import (
     open_gate,
@@ -25,7 +25,7 @@ from tasks.verify.verification import (
 
 
 @flow(name="verify", flow_run_name="verify {update_id}", description="Run every check, and open the gate if they pass.")
-@in_a_line
+@report_refusals
 def verify(
     update_id: str,
     attempt: int | None = None,
@@ -66,7 +66,7 @@ def verify_update(update_id: str, attempt: int | None = None, *, policy: str = "
     block = load_policy(policy)
     check_policy(block.policy())
     asked_before = state.gate.run if state.gate else ""
-    with public_lent(state, "verify") as holder:
+    with public_lease(state, "verify") as holder:
         state = start_verification(state.update_id, state.attempt, policy)
         if asked_before:
             close_gate_run(asked_before, f"{update_id} is verified again.")

@@ -17,21 +17,21 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.audit.auditor import check_origin
 from ashat.common.canonical_json import digest_of
-from ashat.deployment.events import Answered, AnyEvent, Promoted, RollbackAnswered
+from ashat.deployment.events import AnyEvent, ApprovalAnswered, Promoted, RollbackAnswered
 from ashat.deployment.state import Gate, RollbackGate, State
 from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
 from ashat.ledger.leaf import Record
 from ashat.protocol.messages import ReleaseSignature
 from ashat.trust.release.known_log import open_log
 from ashat.trust.release.proposal import Draft, Proposal, spell
-from ashat.trust.release.provenance import demand_provenance, read_provenance
+from ashat.trust.release.provenance import read_provenance, verify_provenance
 from ashat.trust.tuf.metadata import check_target, parse, target_of, verify
 from ashat.trust.tuf.release_document import CHANNEL, ReleaseDocument
 from ashat.trust.tuf.root_chain import check_follows, delegator_of
 
 RootAt = Callable[[int], bytes]
 """Gives the root of the tree over a log's first events, as many of them as were read or fewer."""
-Answer = Answered | RollbackAnswered
+Answer = ApprovalAnswered | RollbackAnswered
 Question = Gate | RollbackGate
 
 
@@ -136,7 +136,7 @@ class Approvals:
 
     def _asked(self, event: Answer, state: State) -> tuple[Question | None, State | None]:
         """What was asked, and the deployment that would run by it: of a rollback, the one that would run again."""
-        if isinstance(event, Answered):
+        if isinstance(event, ApprovalAnswered):
             return state.gate, state
         gate = state.rollback_gate
         return gate, self._states.get((gate.to_update, gate.to_attempt)) if gate else None
@@ -146,7 +146,7 @@ class Approvals:
         found = proposal.count(gate.signatures)
         if not found.complete:
             raise UnsignedError(f"the release is signed by {found}")
-        if isinstance(event, Answered) and event.release_seq != document.release_seq:
+        if isinstance(event, ApprovalAnswered) and event.release_seq != document.release_seq:
             raise AuditError(f"it was approved as release {event.release_seq}, and {document.release_seq} was signed")
         if document.log is None:
             self._counts["approved without a checkpoint of the log: no approver vouches for what came before"] += 1
@@ -206,7 +206,7 @@ class Approvals:
         proven = None
         for draft in (proposal.way_back, proposal.release):
             if draft is not None:
-                proven = demand_provenance(proposal.targets.signed, draft.document, _given(draft))
+                proven = verify_provenance(proposal.targets.signed, draft.document, _given(draft))
         if proven is None:
             self._counts["approved where nobody is named who may build: who did is hearsay"] += 1
         given = _given(proposal.release)

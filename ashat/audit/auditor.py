@@ -19,7 +19,7 @@ from ashat.deployment.state_machine import State, apply, start
 from ashat.errors import AuditError, CheckpointError, SessionError, TrustError
 from ashat.ledger.leaf import Record
 from ashat.transparency.checkpoint import Checkpoint
-from ashat.transparency.merkle import Frontier, leaf_hash
+from ashat.transparency.merkle import CompactRange, leaf_hash
 
 # The fields of an event that name a document by its digest, and what people call it.
 _NAMES_A_DOCUMENT = {
@@ -84,7 +84,7 @@ class Auditor:
         documents: bool = True,
         stories: bool = True,
         appended: int = 0,
-        begun: Frontier | None = None,
+        begun: CompactRange | None = None,
         follower: Follower | None = None,
     ) -> None:
         self.hashes: list[bytes] = []
@@ -94,7 +94,7 @@ class Auditor:
         self._asks_for_stories = stories
         self._appended = appended
         self._follower = follower
-        self._tree = begun or Frontier()
+        self._tree = begun or CompactRange()
         self._begun = self._tree.size
         self._roots = [self._tree.root()]
         self._states: dict[tuple[str, int], State] = {}
@@ -118,9 +118,9 @@ class Auditor:
         return self._roots[-1]
 
     @property
-    def frontier(self) -> Frontier:
+    def frontier(self) -> CompactRange:
         """What has to be kept of the tree to read on from here."""
-        return Frontier(self._tree.size, self._tree.nodes)
+        return CompactRange(self._tree.size, self._tree.nodes)
 
     @property
     def last(self) -> str:
@@ -195,7 +195,7 @@ class Auditor:
             if field:
                 raise _mislisted(key, state, f"its {field} is another there")
 
-    def hold_against(self, checkpoint: Checkpoint, *, whole: bool = False) -> None:
+    def require_extends(self, checkpoint: Checkpoint, *, whole: bool = False) -> None:
         """Ask whether the log begins with the events of `checkpoint`, or with `whole`, is exactly those.
 
         Raises:

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from ashat.audit.auditor import Auditor, Follower, with_documents
 from ashat.ledger.ledger import Ledger
-from ashat.transparency.log_signer import AuditKeys
-from ashat.transparency.merkle import Frontier
+from ashat.transparency.log_signer import LogSigner
+from ashat.transparency.merkle import CompactRange
 
 _LAST: Final = "checkpoint"
 
@@ -29,7 +29,7 @@ def audited(
     expected: Sequence[bytes] = (),
     documents: bool = True,
     stories: bool = True,
-    begun: Frontier | None = None,
+    begun: CompactRange | None = None,
     until: int | None = None,
     follower: Follower | None = None,
 ) -> Auditor:
@@ -62,8 +62,8 @@ def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLo
         CheckpointError: the key cannot be used.
         LedgerError: the database does not answer.
     """
-    keys = AuditKeys(home, ledger.log_head()[0])
-    with keys.alone():
+    keys = LogSigner(home, ledger.log_head()[0])
+    with keys.locked():
         auditor = audited(ledger, ledger.log_head()[1], documents=documents)
         return _signed(keys, auditor)
 
@@ -77,15 +77,15 @@ def sign_on(ledger: Ledger, home: Path) -> SignedLog:
     Raises:
         AuditError, CheckpointError, LedgerError: as `sign_log`.
     """
-    keys = AuditKeys(home, ledger.log_head()[0])
-    with keys.alone():
+    keys = LogSigner(home, ledger.log_head()[0])
+    with keys.locked():
         last = keys.last()
         begun = keys.frontier(_LAST, last) if last is not None else None
         auditor = audited(ledger, ledger.log_head()[1], documents=False, stories=False, begun=begun)
         return _signed(keys, auditor)
 
 
-def _signed(keys: AuditKeys, auditor: Auditor) -> SignedLog:
+def _signed(keys: LogSigner, auditor: Auditor) -> SignedLog:
     note = keys.sign(auditor)
     keys.keep_frontier(_LAST, auditor.frontier)
     verifier = keys.verifier()

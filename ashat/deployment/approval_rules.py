@@ -29,7 +29,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class World:
+class ApprovalContext:
     """What holds while an answer is judged.
 
     `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts.
@@ -41,7 +41,7 @@ class World:
     decay: str = ""
 
 
-def refusal(state: State, answer: Answer, world: World) -> str:
+def refusal(state: State, answer: Answer, world: ApprovalContext) -> str:
     """Why `answer` does not count, or "" where it does.
 
     A reject always counts while the gate is open: it changes nothing that runs in production. An approval counts
@@ -77,7 +77,7 @@ def pushers(state: State, builder: str = "") -> frozenset[str]:
     return frozenset(name.casefold() for name in names if name)
 
 
-def decayed(
+def stale_reason(
     evidence: Evidence,
     *,
     now: datetime,

@@ -116,14 +116,14 @@ class GateOpened(Event):
     expires: AwareDatetime
 
 
-class GateTaken(Event):
+class GateClaimed(Event):
     """A flow run took charge of the gate, for the first time or from one that died."""
 
     kind: Literal["gate_taken"] = "gate_taken"
     run: str
 
 
-class Asked(Event):
+class ApprovalRequested(Event):
     """The question was put: `ordinal` counts the askings of this attempt, `reason` says why it is asked again.
 
     `shown` is the digest of the document that holds what the person was shown, `proposal` that of what they sign.
@@ -137,7 +137,7 @@ class Asked(Event):
     reason: Text = ""
 
 
-class Answered(Event):
+class ApprovalAnswered(Event):
     """An answer, judged once.
 
     `release_seq` is set where an approval was accepted and enough have signed. In the one-person mode what is signed
@@ -293,9 +293,9 @@ AnyEvent = Annotated[
     | VerificationStarted
     | Verified
     | GateOpened
-    | GateTaken
-    | Asked
-    | Answered
+    | GateClaimed
+    | ApprovalRequested
+    | ApprovalAnswered
     | DecisionVoid
     | Promoting
     | Promoted

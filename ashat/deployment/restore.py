@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ashat.deployment.stages import PUT_BACK, Stage
-from ashat.deployment.state import Before, State
+from ashat.deployment.state import PreviousRelease, State
 
 _CAME_TO_NOTHING = PUT_BACK | {Stage.ROLLED_BACK}
 
 
-def way_back(state: State, find: Callable[[str, int], State | None]) -> Before:
+def restore_target(state: State, find: Callable[[str, int], State | None]) -> PreviousRelease:
     """What Public should run once `state`'s update is gone from it.
 
     That is what it ran before, unless that update has come to nothing since (cancelled, rejected, expired, failed,
@@ -18,11 +18,13 @@ def way_back(state: State, find: Callable[[str, int], State | None]) -> Before:
     came to nothing, it is what ran just before.
     """
     return _alive(state, find, {(state.update_id, state.attempt)}) or (
-        state.public_ran[-1] if state.public_ran else Before(None)
+        state.public_ran[-1] if state.public_ran else PreviousRelease(None)
     )
 
 
-def _alive(state: State, find: Callable[[str, int], State | None], seen: set[tuple[str, int]]) -> Before | None:
+def _alive(
+    state: State, find: Callable[[str, int], State | None], seen: set[tuple[str, int]]
+) -> PreviousRelease | None:
     for before in reversed(state.public_ran):
         key = (before.update_id, before.attempt)
         if key in seen:

@@ -67,7 +67,7 @@ class RollbackGate:
         return not self.decision and now < self.expires
 
 
-class Before(NamedTuple):
+class PreviousRelease(NamedTuple):
     """What Public ran at a moment: the bundle (None: nothing), and the update that brought it, if one of ours did."""
 
     bundle: str | None
@@ -102,7 +102,7 @@ class State:
     source: Source | None = None
     built: str | None = None
     switching: bool = False
-    public_ran: tuple[Before, ...] = ()
+    public_ran: tuple[PreviousRelease, ...] = ()
     public_url: str = ""
     policy: str = "default"
     evidence: str | None = None
@@ -114,7 +114,7 @@ class State:
     gate: Gate | None = None
     openings: int = 0
     askings: int = 0
-    decision: e.Answered | None = None
+    decision: e.ApprovalAnswered | None = None
     promoting: str | None = None
     omega_before: str | None = None
     release_seq: int | None = None

@@ -13,7 +13,7 @@ from ashat.deployment import events as e
 from ashat.deployment import rollback_rules
 from ashat.deployment.rollback_rules import refuse_rollback
 from ashat.deployment.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
-from ashat.deployment.state import Before, Gate, State
+from ashat.deployment.state import Gate, PreviousRelease, State
 from ashat.errors import SessionError
 from ashat.protocol.messages import ReleaseSignature
 
@@ -108,7 +108,7 @@ def _public_switching(state: State, event: e.PublicSwitching) -> State:
     return replace(
         state,
         switching=True,
-        public_ran=(*state.public_ran, Before(event.from_bundle, event.from_update, event.from_attempt)),
+        public_ran=(*state.public_ran, PreviousRelease(event.from_bundle, event.from_update, event.from_attempt)),
     )
 
 
@@ -178,11 +178,11 @@ def _gate(state: State, what: str) -> Gate:
     return state.gate
 
 
-def _gate_taken(state: State, event: e.GateTaken) -> State:
+def _gate_taken(state: State, event: e.GateClaimed) -> State:
     return replace(state, gate=replace(_gate(state, "taking the gate"), run=event.run))
 
 
-def _asked(state: State, event: e.Asked) -> State:
+def _asked(state: State, event: e.ApprovalRequested) -> State:
     gate = _gate(state, "asking")
     if event.ordinal != state.askings + 1:
         raise SessionError(f"Deployment '{state.update_id}': the next asking is number {state.askings + 1}.")
@@ -199,7 +199,7 @@ def _asked(state: State, event: e.Asked) -> State:
     return replace(state, askings=event.ordinal, gate=asked)
 
 
-def _answered(state: State, event: e.Answered) -> State:
+def _answered(state: State, event: e.ApprovalAnswered) -> State:
     gate = _gate(state, "an answer")
     if event.ordinal != gate.ordinal or gate.answered:
         raise SessionError(f"Deployment '{state.update_id}': answer {event.ordinal} was judged already or never asked.")
@@ -312,9 +312,9 @@ _RULES: dict[type[e.Event], Any] = {
     e.VerificationStarted: _verification_started,
     e.Verified: _verified,
     e.GateOpened: _gate_opened,
-    e.GateTaken: _gate_taken,
-    e.Asked: _asked,
-    e.Answered: _answered,
+    e.GateClaimed: _gate_taken,
+    e.ApprovalRequested: _asked,
+    e.ApprovalAnswered: _answered,
     e.DecisionVoid: _decision_void,
     e.Promoting: _promoting,
     e.Promoted: _promoted,

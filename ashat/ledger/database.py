@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoRe
 
 from ashat.errors import LedgerError, LedgerTooNewError
 from ashat.ledger.leaf import leaf_of
-from ashat.transparency.merkle import HASH_BYTES, Frontier, leaf_hash
+from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
 
 SCHEMA_VERSION = 2
 _CREATION_SECONDS = 5
@@ -124,7 +124,7 @@ def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
     connection.execute(log.update().values(size=log.c.size + 1))
     try:
         size, frontier = connection.execute(sa.select(log.c.size, log.c.frontier)).one()
-        tree = Frontier(size - 1, [bytes.fromhex(node) for node in frontier.split()])
+        tree = CompactRange(size - 1, [bytes.fromhex(node) for node in frontier.split()])
     except (NoResultFound, MultipleResultsFound, ValueError):
         raise LedgerError(
             "The ledger's log was altered: deploy audit verify says where. Nothing was written."
@@ -175,7 +175,7 @@ def _prepare(engine: sa.Engine) -> int:
         with engine.begin() as connection:
             metadata.create_all(connection)
             connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
-            _begin_log(connection, Frontier())
+            _begin_log(connection, CompactRange())
     except DBAPIError as error:
         return _made_by_another(engine, error)
     return SCHEMA_VERSION
@@ -210,7 +210,7 @@ def _give_every_event_its_place(engine: sa.Engine) -> int:
             return found or SCHEMA_VERSION
         old = [column for column in events.columns if column not in (events.c.seq, events.c.root)]
         rows = [dict(row._mapping) for row in connection.execute(sa.select(*old).order_by(events.c.id))]
-        tree = Frontier()
+        tree = CompactRange()
         for row in rows:
             tree.append(leaf_hash(leaf_of(row["update_id"], row["attempt"], row["version"], row["body"])))
             row |= {"seq": tree.size - 1, "root": tree.root().hex()}
@@ -243,7 +243,7 @@ def _widen_events(connection: sa.Connection, rows: list[dict[str, Any]]) -> None
     )
 
 
-def _begin_log(connection: sa.Connection, tree: Frontier) -> None:
+def _begin_log(connection: sa.Connection, tree: CompactRange) -> None:
     origin = f"ashat-deploy/ledger-{secrets.token_hex(8)}"
     connection.execute(log.insert().values(id=1, origin=origin, size=tree.size, frontier=_hex(tree.nodes)))
 

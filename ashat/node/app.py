@@ -14,7 +14,7 @@ from ashat.node.api import logs, node, probes
 from ashat.node.api.auth import require
 from ashat.node.api.bundles import transfer_router
 from ashat.node.api.evidence import evidence_router
-from ashat.node.api.middleware import Guard
+from ashat.node.api.middleware import RequestLogMiddleware
 from ashat.node.context import NodeContext
 from ashat.node.core.errors import install_error_handlers
 from ashat.protocol.messages import Role
@@ -42,7 +42,7 @@ def create_app(context: NodeContext) -> FastAPI:
     )
     app.state.context = context
     install_error_handlers(app)
-    app.add_middleware(Guard, context=context)
+    app.add_middleware(RequestLogMiddleware, context=context)
     app.include_router(node.router)
     app.include_router(transfer_router(context.store, require))
     app.include_router(evidence_router(context.evidence, require))

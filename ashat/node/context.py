@@ -30,7 +30,7 @@ from ashat.node.operations.switcher import Switcher
 from ashat.node.store.evidence import EvidenceStore
 from ashat.node.store.releases import Releases
 from ashat.node.store.store import Store
-from ashat.protocol.messages import Agent, Offer
+from ashat.protocol.messages import MainframeStatus, Offer
 
 LOCK_FILE = "node.lock"
 RECORD_FILE = "node.db"
@@ -50,7 +50,7 @@ def _nothing_offered() -> Offer | None:
     return None
 
 
-def _no_agent() -> Agent | None:
+def _no_agent() -> MainframeStatus | None:
     return None
 
 
@@ -78,7 +78,7 @@ class NodeContext:
     stopping: threading.Event
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
-    agent: Callable[[], Agent | None] = _no_agent
+    agent: Callable[[], MainframeStatus | None] = _no_agent
     keep: list[Callable[[], Iterable[str]]] = field(default_factory=list)
 
 

@@ -33,7 +33,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class Duty(StrEnum):
+class TokenRole(StrEnum):
     """What a person has to do with deployments; `ashat.node.access.tokens.SCOPES` says what that takes where."""
 
     DEV = "dev"
@@ -76,7 +76,7 @@ class TokenInfo(Wire):
     expires: AwareDatetime | None = None
 
 
-class Agent(Wire):
+class MainframeStatus(Wire):
     """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered, `journal` what is wrong with its
     journal of changes."""
 
@@ -269,7 +269,7 @@ class NodeState(Wire):
     operation: Operation | None
     app: App
     offer: Offer | None
-    agent: Agent | None = None
+    agent: MainframeStatus | None = None
     store: StoreState
 
 
@@ -389,12 +389,12 @@ class Mainframe(Wire):
 JOURNAL_HEADER = "Ashat-Journal"
 
 
-class Asker(StrEnum):
+class Caller(StrEnum):
     """Who asks a node."""
 
     TOKENS = "tokens"
     LICENCES = "licences"
-    STRANGERS = "strangers"
+    ANONYMOUS = "strangers"
 
 
 class JournalLine(Wire):

@@ -27,7 +27,7 @@ _NUMBERS = {
 }
 
 
-def loosened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) -> list[str]:
+def weakened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) -> list[str]:
     """One line for each promise of `old` that `new` does not keep in full, in the order of the file.
 
     `changed_files` are the paths whose content differs between the two bundles; a schema among them is told.
@@ -218,7 +218,7 @@ def _plain(text: str) -> str:
     return flat if len(flat) <= TEXT_LIMIT else flat[: TEXT_LIMIT - 1] + "…"
 
 
-def loosened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def weakened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each way in which the verification policy `new` asks less than `old`, both as evidence has them.
 
     A key that a policy of another version lacks is as built in.

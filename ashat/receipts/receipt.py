@@ -31,8 +31,8 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from ashat.common.canonical_json import canonical_json, digest_of
 from ashat.deployment.events import (
-    Answered,
     AnyEvent,
+    ApprovalAnswered,
     Distributed,
     MainframeOutcome,
     MainframeServed,
@@ -46,7 +46,7 @@ from ashat.transparency.checkpoint import Checkpoint, Verifier, open_checkpoint,
 from ashat.transparency.merkle import EMPTY_ROOT, consistency_holds, inclusion_holds, leaf_hash
 from ashat.trust.keys.files import name_of
 from ashat.trust.release.known_log import open_log
-from ashat.trust.release.provenance import Proven, demand_provenance
+from ashat.trust.release.provenance import VerifiedProvenance, verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, Kind, check_target, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.root_chain import check_follows, delegator_of
@@ -124,13 +124,13 @@ class Receipt(_Part):
 
 
 @dataclass(frozen=True)
-class Proved:
+class VerifiedReceipt:
     """What a receipt proves. `one_person` says that the approving key lay with the machine that deploys; `origin` is
     None where `targets` names no builder."""
 
     document: ReleaseDocument
     evidence: dict[str, Any]
-    origin: Proven | None
+    origin: VerifiedProvenance | None
     threshold: int
     approvers: tuple[tuple[str, str], ...]
     one_person: bool
@@ -139,7 +139,7 @@ class Proved:
     mainframe: MainframeOutcome | None
 
 
-def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
+def prove(content: bytes, root: bytes, log_key: str = "") -> VerifiedReceipt:
     """Hold a receipt against `root`, the root metadata that the customer has.
 
     `log_key` is the verifier key of the log, where it is not to be taken from what the approvers signed.
@@ -168,7 +168,7 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> Proved:
     _check_story([event for _, event in events], document, production)
     mainframe = _mainframe(receipt, [event for _, event in events])
     _check_seal(receipt, verifier)
-    return Proved(
+    return VerifiedReceipt(
         document,
         evidence,
         origin,
@@ -285,11 +285,11 @@ def _check_evidence(evidence: dict[str, Any], document: ReleaseDocument) -> dict
     return evidence
 
 
-def _check_provenance(provenance: str | None, document: ReleaseDocument, targets: Targets) -> Proven | None:
+def _check_provenance(provenance: str | None, document: ReleaseDocument, targets: Targets) -> VerifiedProvenance | None:
     given = provenance.encode() if provenance is not None else None
     if (sha256(given).hexdigest() if given is not None else None) != document.provenance:
         raise ReceiptError("The receipt does not fit: the provenance is not the one that was signed.")
-    return demand_provenance(targets, document, given)
+    return verify_provenance(targets, document, given)
 
 
 def _check_events(log: ReceiptLog, checkpoint: Checkpoint, document: ReleaseDocument) -> Iterator[tuple[int, AnyEvent]]:
@@ -322,10 +322,10 @@ def _check_story(events: Sequence[AnyEvent], document: ReleaseDocument, producti
             raise ReceiptError(f"The receipt does not fit: the events do not tell the {what} that was signed.")
 
 
-def approvals(events: Sequence[AnyEvent]) -> Iterator[Answered]:
+def approvals(events: Sequence[AnyEvent]) -> Iterator[ApprovalAnswered]:
     """The approvals that count among events."""
     for event in events:
-        if isinstance(event, Answered) and event.accepted and event.decision == "approve":
+        if isinstance(event, ApprovalAnswered) and event.accepted and event.decision == "approve":
             yield event
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ashat.audit.sign import SignedLog, sign_log
 from ashat.deployment.events import (
-    Answered,
     AnyEvent,
+    ApprovalAnswered,
     Distributed,
     MainframeOutcome,
     Packaged,
@@ -24,7 +24,7 @@ from ashat.errors import SessionError, UsageError
 from ashat.ledger.leaf import Record
 from ashat.ledger.ledger import Ledger
 from ashat.receipts.receipt import LoggedEvent, Receipt, ReceiptLog, outcome_of
-from ashat.transparency.log_signer import AuditKeys
+from ashat.transparency.log_signer import LogSigner
 from ashat.transparency.merkle import consistency_proof, inclusion_proof
 from ashat.trust.authority.authority import Authority
 from ashat.trust.release.known_log import open_log
@@ -81,7 +81,7 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
         log=_log(log, document, told),
         mainframe=outcome.id if outcome else "",
     )
-    seal = AuditKeys(home, ledger.log_head()[0]).seal(unsealed.sealed_text)
+    seal = LogSigner(home, ledger.log_head()[0]).sign_note(unsealed.sealed_text)
     receipt = unsealed.model_copy(update={"seal": seal})
     return Written(receipt, "" if document.log else log.vkey, _others(told, outcome))
 
@@ -106,7 +106,7 @@ def _outcome(state: State, wanted: str) -> MainframeOutcome:
 def _sign(ledger: Ledger, home: Path, document: ReleaseDocument) -> SignedLog:
     """The log as it is now, signed by the key that the approvers named, if they named one."""
     if document.log is not None:
-        verifier = AuditKeys(home, ledger.log_head()[0]).verifier()
+        verifier = LogSigner(home, ledger.log_head()[0]).verifier()
         if verifier is None or verifier.vkey != document.log.key:
             raise UsageError(
                 "The key of the log that the approvers signed for is not on this machine: run this where the control "
@@ -129,7 +129,7 @@ def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -
             return event.bundle == document.bundle
         case Verified():
             return event.evidence == document.evidence
-        case Answered():
+        case ApprovalAnswered():
             return event.accepted and event.signature is not None and event.signature.release in signatures
         case Promoted():
             return event.release_seq == document.release_seq

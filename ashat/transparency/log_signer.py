@@ -29,7 +29,7 @@ from filelock import FileLock
 from ashat.common.files import replace_file
 from ashat.errors import CheckpointError
 from ashat.transparency.checkpoint import Checkpoint, Signer, Verifier, open_checkpoint
-from ashat.transparency.merkle import Frontier
+from ashat.transparency.merkle import CompactRange
 
 _LOG = re.compile(r"ashat-deploy/((?:ledger|node)-[0-9a-f]{16})")
 
@@ -45,7 +45,7 @@ class Audited(Protocol):
     def root(self) -> bytes:
         """The root of the tree over them."""
 
-    def hold_against(self, checkpoint: Checkpoint) -> None:
+    def require_extends(self, checkpoint: Checkpoint) -> None:
         """Ask whether it begins with the entries of `checkpoint`.
 
         Raises:
@@ -53,7 +53,7 @@ class Audited(Protocol):
         """
 
 
-class AuditKeys:
+class LogSigner:
     """What is kept of the log called `origin` under `home`."""
 
     def __init__(self, home: Path, origin: str) -> None:
@@ -103,7 +103,7 @@ class AuditKeys:
         return open_checkpoint(note, [verifier])
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """While nobody else signs: read the log and `sign` it in here, so that checkpoints are signed in order.
 
         Raises:
@@ -118,7 +118,7 @@ class AuditKeys:
         with lock:
             yield
 
-    def frontier(self, name: str, at: Checkpoint) -> Frontier | None:
+    def frontier(self, name: str, at: Checkpoint) -> CompactRange | None:
         """The tree of the log at that checkpoint, as `keep_frontier` kept it; None where it keeps another, or none.
 
         Raises:
@@ -126,12 +126,12 @@ class AuditKeys:
         """
         try:
             nodes = [bytes.fromhex(node) for node in (_read(self.directory / f"{name}.frontier") or "").split()]
-            found = Frontier(at.size, nodes)
+            found = CompactRange(at.size, nodes)
         except ValueError:
             return None
         return found if found.root() == at.root else None
 
-    def keep_frontier(self, name: str, frontier: Frontier) -> None:
+    def keep_frontier(self, name: str, frontier: CompactRange) -> None:
         """Keep what it takes to read the log on from there; a crash before it costs no more than reading all of it.
 
         Raises:
@@ -152,7 +152,7 @@ class AuditKeys:
         """
         last = self.last()
         if last is not None:
-            audited.hold_against(last)
+            audited.require_extends(last)
         try:
             note = self._signer().sign(Checkpoint(self.origin, audited.size, audited.root).text)
             replace_file(self.directory / "checkpoint", note.encode())
@@ -160,7 +160,7 @@ class AuditKeys:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
         return note
 
-    def seal(self, text: str) -> str:
+    def sign_note(self, text: str) -> str:
         """`text`, which is no checkpoint, as a note signed by the key.
 
         Raises:

@@ -24,7 +24,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-class Frontier:
+class CompactRange:
     """All that has to be kept of a tree to go on appending: the roots of its full subtrees, the largest first.
 
     A tree of n leaves has as many as n has bits set, so an append and the root cost O(log n).
@@ -61,7 +61,7 @@ class Frontier:
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """The root of the tree over these leaf hashes: `MTH` of RFC 9162, section 2.1.1."""
-    frontier = Frontier()
+    frontier = CompactRange()
     for leaf in leaves:
         frontier.append(leaf)
     return frontier.root()

@@ -20,8 +20,8 @@ from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from ashat.common.failpoints import fault_point
-from ashat.deployment.approval_rules import Answer, World, decayed, refusal
-from ashat.deployment.events import Answered, Asked, GateTaken
+from ashat.deployment.approval_rules import Answer, ApprovalContext, refusal, stale_reason
+from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, GateClaimed
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import ConflictError, ControlPlaneError, NodeError, NotConfiguredError, SessionError, TrustError
 from ashat.protocol.messages import NodeState
@@ -122,7 +122,7 @@ def take_gate(update_id: str, attempt: int) -> str:
         if holder and holder != mine and is_alive(holder):
             return holder
         if state.stage is Stage.AWAITING_APPROVAL and holder != mine:
-            record.append(state, GateTaken(at=now(), by=whoami(), run=mine))
+            record.append(state, GateClaimed(at=now(), by=whoami(), run=mine))
             fault_point("gate.taken")
     return ""
 
@@ -132,10 +132,10 @@ def asking_key(ordinal: int) -> str:
     return f"gate-{ordinal}"
 
 
-def ask(state: State, *, brought: frozenset[str]) -> State:
-    """Record that the question is put (again), unless `brought` says that this run was resumed with its answer."""
+def ask(state: State, *, resumed_keys: frozenset[str]) -> State:
+    """Record that the question is put (again), unless `resumed_keys` says that this run was resumed with its answer."""
     gate = state.gate
-    if gate is not None and not gate.answered and asking_key(gate.ordinal) in brought:
+    if gate is not None and not gate.answered and asking_key(gate.ordinal) in resumed_keys:
         return state
     seen, missing = look_at_target(state)
     bundle, proposal = running(seen), None
@@ -144,11 +144,11 @@ def ask(state: State, *, brought: frozenset[str]) -> State:
     text = compose_question(state.update_id, state.attempt, seen, missing, proposal)
     with ledger() as record:
         if gate is not None and gate.run != run_id():
-            state = record.append(state, GateTaken(at=now(), by=whoami(), run=run_id()))
+            state = record.append(state, GateClaimed(at=now(), by=whoami(), run=run_id()))
         shown = record.put_document("gate", {"markdown": text})
         state = record.append(
             state,
-            Asked(
+            ApprovalRequested(
                 at=now(),
                 by=whoami(),
                 ordinal=state.askings + 1,
@@ -215,7 +215,7 @@ def judge(state: State, answer: Answer) -> State:
     if state.gate is None:
         raise SessionError(f"Deployment '{state.update_id}' has no open gate.")
     seen, missing = look_at_target(state)
-    world = World(
+    world = ApprovalContext(
         now=now(),
         target_bundle=running(seen),
         target_missing=missing,
@@ -231,7 +231,7 @@ def judge(state: State, answer: Answer) -> State:
     with ledger() as record:
         return record.append(
             state,
-            Answered(
+            ApprovalAnswered(
                 at=world.now,
                 by=whoami(),
                 ordinal=state.gate.ordinal,
@@ -248,14 +248,14 @@ def judge(state: State, answer: Answer) -> State:
 
 
 def decay_of(state: State, target_bundle: str | None) -> str:
-    """Why the evidence of `state` no longer counts, "" where it does; see `ashat.deployment.approval_rules.decayed`."""
+    """Why the evidence of `state` no longer counts, "" where it does; see `approval_rules.stale_reason`."""
     if state.evidence is None:
         return ""
     with ledger() as record:
         evidence = Evidence.read(record.document(state.evidence))
         proofs = known_proofs(record.newest(SELF_TEST))
     policy = load_policy(state.policy).policy()
-    return decayed(
+    return stale_reason(
         evidence,
         now=now(),
         policy=policy,

@@ -11,11 +11,11 @@ from ashat.bundle.manifest import BundleDiff, diff
 from ashat.deployment.approval_rules import TAIL
 from ashat.deployment.state_machine import State
 from ashat.protocol.messages import NodeState, ReleaseSignature
-from ashat.raos_toml.compare import loosened_policy
+from ashat.raos_toml.compare import weakened_policy
 from ashat.settings import Settings
 from ashat.trust.authority.authority import one_person_words
 from ashat.trust.release.proposal import Proposal
-from ashat.trust.release.provenance import demand_provenance
+from ashat.trust.release.provenance import verify_provenance
 from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.approval.signing import wants_four_eyes
@@ -109,7 +109,7 @@ def signed_by(
 def _machines(proposal: Proposal) -> list[str]:
     draft = proposal.release
     provenance = draft.provenance.encode() if draft.provenance is not None else None
-    proven = demand_provenance(proposal.targets.signed, draft.document, provenance)
+    proven = verify_provenance(proposal.targets.signed, draft.document, provenance)
     if proven is None:
         return []
     checked = f", verified on {escape(proven.verifier)}" if proven.verifier else ""
@@ -144,7 +144,7 @@ def _policy(state: State, seen: NodeState) -> list[str]:
         if ran is None or ran.evidence is None or state.evidence is None:
             return []
         before, ours = (record.document(evidence).get("policy") for evidence in (ran.evidence, state.evidence))
-    lines = loosened_policy(before, ours) if before and ours else []
+    lines = weakened_policy(before, ours) if before and ours else []
     if not lines:
         return []
     told = [f"> - {escape(line)}" for line in lines]

@@ -28,15 +28,15 @@ from ashat.trust.authority.first_root import first_trust
 from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.release.known_log import open_log
 from ashat.trust.release.proposal import Proposal
-from ashat.trust.release.provenance import demand_provenance, provenance_of
-from ashat.trust.tuf.metadata import demand_current, parse
+from ashat.trust.release.provenance import provenance_of, verify_provenance
+from ashat.trust.tuf.metadata import parse, require_unexpired
 from ashat.trust.tuf.release_document import CHANNEL, LogEntry, ReleaseDocument
 from blocks.policy import load_policy
 from blocks.server import load_server
 from tasks.runtime.ledger import ledger, now
 
 
-def demanded_trust(target: NodeClient, name: str) -> TrustState:
+def ensure_trust_root(target: NodeClient, name: str) -> TrustState:
     """Whose signatures the target demands; what was set up here is installed first where it keeps nothing. The
     one-person mode is set up for no target that begins with another root.
 
@@ -70,7 +70,7 @@ def refuse_ended(trust: TrustState) -> None:
     """
     if trust.root is not None and trust.targets is not None:
         root = parse(trust.root.encode(), Root, "The target's root.json")
-        demand_current(now(), root, parse(trust.targets.encode(), Targets, "The target's targets.json"))
+        require_unexpired(now(), root, parse(trust.targets.encode(), Targets, "The target's targets.json"))
 
 
 def signs_by_itself(trust: TrustState) -> bool:
@@ -101,7 +101,7 @@ def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
-        trust = demanded_trust(target, state.target)
+        trust = ensure_trust_root(target, state.target)
         if signs_by_itself(trust):
             refuse_one_pair_of_eyes(state)
             proposal = propose(record, state, seen, trust)
@@ -144,7 +144,7 @@ def proposed(state: State, seen: NodeState) -> str | None:
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
-        trust = demanded_trust(target, state.target)
+        trust = ensure_trust_root(target, state.target)
         fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
         if signs_by_itself(trust):
             refuse_one_pair_of_eyes(state)
@@ -170,7 +170,7 @@ def refuse_own_signature(state: State, proposal: Proposal, name: str) -> None:
         raise UnsignedError(f"{name} pushed it, and the policy wants four eyes: somebody else must sign")
 
 
-def too_few_eyes(state: State, proposal: Proposal) -> str:
+def four_eyes_shortfall(state: State, proposal: Proposal) -> str:
     """Why a policy that wants four eyes can never be satisfied: without who pushed, too few are left; "" where enough
     are."""
     holders = proposal.count(())
@@ -188,7 +188,7 @@ def too_few_eyes(state: State, proposal: Proposal) -> str:
 
 def _pushers(state: State, proposal: Proposal) -> frozenset[str]:
     draft = proposal.release
-    proven = demand_provenance(proposal.targets.signed, draft.document, _bytes(draft.provenance))
+    proven = verify_provenance(proposal.targets.signed, draft.document, _bytes(draft.provenance))
     return pushers(state, proven.builder if proven else "")
 
 
@@ -198,7 +198,7 @@ def refuse_too_few_eyes(state: State, proposal: Proposal) -> None:
     Raises:
         UnsignedError: they are not.
     """
-    if wants_four_eyes(state) and (why := too_few_eyes(state, proposal)):
+    if wants_four_eyes(state) and (why := four_eyes_shortfall(state, proposal)):
         raise UnsignedError(why)
 
 
@@ -247,7 +247,7 @@ def propose(
         expires=ends,
     )
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
-    demand_provenance(targets, release, _bytes(provenance))
+    verify_provenance(targets, release, _bytes(provenance))
     returns = load_policy(state.policy).signs_way_back if way_back is None else way_back
     back, theirs = _way_back(record, release, seen, trust, targets) if returns else (None, None)
     return Proposal.make(
@@ -278,7 +278,7 @@ def _way_back(
         update={"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
     )
     try:
-        demand_provenance(targets, document, _bytes(provenance))
+        verify_provenance(targets, document, _bytes(provenance))
     except UnprovenError:
         return None, None
     return document, provenance

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ashat.raos_toml.schema import Endpoint
 from tasks.checks.kit import openapi, removed_endpoints
-from tasks.checks.kit.assertions import Asking
+from tasks.checks.kit.assertions import ProgramClient
 from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
 from tasks.checks.kit.http import BODY_LIMIT
 
@@ -23,7 +23,7 @@ class ApiCheck(Check):
     def run(self, context: CheckContext) -> CheckResult:
         """Ask them in the order of the file; one that is wrong does not keep the others from being asked."""
         endpoints = context.raos.endpoints
-        with Asking(context) as asking:
+        with ProgramClient(context) as asking:
             round_ = _Round(asking, context)
             round_.run()
         inputs = {
@@ -55,7 +55,7 @@ class ApiCheck(Check):
 class _Round:
     """One round of questions, and what came of it."""
 
-    def __init__(self, asking: Asking, context: CheckContext) -> None:
+    def __init__(self, asking: ProgramClient, context: CheckContext) -> None:
         self._asking = asking
         self._context = context
         self.document: openapi.Document | None = None
@@ -73,7 +73,7 @@ class _Round:
             for endpoint in endpoints:
                 self._ask(endpoint)
                 asked += 1
-            self.findings += removed_endpoints.let_go(self._asking, self._context, self.document)
+            self.findings += removed_endpoints.removed_endpoints(self._asking, self._context, self.document)
         except OutOfTimeError as error:
             left = len(endpoints) - asked
             what = f"{left} endpoints were not asked" if left else "not all that answered before was asked again"
@@ -81,7 +81,7 @@ class _Round:
 
     def _ask(self, endpoint: Endpoint) -> None:
         place = f"{endpoint.name} ({endpoint.method} {endpoint.path})"
-        held = self._asking.hold(endpoint)
+        held = self._asking.check(endpoint)
         self.findings += [Finding("high", f"{place}: {trouble}") for trouble in held.troubles]
         self.wrong += bool(held.troubles)
         if held.answer is None:
@@ -89,7 +89,7 @@ class _Round:
         self.slowest_us = max(self.slowest_us, held.answer.us)
         if self.document is not None and held.answer.status == endpoint.status:
             self.documented += 1
-            found = openapi.hold(self.document, self._asking, endpoint, held.answer)
+            found = openapi.validate(self.document, self._asking, endpoint, held.answer)
             self.findings += [Finding(each.severity, f"{place}: {each.text}") for each in found]
 
 

@@ -12,7 +12,7 @@ from ashat.verification.policy import Policy
 from tasks.checks.kit.base import TEXT_LIMIT, Check, CheckContext, CheckResult, Finding, one_line
 from tasks.checks.kit.http import Web
 from tasks.checks.kit.samples import Rehearsal, Sample, Which
-from tasks.checks.kit.statistics import OVERALL, Failures, Limits, Shift, compare_failures, compare_times
+from tasks.checks.kit.statistics import OVERALL, Failures, Limits, Slowdown, compare_failures, compare_times
 
 ANSWER_SECONDS = 10.0
 BLOCK_SECONDS = 15.0
@@ -221,7 +221,7 @@ def _inputs(budget: PerformanceSection, limits: Limits) -> dict[str, object]:
     }
 
 
-def _figures_before(measured: _Measured, shifts: Sequence[Shift]) -> dict[str, int]:
+def _figures_before(measured: _Measured, shifts: Sequence[Slowdown]) -> dict[str, int]:
     """What is known of the release before; shares are per mille, and negative where the new one is better."""
     if not measured.all_old:
         return {}
@@ -256,7 +256,7 @@ def _over_budget(budget: PerformanceSection, samples: Samples, figures: Mapping[
         )
 
 
-def _worse(shifts: Sequence[Shift], failures: Sequence[Failures], limits: Limits) -> Iterator[Finding]:
+def _worse(shifts: Sequence[Slowdown], failures: Sequence[Failures], limits: Limits) -> Iterator[Finding]:
     for shift in shifts:
         if shift.verdict == "slower":
             yield Finding(
@@ -283,7 +283,7 @@ def _not_compared(paths: Sequence[str], measured: _Measured) -> Iterator[Finding
             yield Finding("low", f"{path} was not compared: the release before did not answer it")
 
 
-def _against_before(shifts: Sequence[Shift]) -> str:
+def _against_before(shifts: Sequence[Slowdown]) -> str:
     if not shifts:
         return ""
     overall = shifts[0]
@@ -312,7 +312,7 @@ def _marked(result: CheckResult, none: str) -> CheckResult:
     return replace(result, seen=f"{seen}; {mark}", findings=(*result.findings, Finding("low", mark)))
 
 
-def _unclear(context: CheckContext, measured: _Measured, shifts: Sequence[Shift]) -> str:
+def _unclear(context: CheckContext, measured: _Measured, shifts: Sequence[Slowdown]) -> str:
     """Why nothing can be told of the release before, "" where something can, or where there was none."""
     if measured.old and not shifts:
         return "nothing to compare with: the release before answered none of the paths in every run"
@@ -329,7 +329,7 @@ def _unclear(context: CheckContext, measured: _Measured, shifts: Sequence[Shift]
     return f"too noisy to tell: {seems}, but one and the same release varies by {noise} %"
 
 
-def _takes(shift: Shift) -> str:
+def _takes(shift: Slowdown) -> str:
     what, change = "an answer" if shift.path == OVERALL else shift.path, _percent(shift.ratio)
     return f"{what} takes {abs(change)} % {'less' if change < 0 else 'longer'} than before"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ashat.raos_toml.schema import OwnCheck, RaosToml
-from tasks.checks.kit.assertions import Asking
+from tasks.checks.kit.assertions import ProgramClient
 from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding
 
 PREFIX = "own-"
@@ -27,8 +27,8 @@ def own_check(declared: OwnCheck) -> Check:
         def run(self, context: CheckContext) -> CheckResult:
             """Ask, and hold the answer against what is declared."""
             place = f"{declared.method} {declared.path}"
-            with Asking(context) as asking:
-                held = asking.hold(declared)
+            with ProgramClient(context) as asking:
+                held = asking.check(declared)
             findings = [Finding(declared.severity, f"{place}: {trouble}") for trouble in held.troubles]
             us = held.answer.us if held.answer else 0
             inputs = {"request": place, "severity": declared.severity, "credential": declared.auth or ""}

@@ -18,7 +18,7 @@ from blocks.server import load_server
 from tasks.approval.gate import is_alive, look_at_target, resume
 from tasks.approval.page import difference, one_person, reach, running, signed_by
 from tasks.approval.signing import Countersigned
-from tasks.rollback.signed_return import Return, countersign_return, proposed_return
+from tasks.rollback.signed_return import RollbackToSign, countersign_return, proposed_return
 from tasks.runtime.artifacts import escape
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
@@ -37,14 +37,14 @@ def other_rollback(state: State) -> str:
     return gate.run if is_alive(gate.run) else ""
 
 
-def ask_rollback(state: State, wanted: Return, reason: str, *, brought: frozenset[str]) -> State:
-    """Record that the question is put (again), unless `brought` says that this run was resumed with its answer.
+def ask_rollback(state: State, wanted: RollbackToSign, reason: str, *, resumed_keys: frozenset[str]) -> State:
+    """Record that the question is put (again), unless `resumed_keys` says that this run was resumed with its answer.
 
     Raises:
         SessionError: the target cannot be asked, or nothing can be signed. Nothing is recorded.
     """
     gate = state.rollback_gate
-    if gate is not None and not gate.answered and rollback_key(gate.ordinal) in brought:
+    if gate is not None and not gate.answered and rollback_key(gate.ordinal) in resumed_keys:
         return state
     goes_on = gate is not None and gate.waits(now())
     seen, missing = look_at_target(state)
@@ -86,7 +86,7 @@ def compose_return(
     update_id: str,
     attempt: int,
     seen: NodeState,
-    wanted: Return,
+    wanted: RollbackToSign,
     proposal: str | None,
     expires: datetime,
     reason: str,

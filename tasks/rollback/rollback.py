@@ -8,8 +8,8 @@ from typing import Literal
 from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import RollbackStarted, RolledBack, ServerRolledBack
-from ashat.deployment.restore import way_back
-from ashat.deployment.state import Before
+from ashat.deployment.restore import restore_target
+from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import State, refuse_rollback
 from ashat.errors import NodeError, NotConfiguredError, SessionError
 from ashat.ledger.ledger import Ledger
@@ -21,7 +21,7 @@ from tasks.rollback.signed_return import signed_way_back
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
-from tasks.servers.public import change, public_lent, settled, switch_back
+from tasks.servers.public import change, public_lease, settled, switch_back
 
 Place = Literal["public", "omega", "mainframes"]
 
@@ -34,7 +34,7 @@ class WayBack:
     kept: dict[Place, str]
 
 
-def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: Before) -> WayBack:
+def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: PreviousRelease) -> WayBack:
     """What can be put back, from what the servers run now, and what Public ran `before`. Pure.
 
     Raises:
@@ -87,7 +87,7 @@ def look_back(state: State) -> WayBack:
     with load_server(state.public).client() as public:
         public_seen = settled(public)
     with ledger() as record:
-        before = way_back(state, record.find)
+        before = restore_target(state, record.find)
     way = plan_rollback(state, public_seen, _target_state(state), before)
     if "omega" in way.servers and (why := why_not_owner(state.target)):
         raise SessionError(f"{why} Nothing was changed.")
@@ -133,10 +133,10 @@ def roll_back_public(update_id: str, attempt: int) -> None:
     """Put Public back, unless another update runs there by now."""
     with ledger() as record:
         state = record.load(update_id, attempt)
-        before = way_back(state, record.find)
+        before = restore_target(state, record.find)
     if "public" in state.rolled_back:
         return
-    with public_lent(state, "rollback") as holder, load_server(state.public).client() as public:
+    with public_lease(state, "rollback") as holder, load_server(state.public).client() as public:
         kept = switch_back(public, state, before, holder, reason="rollback")
         fault_point("rollback.public-switched")
     _note(record_id=(update_id, attempt), server="public", to=before.bundle, sequence=None, kept=kept)

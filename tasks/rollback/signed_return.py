@@ -19,7 +19,7 @@ from ashat.protocol.messages import NodeState, SignedRelease, TrustState
 from ashat.settings import Settings
 from ashat.trust.authority.authority import Authority
 from ashat.trust.release.proposal import Proposal
-from ashat.trust.release.provenance import demand_provenance
+from ashat.trust.release.provenance import verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 from blocks.server import load_server
@@ -40,14 +40,14 @@ from tasks.runtime.ledger import ledger, now
 
 
 @dataclass(frozen=True)
-class Return:
+class RollbackToSign:
     """What the target would go back to, and why people have to sign that."""
 
     to: State
     missing: str
 
 
-def return_to_sign(state: State) -> Return | None:
+def rollback_to_sign(state: State) -> RollbackToSign | None:
     """What people have to sign before the target can go back from `state`; None where a signed way back counts, they
     have signed it by now, or the target demands no signature.
 
@@ -64,7 +64,7 @@ def return_to_sign(state: State) -> Return | None:
         try:
             check_way_back(signed_way_back(record, state), trust, now())
         except TrustError as error:
-            return Return(_replaced(record, state, target.state()), str(error))
+            return RollbackToSign(_replaced(record, state, target.state()), str(error))
     return None
 
 
@@ -94,7 +94,7 @@ def check_way_back(signed: SignedRelease | None, trust: TrustState, at: datetime
         raise SignatureExpiredError(f"the way back that was signed ended at {given.signed.expires:%Y-%m-%d %H:%M} UTC")
     verify(targets, PRODUCTION, given)
     provenance = signed.provenance.encode() if signed.provenance is not None else None
-    demand_provenance(targets, ReleaseDocument.from_bytes(signed.document.encode()), provenance)
+    verify_provenance(targets, ReleaseDocument.from_bytes(signed.document.encode()), provenance)
 
 
 def proposed_return(state: State, to: State, seen: NodeState) -> str | None:

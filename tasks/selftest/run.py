@@ -20,7 +20,7 @@ from tasks.checks.release_defined import own_checks
 from tasks.selftest.faults import catalogue
 from tasks.selftest.faults.base import Seeded
 from tasks.selftest.faults.staging import Staging, StagingError, quick_sample, staging
-from tasks.verify.proofs import Proof, version_of
+from tasks.verify.proofs import SelfTestResult, version_of
 from tasks.verify.rehearsal import back_and_forth
 
 _COMPARING = {"api", "performance"}
@@ -47,7 +47,7 @@ class Tried:
         return self.result.outcome == self.fault.expects and re.search(self.fault.says, self.result.seen) is not None
 
 
-def self_test(tell: Callable[[Tried], None] = lambda _: None) -> dict[str, Proof]:
+def self_test(tell: Callable[[Tried], None] = lambda _: None) -> dict[str, SelfTestResult]:
     """Run every built-in check against the good sample and its seeded faults; what came of it, by the check's name.
 
     `tell` is given each trial as it ends.
@@ -57,24 +57,24 @@ def self_test(tell: Callable[[Tried], None] = lambda _: None) -> dict[str, Proof
     """
     with tempfile.TemporaryDirectory(prefix="ashat-self-test-") as name:
         directory = Path(name)
-        bench = Bench(directory / "releases")
+        bench = SchemaWorker(directory / "releases")
         with staging(directory) as server:
             tried = list(_trials(bench, server, tell))
     return _proofs(tried, (*all_checks(), *bench.own_checks))
 
 
-def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, Proof]:
-    found: dict[str, Proof] = {}
+def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, SelfTestResult]:
+    found: dict[str, SelfTestResult] = {}
     versions = {check.name: version_of(check) for check in checks}
     for trial in tried:
-        before = found.get(trial.check, Proof(versions[trial.check], 0))
+        before = found.get(trial.check, SelfTestResult(versions[trial.check], 0))
         missed = () if trial.caught else (trial.name,)
         seeded = before.seeded + (trial.fault is not None)
-        found[trial.check] = Proof(before.version, seeded, before.missed + missed)
+        found[trial.check] = SelfTestResult(before.version, seeded, before.missed + missed)
     return found
 
 
-def _trials(bench: Bench, server: Staging, tell: Callable[[Tried], None]) -> Iterable[Tried]:
+def _trials(bench: SchemaWorker, server: Staging, tell: Callable[[Tried], None]) -> Iterable[Tried]:
     checks = {check.name: check for check in (*all_checks(), *bench.own_checks)}
     faults = catalogue()
     seeded = {fault.check for fault in faults}
@@ -88,7 +88,7 @@ def _trials(bench: Bench, server: Staging, tell: Callable[[Tried], None]) -> Ite
         yield trial
 
 
-class Bench:
+class SchemaWorker:
     """The good release, which lies in `good_tree`, and the bad ones made of it, below `directory`.
 
     `own_checks` are those that the good release brings itself.

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import PublicRestored, PublicSwitching
-from ashat.deployment.restore import way_back
-from ashat.deployment.state import Before
+from ashat.deployment.restore import restore_target
+from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import State
 from ashat.errors import (
     NodeBusyError,
@@ -33,7 +33,7 @@ _POLL_SECONDS = 1.0
 
 
 @contextmanager
-def public_lent(state: State, why: str, server: RaosServer | None = None) -> Iterator[str]:
+def public_lease(state: State, why: str, server: RaosServer | None = None) -> Iterator[str]:
     """Have Public for this update while the block runs; yields the holder's name. It is `server`, where that is given,
     and else the one that is configured.
 
@@ -119,8 +119,8 @@ def put_public_back(update_id: str, attempt: int) -> None:
         state = record.load(update_id, attempt)
         if not state.owes_public:
             return
-        before = way_back(state, record.find)
-        with public_lent(state, "put back") as holder, load_server(state.public).client() as public:
+        before = restore_target(state, record.find)
+        with public_lease(state, "put back") as holder, load_server(state.public).client() as public:
             kept = switch_back(public, state, before, holder, reason=state.stage.value)
             fault_point("cancel.switched-back")
         record.advance(
@@ -134,10 +134,10 @@ def put_public_back(update_id: str, attempt: int) -> None:
         )
 
 
-def switch_back(public: NodeClient, state: State, before: Before, holder: str, *, reason: str) -> str:
+def switch_back(public: NodeClient, state: State, before: PreviousRelease, holder: str, *, reason: str) -> str:
     """Let Public run `before` again, after `state`'s update; returns why it was left alone, "" where it runs it."""
     current = settled(public).current
-    runs = Before(current.bundle, current.update_id, current.attempt) if current else Before(None)
+    runs = PreviousRelease(current.bundle, current.update_id, current.attempt) if current else PreviousRelease(None)
     if runs == before or runs.bundle is before.bundle is None:
         return ""
     if (runs.update_id, runs.attempt) != (state.update_id, state.attempt):

@@ -31,10 +31,10 @@ def taken_back(
     if before is None or promised is None or old is None or new is None:
         return []
     found = diff(old, new)
-    return weaker.loosened(before, promised, [*found.changed, *found.removed])
+    return weaker.weakened(before, promised, [*found.changed, *found.removed])
 
 
-def loosening(lines: list[str], against: str) -> CheckResult | None:
+def weakening(lines: list[str], against: str) -> CheckResult | None:
     """The warning that a release promises less than what runs on `against`, or something else; None where it does not.
 
     A release that could loosen its own checks unseen would pass whatever it liked.

@@ -26,7 +26,7 @@ _FORMAT = "ashat-self-test/1"
 
 
 @dataclass(frozen=True)
-class Proof:
+class SelfTestResult:
     """What a self-test made of one check at one version: the faults seeded, and the names of those that it missed."""
 
     version: str
@@ -72,10 +72,10 @@ def _files(file: Path, *, whole: bool) -> list[Path]:
     return [file] if root == file else sorted(root.rglob("*.py"))
 
 
-def known_proofs(own: Mapping[str, Any] | None) -> dict[str, Proof]:
+def known_proofs(own: Mapping[str, Any] | None) -> dict[str, SelfTestResult]:
     """What is proved of this very code, by the check's name. `own` is the document of the last self-test made here."""
     made_here, shipped = proofs_of(own), proofs_of(json.loads(SHIPPED.read_text("utf-8")))
-    found: dict[str, Proof] = {}
+    found: dict[str, SelfTestResult] = {}
     for check in checks.built_in_checks():
         version = version_of(check)
         for proof in (made_here.get(check.name), shipped.get(check.name)):
@@ -89,7 +89,7 @@ def has_seeded_faults(check: Check) -> bool:
     return type(check) in {type(built_in) for built_in in checks.built_in_checks()}
 
 
-def proofs_document(proofs: Mapping[str, Proof]) -> dict[str, Any]:
+def proofs_document(proofs: Mapping[str, SelfTestResult]) -> dict[str, Any]:
     """What the ledger keeps of a self-test."""
     listed = {
         name: {"version": proof.version, "seeded": proof.seeded, "missed": list(proof.missed)}
@@ -98,11 +98,11 @@ def proofs_document(proofs: Mapping[str, Proof]) -> dict[str, Any]:
     return {"format": _FORMAT, "checks": listed}
 
 
-def proofs_of(document: Mapping[str, Any] | None) -> dict[str, Proof]:
+def proofs_of(document: Mapping[str, Any] | None) -> dict[str, SelfTestResult]:
     """What `proofs_document` wrote; nothing where there is none, or of a format this version does not know."""
     if document is None or document.get("format") != _FORMAT:
         return {}
     return {
-        name: Proof(proof["version"], proof["seeded"], tuple(proof["missed"]))
+        name: SelfTestResult(proof["version"], proof["seeded"], tuple(proof["missed"]))
         for name, proof in document["checks"].items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ashat.deployment.restore import way_back
+from ashat.deployment.restore import restore_target
 from ashat.deployment.state_machine import State
 from ashat.errors import SessionError
 from ashat.verification.evidence import Evidence, EvidencedCheck
@@ -18,9 +18,9 @@ from blocks.server import RaosServer, load_server
 from tasks.checks import CheckResult, checks_for, run_check
 from tasks.runtime.ledger import ledger
 from tasks.runtime.reporting import reporter
-from tasks.servers.public import public_lent
+from tasks.servers.public import public_lease
 from tasks.verify.proofs import known_proofs, version_of
-from tasks.verify.verdict import skipped, weigh
+from tasks.verify.verdict import apply_policy, skipped
 from tasks.verify.verification import context_of
 
 
@@ -52,11 +52,11 @@ def recheck(state: State, policy: Policy | None, server: RaosServer | None = Non
     asked = (policy or configured.policy()).model_copy(update={"rehearses": False})
     block = VerificationPolicy.model_validate({**asked.model_dump(), "credentials": configured.secrets()})
     with ledger() as record:
-        before = way_back(state, record.find)
+        before = restore_target(state, record.find)
     # Not those that the record has: whoever can write there could have any check proved.
     proofs = known_proofs(None)
     asked_there = server or load_server(state.public)
-    with public_lent(state, "recheck", server), asked_there.client() as public:
+    with public_lease(state, "recheck", server), asked_there.client() as public:
         current = public.state().current
         if current is None or current.bundle != state.bundle:
             runs = f"{current.update_id} ({current.bundle[:12]})" if current else "nothing"
@@ -69,7 +69,7 @@ def recheck(state: State, policy: Policy | None, server: RaosServer | None = Non
         for check in checks_for(context.raos):
             limited = replace(context, time_limit=asked.limit_of(check.name))
             result = skipped(check) if check.name in asked.skips else run_check(check, limited)
-            found = weigh(check, replace(result, version=version_of(check)), asked, proofs.get(check.name))
+            found = apply_policy(check, replace(result, version=version_of(check)), asked, proofs.get(check.name))
             reporter().check(found)
             results.append(found)
     return results

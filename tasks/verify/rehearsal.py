@@ -16,7 +16,7 @@ from ashat.bundle.manifest import Manifest
 from ashat.client.node import NodeClient
 from ashat.common.canonical_json import digest_of
 from ashat.common.failpoints import fault_point
-from ashat.deployment.state import Before
+from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError
 from ashat.protocol.messages import OperationRequest
@@ -25,7 +25,7 @@ from ashat.verification.evidence import ComparedTree, Evidence, EvidencedRehears
 from tasks.checks.kit.base import CheckContext, CheckResult, Finding, one_line
 from tasks.checks.kit.http import Web
 from tasks.checks.kit.removed_endpoints import note_answered
-from tasks.checks.kit.samples import Answered, Block, Rehearsal, Sample, Which
+from tasks.checks.kit.samples import AnsweredEndpoints, Block, Rehearsal, Sample, Which
 from tasks.checks.performance import blocks_needed, limits_of, measure_block
 from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
@@ -46,7 +46,7 @@ class _Course:
     """What came of the rehearsal so far; filled step by step, so that what was measured outlives a failure."""
 
     blocks: list[Block] = field(default_factory=list)
-    answered: Answered = field(default_factory=Answered)
+    answered: AnsweredEndpoints = field(default_factory=AnsweredEndpoints)
     back_ms: list[int] = field(default_factory=list)
     forward_ms: list[int] = field(default_factory=list)
     trees: list[ComparedTree] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Rehearsed:
         return made.model_dump(mode="json")
 
 
-def rehearse(state: State, context: CheckContext, before: Before, holder: str) -> Rehearsed:
+def rehearse(state: State, context: CheckContext, before: PreviousRelease, holder: str) -> Rehearsed:
     """Go back to `before` and forward again: once; twice where performance is measured, and four times in doubt.
 
     Public runs `state`'s bundle when it begins and, unless a switch failed, when it ends. Every switch names what it
@@ -161,7 +161,7 @@ def taken_over(earlier: Evidence) -> Rehearsed | None:
     if check is None or check.outcome != "pass" or check.version != VERSION or check.taken is None:
         return None
     made = earlier.rehearsal
-    rehearsal = Rehearsal((), Answered(), tuple(made.back_ms), tuple(made.forward_ms)) if made else Rehearsal()
+    rehearsal = Rehearsal((), AnsweredEndpoints(), tuple(made.back_ms), tuple(made.forward_ms)) if made else Rehearsal()
     return Rehearsed(
         earlier.public.ran_before,
         check.taken,

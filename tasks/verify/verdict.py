@@ -9,11 +9,11 @@ from datetime import datetime
 from ashat.verification.evidence import Evidence, EvidencedCheck
 from ashat.verification.policy import Policy
 from tasks.checks.kit.base import Check, CheckResult
-from tasks.verify.proofs import Proof, has_seeded_faults, version_of
+from tasks.verify.proofs import SelfTestResult, has_seeded_faults, version_of
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReusedResult:
     """An answer that is taken over from earlier evidence, and when it was given."""
 
     result: CheckResult
@@ -21,7 +21,7 @@ class Kept:
     evidence: str
 
 
-def weigh(check: Check, result: CheckResult, policy: Policy, proof: Proof | None) -> CheckResult:
+def apply_policy(check: Check, result: CheckResult, policy: Policy, proof: SelfTestResult | None) -> CheckResult:
     """`result` as it counts: a check that missed a seeded fault cannot pass, and the policy says what only warns.
 
     `proof` is what a self-test made of the check at this version, None where there was none. No policy lets a check
@@ -55,13 +55,13 @@ def skipped(check: Check) -> CheckResult:
 def reusable(
     earlier: Evidence,
     checks: Sequence[Check],
-    proofs: Mapping[str, Proof],
+    proofs: Mapping[str, SelfTestResult],
     *,
     bundle: str,
     previous: str | None,
     policy: Policy,
     at: datetime,
-) -> Mapping[str, Kept]:
+) -> Mapping[str, ReusedResult]:
     """The passes of `earlier` that are still good, by the check's name.
 
     They are of the same bundle, release before, policy and code, young enough not to run out at once, and of checks
@@ -74,13 +74,13 @@ def reusable(
         found = earlier.check(check.name)
         if found is not None and check.name not in untrusted(proofs) and _good(found, check, policy, at):
             assert found.taken is not None
-            kept[check.name] = Kept(
+            kept[check.name] = ReusedResult(
                 CheckResult.from_json(found.result()), found.taken, found.reused_from or earlier.digest
             )
     return kept
 
 
-def untrusted(proofs: Mapping[str, Proof]) -> frozenset[str]:
+def untrusted(proofs: Mapping[str, SelfTestResult]) -> frozenset[str]:
     """The names of the checks that a self-test saw miss a fault that was seeded for them."""
     return frozenset(name for name, proof in proofs.items() if proof.missed)
 

@@ -17,8 +17,8 @@ from ashat import __version__
 from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import CheckOutcome, GateOpened, VerificationStarted, Verified
-from ashat.deployment.restore import way_back
-from ashat.deployment.state import Before
+from ashat.deployment.restore import restore_target
+from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NotConfiguredError, SessionError
 from ashat.raos_toml.load import raos_toml_of
@@ -37,13 +37,13 @@ from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, pu
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.reporting import reporter
 from tasks.runtime.step import step
-from tasks.verify.promises import loosening, promises_of, taken_back
-from tasks.verify.proofs import SELF_TEST, Proof, known_proofs, version_of
+from tasks.verify.promises import promises_of, taken_back, weakening
+from tasks.verify.proofs import SELF_TEST, SelfTestResult, known_proofs, version_of
 from tasks.verify.rehearsal import NAME as REHEARSAL
 from tasks.verify.rehearsal import TITLE as REHEARSAL_TITLE
 from tasks.verify.rehearsal import VERSION as REHEARSAL_VERSION
 from tasks.verify.rehearsal import Rehearsed, rehearse, taken_over
-from tasks.verify.verdict import Kept, reusable, skipped, under_policy, weigh
+from tasks.verify.verdict import ReusedResult, apply_policy, reusable, skipped, under_policy
 
 _COMPARING = {"performance", "api"}
 MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
@@ -56,10 +56,10 @@ class Report:
     began: datetime
     results: tuple[CheckResult, ...]
     taken: Mapping[str, datetime]
-    kept: Mapping[str, Kept]
+    kept: Mapping[str, ReusedResult]
     rehearsed: Rehearsed
     policy: Policy
-    proofs: Mapping[str, Proof]
+    proofs: Mapping[str, SelfTestResult]
     target: EvidencedTarget
 
 
@@ -82,7 +82,7 @@ def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: b
     """
     began, policy = now(), block.policy()
     with ledger() as record:
-        before = way_back(state, record.find)
+        before = restore_target(state, record.find)
         earlier = Evidence.read(record.document(state.evidence_before)) if state.evidence_before else None
         proofs = known_proofs(record.newest(SELF_TEST))
     target = _look_at_target(state.target)
@@ -113,7 +113,9 @@ def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: b
     return Report(began, results, taken, kept, rehearsed, policy, proofs, target)
 
 
-def _rehearse(state: State, context: CheckContext, before: Before, holder: str, earlier: Evidence | None) -> Rehearsed:
+def _rehearse(
+    state: State, context: CheckContext, before: PreviousRelease, holder: str, earlier: Evidence | None
+) -> Rehearsed:
     """The rehearsal, or that of `earlier` evidence, which is given where nothing needs to be measured anew."""
     if not context.policy.rehearses:
         return Rehearsed(context.previous.digest if context.previous else None, now())
@@ -128,17 +130,19 @@ def _rehearse(state: State, context: CheckContext, before: Before, holder: str, 
     return replace(rehearsed, result=_told(under_policy(rehearsed.result, context.policy)))
 
 
-def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, Proof]) -> dict[str, CheckResult]:
+def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTestResult]) -> dict[str, CheckResult]:
     policy = context.policy
     asked = [check for check in checks if check.name not in policy.skips]
     found = {check.name: _told(skipped(check)) for check in checks if check.name in policy.skips}
     together = {_submit(check, context): check for check in asked if not check.alone}
     for future in as_completed(list(together)):
         check = together[future]
-        found[check.name] = _told(weigh(check, future.result(), policy, proofs.get(check.name)))
+        found[check.name] = _told(apply_policy(check, future.result(), policy, proofs.get(check.name)))
     for check in asked:
         if check.alone:
-            found[check.name] = _told(weigh(check, _submit(check, context).result(), policy, proofs.get(check.name)))
+            found[check.name] = _told(
+                apply_policy(check, _submit(check, context).result(), policy, proofs.get(check.name))
+            )
     return found
 
 
@@ -263,7 +267,11 @@ def publish_latencies(state: State, report: Report) -> None:
 
 
 def context_of(
-    public: NodeClient, state: State, before: Before, block: VerificationPolicy, server: RaosServer | None = None
+    public: NodeClient,
+    state: State,
+    before: PreviousRelease,
+    block: VerificationPolicy,
+    server: RaosServer | None = None,
 ) -> CheckContext:
     """What the checks of `state` may look at, on Public, which ran `before` before it; `server` is where that is (None:
     as it is configured).
@@ -313,12 +321,12 @@ def _loosening(state: State, target: EvidencedTarget, context: CheckContext) -> 
             with load_server(state.target).client() as server:
                 old = server.manifest(target.bundle)
                 before = promises_of(server, old)
-            return loosening(taken_back(before, context.raos, old, new), state.target)
+            return weakening(taken_back(before, context.raos, old, new), state.target)
         except NodeError as error:
             target = target.model_copy(update={"unknown": str(error)})
     if not target.unknown:
         return None
-    return loosening(taken_back(context.previous_raos, context.raos, context.previous, new), state.public)
+    return weakening(taken_back(context.previous_raos, context.raos, context.previous, new), state.public)
 
 
 def _look_at_target(name: str) -> EvidencedTarget:

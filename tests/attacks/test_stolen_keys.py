@@ -68,7 +68,7 @@ def test_one_of_two_signatures_is_not_enough(world: World, client: ReleaseClient
     alone = world.approve(document(2), world.approvers[0])
     with pytest.raises(UnsignedError, match=r"1 of 2 needed \(kim\); missing: lee, noa"):
         world.repository.publish(alone.to_bytes(), document(2).to_bytes(), world.online)
-    world.seal(production=alone.to_bytes())
+    world.sign_online(production=alone.to_bytes())
     refused(client, UnsignedError, "1/2 keys")
 
 
@@ -76,13 +76,13 @@ def test_a_signature_of_nobody_counts_for_nothing(world: World, client: ReleaseC
     stranger = world.approve(document(1), world.approvers[0], key_pair("kim"))
     with pytest.raises(UnsignedError, match="1 of 2"):
         world.repository.publish(stranger.to_bytes(), document(1).to_bytes(), world.online)
-    world.seal(production=stranger.to_bytes())
+    world.sign_online(production=stranger.to_bytes())
     refused(client, UnsignedError)
 
 
 def test_the_online_keys_sign_no_release(world: World, client: ReleaseClient) -> None:
     forged = world.approve(document(1), world.online.snapshot, world.online.timestamp)  # type: ignore[arg-type]
-    world.seal(production=forged.to_bytes())
+    world.sign_online(production=forged.to_bytes())
     refused(client, UnsignedError, "0/2 keys")
 
 
@@ -99,7 +99,7 @@ def test_a_removed_approver_signs_nothing_any_more(world: World, client: Release
     stale = world.approve(document(2), kim, lee)
     with pytest.raises(UnsignedError, match="1 of 2"):
         world.repository.publish(stale.to_bytes(), document(2).to_bytes(), world.online)
-    world.seal(production=stale.to_bytes())
+    world.sign_online(production=stale.to_bytes())
     refused(client, UnsignedError, "1/2 keys")
 
 
@@ -120,7 +120,7 @@ def test_one_key_under_two_ids_is_one_key(world: World, client: ReleaseClient) -
     with pytest.raises(KeyPolicyError, match="one and the same key"):
         world.repository.install(world.online, targets=targets.to_bytes(), production=approved.to_bytes())
     world.force("targets/" + approved.signed.targets[document(1).path].get_prefixed_paths()[0], document(1).to_bytes())
-    world.seal(targets=targets.to_bytes(), production=approved.to_bytes())
+    world.sign_online(targets=targets.to_bytes(), production=approved.to_bytes())
     refused(client, KeyPolicyError, "one and the same key")
 
 
@@ -153,7 +153,7 @@ def test_signed_metadata_of_an_older_version_does_not_come_back(world: World, cl
     world.repository.install(world.online, root=root, targets=targets)
     world.publish(document(2))
     client.latest_release("stable")
-    world.seal(**{role: (world.directory / f"1.{role}.json").read_bytes()})
+    world.sign_online(**{role: (world.directory / f"1.{role}.json").read_bytes()})
     refused(client, RolledBackError, f"{role}.json version")
 
 
@@ -216,7 +216,7 @@ def test_an_approval_ends(world: World, client: ReleaseClient, role: str) -> Non
     with pytest.raises(SignatureExpiredError, match="anew"):
         world.repository.publish(metadata.to_bytes(), late.to_bytes(), world.online)
     world.force("targets/" + metadata.signed.targets[late.path].get_prefixed_paths()[0], late.to_bytes())
-    world.seal(production=metadata.to_bytes())
+    world.sign_online(production=metadata.to_bytes())
     refused(client, SignatureExpiredError)
 
 
@@ -254,7 +254,7 @@ def test_an_approval_is_for_one_omega_and_one_channel(world: World, client: Rele
     with pytest.raises(MixAndMatchError, match="approved for omega-eu"):
         world.repository.publish(approved.to_bytes(), other.to_bytes(), world.online)
     world.force("targets/" + approved.signed.targets[other.path].get_prefixed_paths()[0], other.to_bytes())
-    world.seal(production=approved.to_bytes())
+    world.sign_online(production=approved.to_bytes())
     refused(client, MixAndMatchError, "approved for omega-eu")
 
 
@@ -271,7 +271,7 @@ def test_a_release_of_one_channel_is_not_served_as_that_of_another(world: World,
         world.repository.publish(approved.to_bytes(), beta.to_bytes(), world.online)
     (digest,) = named.hashes.values()
     world.force(f"targets/production/stable/{digest}.release.json", beta.to_bytes())
-    world.seal(production=approved.to_bytes())
+    world.sign_online(production=approved.to_bytes())
     refused(client, MixAndMatchError, "OMEGA serves the release of beta as that of stable")
     refused(client, NoReleaseError, channel="beta")
 
@@ -299,7 +299,7 @@ def test_an_approval_for_another_region_is_not_replayed(tmp_path: Path, offline:
     else:
         served, state = here.directory, there.repository.read()
         here.force(f"targets/{state.production.signed.targets[theirs.path].get_prefixed_paths()[0]}", theirs.to_bytes())  # type: ignore[union-attr]
-        here.seal(production=state.raw["production"])
+        here.sign_online(production=state.raw["production"])
     with serving(served) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
         refused(client, MixAndMatchError, "approved for omega-eu, and not for omega")
         assert not (tmp_path / "cache/accepted.json").exists()
@@ -322,7 +322,7 @@ def test_targets_of_another_region_are_not_taken(tmp_path: Path) -> None:
         here.repository.install(here.online, root=root)
     assert saved(here).items() >= before.items()
     here.publish(document(1))
-    here.seal(targets=targets)
+    here.sign_online(targets=targets)
     with serving(here.directory) as server, mainframe(server, here, tmp_path / "cache", target="") as client:
         refused(client, MixAndMatchError, "approved for omega, and not for omega-eu")
 
@@ -346,7 +346,7 @@ def test_a_root_from_before_is_of_the_omega_of_the_first_release(tmp_path: Path)
         assert json.loads(kept)["stable"]["target"] == "omega"
         state = there.repository.read()
         here.force(f"targets/{state.production.signed.targets[theirs.path].get_prefixed_paths()[0]}", theirs.to_bytes())  # type: ignore[union-attr]
-        here.seal(production=state.raw["production"])
+        here.sign_online(production=state.raw["production"])
         refused(client, MixAndMatchError, "approved for omega-eu, and not for omega")
         assert accepted.read_bytes() == kept
 

@@ -44,7 +44,7 @@ def test_however_often_a_thief_signs_anew_what_is_withheld_is_noticed_when_the_a
 
     def freeze() -> NoReturn:
         while True:
-            world.seal()  # another snapshot and another timestamp, by the true keys
+            world.sign_online()  # another snapshot and another timestamp, by the true keys
             taken.append(datetime.now(UTC))
             assert client.latest_release("stable") == made
             time.sleep(0.2)

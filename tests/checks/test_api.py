@@ -20,7 +20,7 @@ from tasks.checks.kit.assertions import HIDDEN, differences, hiding
 from tasks.checks.kit.openapi import Document, UnreadableError
 from tasks.checks.kit.removed_endpoints import label, note_answered
 from tasks.checks.kit.samples import Rehearsal
-from tasks.checks.kit.schema_sandbox import Judge, UnjudgedError
+from tasks.checks.kit.schema_sandbox import SchemaSandbox, UnjudgedError
 from tests.checks.test_sample import SAMPLE
 from tests.support.fakes.scripted_program import LEAST, Program, Reply, context_of, replying
 
@@ -141,10 +141,10 @@ def test_a_schema_that_never_ends_costs_no_more_than_the_limit(
 ) -> None:
     monkeypatch.setattr("tasks.checks.kit.schema_sandbox.SECONDS", 0.3)
     schema = {**schema, "$ref": "#/$defs/d0"} if "$defs" in schema else schema
-    with Judge(lambda path: b"") as judge:
+    with SchemaSandbox(lambda path: b"") as sandbox:
         with pytest.raises(UnjudgedError, match=r"takes more than 0\.3 s|without end"):
-            judge.hold(judge.schema(schema), json.dumps(instance))
-        assert judge.hold(judge.schema({"type": "object"}), "{}") == ([], 0)
+            sandbox.validate(sandbox.schema(schema), json.dumps(instance))
+        assert sandbox.validate(sandbox.schema({"type": "object"}), "{}") == ([], 0)
 
 
 def test_a_credential_is_sent_and_never_told() -> None:

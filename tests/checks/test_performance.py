@@ -24,7 +24,15 @@ from ashat.verification.policy import Policy
 from tasks.checks.kit.base import CheckContext, CheckResult, run_check
 from tasks.checks.kit.http import Web
 from tasks.checks.kit.samples import Block, Rehearsal, Sample, Which
-from tasks.checks.kit.statistics import Limits, Shift, compare_failures, compare_times, holm, mann_whitney, shift_ratio
+from tasks.checks.kit.statistics import (
+    Limits,
+    Slowdown,
+    compare_failures,
+    compare_times,
+    holm,
+    mann_whitney,
+    slowdown_ratio,
+)
 from tasks.checks.performance import (
     BLOCKS,
     PerformanceCheck,
@@ -115,7 +123,7 @@ def test_blocks_that_disagree_are_unclear() -> None:
     assert shift.p < 0.001
 
 
-def only(new: Sequence[Sequence[int]], old: Sequence[Sequence[int]], limits: Limits = LIMITS) -> Shift:
+def only(new: Sequence[Sequence[int]], old: Sequence[Sequence[int]], limits: Limits = LIMITS) -> Slowdown:
     (shift,) = compare_times([{"/": times} for times in new], [{"/": times} for times in old], limits)
     return shift
 
@@ -179,8 +187,8 @@ def test_the_effect_is_what_counting_every_pair_says(new: list[int], old: list[i
 
 @given(series, series, st.floats(0.1, 10))
 def test_the_shift_is_a_ratio(new: list[int], old: list[int], factor: float) -> None:
-    assert shift_ratio(new, old) * shift_ratio(old, new) == pytest.approx(1)
-    assert shift_ratio([us * factor for us in old], old) == pytest.approx(factor)
+    assert slowdown_ratio(new, old) * slowdown_ratio(old, new) == pytest.approx(1)
+    assert slowdown_ratio([us * factor for us in old], old) == pytest.approx(factor)
 
 
 @settings(max_examples=40)

@@ -27,8 +27,8 @@ from tasks.selftest.faults import catalogue
 from tasks.selftest.faults.base import Seeded
 from tasks.selftest.faults.security import AWS_KEY
 from tasks.selftest.faults.staging import Staging, staging
-from tasks.selftest.run import Bench
-from tasks.verify.proofs import SELF_TEST, Proof, proofs_of
+from tasks.selftest.run import SchemaWorker
+from tasks.verify.proofs import SELF_TEST, SelfTestResult, proofs_of
 
 pytestmark = pytest.mark.timeout(1200)
 CHECKS = {check.name: check for check in all_checks()}
@@ -41,13 +41,13 @@ class Listed:
     faults: tuple[Seeded, ...]
     status: int
     lines: list[str]
-    proofs: Mapping[str, Proof]
+    proofs: Mapping[str, SelfTestResult]
 
 
 class Tries:
     """A Public node with the sample on it, shared by every test here; `good` is the good release's directory."""
 
-    def __init__(self, server: Staging, bench: Bench) -> None:
+    def __init__(self, server: Staging, bench: SchemaWorker) -> None:
         self.server = server
         self.bench = bench
         self.good = bench.good_tree
@@ -66,7 +66,7 @@ class Tries:
 def tries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tries]:
     directory = tmp_path_factory.mktemp("checks")
     with staging(directory) as server:
-        yield Tries(server, Bench(directory / "releases"))
+        yield Tries(server, SchemaWorker(directory / "releases"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ashat.ledger.ledger import Ledger
 from tasks.selftest import run as runner
 from tasks.selftest.faults import catalogue
 from tasks.selftest.faults.base import Seeded
-from tasks.verify.proofs import SELF_TEST, Proof, proofs_of
+from tasks.verify.proofs import SELF_TEST, SelfTestResult, proofs_of
 
 FEW = ("module-missing=Chat", ".env", "drop-table=orders")
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def recorded(home: Path) -> dict[str, Proof]:
+def recorded(home: Path) -> dict[str, SelfTestResult]:
     with Ledger.open(f"sqlite:///{home / 'ledger.db'}") as ledger:
         return proofs_of(ledger.newest(SELF_TEST))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ashat.deployment.events import Answered, DecisionVoid
+from ashat.deployment.events import ApprovalAnswered, DecisionVoid
 from ashat.deployment.state_machine import Stage, State
 from ashat.protocol.messages import LeaseRequest
 from tests.support.processes.fork_server import Job
@@ -55,7 +55,7 @@ def test_an_approval_and_a_rejection(fragile: FragileStack) -> None:
     told_no(approve, reject)
     state = fragile.state("RACE-1")
     (answer,) = fragile.events("RACE-1", "answered")
-    assert isinstance(answer, Answered)
+    assert isinstance(answer, ApprovalAnswered)
     assert answer.accepted
     if approve.wait() == 0:
         assert (answer.decision, state.stage) == ("approve", Stage.COMPLETED)
@@ -74,7 +74,9 @@ def test_a_cancellation_and_an_approval(fragile: FragileStack) -> None:
     codes = approve.wait(), cancel.wait()
     state = fragile.state("RACE-2")
     accepted = [
-        event for event in fragile.events("RACE-2", "answered") if isinstance(event, Answered) and event.accepted
+        event
+        for event in fragile.events("RACE-2", "answered")
+        if isinstance(event, ApprovalAnswered) and event.accepted
     ]
     if state.stage is Stage.COMPLETED:
         assert (len(accepted), fragile.events("RACE-2", "cancelled")) == (1, [])

@@ -17,7 +17,7 @@ from ashat.node.cli.main import main
 from ashat.node.core.db import Database
 from ashat.node.logs import access_log
 from ashat.node.logs.access_log import DIRECTORY, Journal, entry, read_journal
-from ashat.protocol.messages import Asker, JournalLine, LicenceRequest, OperationRequest, Role, Scope
+from ashat.protocol.messages import Caller, JournalLine, LicenceRequest, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
@@ -32,7 +32,7 @@ def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
         yield node
 
 
-def lines(node: NodeProcess, asker: Asker) -> list[JournalLine]:
+def lines(node: NodeProcess, asker: Caller) -> list[JournalLine]:
     return list(reversed(read_journal(node.data / DIRECTORY, asker, limit=10_000)))
 
 
@@ -60,7 +60,7 @@ def test_every_request_is_written_down_before_it_is_answered(omega: NodeProcess,
     omega.kill9()
     omega.start()
 
-    known = lines(omega, Asker.TOKENS)
+    known = lines(omega, Caller.TOKENS)
     asked = [said(line) for line in known]
     assert (ids[Scope.PUSH], "POST", "/v1/objects/missing", 200) in asked
     assert (ids[Scope.PUSH], "PUT", f"/v1/bundles/{bundle}", 201) in asked
@@ -72,11 +72,11 @@ def test_every_request_is_written_down_before_it_is_answered(omega: NodeProcess,
     assert {line.client for line in known} == {"127.0.0.1"}
     sent = next(line for line in known if line.path == "/v1/objects")
     assert sent.received > 1000
-    assert [said(line) for line in lines(omega, Asker.LICENCES)] == [
+    assert [said(line) for line in lines(omega, Caller.LICENCES)] == [
         (licence.id, "GET", "/v1/mainframe/release", 204),
         (licence.id, "GET", "/v1/mainframe/release", 403),
     ]
-    strangers = [said(line) for line in lines(omega, Asker.STRANGERS)]
+    strangers = [said(line) for line in lines(omega, Caller.ANONYMOUS)]
     assert strangers[-2:] == [("", "GET", "/v1/state", 401), ("", "GET", "/nowhere", 404)]
 
 
@@ -86,7 +86,7 @@ def test_no_token_and_no_key_is_written_down_even_where_it_was_put_by_mistake(om
     httpx.post(f"{omega.url}/v1/licences/{OTHER}/revoke", headers=headers)
     httpx.get(f"{omega.url}/v1/operations/{other}", headers=headers)
     httpx.get(f"{omega.url}/v1/{OTHER}/{other}", headers={"Authorization": f"Licence {OTHER}"})
-    asked = [line.path for line in lines(omega, Asker.TOKENS)[-2:] + lines(omega, Asker.STRANGERS)[-1:]]
+    asked = [line.path for line in lines(omega, Caller.TOKENS)[-2:] + lines(omega, Caller.ANONYMOUS)[-1:]]
     assert asked == ["/v1/licences/-/revoke", "/v1/operations/-", "/v1/-/-"]
     kept = b"".join(path.read_bytes() for path in omega.directory.rglob("*") if path.is_file() and path != omega.config)
     for secret in (*(omega.token(scope) for scope in Scope), KEY, OTHER):
@@ -121,7 +121,7 @@ def test_the_files_are_bounded_and_rotated(tmp_path: Path, monkeypatch: pytest.M
         written.append(entry(method="GET", path=f"/{number}", status=200, token="1f2e3d4c"))
         written.append(entry(method="GET", path=f"/{number}", status=401))
     written.close()
-    for asker, files in ((Asker.TOKENS, 8), (Asker.STRANGERS, 2)):
+    for asker, files in ((Caller.TOKENS, 8), (Caller.ANONYMOUS, 2)):
         found = sorted(tmp_path.glob(f"{asker}.*"))
         assert len(found) == files
         assert all(path.stat().st_size <= 2000 for path in found)
@@ -176,4 +176,4 @@ def test_what_the_node_failed_at_is_written_down_as_that(tmp_path: Path) -> None
             database.execute("DROP TABLE lease")
         headers = {"Authorization": f"Bearer {node.token(Scope.READ)}"}
         assert httpx.get(f"{node.url}/v1/state", headers=headers).json()["error"] == "internal"
-        assert said(lines(node, Asker.TOKENS)[-1])[1:] == ("GET", "/v1/state", 500)
+        assert said(lines(node, Caller.TOKENS)[-1])[1:] == ("GET", "/v1/state", 500)

@@ -17,7 +17,7 @@ from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.logs.change_log_audit import audit, read_changes
-from ashat.node.omega.licences import Register, licence_id
+from ashat.node.omega.licences import LicenceStore, licence_id
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.operations import records
 from ashat.protocol.messages import OperationRequest, Role, Scope
@@ -41,7 +41,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def story(database: Database) -> None:
     """Two operations, of which one fails, and two licences, of which one is revoked: eight entries with the first."""
-    register = Register(database)
+    register = LicenceStore(database)
     change_log.begin(database)
     for number, bundle, status in ((1, A, "succeeded"), (2, B, "failed")):
         request = OperationRequest(
@@ -58,7 +58,7 @@ def story(database: Database) -> None:
     register.keep_all([(KEY, "A customer", None), (OTHER, "Another", None)])
     register.revoke(licence_id(OTHER))
     register.revoke(licence_id(OTHER))
-    register.keep(KEY, "A customer", None)
+    register.upsert(KEY, "A customer", None)
 
 
 def kinds(database: Database) -> list[str]:

@@ -12,7 +12,15 @@ from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
 from ashat.node.mainframe.omega_witness import forget_journal
 from ashat.node.omega.licences import licence_id, new_key
-from ashat.protocol.messages import Agent, Current, LeaseRequest, LicenceRequest, NodeState, OperationRequest, Role
+from ashat.protocol.messages import (
+    Current,
+    LeaseRequest,
+    LicenceRequest,
+    MainframeStatus,
+    NodeState,
+    OperationRequest,
+    Role,
+)
 from tests.support.processes.node import NodeProcess, tiny_app
 from tests.support.processes.omega import eventually, licence, mainframe, roll_back, ship, source
 
@@ -41,15 +49,15 @@ class Install(NodeProcess):
         with self.client() as client:
             return client.state()
 
-    def agent(self) -> Agent:
+    def agent(self) -> MainframeStatus:
         found = self.state().agent
         assert found
         return found
 
-    def wait_for(self, status: str, *words: str) -> Agent:
+    def wait_for(self, status: str, *words: str) -> MainframeStatus:
         """How the agent gets on once it says that."""
 
-        def look() -> Agent | None:
+        def look() -> MainframeStatus | None:
             agent = self.agent()
             return agent if agent.status == status and all(word in agent.detail for word in words) else None
 

@@ -35,7 +35,7 @@ from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.tuf.metadata import Lifetimes, parse
 from ashat.trust.tuf.root_chain import PinnedRoot, root_digest
 from ashat.trust.update_client.client import ReleaseClient
-from tasks.approval.signing import demanded_trust
+from tasks.approval.signing import ensure_trust_root
 from tests.support.builders.signers import People, refused
 from tests.support.processes.node import ROOT, NodeProcess, push, tiny_app
 from tests.support.processes.omega import decide, licence, offer, perform, promotion, source
@@ -229,21 +229,21 @@ def test_deploy_proposes_no_root_of_its_own_where_one_is_pinned(
     with node.client() as client:
         monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))
         with pytest.raises(TrustError, match="none was set up here: deploy trust publish, where that one was made"):
-            demanded_trust(client, "omega")
+            ensure_trust_root(client, "omega")
         assert not Authority(tmp_path / "elsewhere").exists()
         set_up(tmp_path / "elsewhere", People(), client.trust().online)
         with pytest.raises(MixAndMatchError, match="the one here is another"):
-            demanded_trust(client, "omega")
+            ensure_trust_root(client, "omega")
         assert client.trust().root is None
         monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
-        assert demanded_trust(client, "omega").root == authority.read().root.to_bytes().decode()
+        assert ensure_trust_root(client, "omega").root == authority.read().root.to_bytes().decode()
 
 
 def test_the_one_person_mode_goes_on_by_itself_where_none_is_pinned(home: Path, tmp_path: Path) -> None:
     with omega_in(tmp_path / "production") as node, node.client() as client:
         node.start()
         assert client.trust().pinned is None
-        found = demanded_trust(client, "omega")
+        found = ensure_trust_root(client, "omega")
         assert found.root == Authority(home).read().root.to_bytes().decode()
         assert Authority(home).read().one_person
 
@@ -336,13 +336,13 @@ def test_what_is_approved_after_the_end_of_root_and_targets_is_refused_before_an
             said = f"{role.signed.type} version 1 ended at"
             refused(client, wanted, "untrusted", "ended at", "deploy trust renew")
             with pytest.raises(SignatureExpiredError, match="until its holders renew it: deploy trust renew"):
-                demanded_trust(client, "omega")
+                ensure_trust_root(client, "omega")
         assert said.startswith("root")
         current = client.state().current
         assert current is not None
         assert current.bundle == runs
         renew(authority, people, client)
-        assert demanded_trust(client, "omega").root == authority.read().root.to_bytes().decode()
+        assert ensure_trust_root(client, "omega").root == authority.read().root.to_bytes().decode()
         again, _ = people.promotion(client, wanted.bundle or "", "UPD-2")
         assert perform(client, again).status == "succeeded"
 

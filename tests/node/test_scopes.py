@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ashat.node.access.tokens import SCOPES, TokenFile
-from ashat.protocol.messages import Duty, LicenceRequest, Role, Scope
+from ashat.protocol.messages import LicenceRequest, Role, Scope, TokenRole
 from tests.support.processes.node import ROOT, NodeProcess
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
@@ -120,7 +120,7 @@ def test_each_call_opens_to_whom_the_table_says(nodes: dict[Role, Node], role: R
 
 
 def test_a_dev_pushes_and_verifies_and_changes_nothing_of_omega(nodes: dict[Role, Node]) -> None:
-    dev, owner = SCOPES[Duty.DEV], SCOPES[Duty.OWNER]
+    dev, owner = SCOPES[TokenRole.DEV], SCOPES[TokenRole.OWNER]
     for call in RULES.keys() & nodes[Role.PUBLIC].calls:
         opens = [scope for scope in dev[Role.PUBLIC] if expected(call, Role.PUBLIC, scope) is None]
         assert opens or RULES[call] == "admin", call

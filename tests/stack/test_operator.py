@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ashat.bundle.pack import pack_git_ref
-from ashat.deployment.events import Answered
+from ashat.deployment.events import ApprovalAnswered
 from ashat.deployment.state_machine import Stage
 from ashat.protocol.messages import LeaseRequest, Scope
 from tests.support.builders.deployments import open_ledger
@@ -50,9 +50,9 @@ def verified(stack: Stack, update_id: str) -> str:
     return evidence[-8:]
 
 
-def answers(stack: Stack, update_id: str) -> list[Answered]:
+def answers(stack: Stack, update_id: str) -> list[ApprovalAnswered]:
     with open_ledger(stack.home) as ledger:
-        return [event for event in ledger.events(update_id, 1) if isinstance(event, Answered)]
+        return [event for event in ledger.events(update_id, 1) if isinstance(event, ApprovalAnswered)]
 
 
 def test_a_token_comes_from_the_environment_and_is_kept(operator: Stack) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ashat.deployment.state_machine import Stage
 from ashat.node.access.tokens import SCOPES, TokenFile
-from ashat.protocol.messages import Duty, Scope
+from ashat.protocol.messages import Scope, TokenRole
 from tests.support.processes.node import NodeProcess
 from tests.support.processes.stack import Stack
 
@@ -19,14 +19,16 @@ pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1500)]
 def dev(stack: Stack) -> Iterator[Stack]:
     """The stack as a dev configured it; an owner does so again afterwards."""
     for name, node in (("public", stack.public), ("omega", stack.omega)):
-        told = stack.deploy("configure", name, node.url, name, "--token-stdin", stdin=token_of(node, Duty.DEV)).stderr
+        told = stack.deploy(
+            "configure", name, node.url, name, "--token-stdin", stdin=token_of(node, TokenRole.DEV)
+        ).stderr
         assert ("as a dev's does" in told) == (name == "omega"), told
     yield stack
     stack.configure("public", stack.public, Scope.PUSH)
     stack.configure("omega", stack.omega, Scope.ADMIN)
 
 
-def token_of(node: NodeProcess, duty: Duty) -> str:
+def token_of(node: NodeProcess, duty: TokenRole) -> str:
     """A fresh token of that role on that node."""
     return TokenFile(node.data / "tokens.json").add(str(duty), SCOPES[duty][node.role])[1]
 
@@ -45,14 +47,14 @@ def test_a_dev_pushes_and_verifies_and_an_owner_approves_and_rolls_back(dev: Sta
     assert stack.state("ROLE-1").stage is Stage.AWAITING_APPROVAL
     assert stack.bundles()["production"] == before["production"]
 
-    owner = token_of(stack.omega, Duty.OWNER)
+    owner = token_of(stack.omega, TokenRole.OWNER)
     told = stack.deploy("configure", "omega", stack.omega.url, "production", "--token-stdin", stdin=owner)
     assert told.stderr == ""
     stack.wait_asked("ROLE-1", 2)
     stack.deploy(*approve)
     assert stack.state("ROLE-1").stage is Stage.COMPLETED
 
-    reader = token_of(stack.omega, Duty.DEV)
+    reader = token_of(stack.omega, TokenRole.DEV)
     stack.deploy("configure", "omega", stack.omega.url, "production", "--token-stdin", stdin=reader)
     refused = stack.deploy("rollback", "ROLE-1", check=False)
     assert refused.returncode == 1

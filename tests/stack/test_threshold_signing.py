@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ashat.deployment.events import Answered
+from ashat.deployment.events import ApprovalAnswered
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeConflictError
 from ashat.ledger.ledger import Ledger
@@ -130,7 +130,7 @@ def test_a_forged_resume_ships_nothing_and_one_rejection_ends_it(stack: Stack, r
 def forge(stack: Stack, state: State, **fields: Any) -> State:
     """Write an approval into the ledger that nobody gave, resume the run through Prefect's API; what comes of it."""
     assert state.gate is not None
-    answered = Answered(
+    answered = ApprovalAnswered(
         at=datetime.now(UTC),
         by="kim@laptop",
         ordinal=state.gate.ordinal,

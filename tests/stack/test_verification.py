@@ -125,9 +125,9 @@ def test_the_gate_says_what_a_release_loosens_and_a_policy_may_leave_public_as_i
         health = answers(evidence_of(shipped, "VERIFY-2"))["health"]
         assert health["outcome"] == "warn"
         assert health["seen"].endswith("(under the policy this only warns)")
-        loosened = answers(evidence_of(shipped, "VERIFY-2"))["loosened"]
-        assert loosened["outcome"] == "warn"
-        assert "on omega promised is kept: [performance] p95_ms is 900 instead of 250" in loosened["seen"]
+        weakened = answers(evidence_of(shipped, "VERIFY-2"))["loosened"]
+        assert weakened["outcome"] == "warn"
+        assert "on omega promised is kept: [performance] p95_ms is 900 instead of 250" in weakened["seen"]
         state = shipped.wait_asked("VERIFY-2")
         assert state.evidence is not None
         shown = shipped.deploy("approve", "VERIFY-2", "--reject", "--reason", "no").stdout

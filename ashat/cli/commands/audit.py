@@ -113,7 +113,7 @@ def verify(
 def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.audit.approvals import Approvals
     from ashat.audit.sign import audited
-    from ashat.transparency.log_signer import AuditKeys
+    from ashat.transparency.log_signer import LogSigner
     from ashat.trust.authority.authority import kept_roots
 
     with open_ledger() as ledger:
@@ -123,11 +123,11 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
         auditor = audited(ledger, appended, expected=hashes, follower=approvals)
-    keys = AuditKeys(glance.home(), origin)
+    keys = LogSigner(glance.home(), origin)
     signed = keys.last()
     for known in (older, signed):
         if known is not None:
-            auditor.hold_against(known)
+            auditor.require_extends(known)
     auditor.hold_list_against(listed)
     return {
         **_report(auditor, origin, signed, older, keys.verifier() if signed else None),
@@ -148,7 +148,7 @@ def _verify_export(file: Path, key: str, since: Path | None, pinned: list[bytes]
         approvals = Approvals(origin, opened.roots, pinned)
         auditor = _checked(opened, signed, hashes, approvals)
     if older is not None:
-        auditor.hold_against(older)
+        auditor.require_extends(older)
     return {**_report(auditor, origin, signed, older, verifier), **_approvals(approvals, "from the export")}
 
 
@@ -162,7 +162,7 @@ def _checked(
     for item in opened.items():
         auditor.check(item)
     auditor.end()
-    auditor.hold_against(signed, whole=True)
+    auditor.require_extends(signed, whole=True)
     return auditor
 
 
@@ -192,7 +192,7 @@ def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[byte
 def _verifier(key: str, origin: str) -> Verifier:
     """The key that signatures are held against: the one that was given, or the one of this machine."""
     from ashat.transparency.checkpoint import Verifier
-    from ashat.transparency.log_signer import AuditKeys
+    from ashat.transparency.log_signer import LogSigner
 
     if key:
         path = Path(key)
@@ -200,7 +200,7 @@ def _verifier(key: str, origin: str) -> Verifier:
             return Verifier.parse(path.read_text("utf-8") if "+" not in key and path.is_file() else key)
         except (OSError, UnicodeDecodeError):
             raise UsageError(f"{path} cannot be read as a verifier key.") from None
-    found = AuditKeys(glance.home(), origin).verifier()
+    found = LogSigner(glance.home(), origin).verifier()
     if found is None:
         raise UsageError(f"Nothing here ever signed {origin}: give --key VKEY, the line that its keeper hands out.")
     return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ashat.client.node import NodeClient
     from ashat.deployment.state_machine import State
     from ashat.trust.release.proposal import Draft, Proposal
-    from ashat.trust.release.provenance import Proven
+    from ashat.trust.release.provenance import VerifiedProvenance
     from ashat.trust.tuf.release_document import LogEntry
     from ashat.verification.evidence import Evidence
 
@@ -26,7 +26,7 @@ _FILES_SHOWN = 20
 _APPROVED = "approved"
 
 
-def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None) -> Proven | None:
+def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None) -> VerifiedProvenance | None:
     """See that what is proposed is `state` as it was verified, and tell where it comes from and what it changes. Who
     built it, None where `targets` names no builder. The release is had from `public`, or from where Prefect says.
 
@@ -47,19 +47,19 @@ def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None)
     return proven
 
 
-def prove(targets: Targets, draft: Draft) -> Proven | None:
-    """Who built and verified what is proposed; see `demand_provenance`.
+def prove(targets: Targets, draft: Draft) -> VerifiedProvenance | None:
+    """Who built and verified what is proposed; see `verify_provenance`.
 
     Raises:
         TrustError: see there.
     """
-    from ashat.trust.release.provenance import demand_provenance
+    from ashat.trust.release.provenance import verify_provenance
 
     provenance = draft.provenance.encode() if draft.provenance is not None else None
-    return demand_provenance(targets, draft.document, provenance)
+    return verify_provenance(targets, draft.document, provenance)
 
 
-def refuse_own_signature(state: State, proposal: Proposal, proven: Proven | None, signer: Signer) -> None:
+def refuse_own_signature(state: State, proposal: Proposal, proven: VerifiedProvenance | None, signer: Signer) -> None:
     """Where the policy in the evidence wants four eyes, see that `signer` is not who pushed; the gate asks again.
 
     Raises:
@@ -128,15 +128,15 @@ def check_log(entry: LogEntry | None) -> None:
         return
     from ashat.audit.auditor import check_origin
     from ashat.audit.sign import audited
-    from ashat.transparency.log_signer import AuditKeys
+    from ashat.transparency.log_signer import LogSigner
     from ashat.trust.release.known_log import RememberedLog, open_log
 
     found = open_log(entry)
     with open_ledger() as ledger:
         origin, appended = ledger.log_head()
         check_origin(found, origin, "What is proposed")
-        keys = AuditKeys(glance.home(), origin)
-        with keys.alone():
+        keys = LogSigner(glance.home(), origin)
+        with keys.locked():
             remembered = RememberedLog(keys.directory / f"{_APPROVED}.json")
             known = open_log(last) if (last := remembered.read()) else None
             size = max(found.size, known.size if known else 0)
@@ -145,7 +145,7 @@ def check_log(entry: LogEntry | None) -> None:
                 ledger, min(appended, size), documents=False, stories=begun is None, begun=begun, until=size
             )
             for checkpoint in (found, known) if known else (found,):
-                auditor.hold_against(checkpoint)
+                auditor.require_extends(checkpoint)
             if known is None or found.size > known.size:
                 remembered.keep(entry)
                 keys.keep_frontier(_APPROVED, auditor.frontier)
@@ -178,7 +178,7 @@ def _targets(state: State, proposal: Proposal) -> Targets:
     return proposal.targets.signed
 
 
-def _origin(proven: Proven) -> str:
+def _origin(proven: VerifiedProvenance) -> str:
     told = proven.parameters
     commit = f"commit {told.commit[:12]}" if told.commit else "a tree outside git"
     dirty = ", with uncommitted changes" if told.dirty else ""

@@ -56,12 +56,12 @@ def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) 
 
 
 def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
-    from ashat.raos_toml.compare import loosened_policy
+    from ashat.raos_toml.compare import weakened_policy
     from ashat.verification.policy import Policy
 
     usual = policy or Policy()
     than = "your policy" if policy else "the built-in policy"
-    for line in loosened_policy(usual.model_dump(mode="json"), evidence.policy or {}):
+    for line in weakened_policy(usual.model_dump(mode="json"), evidence.policy or {}):
         output.warn(f"It was verified under a policy that asks less than {than}: {line}")
 
 

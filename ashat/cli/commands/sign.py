@@ -22,7 +22,7 @@ from ashat.errors import SessionError, UsageError
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
     from ashat.trust.release.proposal import Proposal
-    from ashat.trust.release.provenance import Proven
+    from ashat.trust.release.provenance import VerifiedProvenance
 
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="Run the checks again from here, by the code that is installed here.")
@@ -39,7 +39,7 @@ class Inspected:
 
     update: State
     proposal: Proposal
-    proven: Proven | None
+    proven: VerifiedProvenance | None
 
 
 def sign(

@@ -25,7 +25,7 @@ from ashat.common.files import replace_file
 from ashat.errors import UsageError
 from ashat.node.core.db import Database, now
 from ashat.node.logs import change_log
-from ashat.protocol.messages import Digest, Duty, Role, Scope
+from ashat.protocol.messages import Digest, Role, Scope, TokenRole
 
 PREFIX = "ashat_"
 _NOTHING = (0, 0, 0)
@@ -36,9 +36,9 @@ _INCLUDES = {
     Scope.ADMIN: set(Scope),
 }
 # What each has to do where: a dev pushes and verifies; an owner approves, rolls back and configures.
-SCOPES: dict[Duty, dict[Role, tuple[Scope, ...]]] = {
-    Duty.DEV: {Role.PUBLIC: (Scope.PUSH,), Role.OMEGA: (Scope.READ,), Role.MAINFRAME: (Scope.READ,)},
-    Duty.OWNER: {
+SCOPES: dict[TokenRole, dict[Role, tuple[Scope, ...]]] = {
+    TokenRole.DEV: {Role.PUBLIC: (Scope.PUSH,), Role.OMEGA: (Scope.READ,), Role.MAINFRAME: (Scope.READ,)},
+    TokenRole.OWNER: {
         Role.PUBLIC: (Scope.PUSH, Scope.ADMIN),
         Role.OMEGA: (Scope.PUSH, Scope.PROMOTE, Scope.ADMIN),
         Role.MAINFRAME: (Scope.READ, Scope.ADMIN),

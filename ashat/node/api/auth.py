@@ -13,7 +13,7 @@ from ashat.node.access.tokens import SCOPES, Token
 from ashat.node.context import Context, context_of
 from ashat.node.core.db import now
 from ashat.node.core.errors import ApiError
-from ashat.protocol.messages import Duty, Role, Scope
+from ashat.protocol.messages import Role, Scope, TokenRole
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token from `ashat-node token add`.")
 
@@ -59,7 +59,7 @@ def _allowed(request: Request, scope: Scope) -> Token:
     return token
 
 
-def _who(request: Request, scope: Scope) -> Duty:
+def _who(request: Request, scope: Scope) -> TokenRole:
     role = context_of(request).config.role
-    dev = SCOPES[Duty.DEV][role]
-    return Duty.DEV if scope in dev else Duty.OWNER
+    dev = SCOPES[TokenRole.DEV][role]
+    return TokenRole.DEV if scope in dev else TokenRole.OWNER

@@ -13,7 +13,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_journal
 from ashat.node.logs.change_log_audit import prove_growth, read_changes
-from ashat.protocol.messages import Asker, JournalLine, Scope, SignedCheckpoint, Wire
+from ashat.protocol.messages import Caller, JournalLine, Scope, SignedCheckpoint, Wire
 from ashat.transparency.checkpoint import Verifier, open_checkpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
@@ -61,7 +61,7 @@ def checkpoint(context: Context, since: Annotated[int, Query(ge=0)] = 0) -> Sign
 def requests(
     context: Context,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    by: Asker = Asker.TOKENS,
+    by: Caller = Caller.TOKENS,
     of: Annotated[str, Query(max_length=64)] = "",
 ) -> Requests:
     """What was asked of the node, newest first: by tokens, by licences or by strangers; `of` names one by its id."""

@@ -57,7 +57,7 @@ class _Exchange:
             return ""
 
 
-class Guard:
+class RequestLogMiddleware:
     """The middleware. It leaves the known token, if any, in the request's state as `token`; `licence` there is the id
     of the licence that asks, once a route knows it."""
 

@@ -21,7 +21,7 @@ from ashat.errors import UsageError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.logs.change_log import asked_by, local_operator
-from ashat.node.omega.licences import Licence, Register, new_key
+from ashat.node.omega.licences import Licence, LicenceStore, new_key
 from ashat.protocol.messages import Role
 
 NAME_LENGTH = 128
@@ -45,7 +45,7 @@ def add(name: Name, expires: Expires = "", config: Config = None, data: Data = N
     until = parse_expiry(expires) if expires else None
     with _register(config, data) as register:
         key = new_key()
-        licence, _ = register.keep(key, _check_name(name), until)
+        licence, _ = register.upsert(key, _check_name(name), until)
     typer.echo(key)
     typer.echo(
         f"Licence {licence.id} for {licence.name}, {_until(licence)}. Keep the key: it is not shown again.", err=True
@@ -170,7 +170,7 @@ def _directory(config: Path | None, data: Path | None) -> Path:
 
 
 @contextmanager
-def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
+def _register(config: Path | None, data: Path | None) -> Iterator[LicenceStore]:
     data = _directory(config, data)
     database = Database(data / "node.db")
     try:
@@ -178,7 +178,7 @@ def _register(config: Path | None, data: Path | None) -> Iterator[Register]:
         if role not in (None, Role.OMEGA):
             raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
         with asked_by(local_operator()):
-            yield Register(database)
+            yield LicenceStore(database)
     finally:
         database.close()
 

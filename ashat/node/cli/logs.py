@@ -16,16 +16,16 @@ from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_journal
 from ashat.node.logs.change_log_audit import Change, audit, read_changes
-from ashat.protocol.messages import Asker, JournalLine
+from ashat.protocol.messages import Caller, JournalLine
 from ashat.transparency.checkpoint import Verifier, open_checkpoint
-from ashat.transparency.log_signer import AuditKeys
+from ashat.transparency.log_signer import LogSigner
 
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked of this node, and what was done to it.")
 
 
 @journal_app.command()
 def requests(
-    by: Annotated[Asker, typer.Option("--by", help="Whose requests.")] = Asker.TOKENS,
+    by: Annotated[Caller, typer.Option("--by", help="Whose requests.")] = Caller.TOKENS,
     of: Annotated[str, typer.Option("--of", help="Only those of the token or licence with this id.")] = "",
     limit: Annotated[int, typer.Option(help="How many, the newest.", min=1)] = 50,
     config: Config = None,
@@ -75,7 +75,7 @@ def verify(
     """Check the changes, the checkpoints of them, and the record against them; name the first entry that is wrong."""
     notes = [_text(path) for path in since or ()]
     with _record(config, data) as (database, directory):
-        keys = AuditKeys(directory, change_log.head(database).origin)
+        keys = LogSigner(directory, change_log.head(database).origin)
         verifier = Verifier.parse(key) if key else keys.verifier()
         known = [open_checkpoint(note, [verifier] if verifier else []) for note in notes]
         last = keys.last()

@@ -9,7 +9,7 @@ from pathlib import Path
 from ashat.common.files import read_bounded
 from ashat.deployment.events import Event, Promoted
 from ashat.errors import AshatError, ReceiptError, UsageError
-from ashat.receipts.receipt import LIMIT, Proved, approvals, prove
+from ashat.receipts.receipt import LIMIT, VerifiedReceipt, approvals, prove
 
 
 def verify_receipt(file: Path, root: Path, log_key: str = "", bundle: Path | None = None) -> Iterator[str]:
@@ -49,7 +49,7 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _lines(proved: Proved, bundle: Path | None) -> Iterator[str]:
+def _lines(proved: VerifiedReceipt, bundle: Path | None) -> Iterator[str]:
     document, evidence = proved.document, proved.evidence
     yield (
         f"{document.update_id} (attempt {document.attempt}) was approved for {document.target}, channel "

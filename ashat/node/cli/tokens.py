@@ -21,7 +21,7 @@ from ashat.node.cli.licences import parse_expiry
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, now
 from ashat.node.logs.change_log import asked_by, local_operator
-from ashat.protocol.messages import Duty, Role, Scope
+from ashat.protocol.messages import Role, Scope, TokenRole
 
 NAME_LENGTH = 128
 _LONGEST_OVERLAP = 90 * 86400
@@ -43,7 +43,7 @@ def add_token(
         list[Scope] | None, typer.Option("--scope", help="What it may do; may be given several times.")
     ] = None,
     role: Annotated[
-        Duty | None, typer.Option("--role", help="Instead: all that a dev or an owner has to do on this node.")
+        TokenRole | None, typer.Option("--role", help="Instead: all that a dev or an owner has to do on this node.")
     ] = None,
     name: Annotated[str, typer.Option(help="What it is for, such as alpha.")] = "",
     expires: Expires = "",

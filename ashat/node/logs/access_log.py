@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ashat.common.files import replace_file
 from ashat.common.text import without_secrets
 from ashat.node.core.db import Database, now
-from ashat.protocol.messages import Asker, JournalLine
+from ashat.protocol.messages import Caller, JournalLine
 
 log = logging.getLogger("ashat.node")
 
@@ -30,7 +30,7 @@ DIRECTORY = "journal"
 DETAIL_LENGTH = 500
 PATH_LENGTH = 500
 FILE_BYTES = 16 * 1024 * 1024
-_FILES = {Asker.TOKENS: 8, Asker.LICENCES: 4, Asker.STRANGERS: 2}
+_FILES = {Caller.TOKENS: 8, Caller.LICENCES: 4, Caller.ANONYMOUS: 2}
 _OLD_ROWS = 100_000
 
 
@@ -40,12 +40,12 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
-        self._files = {asker: _Rotated(directory, asker) for asker in Asker}
+        self._files = {asker: _Rotated(directory, asker) for asker in Caller}
         self._failed = False
 
     def append(self, line: JournalLine) -> None:
         """Add a line. Where the disk takes none, the log says so once, and the request is served all the same."""
-        asker = Asker.TOKENS if line.token else Asker.LICENCES if line.licence else Asker.STRANGERS
+        asker = Caller.TOKENS if line.token else Caller.LICENCES if line.licence else Caller.ANONYMOUS
         try:
             self._files[asker].append(line.model_dump_json(exclude_defaults=True).encode() + b"\n")
             self._failed = False
@@ -63,7 +63,7 @@ class Journal:
         )
         if rows:
             lines = (_of_row(dict(row)).model_dump_json(exclude_defaults=True) + "\n" for row in rows)
-            oldest = _path(self._directory, Asker.TOKENS, _FILES[Asker.TOKENS] - 1)
+            oldest = _path(self._directory, Caller.TOKENS, _FILES[Caller.TOKENS] - 1)
             replace_file(oldest, "".join(lines).encode(), mode=0o600)
         database.ensure("DROP TABLE journal")
 
@@ -102,7 +102,7 @@ def entry(
     )  # fmt: skip
 
 
-def read_journal(directory: Path, asker: Asker = Asker.TOKENS, *, limit: int, of: str = "") -> list[JournalLine]:
+def read_journal(directory: Path, asker: Caller = Caller.TOKENS, *, limit: int, of: str = "") -> list[JournalLine]:
     """The newest `limit` lines, newest first; those of the token or licence with the id `of` only, where it is given.
 
     A line that a loss of power tore is left out.
@@ -125,7 +125,7 @@ def _printable(text: str) -> str:
 
 
 class _Rotated:
-    def __init__(self, directory: Path, asker: Asker) -> None:
+    def __init__(self, directory: Path, asker: Caller) -> None:
         self._directory = directory
         self._asker = asker
         self._lock = threading.Lock()
@@ -159,11 +159,11 @@ class _Rotated:
         os.close(before)
 
 
-def _path(directory: Path, asker: Asker, number: int = 0) -> Path:
+def _path(directory: Path, asker: Caller, number: int = 0) -> Path:
     return directory / (f"{asker}.jsonl.{number}" if number else f"{asker}.jsonl")
 
 
-def _newest_first(directory: Path, asker: Asker) -> Iterator[bytes]:
+def _newest_first(directory: Path, asker: Caller) -> Iterator[bytes]:
     for number in range(_FILES[asker]):
         try:
             content = _path(directory, asker, number).read_bytes()

@@ -25,8 +25,8 @@ from ashat.common.canonical_json import canonical_json
 from ashat.errors import AuditError
 from ashat.node.core.db import Database, now, to_text
 from ashat.transparency.checkpoint import Checkpoint
-from ashat.transparency.log_signer import AuditKeys
-from ashat.transparency.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from ashat.transparency.log_signer import LogSigner
+from ashat.transparency.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 
 Facts = Mapping[str, Any]
 
@@ -93,13 +93,13 @@ class Head:
     root: bytes
     _database: Database
 
-    def hold_against(self, checkpoint: Checkpoint) -> None:
+    def require_extends(self, checkpoint: Checkpoint) -> None:
         """Ask whether the journal begins with the entries of `checkpoint`.
 
         Raises:
             AuditError: it does not.
         """
-        hold_against(checkpoint, self.origin, self.size, _root_at(self._database, checkpoint.size))
+        require_extends(checkpoint, self.origin, self.size, _root_at(self._database, checkpoint.size))
 
 
 def head(database: Database) -> Head:
@@ -125,15 +125,15 @@ def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
         AuditError: the journal does not continue what was signed last.
         CheckpointError: the key cannot be read or made.
     """
-    keys = AuditKeys(data, head(database).origin)
-    with keys.alone():
+    keys = LogSigner(data, head(database).origin)
+    with keys.locked():
         note = keys.sign(head(database))
     verifier = keys.verifier()
     assert verifier is not None
     return note, verifier.vkey
 
 
-def hold_against(checkpoint: Checkpoint, origin: str, size: int, root: bytes | None) -> None:
+def require_extends(checkpoint: Checkpoint, origin: str, size: int, root: bytes | None) -> None:
     """Ask whether a journal of `size` entries begins with those of `checkpoint`; `root` is what it had at that size.
 
     Raises:
@@ -167,7 +167,7 @@ def _log(connection: sqlite3.Connection) -> sqlite3.Row:
 
 
 def _append(connection: sqlite3.Connection, log: sqlite3.Row, kind: str, facts: Facts) -> None:
-    tree = Frontier(log["size"], [bytes.fromhex(node) for node in log["frontier"].split()])
+    tree = CompactRange(log["size"], [bytes.fromhex(node) for node in log["frontier"].split()])
     text = _text({"at": to_text(now()), "by": _asked_by.get(), "kind": kind, **facts})
     tree.append(leaf_hash(text.encode()))
     connection.execute("INSERT INTO changes VALUES (?, ?, ?)", (tree.size - 1, text, tree.root().hex()))

@@ -11,9 +11,9 @@ from typing import Any
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import AuditError
 from ashat.node.core.db import Database
-from ashat.node.logs.change_log import hold_against
+from ashat.node.logs.change_log import require_extends
 from ashat.transparency.checkpoint import Checkpoint
-from ashat.transparency.merkle import EMPTY_ROOT, Frontier, consistency_proof, leaf_hash
+from ashat.transparency.merkle import EMPTY_ROOT, CompactRange, consistency_proof, leaf_hash
 
 _OPERATION = ("action", "bundle", "update_id", "attempt", "release_seq")
 
@@ -71,7 +71,7 @@ def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited
         log = connection.execute("SELECT * FROM changes_log").fetchone()
         if log is None:
             raise AuditError("This node has no journal of changes yet: it begins when the node is next started.")
-        tree, roots, changes = Frontier(), {0: EMPTY_ROOT}, []
+        tree, roots, changes = CompactRange(), {0: EMPTY_ROOT}, []
         wanted = {checkpoint.size for checkpoint in checkpoints}
         for change in _checked(connection, tree):
             changes.append(change)
@@ -87,14 +87,14 @@ def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited
                 f"Entry {log['size'] + 1} does not fit: {log['size']} were written.", event=log["size"] + 1
             )
         for checkpoint in checkpoints:
-            hold_against(checkpoint, log["origin"], tree.size, roots.get(checkpoint.size))
+            require_extends(checkpoint, log["origin"], tree.size, roots.get(checkpoint.size))
         _compare_operations(connection, changes)
         if changes and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'licences'").fetchone():
             _compare_licences(connection, changes)
         return Audited(log["origin"], tree.size, tree.root(), len(checkpoints))
 
 
-def _checked(connection: sqlite3.Connection, tree: Frontier) -> Iterator[Change]:
+def _checked(connection: sqlite3.Connection, tree: CompactRange) -> Iterator[Change]:
     for row in connection.execute("SELECT * FROM changes ORDER BY seq"):
         if row["seq"] != tree.size:
             raise AuditError(f"Entry {tree.size + 1} is missing: {row['seq'] + 1} comes next.", event=tree.size + 1)

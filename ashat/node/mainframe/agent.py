@@ -31,10 +31,10 @@ from ashat.node.context import NodeContext
 from ashat.node.core.db import Database, from_text, now
 from ashat.node.core.errors import ApiError
 from ashat.node.mainframe.omega_client import OmegaLink
-from ashat.node.mainframe.omega_witness import JournalWatch, Standing
+from ashat.node.mainframe.omega_witness import JournalWatch, WitnessStatus
 from ashat.node.mainframe.plan import Failed, Idle, Install, Position, Running, plan
 from ashat.node.operations import records
-from ashat.protocol.messages import Agent, MainframeReport, Offer, OperationRequest
+from ashat.protocol.messages import MainframeReport, MainframeStatus, Offer, OperationRequest
 
 log = logging.getLogger("ashat.node.mainframe")
 
@@ -98,7 +98,7 @@ class MainframeAgent:
         self._context = context
         self._link = OmegaLink(context.config)
         self._journal = JournalWatch(context.config.data, context.db)
-        self._standing = Standing()
+        self._standing = WitnessStatus()
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)
         self._stopping = context.stopping
@@ -107,10 +107,10 @@ class MainframeAgent:
         self._offer: Offer | None = None
         self._known: int | None = None
         self._reported: MainframeReport | None = None
-        self._state = Agent(status="starting", detail="OMEGA has not been asked yet.")
+        self._state = MainframeStatus(status="starting", detail="OMEGA has not been asked yet.")
         self._thread = threading.Thread(target=self._run, name="mainframe", daemon=True)
 
-    def state(self) -> Agent:
+    def state(self) -> MainframeStatus:
         """How it gets on."""
         return self._state
 
@@ -283,7 +283,7 @@ class MainframeAgent:
         if (status, detail) != (self._state.status, self._state.detail):
             log.log(logging.WARNING if status in ("failed", "refused", "unreachable") else logging.INFO, "%s", detail)
         seen = now() if contact else self._state.last_contact
-        self._state = Agent(status=status, detail=detail, last_contact=seen, journal=self._standing.words)
+        self._state = MainframeStatus(status=status, detail=detail, last_contact=seen, journal=self._standing.words)
 
 
 def read_position(db: Database) -> Position:

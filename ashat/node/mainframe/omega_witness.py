@@ -39,7 +39,7 @@ _SHOWS_NONE = (
 
 
 @dataclass(frozen=True)
-class Standing:
+class WitnessStatus:
     """What is to be said of OMEGA's journal ("" where all is well), and whether it keeps from taking what it offers."""
 
     words: str = ""
@@ -55,7 +55,7 @@ class JournalWatch:
         self._doubt = _doubt_in(data)
         self._looked = -LOOK_INTERVAL
 
-    def look(self, link: OmegaLink) -> Standing:
+    def look(self, link: OmegaLink) -> WitnessStatus:
         """Ask OMEGA for what is new in its journal, after it answered what it offers.
 
         Raises:
@@ -64,34 +64,34 @@ class JournalWatch:
         """
         doubt = self._kept_doubt()
         if doubt:
-            return Standing(doubt, refuses=True)
+            return WitnessStatus(doubt, refuses=True)
         try:
             known = self._witness.size() if self._witness.path.exists() else None
             if link.journal_size is None:
-                return Standing(_SHOWS_NONE if known is not None else "")
+                return WitnessStatus(_SHOWS_NONE if known is not None else "")
             if link.journal_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
-                return Standing()
+                return WitnessStatus()
             told = link.journal(known or 0)
         except (AuditError, NodeConflictError) as error:
-            return Standing(str(error), refuses=True)
+            return WitnessStatus(str(error), refuses=True)
         if told is None:
-            return Standing(_SHOWS_NONE if known is not None else "")
+            return WitnessStatus(_SHOWS_NONE if known is not None else "")
         return self._judge(told, first=known is None)
 
-    def _judge(self, told: SignedCheckpoint, *, first: bool) -> Standing:
+    def _judge(self, told: SignedCheckpoint, *, first: bool) -> WitnessStatus:
         try:
             self._witness.judge(told)
         except AuditError as error:
             if not first:
                 self._keep_doubt(told, str(error))
-            return Standing(str(error), refuses=True)
+            return WitnessStatus(str(error), refuses=True)
         self._looked = time.monotonic()
         if first:
             key = Verifier.parse(told.key)
             log.info("OMEGA's journal of changes is remembered from now on, by the key that it showed: %s", key.vkey)
             with self._database.transaction() as connection:
                 change_log.append(connection, "omega-journal-remembered", origin=key.name, key=key.key_id.hex())
-        return Standing()
+        return WitnessStatus()
 
     def _kept_doubt(self) -> str:
         try:

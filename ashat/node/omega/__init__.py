@@ -22,7 +22,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.omega.authorization import SCHEMA, DecisionRule
     from ashat.node.omega.change_log_proofs import ShownJournal
     from ashat.node.omega.ledger_log import KeptLog
-    from ashat.node.omega.licences import Register
+    from ashat.node.omega.licences import LicenceStore
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
     from ashat.trust.tuf.root_chain import PinnedRoot
@@ -32,7 +32,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     pinned = PinnedRoot.read(config.trust_root) if config.trust_root else None
     trust = OmegaTrust(config.data / "trust", unsigned_releases=config.unsigned_releases, pinned=pinned)
     kept = KeptLog(context.db)
-    register, offers = Register(context.db), Offers(context.db, trust, kept)
+    register, offers = LicenceStore(context.db), Offers(context.db, trust, kept)
     context.operations.add_rule(DecisionRule(trust, kept))
     context.offer = offers.effective
     trust.public_keys()

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.licences import Register
+from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.offers import Offers
 from ashat.protocol.messages import LicenceRequest, Mainframe, MainframeReport, Offer, Scope, Wire
 
@@ -38,7 +38,7 @@ class Reports(Wire):
     reports: list[ReportLine]
 
 
-def omega_router(register: Register, offers: Offers, require: Require) -> APIRouter:
+def omega_router(register: LicenceStore, offers: Offers, require: Require) -> APIRouter:
     """The routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
@@ -68,7 +68,7 @@ def omega_router(register: Register, offers: Offers, require: Require) -> APIRou
             key = check_licence_key(wanted.key)
         except UsageError as error:
             raise ApiError(400, "bad_request", str(error)) from None
-        licence, new = register.keep(key, wanted.name, wanted.expires)
+        licence, new = register.upsert(key, wanted.name, wanted.expires)
         response.status_code = 201 if new else 200
         return _known(register, licence.id)
 
@@ -81,7 +81,7 @@ def omega_router(register: Register, offers: Offers, require: Require) -> APIRou
     return router
 
 
-def _known(register: Register, licence_id: str) -> Mainframe:
+def _known(register: LicenceStore, licence_id: str) -> Mainframe:
     found = next((known for known in register.mainframes() if known.id == licence_id), None)
     if found is None:
         raise ApiError(404, "not_found", f"There is no licence {licence_id[:40]!r} here; GET /v1/mainframes lists all.")

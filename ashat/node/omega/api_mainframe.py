@@ -13,7 +13,7 @@ from ashat.errors import UsageError
 from ashat.node.api.bundles import DigestList, manifest_response, object_response, objects_response
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.change_log_proofs import ShownJournal
-from ashat.node.omega.licences import Licence, Register
+from ashat.node.omega.licences import Licence, LicenceStore
 from ashat.node.omega.long_poll import OfferWatch
 from ashat.node.omega.offers import Offers
 from ashat.node.store.store import Store
@@ -23,7 +23,7 @@ WAIT_LIMIT = 30.0
 
 
 def mainframe_router(
-    register: Register, offers: Offers, store: Store, journal: ShownJournal, stopping: threading.Event
+    register: LicenceStore, offers: Offers, store: Store, journal: ShownJournal, stopping: threading.Event
 ) -> APIRouter:
     """The routes, each of which asks for a licence that counts. `stopping` says that the node is on its way down."""
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
@@ -75,7 +75,7 @@ def mainframe_router(
     return router
 
 
-def journal_router(register: Register, journal: ShownJournal) -> APIRouter:
+def journal_router(register: LicenceStore, journal: ShownJournal) -> APIRouter:
     """What was done to OMEGA, for whoever has a licence that counts."""
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
 
@@ -88,7 +88,7 @@ def journal_router(register: Register, journal: ShownJournal) -> APIRouter:
     return router
 
 
-def check_licence(register: Register, request: Request) -> Licence:
+def check_licence(register: LicenceStore, request: Request) -> Licence:
     """The licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
 
     Raises:

@@ -13,7 +13,7 @@ from ashat.node.logs import change_log
 from ashat.node.omega.api import Require
 from ashat.node.omega.api_mainframe import check_licence
 from ashat.node.omega.ledger_log import KeptLog
-from ashat.node.omega.licences import Register
+from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
 
@@ -55,7 +55,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     return router
 
 
-def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, register: Register) -> APIRouter:
+def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, register: LicenceStore) -> APIRouter:
     """The TUF repository and proofs from the log, for whoever has a licence that counts."""
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.trust import OmegaTrust
-from ashat.node.operations.records import Standing
+from ashat.node.operations.records import RunningRelease
 from ashat.protocol.messages import Current, Decision, OperationRequest
 from ashat.trust.tuf.release_document import ReleaseDocument
 
@@ -45,7 +45,9 @@ class DecisionRule:
         self._trust = trust
         self._log = log
 
-    def __call__(self, connection: sqlite3.Connection, request: OperationRequest, standing: Standing) -> int | None:
+    def __call__(
+        self, connection: sqlite3.Connection, request: OperationRequest, standing: RunningRelease
+    ) -> int | None:
         """The `release_seq` of a promotion or rollback on OMEGA; None for another action.
 
         Raises:
@@ -66,7 +68,7 @@ class DecisionRule:
         return given
 
 
-def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: Standing) -> int:
+def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: RunningRelease) -> int:
     """The `release_seq` that a change gets: that of the document, which the approvers signed for this very change.
 
     Raises:
@@ -94,7 +96,7 @@ def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: S
     return signed.release_seq
 
 
-def judge_promotion(request: OperationRequest, standing: Standing, uses: Sequence[Use]) -> int:
+def judge_promotion(request: OperationRequest, standing: RunningRelease, uses: Sequence[Use]) -> int:
     """The `release_seq` that a promotion gets: its decision's. `uses` are the operations under that decision so far.
 
     Raises:
@@ -120,7 +122,7 @@ def judge_promotion(request: OperationRequest, standing: Standing, uses: Sequenc
     return decision.release_seq
 
 
-def judge_rollback(request: OperationRequest, standing: Standing) -> int:
+def judge_rollback(request: OperationRequest, standing: RunningRelease) -> int:
     """The `release_seq` that a rollback gets: one above the highest.
 
     The approval that brought the release which runs covers the way back to what that release replaced, and nothing
@@ -156,7 +158,7 @@ def _returns(signed: ReleaseDocument, previous: Current | None) -> bool:
     )
 
 
-def _presented_again(decision: Decision, standing: Standing, uses: Sequence[Use]) -> int:
+def _presented_again(decision: Decision, standing: RunningRelease, uses: Sequence[Use]) -> int:
     if any(use.decision != decision or not use.failed for use in uses):
         raise _used(f"The decision {decision.id!r} was used before. Approve again for another promotion.")
     if max(use.release_seq for use in uses) != standing.release_seq:

@@ -16,7 +16,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.protocol.messages import LogState
 from ashat.transparency.checkpoint import Checkpoint
-from ashat.transparency.merkle import HASH_BYTES, Frontier, consistency_proof, root_of
+from ashat.transparency.merkle import HASH_BYTES, CompactRange, consistency_proof, root_of
 from ashat.trust.release.known_log import open_log
 from ashat.trust.tuf.release_document import ReleaseDocument
 
@@ -146,7 +146,7 @@ class KeptLog:
         if first > size or first + len(leaves) < found.size:
             raise _missing(f"OMEGA keeps {size} events of the log: send those from there up to {found.size}.")
         fresh = leaves[size - first : found.size - first]
-        tree = Frontier(size, _nodes(head["frontier"])) if head else Frontier()
+        tree = CompactRange(size, _nodes(head["frontier"])) if head else CompactRange()
         for leaf in fresh:
             tree.append(leaf)
         if tree.root() != found.root:

@@ -113,14 +113,14 @@ class Report:
     times: int
 
 
-class Register:
+class LicenceStore:
     """OMEGA's register of Mainframes. Safe to use from many threads and from several processes at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         database.ensure(_SCHEMA)
 
-    def keep(self, key: str, name: str, expires: datetime | None) -> tuple[Licence, bool]:
+    def upsert(self, key: str, name: str, expires: datetime | None) -> tuple[Licence, bool]:
         """Keep the licence with `key`, or renew the one that is kept already; True where it is new.
 
         A revoked licence takes the new name and date and stays revoked.
@@ -128,7 +128,7 @@ class Register:
         return self.keep_all([(key, name, expires)])[0]
 
     def keep_all(self, licences: list[tuple[str, str, datetime | None]]) -> list[tuple[Licence, bool]]:
-        """`keep` for each of `licences`: all of them or, if that fails, none."""
+        """`upsert` for each of `licences`: all of them or, if that fails, none."""
         kept = []
         with self._database.transaction() as connection:
             for key, name, expires in licences:

@@ -26,7 +26,7 @@ from ashat.errors import MixAndMatchError, NoReleaseError, TrustError, UnprovenE
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
 from ashat.protocol.messages import OperationRequest, SignedRelease, TrustMetadata, TrustState
-from ashat.trust.release.provenance import demand_provenance
+from ashat.trust.release.provenance import verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, parse
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.repository import OnlineKeys, Repository, State
@@ -377,7 +377,7 @@ class OmegaTrust:
         provenance = signed.provenance.encode() if signed.provenance is not None else None
         repository.plan_publish(held, signed.production.encode(), document, online, now)
         # After the signatures: without those, whatever comes is a stranger's.
-        demand_provenance(held.targets.signed, document, provenance)
+        verify_provenance(held.targets.signed, document, provenance)
 
 
 def _parts(given: TrustMetadata) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.core.metrics import Metrics
 from ashat.node.operations import lease, records
-from ashat.node.operations.records import Standing, Unfinished
+from ashat.node.operations.records import RunningRelease, Unfinished
 from ashat.node.operations.switcher import Interrupted, Switcher
 from ashat.node.store.store import Store
 from ashat.protocol.messages import Operation, OperationRequest, Role
@@ -25,7 +25,7 @@ log = logging.getLogger("ashat.node")
 _RETRY_AFTER = 5.0
 _STOP_TIMEOUT = 60.0
 
-Rule = Callable[[sqlite3.Connection, OperationRequest, Standing], int | None]
+Rule = Callable[[sqlite3.Connection, OperationRequest, RunningRelease], int | None]
 """Refuses an operation by raising `ApiError`, or returns the `release_seq` that it is given (None: not by this rule).
 
 It is called inside the transaction that records the operation, so what it writes is kept exactly if that is.
@@ -104,7 +104,7 @@ class Operations:
         if self._thread:
             self._thread.join(timeout=_STOP_TIMEOUT)
 
-    def _check(self, connection: sqlite3.Connection, request: OperationRequest, now: Standing) -> None:
+    def _check(self, connection: sqlite3.Connection, request: OperationRequest, now: RunningRelease) -> None:
         role = self._config.role
         if request.action not in _ACTIONS[role]:
             raise ApiError(400, "bad_request", f"A node of the role {role} does not {request.action}.")

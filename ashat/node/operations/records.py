@@ -15,7 +15,7 @@ from ashat.protocol.messages import Current, Operation, OperationRequest, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunningRelease:
     """What a node runs when a change is asked for.
 
     `brought_by` is the action of the operation that brought `current`; `release_seq` is the highest accepted.
@@ -41,13 +41,13 @@ class Unfinished:
     resumed: int
 
 
-def standing(db: Database) -> Standing:
+def standing(db: Database) -> RunningRelease:
     """What the node runs now."""
     with db.snapshot() as connection:
         return read_standing(connection)
 
 
-def read_standing(connection: sqlite3.Connection) -> Standing:
+def read_standing(connection: sqlite3.Connection) -> RunningRelease:
     """What the node runs, as this transaction sees it."""
     rows = {row["slot"]: row for row in connection.execute("SELECT * FROM releases")}
     current = rows.get("current")
@@ -56,7 +56,7 @@ def read_standing(connection: sqlite3.Connection) -> Standing:
         found = connection.execute("SELECT action FROM operations WHERE id = ?", (current["operation"],)).fetchone()
         brought = found["action"] if found else None
     highest = connection.execute("SELECT coalesce(max(release_seq), 0) FROM operations").fetchone()[0]
-    return Standing(
+    return RunningRelease(
         current=_current(current) if current else None,
         previous=_current(rows["previous"]) if "previous" in rows else None,
         brought_by=brought,

@@ -103,7 +103,7 @@ class _Result(_Statement):
 
 
 @dataclass(frozen=True)
-class Proven:
+class VerifiedProvenance:
     """What a provenance says. `builder` and `verifier` are what `targets` calls the keys that signed; `verifier` is ""
     where it names none."""
 
@@ -180,7 +180,9 @@ def demands_provenance(targets: Targets) -> bool:
     return delegates(targets, BUILDER) or delegates(targets, VERIFIER)
 
 
-def demand_provenance(targets: Targets, document: ReleaseDocument, provenance: bytes | None) -> Proven | None:
+def verify_provenance(
+    targets: Targets, document: ReleaseDocument, provenance: bytes | None
+) -> VerifiedProvenance | None:
     """See that `provenance` is the one that approvers signed with `document`, by whom `targets` names to build and to
     verify, about that bundle and that evidence; by whichever of the two it names. None where it names no builder, as
     nobody shows then where the bundle comes from.
@@ -208,7 +210,7 @@ def demand_provenance(targets: Targets, document: ReleaseDocument, provenance: b
     if built is None:
         return None
     build, builder, key = built
-    return Proven(build.predicate.definition.parameters, builder, key, verifier)
+    return VerifiedProvenance(build.predicate.definition.parameters, builder, key, verifier)
 
 
 def _verifier(targets: Targets, content: dict[str, Any], document: ReleaseDocument) -> str:

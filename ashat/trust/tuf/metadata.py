@@ -335,7 +335,7 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Si
     return found
 
 
-def demand_current(now: datetime, *held: Metadata[Root] | Metadata[Targets]) -> None:
+def require_unexpired(now: datetime, *held: Metadata[Root] | Metadata[Targets]) -> None:
     """See that the root and targets that are held have not ended: what is approved by them counts no more then.
 
     Raises:

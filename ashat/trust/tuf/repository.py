@@ -37,8 +37,8 @@ from ashat.trust.tuf.metadata import (
     build_snapshot,
     build_timestamp,
     check_target,
-    demand_current,
     parse,
+    require_unexpired,
     sign,
     verify,
 )
@@ -154,7 +154,7 @@ class Repository:
         self, state: State, production: bytes, document: ReleaseDocument, online: OnlineKeys, now: datetime
     ) -> list[Write]:
         """What `publish` writes, in this order; it raises as that does, and writes nothing."""
-        demand_current(now, state.root, state.targets)
+        require_unexpired(now, state.root, state.targets)
         signed = self._check_production(state, production, now)
         found = signed.signed.targets.get(document.path)
         if found is None or _hash(found) != _hash(TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])):

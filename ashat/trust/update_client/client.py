@@ -44,7 +44,7 @@ from ashat.errors import (
 from ashat.protocol.messages import LogProof
 from ashat.trust.release.known_log import PROOF_LIMIT, RememberedLog
 from ashat.trust.release.provenance import MAX_BYTES as PROVENANCE_BYTES
-from ashat.trust.release.provenance import demand_provenance, demands_provenance
+from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.update_client.fetcher import FILE_SECONDS, TransportFetcher
@@ -233,7 +233,7 @@ class ReleaseClient:
         if not demands_provenance(targets):
             return
         provenance = self._provenance(document.provenance, documents) if document.provenance else None
-        demand_provenance(targets, document, provenance)
+        verify_provenance(targets, document, provenance)
 
     def _provenance(self, digest: str, documents: Path) -> bytes | None:
         kept = documents / f"{digest}.provenance.json"

@@ -18,7 +18,7 @@ from ashat.errors import AshatError
 from ashat.raos_toml.schema import Request
 from tasks.checks.kit.base import CheckContext, one_line
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
-from tasks.checks.kit.schema_sandbox import Breach, Judge, UnjudgedError, bundle_reader
+from tasks.checks.kit.schema_sandbox import Breach, SchemaSandbox, UnjudgedError, bundle_reader
 
 HIDDEN = "[hidden]"
 _LEAST_HIDDEN = 4
@@ -28,14 +28,14 @@ class NoCredentialError(AshatError):
     """A credential that a request names is not there, or cannot be sent."""
 
 
-class Held(NamedTuple):
+class CheckedResponse(NamedTuple):
     """What is wrong with an answer, in words, nothing if it is as declared; `answer` is None where there was none."""
 
     troubles: list[str]
     answer: Answer | None
 
 
-class Asking:
+class ProgramClient:
     """Asks the program that `context` names. Use it as a context manager; it is not for several threads."""
 
     def __init__(self, context: CheckContext) -> None:
@@ -43,18 +43,18 @@ class Asking:
         self._left = context.left
         self.hide = hiding(context.credentials.values())
         self.web = Web(context)
-        self.judge = Judge(bundle_reader(context.manifest, context.source))
+        self.sandbox = SchemaSandbox(bundle_reader(context.manifest, context.source))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.web)
-        self._stack.enter_context(self.judge)
+        self._stack.enter_context(self.sandbox)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def hold(self, request: Request) -> Held:
+    def check(self, request: Request) -> CheckedResponse:
         """Ask, and hold the answer against what `request` declares.
 
         Raises:
@@ -63,8 +63,8 @@ class Asking:
         try:
             answer = self.ask(request)
         except (NoAnswerError, NoCredentialError) as error:
-            return Held([self.hide(str(error))], None)
-        return Held(list(self._troubles(request, answer)), answer)
+            return CheckedResponse([self.hide(str(error))], None)
+        return CheckedResponse(list(self._troubles(request, answer)), answer)
 
     def ask(self, request: Request) -> Answer:
         """The answer, whatever it is.
@@ -84,7 +84,7 @@ class Asking:
 
     def breaches(self, schema: str, answer: Answer, **dialect: Any) -> Iterator[str]:
         """How the JSON of an answer breaks the schema at a URI that the judge knows, in words."""
-        breaches, more = self.judge.hold(schema, answer.body.decode("utf-8"), **dialect)
+        breaches, more = self.sandbox.validate(schema, answer.body.decode("utf-8"), **dialect)
         yield from (self._breach(breach) for breach in breaches)
         if more:
             yield f"the schema is broken in {more} more places at least"
@@ -133,7 +133,7 @@ class Asking:
             self._left()
             shown = one_line(pattern, 100)
             try:
-                if not self.judge.found(pattern, text):
+                if not self.sandbox.found(pattern, text):
                     yield f"the answer does not match '{shown}'"
             except UnjudgedError as error:
                 yield f"the expression '{shown}' cannot be held against the answer: {error}"
@@ -147,7 +147,7 @@ class Asking:
         if request.answer_schema is not None:
             self._left()
             try:
-                yield from self.breaches(self.judge.schema(request.answer_schema), answer)
+                yield from self.breaches(self.sandbox.schema(request.answer_schema), answer)
             except UnjudgedError as error:
                 yield f"its schema cannot be held against the answer: {error}"
 

@@ -8,7 +8,7 @@ from ashat.bundle.manifest import Manifest
 from ashat.errors import BundleError
 from ashat.raos_toml.load import NAME, declared_schemas, place_of
 from ashat.raos_toml.schema import RaosToml
-from tasks.checks.kit.schema_sandbox import Judge, UnjudgedError, bundle_reader
+from tasks.checks.kit.schema_sandbox import SchemaSandbox, UnjudgedError, bundle_reader
 
 
 def check_promises(raos: RaosToml, manifest: Manifest, read: Callable[[str], bytes]) -> None:
@@ -17,10 +17,10 @@ def check_promises(raos: RaosToml, manifest: Manifest, read: Callable[[str], byt
     Raises:
         BundleError: one is no JSON Schema, or refers to what is not in the bundle; with file, line and key.
     """
-    with Judge(bundle_reader(manifest, read)) as judge:
+    with SchemaSandbox(bundle_reader(manifest, read)) as sandbox:
         for location, declared in declared_schemas(raos):
             try:
-                judge.check(judge.schema(declared))
+                sandbox.check(sandbox.schema(declared))
             except UnjudgedError as error:
                 file = declared if isinstance(declared, str) else "this"
                 raise BundleError(

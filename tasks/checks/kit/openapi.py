@@ -18,7 +18,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from ashat.raos_toml.schema import Request
-from tasks.checks.kit.assertions import Asking
+from tasks.checks.kit.assertions import ProgramClient
 from tasks.checks.kit.base import Finding, one_line
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
 from tasks.checks.kit.schema_sandbox import Dialect, UnjudgedError
@@ -155,15 +155,15 @@ def read_document(web: Web, declared: str | None) -> tuple[Document | None, list
     return Document(path, digest, cast(Dialect, found[1]), contents), []
 
 
-def hold(document: Document, asking: Asking, request: Request, answer: Answer) -> Iterator[Finding]:
+def validate(document: Document, asking: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
     """How the answer falls short of the document: `high` where it breaks what is written, `medium` where nothing is."""
     try:
-        yield from _hold(document, asking, request, answer)
+        yield from _validate(document, asking, request, answer)
     except (UnreadableError, UnjudgedError) as error:
         yield Finding("high", f"it cannot be held against {document.path}: {asking.hide(str(error))}")
 
 
-def _hold(document: Document, asking: Asking, request: Request, answer: Answer) -> Iterator[Finding]:
+def _validate(document: Document, asking: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
     item = document.find(request.path)
     if item is None:
         yield Finding("medium", f"{document.path} does not know this path")
@@ -202,7 +202,7 @@ def _response(document: Document, operation: Pointer, status: int) -> Pointer | 
     return None
 
 
-def _content(document: Document, asking: Asking, place: Pointer, answer: Answer) -> Iterator[Finding]:
+def _content(document: Document, asking: ProgramClient, place: Pointer, answer: Answer) -> Iterator[Finding]:
     described = _mapping(_mapping(document.follow(place[:-1])[1]).get("content"))
     if not described:
         return
@@ -221,7 +221,7 @@ def _content(document: Document, asking: Asking, place: Pointer, answer: Answer)
     except ValueError as error:
         yield Finding("high", f"the answer is {error}")
         return
-    asking.judge.learn(document.uri, document.contents)
+    asking.sandbox.learn(document.uri, document.contents)
     schema = f"{document.uri}#{_fragment((*place, media, 'schema'))}"
     for breach in asking.breaches(schema, answer, dialect=document.version):
         yield Finding("high", f"{breach} (of {document.path})")

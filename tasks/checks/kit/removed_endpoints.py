@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from ashat.raos_toml.schema import Endpoint, RaosToml
 from tasks.checks.kit import openapi
-from tasks.checks.kit.assertions import Asking, NoCredentialError
+from tasks.checks.kit.assertions import NoCredentialError, ProgramClient
 from tasks.checks.kit.base import CheckContext, Finding, OutOfTimeError, one_line
 from tasks.checks.kit.http import NoAnswerError
-from tasks.checks.kit.samples import Answered
+from tasks.checks.kit.samples import AnsweredEndpoints
 
 # In all, and for each: the program is kept from its users meanwhile.
 SECONDS = 30.0
@@ -30,7 +30,7 @@ def askable(raos: RaosToml) -> list[Endpoint]:
     return list(found.values())
 
 
-def note_answered(context: CheckContext) -> Answered:
+def note_answered(context: CheckContext) -> AnsweredEndpoints:
     """What the program that runs now, the release before, answers with the status that it declares itself.
 
     It is asked with its credentials, as the API check asks. Which operations its OpenAPI document has is noted, too.
@@ -41,7 +41,7 @@ def note_answered(context: CheckContext) -> Answered:
     answered: list[Endpoint] = []
     operations: tuple[str, ...] = ()
     asked = 0
-    with Asking(limited) as asking:
+    with ProgramClient(limited) as asking:
         try:
             document, _ = openapi.read_document(asking.web, previous.api.openapi if previous else None)
             operations = document.operations() if document else ()
@@ -51,10 +51,12 @@ def note_answered(context: CheckContext) -> Answered:
                 asked += 1
         except OutOfTimeError:
             pass  # what was not asked is counted, and told
-    return Answered(tuple(answered), operations, len(wanted) - asked)
+    return AnsweredEndpoints(tuple(answered), operations, len(wanted) - asked)
 
 
-def let_go(asking: Asking, context: CheckContext, document: openapi.Document | None) -> Iterator[Finding]:
+def removed_endpoints(
+    asking: ProgramClient, context: CheckContext, document: openapi.Document | None
+) -> Iterator[Finding]:
     """The endpoints that the release before answered, and this one neither answers so nor declares itself; then the
     operations that have gone from the OpenAPI document.
 
@@ -106,7 +108,7 @@ def _good(status: int) -> bool:
     return 200 <= status < 300
 
 
-def _noted(asking: Asking, endpoint: Endpoint) -> bool:
+def _noted(asking: ProgramClient, endpoint: Endpoint) -> bool:
     limited = endpoint.model_copy(update={"time_limit": min(endpoint.time_limit, ANSWER_SECONDS)})
     try:
         return _as_declared(endpoint, asking.ask(limited).status)
@@ -114,7 +116,7 @@ def _noted(asking: Asking, endpoint: Endpoint) -> bool:
         return False
 
 
-def _no_longer(asking: Asking, endpoint: Endpoint) -> str:
+def _no_longer(asking: ProgramClient, endpoint: Endpoint) -> str:
     """What is told of an endpoint that is not answered as before, "" where it is."""
     by = "by the release that ran before, and"
     which = f"{by} is gone" if _good(endpoint.status) else f"with status {endpoint.status} {by} no longer is"

@@ -29,7 +29,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredEndpoints:
     """The endpoints that the old release answered with the status that it declares, and how many it was not asked for.
 
     `operations` are those of its OpenAPI document, such as `GET /api/items/{item}`.
@@ -49,7 +49,7 @@ class Rehearsal:
     """
 
     blocks: tuple[Block, ...] = ()
-    answered: Answered = field(default_factory=Answered)
+    answered: AnsweredEndpoints = field(default_factory=AnsweredEndpoints)
     back_ms: tuple[int, ...] = ()
     forward_ms: tuple[int, ...] = ()
 

@@ -45,7 +45,7 @@ class Breach(NamedTuple):
     rest: str
 
 
-class Judge:
+class SchemaSandbox:
     """Use it as a context manager. `read` gives a file of the bundle, or raises `UnjudgedError`."""
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
@@ -108,7 +108,7 @@ class Judge:
                 raise UnjudgedError(f"{name}{error}") from None
             waiting = [known for known in self._documents if known not in self._checked]
 
-    def hold(self, schema: str, body: str, dialect: Dialect = "json-schema") -> tuple[list[Breach], int]:
+    def validate(self, schema: str, body: str, dialect: Dialect = "json-schema") -> tuple[list[Breach], int]:
         """How the JSON text `body` breaks the schema at that URI, which may have a JSON Pointer as its fragment.
 
         The first few breaches, and how many more there are at least.
@@ -193,7 +193,7 @@ class Judge:
 
 
 def bundle_reader(manifest: Manifest, source: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """What `Judge` reads schemas with: the files of a bundle, of at most `SCHEMA_LIMIT` bytes each."""
+    """What `SchemaSandbox` reads schemas with: the files of a bundle, of at most `SCHEMA_LIMIT` bytes each."""
 
     def read(path: str) -> bytes:
         entry = manifest.by_path.get(path)

@@ -28,7 +28,7 @@ class NoSchemaError(Exception):
     """A document is no JSON Schema; the message says why."""
 
 
-class Bench:
+class SchemaWorker:
     """The documents that are known, and what can be asked about them."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ def main() -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGVTALRM})
-    bench = Bench()
+    bench = SchemaWorker()
     for line in sys.stdin:
         question = json.loads(line)
         signal.setitimer(signal.ITIMER_VIRTUAL, question["seconds"])

@@ -57,7 +57,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Shift:
+class Slowdown:
     """The new release's times against the old one's, on one path, or on all (`path` is "").
 
     `ratio` is the shift (1.3: takes 30 % longer), `us` the same in microseconds. `error` is its standard error over
@@ -94,7 +94,7 @@ class Failures:
     more: bool = False
 
 
-def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) -> list[Shift]:
+def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) -> list[Slowdown]:
     """The shifts over all paths and on each, judged; a block is the times in microseconds of each of its paths.
 
     A path counts by itself where every block has `MIN_TIMES` of it, and among all where every block has any. The
@@ -147,7 +147,7 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
     return certain
 
 
-def shift_ratio(new: Sequence[float], old: Sequence[float]) -> float:
+def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
     """By what factor `new` is longer: Hodges and Lehmann's estimate on logarithms.
 
     Long series are thinned to quantiles, so that it takes a few milliseconds whatever their length.
@@ -167,14 +167,14 @@ def mann_whitney(new: Sequence[float], old: Sequence[float]) -> tuple[float, flo
     return (1.0 if math.isnan(p) else float(p)), delta
 
 
-def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float) -> Shift:
+def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float) -> Slowdown:
     ours, theirs = [_relative(block, units) for block in new], [_relative(block, units) for block in old]
     all_ours, all_theirs = [us for block in ours for us in block], [us for block in theirs for us in block]
-    ratio = shift_ratio(all_ours, all_theirs)
+    ratio = slowdown_ratio(all_ours, all_theirs)
     p, delta = mann_whitney(all_ours, all_theirs)
     error, p_blocks = _over_blocks(ours, theirs)
     base = unit * _median(all_theirs)
-    return Shift(
+    return Slowdown(
         path=path,
         old_us=base,
         new_us=unit * _median(all_ours),
@@ -182,7 +182,7 @@ def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping
         us=base * (ratio - 1),
         error=error,
         drift=_drift(new, old, units),
-        agree=all(shift_ratio(one, other) > 1 for one, other in product(ours, theirs)),
+        agree=all(slowdown_ratio(one, other) > 1 for one, other in product(ours, theirs)),
         p_blocks=p_blocks,
         p=p,
         delta=delta,
@@ -239,7 +239,7 @@ def _stretches(block: Times, paths: Iterable[str]) -> list[Times]:
     ]
 
 
-def _judged(shift: Shift, limits: Limits, *, significant: bool) -> Shift:
+def _judged(shift: Slowdown, limits: Limits, *, significant: bool) -> Slowdown:
     def exceeds(ratio: float) -> bool:
         return ratio > 1 + limits.slower_percent / 100 and shift.old_us * (ratio - 1) > limits.floor_us
 
@@ -250,7 +250,7 @@ def _judged(shift: Shift, limits: Limits, *, significant: bool) -> Shift:
         verdict = "slower"
     elif (exceeds(shift.ratio) and significant) or (exceeds(shift.ratio * shift.error) and overall):
         verdict = "unclear"
-    return Shift(**{**vars(shift), "verdict": verdict})
+    return Slowdown(**{**vars(shift), "verdict": verdict})
 
 
 def _relative(block: Times, units: Mapping[str, float]) -> list[float]:

@@ -97,13 +97,13 @@ class _Writer:
 
     def open_gate(self) -> None:
         self.add(e.GateOpened, opening=self.state.openings + 1, expires=self.expires)
-        self.add(e.GateTaken, run="00000000-0000-0000-0000-000000000000")
+        self.add(e.GateClaimed, run="00000000-0000-0000-0000-000000000000")
         shown = self._ledger.put_document("gate", {"markdown": f"# May {self.state.update_id} go to omega?"})
-        self.add(e.Asked, ordinal=self.state.askings + 1, target_bundle=None, shown=shown)
+        self.add(e.ApprovalRequested, ordinal=self.state.askings + 1, target_bundle=None, shown=shown)
 
     def answer(self, decision: str, release_seq: int | None) -> State:
         return self.add(
-            e.Answered,
+            e.ApprovalAnswered,
             ordinal=self.state.askings,
             decision=decision,
             accepted=True,

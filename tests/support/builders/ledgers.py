@@ -19,7 +19,7 @@ from ashat.deployment.state_machine import State
 from ashat.ledger.leaf import leaf_of
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Source
-from ashat.transparency.merkle import Frontier, leaf_hash
+from ashat.transparency.merkle import CompactRange, leaf_hash
 
 ROOT = Path(__file__).resolve().parents[3]
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,7 +39,7 @@ def fill(askings: int, evidence: str = "e" * 64, shown: str | None = None) -> li
         e.VerificationStarted(at=T0),
         e.Verified(at=T0, evidence=evidence, outcome="passed", checks=()),
         e.GateOpened(at=T0, opening=1, expires=FAR),
-        *(e.Asked(at=T0, ordinal=n, target_bundle=None, shown=shown) for n in range(1, askings + 2)),
+        *(e.ApprovalRequested(at=T0, ordinal=n, target_bundle=None, shown=shown) for n in range(1, askings + 2)),
     ]
 
 
@@ -76,7 +76,7 @@ def rewrite(url: str, seq: int, change: Callable[[dict[str, Any]], object]) -> N
     """Alter an event as somebody would who knows how the log is made: every root after it is computed anew."""
     with connected(url) as connection:
         rows = connection.execute(sa.text("select * from events order by seq")).mappings().all()
-        tree = Frontier()
+        tree = CompactRange()
         for row in rows:
             body = row["body"]
             if row["seq"] == seq:

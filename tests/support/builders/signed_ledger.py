@@ -19,7 +19,7 @@ from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import SignedRelease, Source
 from ashat.receipts.receipt import Receipt
 from ashat.receipts.write import write_receipt
-from ashat.transparency.log_signer import AuditKeys
+from ashat.transparency.log_signer import LogSigner
 from ashat.trust.release.machine_keys import ROLES, machine_signer
 from ashat.trust.release.proposal import Proposal
 from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument
@@ -103,11 +103,15 @@ class Office:
         self.last = proposal.signed_release([proposal.sign(signer) for signer in signers])
         shown, proposed = ledger.put_document("gate", {"m": "?"}), ledger.put_document("proposal", proposal.to_json())
         for number, signer in enumerate(signers, 1):
-            add(e.Asked(at=T0, ordinal=number, target_bundle=None, shown=shown, proposal=proposed))
+            add(e.ApprovalRequested(at=T0, ordinal=number, target_bundle=None, shown=shown, proposal=proposed))
             signature, last = proposal.sign(signer), number == len(signers)
             answer = {"approver": signature.name, "comment": "read it\x1b[2J" if last else "", "signature": signature}
             at, sequence = T0 + timedelta(hours=number), release.release_seq if last else None
-            add(e.Answered(at=at, ordinal=number, decision="approve", accepted=True, release_seq=sequence, **answer))
+            add(
+                e.ApprovalAnswered(
+                    at=at, ordinal=number, decision="approve", accepted=True, release_seq=sequence, **answer
+                )
+            )
         add(e.Promoting(at=T0, operation="op"))
         add(e.Promoted(at=T0, from_bundle=None, release_seq=release.release_seq))
         add(e.Distributed(at=T0, mainframes=(ACME, BOLT, COOK)))
@@ -121,7 +125,7 @@ class Office:
     def sealed(self, content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
         """The receipt with a change, sealed as who has the key of the log could."""
         made = Receipt.from_bytes(altered(content, change))
-        seal = AuditKeys(self.home, self.ledger.log_head()[0]).seal(made.sealed_text)
+        seal = LogSigner(self.home, self.ledger.log_head()[0]).sign_note(made.sealed_text)
         return made.model_copy(update={"seal": seal}).to_bytes()
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ashat.audit.sign import sign_log
 from ashat.ledger.ledger import Ledger
-from ashat.transparency.merkle import Frontier, consistency_proof
+from ashat.transparency.merkle import CompactRange, consistency_proof
 from ashat.trust.tuf.release_document import LogEntry
 from tests.support.builders.ledgers import connected, honest, rewrite
 
@@ -68,7 +68,7 @@ class SignedLedger:
     def truncated(self, directory: Path, size: int) -> SignedLedger:
         """A copy in which the events from `size` on never happened."""
         forged = self.forked(directory)
-        tree = Frontier()
+        tree = CompactRange()
         for leaf in self.leaves[:size]:
             tree.append(leaf)
         frontier = " ".join(node.hex() for node in tree.nodes)

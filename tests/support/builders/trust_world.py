@@ -136,7 +136,7 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    def seal(self, **files: bytes) -> None:
+    def sign_online(self, **files: bytes) -> None:
         """Make files current with the online keys, unchecked, as a thief of OMEGA and its online keys would."""
         state = self.repository.read()
         now = datetime.now(UTC)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from ashat.deployment.events import Answered, Asked, Cancelled
+from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, Cancelled
 from ashat.errors import AshatError
 from ashat.ledger.ledger import Ledger, now
 
@@ -30,7 +30,7 @@ def approve(url: str, update_id: str) -> None:
         state = ledger.load(update_id)
         seq = ledger.highest_release_seq("omega") + 1
         _wait()
-        answer = Answered(at=now(), ordinal=1, decision="approve", accepted=True, release_seq=seq)
+        answer = ApprovalAnswered(at=now(), ordinal=1, decision="approve", accepted=True, release_seq=seq)
         ledger.append(state, answer)
 
 
@@ -46,7 +46,7 @@ def ask(url: str, update_id: str, times: str) -> None:
         state = ledger.load(update_id)
         _wait()
         for _ in range(int(times)):
-            state = ledger.append(state, Asked(at=now(), ordinal=state.askings + 1, target_bundle=None))
+            state = ledger.append(state, ApprovalRequested(at=now(), ordinal=state.askings + 1, target_bundle=None))
 
 
 def hammer(url: str, update_id: str) -> None:
@@ -54,7 +54,7 @@ def hammer(url: str, update_id: str) -> None:
     with Ledger.open(url) as ledger:
         state = ledger.load(update_id)
         while True:
-            state = ledger.append(state, Asked(at=now(), ordinal=state.askings + 1, target_bundle=None))
+            state = ledger.append(state, ApprovalRequested(at=now(), ordinal=state.askings + 1, target_bundle=None))
             print(".", end="", flush=True)
 
 

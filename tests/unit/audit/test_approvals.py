@@ -22,8 +22,8 @@ from ashat.deployment.state_machine import start
 from ashat.ledger.leaf import Record
 from ashat.protocol.messages import ReleaseSignature
 from ashat.transparency.checkpoint import Checkpoint, Signer
-from ashat.transparency.log_signer import AuditKeys
-from ashat.transparency.merkle import Frontier, leaf_hash
+from ashat.transparency.log_signer import LogSigner
+from ashat.transparency.merkle import CompactRange, leaf_hash
 from ashat.trust.release.machine_keys import machine_signer
 from ashat.trust.release.proposal import Proposal
 from ashat.trust.tuf.release_document import LogEntry
@@ -89,7 +89,7 @@ class Case:
         change(lines)
         documents = {digest_of(line["document"]): line for line in lines if "document" in line}
         told: Lines = []
-        tree = Frontier()
+        tree = CompactRange()
         for line in [line for line in lines if "leaf" in line]:
             named = [documents.pop(str(value), None) for value in line["leaf"]["event"].values()]
             tree.append(leaf_hash(canonical_json(line["leaf"])))
@@ -102,7 +102,7 @@ class Case:
     @property
     def signer(self) -> Signer:
         """Who signs for the log."""
-        return AuditKeys(self.office.home, self.office.ledger.log_head()[0])._signer()
+        return LogSigner(self.office.home, self.office.ledger.log_head()[0])._signer()
 
 
 @pytest.fixture
@@ -375,14 +375,14 @@ def test_targets_that_no_holder_signed_are_named(case: Case) -> None:
 def test_an_approval_that_lost_its_signatures_is_named(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.approve("kim", "lee")
     state = honest(case.office.ledger, "UPD-9")
-    answer = e.Answered(at=T0, ordinal=1, decision="approve", accepted=True, release_seq=2, approver="kim")
+    answer = e.ApprovalAnswered(at=T0, ordinal=1, decision="approve", accepted=True, release_seq=2, approver="kim")
     case.office.ledger.append(state, answer)
     assert "it carries no signature, as approvals for omega before it do" in case.refused()
 
 
 def test_approvals_from_before_there_were_signatures_are_told(case: Case) -> None:
     state = honest(case.office.ledger, "UPD-0")
-    answer = e.Answered(at=T0, ordinal=1, decision="approve", accepted=True, release_seq=1, approver="kim")
+    answer = e.ApprovalAnswered(at=T0, ordinal=1, decision="approve", accepted=True, release_seq=1, approver="kim")
     case.office.ledger.append(state, answer)
     case.approve("kim", "lee", logged=False)
     told = case.verify()

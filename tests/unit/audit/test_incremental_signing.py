@@ -10,7 +10,7 @@ import pytest
 from ashat.audit.sign import audited, sign_log, sign_on
 from ashat.errors import AuditError
 from ashat.ledger.ledger import Ledger
-from ashat.transparency.merkle import Frontier, leaf_hash
+from ashat.transparency.merkle import CompactRange, leaf_hash
 from tests.support.builders.ledgers import execute, rewrite
 from tests.support.builders.tampered_log import SignedLedger
 
@@ -105,7 +105,7 @@ def test_a_log_is_read_from_any_tree_that_it_began_with(log: SignedLedger) -> No
     with Ledger.open(log.url) as ledger:
         whole = audited(ledger, log.size)
         for size in range(log.size + 1):
-            tree = Frontier()
+            tree = CompactRange()
             for leaf in leaves[:size]:
                 tree.append(leaf)
             part = audited(ledger, log.size, documents=False, stories=False, begun=tree)

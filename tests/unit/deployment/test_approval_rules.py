@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ashat.deployment.approval_rules import Answer, World, decayed, pushers, refusal
+from ashat.deployment.approval_rules import Answer, ApprovalContext, pushers, refusal, stale_reason
 from ashat.deployment.state_machine import Gate, Stage, State
 from ashat.protocol.messages import Source
 from ashat.verification.evidence import Evidence
@@ -29,7 +29,7 @@ WAITING = State(
     verified_at=AT - timedelta(hours=1),
     gate=Gate(opening=1, expires=AT + timedelta(days=1), run="run", ordinal=1, target_bundle=OLD, answered=False),
 )
-WORLD = World(now=AT, target_bundle=OLD)
+WORLD = ApprovalContext(now=AT, target_bundle=OLD)
 YES = Answer("approve", "abcd1234", "kim")
 
 
@@ -62,7 +62,7 @@ def test_an_approval_with_the_right_tail_counts() -> None:
     ],
 )
 def test_an_answer_that_does_not_count_is_refused_with_its_reason(
-    state: State, answer: Answer, world: World, telling: str
+    state: State, answer: Answer, world: ApprovalContext, telling: str
 ) -> None:
     assert telling in refusal(state, answer, world)
 
@@ -109,14 +109,14 @@ def evidence(**changes: Any) -> Evidence:
 )
 def test_evidence_decays(changes: dict[str, Any], telling: str) -> None:
     world = {"now": AT, "policy": Policy(), "versions": {"health": "2+c0de"}, "target_bundle": OLD}
-    found = decayed(evidence(), **{**world, **changes})
+    found = stale_reason(evidence(), **{**world, **changes})
     assert telling in found
     assert bool(found) == bool(telling)
 
 
 def test_what_nobody_could_see_does_not_decay() -> None:
     unseen = evidence(target={"name": "omega", "bundle": None, "unknown": "no server of that name is configured"})
-    assert decayed(unseen, now=AT, policy=Policy(), versions={}, target_bundle="3" * 64) == ""
+    assert stale_reason(unseen, now=AT, policy=Policy(), versions={}, target_bundle="3" * 64) == ""
 
 
 def test_text_of_a_release_cannot_become_markup() -> None:

@@ -35,8 +35,8 @@ PUSHED = e.Pushed(at=T0, url="http://public")
 STARTED = e.VerificationStarted(at=T0, run="v")
 VERIFIED = e.Verified(at=T0, evidence=EVIDENCE, outcome="passed", checks=PASSED)
 OPENED = e.GateOpened(at=T0, opening=1, expires=at(100))
-ASKED = e.Asked(at=T0, ordinal=1, target_bundle=C)
-APPROVED = e.Answered(at=at(1), ordinal=1, decision="approve", accepted=True, approver="lee", release_seq=7)
+ASKED = e.ApprovalRequested(at=T0, ordinal=1, target_bundle=C)
+APPROVED = e.ApprovalAnswered(at=at(1), ordinal=1, decision="approve", accepted=True, approver="lee", release_seq=7)
 PROMOTING = e.Promoting(at=at(2), operation="op")
 PROMOTED = e.Promoted(at=at(3), from_bundle=C, release_seq=7)
 DISTRIBUTED = e.Distributed(at=at(4), mainframes=(MISSING,))
@@ -111,7 +111,9 @@ def test_a_refused_answer_is_used_up_and_the_next_asking_takes_a_reject() -> Non
     with pytest.raises(SessionError, match="judged already"):
         apply(state, APPROVED)
     state = apply(state, ASKED.model_copy(update={"ordinal": 2}))
-    rejected = apply(state, e.Answered(at=at(5), ordinal=2, decision="reject", accepted=True, comment="not today"))
+    rejected = apply(
+        state, e.ApprovalAnswered(at=at(5), ordinal=2, decision="reject", accepted=True, comment="not today")
+    )
     assert (rejected.stage, rejected.reason, rejected.owes_public) == (Stage.REJECTED, "not today", True)
 
 
@@ -407,11 +409,11 @@ class Deployment(RuleBasedStateMachine):
 
     @rule()
     def take_gate(self) -> None:
-        self.offer(e.GateTaken(at=self.now, run="r"))
+        self.offer(e.GateClaimed(at=self.now, run="r"))
 
     @rule(step=st.sampled_from([1, 1, 1, 0, 2]), runs=maybe_digest)
     def ask(self, step: int, runs: str | None) -> None:
-        if self.offer(e.Asked(at=self.now, ordinal=self.state.askings + step, target_bundle=runs)):
+        if self.offer(e.ApprovalRequested(at=self.now, ordinal=self.state.askings + step, target_bundle=runs)):
             assert step == 1
 
     @rule(
@@ -423,7 +425,7 @@ class Deployment(RuleBasedStateMachine):
     def answer(self, back: int, decision: Any, accepted: bool, numbered: bool) -> None:
         gate, ordinal = self.state.gate, self.state.askings - back
         seq = self.highest_seq + 1 if numbered else None
-        event = e.Answered(
+        event = e.ApprovalAnswered(
             at=self.now, ordinal=ordinal, decision=decision, accepted=accepted, release_seq=seq if accepted else None
         )
         if not self.offer(event):

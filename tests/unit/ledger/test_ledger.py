@@ -35,9 +35,9 @@ TO_THE_GATE: list[Any] = [
     e.VerificationStarted(at=T0),
     e.Verified(at=T0, evidence=EVIDENCE, outcome="passed", checks=()),
     e.GateOpened(at=T0, opening=1, expires=FAR),
-    e.Asked(at=T0, ordinal=1, target_bundle=None),
+    e.ApprovalRequested(at=T0, ordinal=1, target_bundle=None),
 ]
-APPROVED = e.Answered(at=T0, by="lee", ordinal=1, decision="approve", accepted=True, release_seq=1)
+APPROVED = e.ApprovalAnswered(at=T0, by="lee", ordinal=1, decision="approve", accepted=True, release_seq=1)
 TO_COMPLETED: list[Any] = [
     *TO_THE_GATE,
     APPROVED,
@@ -176,11 +176,11 @@ def test_advance_decides_again_on_the_newest_state(ledger: Ledger) -> None:
     begin(ledger, "UPD-1", TO_THE_GATE)
     seen: list[int] = []
 
-    def decide(state: State) -> e.Asked:
+    def decide(state: State) -> e.ApprovalRequested:
         seen.append(state.askings)
         if len(seen) == 1:
-            ledger.append(state, e.Asked(at=T0, ordinal=2, target_bundle=None))
-        return e.Asked(at=T0, ordinal=state.askings + 1, target_bundle=None)
+            ledger.append(state, e.ApprovalRequested(at=T0, ordinal=2, target_bundle=None))
+        return e.ApprovalRequested(at=T0, ordinal=state.askings + 1, target_bundle=None)
 
     assert ledger.advance("UPD-1", 1, decide).askings == 3
     assert seen == [1, 2]

@@ -20,11 +20,11 @@ from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.authorization import SCHEMA, DecisionRule, Use, judge_promotion, judge_rollback
 from ashat.node.omega.ledger_log import KeptLog
-from ashat.node.omega.licences import Register, key_hash, licence_id, licence_status, new_key
+from ashat.node.omega.licences import LicenceStore, key_hash, licence_id, licence_status, new_key
 from ashat.node.omega.offers import effective_offer, why_not_offered
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.operations import records
-from ashat.node.operations.records import Standing
+from ashat.node.operations.records import RunningRelease
 from ashat.protocol.messages import Current, Decision, MainframeReport, Offer, OperationRequest
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -37,8 +37,8 @@ def running(bundle: str, *, seq: int | None = 1, update: str = "UPD-1", attempt:
 
 def standing(
     current: Current | None, previous: Current | None = None, brought_by: str | None = "promote", highest: int = 1
-) -> Standing:
-    return Standing(current=current, previous=previous, brought_by=brought_by, release_seq=highest)
+) -> RunningRelease:
+    return RunningRelease(current=current, previous=previous, brought_by=brought_by, release_seq=highest)
 
 
 def decided(**changes: object) -> Decision:
@@ -310,16 +310,16 @@ class TestLicence:
 
 
 @pytest.fixture
-def register(tmp_path: Path) -> Iterator[Register]:
+def register(tmp_path: Path) -> Iterator[LicenceStore]:
     database = Database(tmp_path / "node.db")
-    yield Register(database)
+    yield LicenceStore(database)
     database.close()
 
 
 class TestRegister:
-    def test_keeps_no_key(self, register: Register, tmp_path: Path) -> None:
+    def test_keeps_no_key(self, register: LicenceStore, tmp_path: Path) -> None:
         key = new_key()
-        licence, new = register.keep(key, "Baker", None)
+        licence, new = register.upsert(key, "Baker", None)
         assert new
         assert licence.id == licence_id(key) == key_hash(key)[:12]
         assert register.find(key) == licence
@@ -328,18 +328,18 @@ class TestRegister:
         assert key_hash(key).encode() in stored
         assert key.encode() not in stored
 
-    def test_renews_but_never_revives(self, register: Register) -> None:
+    def test_renews_but_never_revives(self, register: LicenceStore) -> None:
         key = new_key()
-        register.keep(key, "Baker", NOON - timedelta(days=365))
-        renewed, new = register.keep(key, "Baker & Sons", None)
+        register.upsert(key, "Baker", NOON - timedelta(days=365))
+        renewed, new = register.upsert(key, "Baker & Sons", None)
         assert not new
         assert (renewed.name, renewed.status) == ("Baker & Sons", "active")
         assert register.revoke(renewed.id) == register.revoke(renewed.id)
-        assert register.keep(key, "Baker", None)[0].status == "revoked"
+        assert register.upsert(key, "Baker", None)[0].status == "revoked"
         assert register.revoke("0" * 12) is None
 
-    def test_history_counts_what_is_said_again(self, register: Register) -> None:
-        licence, _ = register.keep(new_key(), "Baker", None)
+    def test_history_counts_what_is_said_again(self, register: LicenceStore) -> None:
+        licence, _ = register.upsert(new_key(), "Baker", None)
         bad = MainframeReport(release_seq=2, bundle=NEW, result="failed", reason="unhealthy")
         good = MainframeReport(release_seq=3, bundle=OLD, result="running")
         for said in (bad, bad, good):

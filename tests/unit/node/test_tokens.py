@@ -12,7 +12,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError, UsageError
 from ashat.node.access.tokens import SCOPES, TokenFile
 from ashat.node.core.db import Database, now
-from ashat.protocol.messages import Duty, Role, Scope
+from ashat.protocol.messages import Role, Scope, TokenRole
 from tests.support.fakes.scripted_program import Reply, replying
 from tests.support.processes.node_cli import Run
 
@@ -58,10 +58,10 @@ def test_tokens_from_before_they_had_an_end_are_read(tmp_path: Path) -> None:
     assert TokenFile(tmp_path / "tokens.json").identify(secret) == token
 
 
-@pytest.mark.parametrize("duty", Duty)
+@pytest.mark.parametrize("duty", TokenRole)
 @pytest.mark.parametrize("role", Role)
 def test_a_role_is_the_scopes_that_it_takes_on_that_kind_of_node(
-    run: Run, tmp_path: Path, role: Role, duty: Duty
+    run: Run, tmp_path: Path, role: Role, duty: TokenRole
 ) -> None:
     known = Database(tmp_path / "node.db")
     known.set_meta("role", role)

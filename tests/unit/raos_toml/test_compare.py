@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ashat.raos_toml.compare import loosened, loosened_policy
+from ashat.raos_toml.compare import weakened, weakened_policy
 from ashat.raos_toml.load import load_raos_toml
 from ashat.raos_toml.schema import RaosToml
 from ashat.verification.policy import Policy
@@ -180,34 +180,34 @@ def changed(old: str, new: str) -> RaosToml:
 
 @pytest.mark.parametrize(("old", "new", "line"), LOOSER, ids=[line for *_, line in LOOSER])
 def test_a_loosening_has_its_line(old: str, new: str, line: str) -> None:
-    assert loosened(read(OLD), changed(old, new)) == [line]
+    assert weakened(read(OLD), changed(old, new)) == [line]
 
 
 @pytest.mark.parametrize(("old", "new"), NOT_LOOSER)
 def test_what_asks_no_less_has_none(old: str, new: str) -> None:
-    assert loosened(read(OLD), changed(old, new)) == []
+    assert weakened(read(OLD), changed(old, new)) == []
 
 
 def test_a_schema_whose_file_changed_is_told() -> None:
-    assert loosened(read(OLD), read(OLD), {"schemas/items.json"}) == [ENDPOINT + "has another schema"]
-    assert loosened(read(OLD), read(OLD), {"schemas/other.json"}) == []
+    assert weakened(read(OLD), read(OLD), {"schemas/items.json"}) == [ENDPOINT + "has another schema"]
+    assert weakened(read(OLD), read(OLD), {"schemas/other.json"}) == []
 
 
 def test_several_are_told_in_the_order_of_the_file() -> None:
     least = read('[raos]\nname = "RaOS"\nversion = "2"\n')
-    lines = loosened(read(OLD), least)
+    lines = weakened(read(OLD), least)
     tables = ["[health]", "[health]", "[health]", "[modules]", "[api]", "[[endpoint]]", "[[endpoint]]", "[[check]]"]
     tables += ["[database]", "[performance]", "[security]", "[security]"]
     assert [line.split()[0] for line in lines] == tables
-    assert loosened(least, read(OLD[: OLD.index("[[security.allow]]")])) == []
+    assert weakened(least, read(OLD[: OLD.index("[[security.allow]]")])) == []
 
 
 def test_what_a_release_writes_stays_on_its_line() -> None:
     text = OLD.replace('"one", "two"', '"one\\n\\u202E# two", "two"')
-    (line,) = loosened(read(text), read(text.replace('"one\\n\\u202E# two", ', "")))
+    (line,) = weakened(read(text), read(text.replace('"one\\n\\u202E# two", ', "")))
     assert line == ENDPOINT + r'no longer expects "one\n # two" in the answer'
     long = OLD.replace('"one"', '"' + "x" * 5000 + '"')
-    (line,) = loosened(read(long), changed('"one", ', ""))
+    (line,) = weakened(read(long), changed('"one", ', ""))
     assert len(line) < 200
 
 
@@ -359,7 +359,7 @@ STRICTER: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @given(files())
 def test_a_file_is_never_looser_than_itself(file: dict[str, Any]) -> None:
-    assert loosened(RaosToml.model_validate(file), RaosToml.model_validate(copy.deepcopy(file))) == []
+    assert weakened(RaosToml.model_validate(file), RaosToml.model_validate(copy.deepcopy(file))) == []
 
 
 @given(files(), st.lists(st.sampled_from(sorted(STRICTER)), unique=True, min_size=1))
@@ -368,15 +368,15 @@ def test_tightening_has_no_line_and_undoing_it_has(file: dict[str, Any], names: 
     for name in names:
         STRICTER[name](stricter)
     old, new = RaosToml.model_validate(file), RaosToml.model_validate(stricter)
-    assert loosened(old, new) == []
+    assert weakened(old, new) == []
     always = {"settle", "start", "endpoint", "check", "required"}
     if always & set(names):
-        assert loosened(new, old)
+        assert weakened(new, old)
 
 
 def test_the_sample_is_read() -> None:
     sample = read((Path(__file__).parents[3] / "examples" / "raos" / "raos.toml").read_text(encoding="utf-8"))
-    assert loosened(sample, sample) == []
+    assert weakened(sample, sample) == []
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_the_sample_is_read() -> None:
 )
 def test_what_a_policy_asks_less_has_a_line(before: dict[str, Any], after: dict[str, Any], told: list[str]) -> None:
     old, new = (Policy.model_validate(given).model_dump(mode="json") for given in (before, after))
-    assert loosened_policy(old, new) == told
+    assert weakened_policy(old, new) == told
     if not old["four_eyes"]:
         old.pop("four_eyes")
-    assert loosened_policy(old, new) == told, "a policy from before a key was known"
+    assert weakened_policy(old, new) == told, "a policy from before a key was known"

@@ -25,7 +25,7 @@ from ashat.deployment import events as e
 from ashat.errors import ReceiptError, SessionError
 from ashat.receipts.receipt import UNSEALED, Receipt, prove
 from ashat.receipts.write import write_receipt
-from ashat.transparency.log_signer import AuditKeys
+from ashat.transparency.log_signer import LogSigner
 from ashat.transparency.merkle import inclusion_proof
 from ashat.trust.authority.authority import Authority
 from ashat.trust.keys.files import NAME_FIELD, OnlinePublicKeys
@@ -256,9 +256,9 @@ def test_only_the_key_of_the_log_seals(office: Office, world: World, shipped: by
     refused(forged, world.root, "The seal of the receipt does not fit: The checkpoint is signed by")
     twice = altered(shipped, lambda receipt: receipt.update(seal=receipt["seal"] + receipt["seal"].split("\n\n")[1]))
     refused(twice, world.root, "altered since it was sealed")
-    keys = AuditKeys(office.home, office.ledger.log_head()[0])
+    keys = LogSigner(office.home, office.ledger.log_head()[0])
     with pytest.raises(ValueError, match="taken for a checkpoint"):
-        keys.seal("ashat-deploy/ledger-0000000000000000\n9\nAAAA\n")
+        keys.sign_note("ashat-deploy/ledger-0000000000000000\n9\nAAAA\n")
     strange.ledger.close()
 
 
@@ -353,7 +353,7 @@ def test_the_first_root_proves_a_receipt_from_after_two_ceremonies(tmp_path: Pat
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """The one-person mode, of whose home the command is run."""
     office = Office(tmp_path)
     monkeypatch.setenv("ASHAT_HOME", str(office.home))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ashat.deployment.state import Before, State
+from ashat.deployment.state import PreviousRelease, State
 from ashat.deployment.state_machine import Stage
 from ashat.errors import SessionError
 from ashat.protocol.messages import App, Current, NodeState, Role, StoreState
@@ -22,7 +22,7 @@ PUSHED = State(
     stage=Stage.PUSHED,
     bundle=NEW,
     switching=True,
-    public_ran=(Before(OLD, "UPD-1", 1),),
+    public_ran=(PreviousRelease(OLD, "UPD-1", 1),),
 )
 SHIPPED = replace(PUSHED, stage=Stage.COMPLETED, promoting="op", omega_before=OLD, release_seq=2)
 
@@ -74,7 +74,7 @@ def test_the_same_bytes_under_another_update_are_not_this_update() -> None:
 @pytest.mark.parametrize(
     ("state", "telling"),
     [
-        (replace(PUSHED, public_ran=(Before(None),)), "ran nothing before"),
+        (replace(PUSHED, public_ran=(PreviousRelease(None),)), "ran nothing before"),
         (replace(PUSHED, stage=Stage.CANCELLED), "Nothing to roll back"),
         (replace(PUSHED, stage=Stage.ROLLED_BACK), "rolled back already"),
         (replace(PUSHED, switching=False), "reached no server"),

@@ -185,9 +185,9 @@ def flipped(parts: list[bytes], data: st.DataObject) -> list[bytes]:
 
 
 def test_a_frontier_goes_on_where_it_was_kept() -> None:
-    kept = m.Frontier()
+    kept = m.CompactRange()
     for size, leaf in enumerate(MANY):
-        kept = m.Frontier(kept.size, list(kept.nodes))
+        kept = m.CompactRange(kept.size, list(kept.nodes))
         assert (kept.size, kept.root()) == (size, MANY_ROOTS[size])
         assert len(kept.nodes) == size.bit_count()
         kept.append(leaf)
@@ -197,7 +197,7 @@ def test_a_frontier_goes_on_where_it_was_kept() -> None:
 @pytest.mark.parametrize(("size", "nodes"), [(1, []), (2, [bytes(32)] * 2), (1, [b"short"]), (-1, [bytes(32)])])
 def test_a_frontier_that_fits_no_tree_is_refused(size: int, nodes: list[bytes]) -> None:
     with pytest.raises(ValueError, match="frontier"):
-        m.Frontier(size, nodes)
+        m.CompactRange(size, nodes)
 
 
 @pytest.mark.parametrize("number", [-1, 9])

@@ -66,7 +66,7 @@ def taking_over(people: People) -> Rearrange:
     return lambda roles: roles.held_by(Holders([key.public_key for key in people.keys], 2))
 
 
-def seal(forged: Path, online: OnlineKeys, production: bytes) -> None:
+def sign_online(forged: Path, online: OnlineKeys, production: bytes) -> None:
     """Make `production` current there with the online keys, unchecked."""
     repository = Repository(forged)
     for name, content in repository._plan(repository.read(), online, datetime.now(UTC), production=production):
@@ -165,7 +165,7 @@ def test_whoever_was_removed_signs_nothing_any_more(tmp_path: Path) -> None:
         late.signatures.clear()
         for signer in (kim, lee):
             late.sign(signer, append=True)
-        seal(forged, OnlineKeyFiles(here.node.data / "trust" / "keys").newest(), production=late.to_bytes())
+        sign_online(forged, OnlineKeyFiles(here.node.data / "trust" / "keys").newest(), production=late.to_bytes())
         with asking_a_thief(here, forged, "astray") as client, pytest.raises(UnsignedError, match="1/2 keys"):
             client.latest_release("stable")
         here.release("UPD-3", lee, noa)

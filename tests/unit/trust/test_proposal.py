@@ -15,7 +15,7 @@ from ashat.errors import AshatError, MixAndMatchError, UnsignedError
 from ashat.trust.release.proposal import Draft, Proposal, Replaced
 from ashat.trust.tuf.metadata import PRODUCTION
 from ashat.trust.tuf.release_document import ReleaseDocument
-from tasks.approval.signing import too_few_eyes
+from tasks.approval.signing import four_eyes_shortfall
 from tests.support.builders.trust_world import World, document, key_pair
 
 DAY = 86400.0
@@ -70,7 +70,7 @@ def test_four_eyes_of_too_few_are_told_before_anybody_signs(
 ) -> None:
     world = World(tmp_path / "repository", approvers=[key_pair(name) for name in approvers])
     proposal = Proposal.make(world.repository.read().raw["targets"], None, document(1), None, lifetime=DAY, now=NOW)
-    why = too_few_eyes(State(update_id="UPD-1", attempt=1, pushed_by=pushed_by), proposal)
+    why = four_eyes_shortfall(State(update_id="UPD-1", attempt=1, pushed_by=pushed_by), proposal)
     assert told in why
     assert bool(why) == bool(told)
 

@@ -18,7 +18,7 @@ from ashat.common.canonical_json import canonical_json
 from ashat.errors import KeyPolicyError, MalformedMetadataError, NodeError, OversizedError, UnprovenError
 from ashat.protocol.messages import Source
 from ashat.trust.release.machine_keys import machine_path, machine_public_key, machine_signer
-from ashat.trust.release.provenance import MAX_BYTES, attest_build, attest_evidence, demand_provenance, provenance_of
+from ashat.trust.release.provenance import MAX_BYTES, attest_build, attest_evidence, provenance_of, verify_provenance
 from ashat.trust.tuf.metadata import BUILDER, VERIFIER, Holders, build_targets, parse
 from tests.support.builders.signers import provenance
 from tests.support.builders.trust_world import World, document, key_pair, mainframe, reply, serving
@@ -50,7 +50,7 @@ def released(text: str, **changes: Any) -> Any:
 
 def test_it_says_who_built_what_from_which_commit_in_the_fields_own_formats() -> None:
     text = provenance(ALPHA, CONTROL, BUNDLE, EVIDENCE)
-    proven = demand_provenance(BOTH, released(text), text.encode())
+    proven = verify_provenance(BOTH, released(text), text.encode())
     assert proven is not None
     assert (proven.builder, proven.verifier) == ("alpha", "control")
     assert proven.builder_key == ALPHA.public_key.keyval["public"]
@@ -69,14 +69,14 @@ def test_it_says_who_built_what_from_which_commit_in_the_fields_own_formats() ->
 
 def test_where_nobody_is_named_none_is_demanded_and_a_builder_alone_may_be_named() -> None:
     nobody = targets([], [])
-    assert demand_provenance(nobody, document(1), None) is None
+    assert verify_provenance(nobody, document(1), None) is None
     build = attest_build(ALPHA, bundle=BUNDLE, update_id="U", attempt=1, source=Source(name="raos"), pushed_by="kim")
     text = canonical_json(provenance_of(build, None)).decode()
-    proven = demand_provenance(targets([ALPHA], []), released(text), text.encode())
+    proven = verify_provenance(targets([ALPHA], []), released(text), text.encode())
     assert proven is not None
     assert (proven.verifier, proven.parameters.commit) == ("", None)
     with pytest.raises(MalformedMetadataError, match="verifier's statement is in no DSSE envelope"):
-        demand_provenance(BOTH, released(text), text.encode())
+        verify_provenance(BOTH, released(text), text.encode())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_where_nobody_is_named_none_is_demanded_and_a_builder_alone_may_be_named
 )
 def test_what_nobody_who_may_build_or_verify_signed_is_refused(text: str, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UnprovenError, match=told):
-        demand_provenance(BOTH, released(text, **changes), text.encode())
+        verify_provenance(BOTH, released(text, **changes), text.encode())
 
 
 def _swap_kinds(content: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def test_what_is_no_provenance_is_refused_in_a_line(alter: Callable[[dict[str, A
     alter(content)
     text = canonical_json(content).decode()
     with pytest.raises(MalformedMetadataError, match=told) as error:
-        demand_provenance(BOTH, released(text), text.encode())
+        verify_provenance(BOTH, released(text), text.encode())
     assert "\n" not in str(error.value)
 
 
@@ -143,14 +143,14 @@ def test_a_statement_that_was_altered_is_not_signed() -> None:
     content["build"]["payload"] = base64.b64encode(statement).decode()
     text = canonical_json(content).decode()
     with pytest.raises(UnprovenError, match="and not by alpha"):
-        demand_provenance(BOTH, released(text), text.encode())
+        verify_provenance(BOTH, released(text), text.encode())
 
 
 @pytest.mark.parametrize("spelled", [b" {}", b"[]", b"{", b'{"format":"ashat-provenance/1","build":1.5}', b"[" * 5000])
 def test_another_spelling_is_refused(spelled: bytes) -> None:
     named = document(1, bundle=BUNDLE, provenance=sha256(spelled).hexdigest())
     with pytest.raises(MalformedMetadataError):
-        demand_provenance(BOTH, named, spelled)
+        verify_provenance(BOTH, named, spelled)
 
 
 @pytest.mark.parametrize(
@@ -197,16 +197,16 @@ def test_what_was_accepted_once_stays_so_and_whoever_comes_anew_demands_a_proven
 def test_a_verifier_alone_is_demanded_too() -> None:
     alone = targets([], [CONTROL])
     checked = provenance(THIEF, CONTROL, BUNDLE, EVIDENCE)
-    assert demand_provenance(alone, released(checked), checked.encode()) is None
+    assert verify_provenance(alone, released(checked), checked.encode()) is None
     with pytest.raises(UnprovenError, match="one by control is demanded"):
-        demand_provenance(alone, document(1), None)
+        verify_provenance(alone, document(1), None)
     for text, told in (
         (provenance(ALPHA, THIEF, BUNDLE, EVIDENCE), "verifier's statement is signed by .*, and not by control"),
         (provenance(ALPHA, CONTROL, BUNDLE, "f" * 64), "control signed other evidence"),
         (provenance(ALPHA, CONTROL, BUNDLE, EVIDENCE, outcome="failed"), "control saw the checks of UPD-1 fail"),
     ):
         with pytest.raises(UnprovenError, match=told):
-            demand_provenance(alone, released(text), text.encode())
+            verify_provenance(alone, released(text), text.encode())
 
 
 def test_a_mainframe_demands_the_statement_of_a_verifier_alone(tmp_path: Path) -> None:

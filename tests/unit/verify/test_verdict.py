@@ -17,14 +17,22 @@ from tasks.checks.health import HealthCheck
 from tasks.checks.kit.base import CheckResult, Finding
 from tasks.checks.release_defined import PREFIX, own_check
 from tasks.selftest.faults import catalogue
-from tasks.verify.promises import loosening
-from tasks.verify.proofs import SHIPPED, Proof, code_version, known_proofs, proofs_document, proofs_of, version_of
-from tasks.verify.verdict import reusable, skipped, under_policy, weigh
+from tasks.verify.promises import weakening
+from tasks.verify.proofs import (
+    SHIPPED,
+    SelfTestResult,
+    code_version,
+    known_proofs,
+    proofs_document,
+    proofs_of,
+    version_of,
+)
+from tasks.verify.verdict import apply_policy, reusable, skipped, under_policy
 from tests.unit.deployment.test_approval_rules import AT, OLD, evidence
 
 CHECK = HealthCheck()
 MINE = version_of(CHECK)
-PROVED = Proof(MINE, 8)
+PROVED = SelfTestResult(MINE, 8)
 
 
 def told(outcome: str, severity: str = "") -> CheckResult:
@@ -34,22 +42,24 @@ def told(outcome: str, severity: str = "") -> CheckResult:
 
 def test_an_answer_counts_as_it_is_under_the_built_in_policy() -> None:
     for result in (told("pass"), told("warn", "medium"), told("fail", "high"), told("inconclusive")):
-        assert weigh(CHECK, result, Policy(), PROVED) == result
+        assert apply_policy(CHECK, result, Policy(), PROVED) == result
 
 
 def test_the_policy_says_what_blocks_and_what_only_warns() -> None:
-    assert weigh(CHECK, told("warn", "medium"), Policy(blocks_from="medium"), PROVED).outcome == "fail"
-    lenient = weigh(CHECK, told("fail", "high"), Policy(warns=["health"]), None)
+    assert apply_policy(CHECK, told("warn", "medium"), Policy(blocks_from="medium"), PROVED).outcome == "fail"
+    lenient = apply_policy(CHECK, told("fail", "high"), Policy(warns=["health"]), None)
     assert (lenient.outcome, lenient.seen) == ("warn", "seen (under the policy this only warns)")
-    assert weigh(CHECK, told("fail", "high"), Policy(warns=["security"]), None).outcome == "fail"
+    assert apply_policy(CHECK, told("fail", "high"), Policy(warns=["security"]), None).outcome == "fail"
 
 
 def test_a_check_that_missed_a_seeded_fault_cannot_pass() -> None:
-    missed = Proof(MINE, 5, ("flapping=3",))
-    found = weigh(CHECK, told("pass"), Policy(), missed)
+    missed = SelfTestResult(MINE, 5, ("flapping=3",))
+    found = apply_policy(CHECK, told("pass"), Policy(), missed)
     assert found.outcome == "fail"
     assert found.seen == "untrusted, the self-test saw it miss 1 of 5 seeded faults, such as 'flapping=3': seen"
-    assert weigh(CHECK, told("pass"), Policy(warns=["health"]), missed).outcome == "fail", "whatever the policy says"
+    assert apply_policy(CHECK, told("pass"), Policy(warns=["health"]), missed).outcome == "fail", (
+        "whatever the policy says"
+    )
 
 
 def test_the_policy_may_let_the_rehearsal_only_warn() -> None:
@@ -59,20 +69,20 @@ def test_the_policy_may_let_the_rehearsal_only_warn() -> None:
 
 
 def test_promises_taken_back_are_one_warning() -> None:
-    assert loosening([], "omega") is None
-    found = loosening(["[health] ready is dropped", "[database] is dropped"], "omega")
+    assert weakening([], "omega") is None
+    found = weakening(["[health] ready is dropped", "[database] is dropped"], "omega")
     assert found is not None
     assert (found.outcome, len(found.findings)) == ("warn", 2)
     assert found.seen == "not all that the release on omega promised is kept: [health] ready is dropped, and 1 more"
 
 
 def test_only_a_check_that_is_proved_passes_unless_the_policy_says_otherwise() -> None:
-    assert weigh(CHECK, told("pass"), Policy(), None).outcome == "warn"
-    assert weigh(CHECK, told("pass"), Policy(requires_self_test=False), None).outcome == "pass"
-    assert weigh(CHECK, told("fail", "high"), Policy(), None).outcome == "fail"
+    assert apply_policy(CHECK, told("pass"), Policy(), None).outcome == "warn"
+    assert apply_policy(CHECK, told("pass"), Policy(requires_self_test=False), None).outcome == "pass"
+    assert apply_policy(CHECK, told("fail", "high"), Policy(), None).outcome == "fail"
     theirs = own_check(OwnCheck(name="mine", path="/"))
     answer = CheckResult(theirs.name, theirs.title, "pass", "well")
-    assert weigh(theirs, answer, Policy(), None) == answer, "nobody can have seeded faults for it"
+    assert apply_policy(theirs, answer, Policy(), None) == answer, "nobody can have seeded faults for it"
 
 
 def test_what_is_shipped_proves_this_very_code() -> None:
@@ -86,9 +96,9 @@ def test_what_is_shipped_proves_this_very_code() -> None:
 
 
 def test_a_self_test_made_here_comes_first() -> None:
-    missed = proofs_document({"health": Proof(MINE, 9, ("flapping=3",))})
+    missed = proofs_document({"health": SelfTestResult(MINE, 9, ("flapping=3",))})
     assert known_proofs(missed)["health"].missed == ("flapping=3",)
-    old = proofs_document({"health": Proof("1+0ld", 9, ("flapping=3",))})
+    old = proofs_document({"health": SelfTestResult("1+0ld", 9, ("flapping=3",))})
     assert known_proofs(old)["health"].missed == (), "that was other code"
 
 
@@ -97,7 +107,7 @@ def test_what_is_not_run_marks_the_gate() -> None:
 
 
 def test_what_a_self_test_proved_is_kept_and_read() -> None:
-    proofs = {"health": Proof(MINE, 5, ("flapping=3",)), "api": Proof("1+c0de", 8)}
+    proofs = {"health": SelfTestResult(MINE, 5, ("flapping=3",)), "api": SelfTestResult("1+c0de", 8)}
     assert proofs_of(proofs_document(proofs)) == proofs
     assert proofs_of(None) == {}
     assert proofs_of({"format": "ashat-self-test/9", "checks": {}}) == {}
@@ -121,7 +131,7 @@ def keep(
     at: datetime = AT,
     previous: str | None = None,
     policy: Policy | None = None,
-    proofs: dict[str, Proof] | None = None,
+    proofs: dict[str, SelfTestResult] | None = None,
 ) -> set[str]:
     bundle = "2" * 64
     checks = [CHECK, DatabaseCheck()]
@@ -157,4 +167,4 @@ def test_what_is_stale_is_asked_again() -> None:
 
 def test_a_pass_of_a_check_that_missed_a_fault_since_is_asked_again() -> None:
     assert keep(passed(), proofs={"health": PROVED}) == {"health"}
-    assert keep(passed(), proofs={"health": Proof(MINE, 8, ("flapping=3",))}) == set()
+    assert keep(passed(), proofs={"health": SelfTestResult(MINE, 8, ("flapping=3",))}) == set()
