@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from ashat.client import transfer
 from ashat.client.http import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
 from ashat.client.transfer import BundleStore, Progress, TransferReport
 from ashat.errors import (
-    IntegrityError,
     NodeRefusedError,
     NodeUnreachableError,
     WrongRoleError,
@@ -198,17 +196,6 @@ class NodeClient:
         """
         return transfer.fetch_manifest(self.transport, digest)
 
-    def object_bytes(self, digest: str) -> bytes:
-        """One object, verified.
-
-        Raises:
-            IntegrityError: the node sent other bytes.
-        """
-        content = self.transport.request("GET", f"/v1/objects/{digest}").content
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise IntegrityError(f"{self.name} sent bytes that do not match {digest}.", digest=digest)
-        return content
-
     def head_of(self, file: FileEntry, size: int) -> bytes:
         """The first `size` bytes of a file of a bundle, or fewer, as the node sends them: they cannot be verified."""
         digest, _ = next(iter(file.objects()))
@@ -234,24 +221,6 @@ class NodeClient:
         objects = transfer.fetch_objects(self.transport, [digest for file in wanted for digest, _ in file.objects()])
         for file in wanted:
             yield b"".join(next(objects)[1] for _ in file.objects())
-
-    def put_evidence(self, bundle: str, document: bytes) -> str:
-        """Have evidence (its canonical JSON) kept beside its bundle; its digest. Twice is once."""
-        digest = hashlib.sha256(document).hexdigest()
-        headers = {"Content-Type": "application/json"}
-        self.transport.request("PUT", _evidence_path(bundle, digest), content=document, headers=headers)
-        return digest
-
-    def evidence(self, bundle: str, digest: str) -> bytes:
-        """The canonical JSON of evidence that is kept beside a bundle, verified.
-
-        Raises:
-            IntegrityError: the node sent other bytes.
-        """
-        document = self.transport.request("GET", _evidence_path(bundle, digest)).content
-        if hashlib.sha256(document).hexdigest() != digest:
-            raise IntegrityError(f"{self.name} sent evidence that does not match {digest}.", digest=digest)
-        return document
 
     # The lease
 
@@ -352,13 +321,6 @@ class NodeClient:
         """Have OMEGA honour a licence."""
         return self._send(Mainframe, "PUT", "/v1/licences", request)
 
-    def revoke_licence(self, licence_id: str) -> Mainframe:
-        """Have OMEGA honour it no more."""
-        return self._parse(
-            Mainframe,
-            self.transport.json("POST", f"/v1/licences/{quote(licence_id, safe='')}/revoke"),
-        )
-
     def _check_first(self) -> None:
         if self.expect_role is not None:
             self.check_role()
@@ -387,10 +349,6 @@ class NodeClient:
                 f"{self.name} answers, but not as this version's {kind.__name__} ({where}); are both up to date?",
                 server=self.name,
             ) from None
-
-
-def _evidence_path(bundle: str, digest: str) -> str:
-    return f"/v1/bundles/{bundle}/evidence/{digest}"
 
 
 def _operation_path(operation_id: str) -> str:

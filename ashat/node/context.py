@@ -27,7 +27,6 @@ from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, Journal
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
-from ashat.node.store.evidence import EvidenceStore
 from ashat.node.store.releases import Releases
 from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
@@ -67,7 +66,6 @@ class NodeContext:
     config: NodeConfig
     db: Database
     store: Store
-    evidence: EvidenceStore
     tokens: TokenFile
     journal: Journal
     metrics: Metrics
@@ -117,7 +115,6 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             config=config,
             db=db,
             store=store,
-            evidence=EvidenceStore(config.data / "evidence", store),
             tokens=TokenFile(config.tokens_path, follow_in(db)),
             journal=journal,
             metrics=metrics,

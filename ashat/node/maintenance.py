@@ -64,10 +64,7 @@ def _look(context: NodeContext) -> None:
 
 
 def collect(context: NodeContext) -> None:
-    """Drop from the store what is neither needed nor young, and the evidence of what is gone."""
+    """Drop from the store the bundles that are neither needed nor young."""
     swept = context.store.gc(needed_bundles(context), grace=context.config.keep_days * _DAY)
     if swept.bundles or swept.objects:
         log.info("dropped %d bundles and %d objects, %d bytes", swept.bundles, swept.objects, swept.bytes)
-    unwanted = context.evidence.sweep()
-    if unwanted:
-        log.info("dropped the evidence of %d bundles", unwanted)

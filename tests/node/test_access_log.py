@@ -19,6 +19,7 @@ from ashat.node.logs import access_log
 from ashat.node.logs.access_log import DIRECTORY, Journal, entry, read_journal
 from ashat.protocol.messages import Caller, JournalLine, LicenceRequest, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
+from tests.support.processes.omega import revoke_licence
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
@@ -53,7 +54,7 @@ def test_every_request_is_written_down_before_it_is_answered(omega: NodeProcess,
     own = {"headers": {"Authorization": f"Licence {KEY}"}, "params": {"after": 0}}
     assert httpx.get(f"{omega.url}/v1/mainframe/release", **own).status_code == 204
     with omega.client() as admin:
-        admin.revoke_licence(licence.id)
+        revoke_licence(admin, licence.id)
     assert httpx.get(f"{omega.url}/v1/mainframe/release", **own).status_code == 403
     httpx.get(f"{omega.url}/v1/state", headers={"Authorization": "Bearer wrong"})
     httpx.get(f"{omega.url}/nowhere?token=secret")

@@ -22,7 +22,7 @@ from ashat.protocol.messages import (
     Role,
 )
 from tests.support.processes.node import NodeProcess, tiny_app
-from tests.support.processes.omega import eventually, licence, mainframe, roll_back, ship, source
+from tests.support.processes.omega import eventually, licence, mainframe, revoke_licence, roll_back, ship, source
 
 QUICK = {"poll_interval": 0.2}
 # Starts no release that holds a file `not-here`: good for OMEGA, bad for this install.
@@ -244,7 +244,7 @@ def test_a_licence_that_does_not_count_stops_nothing_but_new_releases(
         if name == "expired":
             client.put_licence(LicenceRequest(key=key, name=name, expires=first.since))
         else:
-            client.revoke_licence(licence_id(key))
+            revoke_licence(client, licence_id(key))
         refused(words)
     second = ship(client, source(tmp_path))
     assert baker.state().current == before.current
