@@ -39,6 +39,7 @@ class _Exchange:
     method: str
     path: str
     client: str
+    announced: int
     limit: int
     state: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
@@ -56,6 +57,15 @@ class _Exchange:
         except (ValueError, KeyError, TypeError):
             return ""
 
+    def refuse_above_limit(self) -> None:
+        """Refuse a body that is announced to have more bytes than the limit, or has had more by now.
+
+        Raises:
+            HTTPException: 413.
+        """
+        if max(self.announced, self.received) > self.limit:
+            raise HTTPException(413, f"A request may have at most {self.limit} bytes.")
+
 
 class RequestLogMiddleware:
     """The middleware. It leaves the known token, if any, in the request's state as `token`; `licence` there is the id
@@ -70,7 +80,8 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token = self._token(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        token, length = self._token(headers), headers.get("content-length", "")
         state = scope.setdefault("state", {})
         state |= {"token": token, "licence": ""}
         known = token is not None and not token.expired(now())
@@ -79,6 +90,7 @@ class RequestLogMiddleware:
             scope["method"],
             without_secrets(path),
             (scope.get("client") or ("",))[0],
+            int(length) if length.isdecimal() else 0,
             REQUEST_LIMIT if known else STRANGER_LIMIT,
             state,
         )
@@ -105,13 +117,13 @@ class RequestLogMiddleware:
 
     def _counted(self, exchange: _Exchange, receive: Receive) -> Receive:
         async def counted() -> Message:
+            exchange.refuse_above_limit()
             message = await receive()
             if message["type"] == "http.request":
                 size = len(message.get("body", b""))
                 exchange.received += size
                 self._context.metrics.received.inc(size)
-                if exchange.received > exchange.limit:
-                    raise HTTPException(413, f"A request may have at most {exchange.limit} bytes.")
+                exchange.refuse_above_limit()
             return message
 
         return counted
