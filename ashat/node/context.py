@@ -24,7 +24,7 @@ from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
-from ashat.node.logs.access_log import DIRECTORY, Journal
+from ashat.node.logs.access_log import DIRECTORY, AccessLog
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
 from ashat.node.store.releases import Releases
@@ -67,7 +67,7 @@ class NodeContext:
     db: Database
     store: Store
     tokens: TokenFile
-    journal: Journal
+    access_log: AccessLog
     metrics: Metrics
     releases: Releases
     program: Program
@@ -102,9 +102,8 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         stack.callback(db.close)
         _check_owner(config, db)
         change_log.begin(db)
-        journal = Journal(config.data / DIRECTORY)
-        stack.callback(journal.close)
-        journal.adopt(db)
+        access_log = AccessLog(config.data / DIRECTORY)
+        stack.callback(access_log.close)
         store = stack.enter_context(Store(config.data / "store"))
         releases = Releases(config.data, store)
         program = _program(config, db)
@@ -116,7 +115,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             db=db,
             store=store,
             tokens=TokenFile(config.tokens_path, follow_in(db)),
-            journal=journal,
+            access_log=access_log,
             metrics=metrics,
             releases=releases,
             program=program,

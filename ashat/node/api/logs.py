@@ -11,9 +11,9 @@ from ashat.node.api.auth import require
 from ashat.node.context import Context
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
-from ashat.node.logs.access_log import DIRECTORY, read_journal
+from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import prove_growth, read_changes
-from ashat.protocol.messages import Caller, JournalLine, Scope, SignedCheckpoint, Wire
+from ashat.protocol.messages import AccessLogLine, Caller, Scope, SignedCheckpoint, Wire
 from ashat.transparency.checkpoint import Verifier, open_checkpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
@@ -23,7 +23,7 @@ admin = [Depends(require(Scope.ADMIN))]
 class Requests(Wire):
     """What was asked of the node, newest first."""
 
-    requests: list[JournalLine]
+    requests: list[AccessLogLine]
 
 
 class Changes(Wire):
@@ -65,4 +65,4 @@ def requests(
     of: Annotated[str, Query(max_length=64)] = "",
 ) -> Requests:
     """What was asked of the node, newest first: by tokens, by licences or by strangers; `of` names one by its id."""
-    return Requests(requests=read_journal(context.config.data / DIRECTORY, by, limit=limit, of=of))
+    return Requests(requests=read_access_log(context.config.data / DIRECTORY, by, limit=limit, of=of))

@@ -1,6 +1,6 @@
 """Around every request: who asks, how much may be sent, what is counted, and what is written down.
 
-The access log and the journal hold the path without its query, and the id of a token or a licence, never itself.
+The access log holds the path without its query, and the id of a token or a licence, never itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ashat.errors import UsageError
 from ashat.node.access.tokens import Token
 from ashat.node.context import NodeContext
 from ashat.node.core.db import now
-from ashat.node.logs.access_log import entry
+from ashat.node.logs.access_log import cleaned
 from ashat.node.logs.change_log import asked_by
-from ashat.protocol.messages import REQUEST_LIMIT
+from ashat.protocol.messages import REQUEST_LIMIT, AccessLogLine
 
 log = logging.getLogger("ashat.node.access")
 
@@ -139,7 +139,7 @@ class RequestLogMiddleware:
                 if exchange.status >= 400 and len(exchange.refusal) < STRANGER_LIMIT:
                     exchange.refusal += body
                 if not message.get("more_body", False):
-                    self._close(exchange)  # first, so that whoever has an answer is in the journal
+                    self._close(exchange)  # first, so that whoever has an answer is in the access log
             await send(message)
 
         return seen
@@ -152,17 +152,20 @@ class RequestLogMiddleware:
         status = exchange.status or _CLIENT_LEFT
         self._context.metrics.requests.labels(method, status).inc()
         token: Token | None = exchange.state["token"]
-        line = entry(
-            method=exchange.method,
-            path=exchange.path,
-            status=status,
-            token=token.id if token else "",
-            licence=exchange.state["licence"],
-            client=exchange.client,
-            detail=exchange.detail,
-            milliseconds=round((time.monotonic() - exchange.began) * 1000),
-            received=exchange.received,
-            sent=exchange.sent,
+        line = cleaned(
+            AccessLogLine(
+                at=now(),
+                method=exchange.method,
+                path=exchange.path,
+                status=status,
+                token=token.id if token else "",
+                licence=exchange.state["licence"],
+                client=exchange.client,
+                ms=round((time.monotonic() - exchange.began) * 1000),
+                received=exchange.received,
+                sent=exchange.sent,
+                detail=exchange.detail,
+            )
         )
         log.info(
             "%s %s %d %d B in, %d B out, %d ms, token %s",
@@ -174,4 +177,4 @@ class RequestLogMiddleware:
             line.ms,
             line.token or "-",
         )
-        self._context.journal.append(line)
+        self._context.access_log.append(line)
