@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.bundle.pack import Packed
 from ashat.client import transfer
-from ashat.client.http import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
+from ashat.client.http import DEFAULT_TIMEOUTS, RequestOptions, Timeouts, Transport
 from ashat.client.transfer import BundleStore, Progress, TransferReport
 from ashat.errors import (
     NodeRefusedError,
@@ -59,29 +59,18 @@ class NodeClient:
         url: str,
         *,
         token: str | None = None,
-        licence: str | None = None,
         ca: str | Path | None = None,
         insecure_http: bool = False,
         name: str = "",
         expect_role: Role | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        read_timeout: float = READ_TIMEOUT,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
-        """`ca` is a PEM file or PEM text, `name` what messages call the server. Timeouts are in seconds.
+        """`ca` is a PEM file or PEM text, `name` what messages call the server.
 
         Raises:
             UsageError: the address, the CA, or a token over plain http to another machine.
         """
-        self.transport = Transport(
-            url,
-            token=token,
-            licence=licence,
-            ca=ca,
-            insecure_http=insecure_http,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            name=name,
-        )
+        self.transport = Transport(url, token=token, ca=ca, insecure_http=insecure_http, timeouts=timeouts, name=name)
         self.expect_role = expect_role
 
     @property
@@ -240,7 +229,7 @@ class NodeClient:
 
     def operation(self, operation_id: str, wait: float = 0) -> Operation:
         """The operation, after waiting up to `wait` seconds (at most 60) for it to end."""
-        options: dict[str, Any] = {"params": {"wait": wait}, "timeout": wait + READ_TIMEOUT} if wait else {}
+        options: RequestOptions = {"params": {"wait": wait}, "timeout": wait + DEFAULT_TIMEOUTS.read} if wait else {}
         return self._get(Operation, _operation_path(operation_id), **options)
 
     def wait_operation(self, operation_id: str, timeout: float = 600, *, patience: float = 30) -> Operation:
@@ -333,7 +322,7 @@ class NodeClient:
                 server=self.name,
             )
 
-    def _get(self, kind: type[_Message], path: str, **options: Any) -> _Message:
+    def _get(self, kind: type[_Message], path: str, **options: Unpack[RequestOptions]) -> _Message:
         return self._parse(kind, self.transport.json("GET", path, **options))
 
     def _send(self, kind: type[_Message], method: str, path: str, message: BaseModel) -> _Message:
