@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ashat.common import rotation
 from ashat.errors import NodeAuthError
 from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.main import main
 from ashat.node.core.db import now
-from ashat.node.logs import rotation
 from ashat.node.logs.access_log import DIRECTORY, AccessLog, cleaned, read_access_log
 from ashat.protocol.messages import AccessLogLine, Caller, LicenceRequest, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_bundle

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from ashat.common.rotation import rotate_in_place
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
-from ashat.node.logs.rotation import rotate_in_place
 from ashat.node.store.releases import Release
 from ashat.protocol.messages import App
 

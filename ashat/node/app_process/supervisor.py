@@ -22,10 +22,10 @@ from typing import Literal, TypeAlias
 
 import psutil
 
+from ashat.common.rotation import rotate_in_place
 from ashat.node.app_process.process import ProgramError, kill_group, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
-from ashat.node.logs.rotation import rotate_in_place
 from ashat.node.store.releases import Release
 from ashat.protocol.messages import App
 

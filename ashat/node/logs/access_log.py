@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ashat.common.rotation import RotatedFile, newest_first
 from ashat.common.text import without_secrets
-from ashat.node.logs.rotation import RotatedFile, newest_first
 from ashat.protocol.messages import AccessLogLine, Caller
 
 log = logging.getLogger("ashat.node")

@@ -1,4 +1,4 @@
-"""Log files that are cut at 16 MiB: those that a node writes, and those that its program keeps open."""
+"""Log files that are cut at 16 MiB: those that we write, and those that a program started by us keeps open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-log = logging.getLogger("ashat.node")
+log = logging.getLogger(__name__)
 
 FILE_BYTES = 16 * 1024 * 1024
 
@@ -75,7 +75,7 @@ def newest_first(path: Path, files: int) -> Iterator[bytes]:
 def rotate_in_place(path: Path) -> None:
     """Copy a full log to `<name>.1` and empty it, since its writer keeps it open for appending.
 
-    It is emptied also where there is no room for the copy; what cannot be done is said in the node's log.
+    It is emptied also where there is no room for the copy; what cannot be done is said in our log.
     """
     copy = _numbered(path, 1)
     try:
