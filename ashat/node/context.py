@@ -25,6 +25,7 @@ from ashat.node.core.db import Database
 from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
+from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
 from ashat.node.store.releases import Releases
@@ -68,6 +69,7 @@ class NodeContext:
     store: Store
     tokens: TokenFile
     access_log: AccessLog
+    proofs: ChangeLogProofs
     metrics: Metrics
     releases: Releases
     program: Program
@@ -116,6 +118,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             store=store,
             tokens=TokenFile(config.tokens_path, follow_in(db)),
             access_log=access_log,
+            proofs=ChangeLogProofs(db, config.data),
             metrics=metrics,
             releases=releases,
             program=program,

@@ -386,7 +386,7 @@ class Mainframe(Wire):
 
 
 # The header with which OMEGA tells Mainframes how many entries its journal of changes has.
-JOURNAL_HEADER = "Ashat-Journal"
+CHANGE_LOG_HEADER = "Ashat-Journal"
 
 
 class Caller(StrEnum):

@@ -10,7 +10,7 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
-from ashat.node.mainframe.omega_witness import forget_journal
+from ashat.node.mainframe.omega_witness import forget_change_log
 from ashat.node.omega.licences import licence_id, new_key
 from ashat.protocol.messages import (
     Current,
@@ -295,5 +295,5 @@ def test_an_omega_from_an_old_backup_takes_nothing_back(
         omega.start()
     # It showed another journal, so nothing is taken from that OMEGA until somebody has looked.
     baker.wait_for("refused", "its journal of changes is not signed as before")
-    forget_journal(baker.data)
+    forget_change_log(baker.data)
     baker.wait_for("running")
