@@ -7,6 +7,7 @@ from typing import Literal
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from ashat.client.http import Timeouts
 from ashat.client.node import NodeClient
 from ashat.errors import NotConfiguredError
 from ashat.protocol.messages import Role
@@ -58,8 +59,7 @@ class RaosServer(Block):
             insecure_http=self.insecure_http,
             name=self.title,
             expect_role=Role(self.role),
-            connect_timeout=settings.connect_timeout,
-            read_timeout=settings.read_timeout,
+            timeouts=Timeouts(settings.connect_timeout, settings.read_timeout),
         )
 
 

@@ -74,16 +74,6 @@ def commit_tracked(path: Path, message: str) -> str:
     return resolve(path, "HEAD")
 
 
-def is_ancestor(repo: Path, older: str, newer: str) -> bool | None:
-    """Whether commit `older` is an ancestor of `newer`, or is it; None where the repository lacks one of them.
-
-    Raises:
-        UsageError: git is not installed.
-    """
-    answer = run_git(repo, "merge-base", "--is-ancestor", "--end-of-options", older, newer, check=False)
-    return {0: True, 1: False}.get(answer.returncode)
-
-
 def ancestors(repo: Path, commit: str) -> set[str]:
     """The ids of every commit that `commit` builds on, itself included; empty where the repository lacks it.
 

@@ -11,10 +11,11 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self, TypedDict, Unpack
 
 import httpcore
 import httpx
@@ -31,10 +32,29 @@ from ashat.errors import (
     UsageError,
 )
 
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 60.0
 _BUSY = (429, 502, 503, 504)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How many seconds to wait: for a connection, and in silence for an answer or its next bytes."""
+
+    connect: float = 5.0
+    read: float = 60.0
+
+
+DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request may hold; `timeout` is how many seconds of silence to allow, instead of the transport's."""
+
+    json: Any
+    content: bytes | Iterable[bytes] | None
+    params: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None
+    timeout: float
 
 
 class Transport:
@@ -48,13 +68,11 @@ class Transport:
         licence: str | None = None,
         ca: str | Path | None = None,
         insecure_http: bool = False,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        read_timeout: float = READ_TIMEOUT,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
         name: str = "",
     ) -> None:
         """`url` may be a bare host or address with a port. `ca` is a PEM file or PEM text: then only certificates of
-        that authority are trusted; `trust` is then made of it. `name` is what messages call the server. Timeouts are
-        in seconds.
+        that authority are trusted; `trust` is then made of it. `name` is what messages call the server.
 
         Raises:
             UsageError: the address, the CA, or a token over plain http to another machine.
@@ -68,7 +86,7 @@ class Transport:
                 f"{self.name} is plain http on another machine: its token would cross the network readable. "
                 "Use https, or allow it with --insecure-http."
             )
-        self._connect_timeout = connect_timeout
+        self._timeouts = timeouts
         headers = {"User-Agent": "ashat-deploy", "Accept": "application/json"}
         if token or licence:
             headers["Authorization"] = f"Bearer {token}" if token else f"Licence {licence}"
@@ -79,7 +97,7 @@ class Transport:
             verify=self.trust or False,
             trust_env=not loopback,
             follow_redirects=False,
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
+            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
         )
 
     def close(self) -> None:
@@ -92,29 +110,17 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        content: bytes | Iterable[bytes] | None = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> httpx.Response:
-        """Ask, and read the whole answer. `timeout` is how many seconds of silence to allow, instead of the default.
+    def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """Ask, and read the whole answer.
 
         Raises:
             NodeError: of the class that says whose fault it is; 2xx and 304 alone are returned.
         """
-        with self.stream(
-            method, path, json=json, content=content, params=params, headers=headers, timeout=timeout
-        ) as response:
+        with self.stream(method, path, **options) as response:
             response.read()
             return response
 
-    def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def json(self, method: str, path: str, **options: Unpack[RequestOptions]) -> dict[str, Any]:
         """`request`, and the JSON object that it answers.
 
         Raises:
@@ -131,19 +137,8 @@ class Transport:
         return body
 
     @contextmanager
-    def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        content: bytes | Iterable[bytes] | None = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Iterator[httpx.Response]:
+    def stream(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:
         """Ask, and leave the answer's body to be read within the `with` block; raises as `request`."""
-        options = {"json": json, "content": content, "params": params, "headers": headers, "timeout": timeout}
         with self.answer(method, path, **options) as response:
             if not response.is_success and response.status_code != 304:
                 body = response.read()
@@ -151,18 +146,17 @@ class Transport:
             yield response
 
     @contextmanager
-    def answer(
-        self, method: str, path: str, *, timeout: float | None = None, **options: Any
-    ) -> Iterator[httpx.Response]:
+    def answer(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:
         """Ask, and hand over whatever answer comes, its body unread; for callers that bound what they read.
 
         Raises:
             NodeUnreachableError: no answer, or it was cut within the `with` block.
         """
-        if timeout is not None:
-            options["timeout"] = httpx.Timeout(timeout, connect=self._connect_timeout)
+        rest: dict[str, Any] = dict(options)
+        if "timeout" in options:
+            rest["timeout"] = httpx.Timeout(options["timeout"], connect=self._timeouts.connect)
         try:
-            with self._client.stream(method, path, **options) as response:
+            with self._client.stream(method, path, **rest) as response:
                 yield response
         except httpx.HTTPError as error:
             raise self._no_answer(error) from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -14,10 +13,9 @@ from pydantic import BaseModel, ValidationError
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.bundle.pack import Packed
 from ashat.client import transfer
-from ashat.client.http import CONNECT_TIMEOUT, READ_TIMEOUT, Transport
+from ashat.client.http import DEFAULT_TIMEOUTS, RequestOptions, Timeouts, Transport
 from ashat.client.transfer import BundleStore, Progress, TransferReport
 from ashat.errors import (
-    IntegrityError,
     NodeRefusedError,
     NodeUnreachableError,
     WrongRoleError,
@@ -61,29 +59,18 @@ class NodeClient:
         url: str,
         *,
         token: str | None = None,
-        licence: str | None = None,
         ca: str | Path | None = None,
         insecure_http: bool = False,
         name: str = "",
         expect_role: Role | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        read_timeout: float = READ_TIMEOUT,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
-        """`ca` is a PEM file or PEM text, `name` what messages call the server. Timeouts are in seconds.
+        """`ca` is a PEM file or PEM text, `name` what messages call the server.
 
         Raises:
             UsageError: the address, the CA, or a token over plain http to another machine.
         """
-        self.transport = Transport(
-            url,
-            token=token,
-            licence=licence,
-            ca=ca,
-            insecure_http=insecure_http,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            name=name,
-        )
+        self.transport = Transport(url, token=token, ca=ca, insecure_http=insecure_http, timeouts=timeouts, name=name)
         self.expect_role = expect_role
 
     @property
@@ -198,17 +185,6 @@ class NodeClient:
         """
         return transfer.fetch_manifest(self.transport, digest)
 
-    def object_bytes(self, digest: str) -> bytes:
-        """One object, verified.
-
-        Raises:
-            IntegrityError: the node sent other bytes.
-        """
-        content = self.transport.request("GET", f"/v1/objects/{digest}").content
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise IntegrityError(f"{self.name} sent bytes that do not match {digest}.", digest=digest)
-        return content
-
     def head_of(self, file: FileEntry, size: int) -> bytes:
         """The first `size` bytes of a file of a bundle, or fewer, as the node sends them: they cannot be verified."""
         digest, _ = next(iter(file.objects()))
@@ -235,24 +211,6 @@ class NodeClient:
         for file in wanted:
             yield b"".join(next(objects)[1] for _ in file.objects())
 
-    def put_evidence(self, bundle: str, document: bytes) -> str:
-        """Have evidence (its canonical JSON) kept beside its bundle; its digest. Twice is once."""
-        digest = hashlib.sha256(document).hexdigest()
-        headers = {"Content-Type": "application/json"}
-        self.transport.request("PUT", _evidence_path(bundle, digest), content=document, headers=headers)
-        return digest
-
-    def evidence(self, bundle: str, digest: str) -> bytes:
-        """The canonical JSON of evidence that is kept beside a bundle, verified.
-
-        Raises:
-            IntegrityError: the node sent other bytes.
-        """
-        document = self.transport.request("GET", _evidence_path(bundle, digest)).content
-        if hashlib.sha256(document).hexdigest() != digest:
-            raise IntegrityError(f"{self.name} sent evidence that does not match {digest}.", digest=digest)
-        return document
-
     # The lease
 
     def acquire_lease(self, request: LeaseRequest) -> Lease:
@@ -271,7 +229,7 @@ class NodeClient:
 
     def operation(self, operation_id: str, wait: float = 0) -> Operation:
         """The operation, after waiting up to `wait` seconds (at most 60) for it to end."""
-        options: dict[str, Any] = {"params": {"wait": wait}, "timeout": wait + READ_TIMEOUT} if wait else {}
+        options: RequestOptions = {"params": {"wait": wait}, "timeout": wait + DEFAULT_TIMEOUTS.read} if wait else {}
         return self._get(Operation, _operation_path(operation_id), **options)
 
     def wait_operation(self, operation_id: str, timeout: float = 600, *, patience: float = 30) -> Operation:
@@ -352,13 +310,6 @@ class NodeClient:
         """Have OMEGA honour a licence."""
         return self._send(Mainframe, "PUT", "/v1/licences", request)
 
-    def revoke_licence(self, licence_id: str) -> Mainframe:
-        """Have OMEGA honour it no more."""
-        return self._parse(
-            Mainframe,
-            self.transport.json("POST", f"/v1/licences/{quote(licence_id, safe='')}/revoke"),
-        )
-
     def _check_first(self) -> None:
         if self.expect_role is not None:
             self.check_role()
@@ -371,7 +322,7 @@ class NodeClient:
                 server=self.name,
             )
 
-    def _get(self, kind: type[_Message], path: str, **options: Any) -> _Message:
+    def _get(self, kind: type[_Message], path: str, **options: Unpack[RequestOptions]) -> _Message:
         return self._parse(kind, self.transport.json("GET", path, **options))
 
     def _send(self, kind: type[_Message], method: str, path: str, message: BaseModel) -> _Message:
@@ -387,10 +338,6 @@ class NodeClient:
                 f"{self.name} answers, but not as this version's {kind.__name__} ({where}); are both up to date?",
                 server=self.name,
             ) from None
-
-
-def _evidence_path(bundle: str, digest: str) -> str:
-    return f"/v1/bundles/{bundle}/evidence/{digest}"
 
 
 def _operation_path(operation_id: str) -> str:

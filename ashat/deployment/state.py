@@ -130,11 +130,6 @@ class State:
     rollback_gate: RollbackGate | None = None
 
     @property
-    def public_before(self) -> str | None:
-        """What Public ran before it was last switched to this update; None: nothing."""
-        return self.public_ran[-1].bundle if self.public_ran else None
-
-    @property
     def status(self) -> str:
         """The status in the original's words: Pending, InProgress, Completed, Failed, ..."""
         return _STATUS.get(self.stage, self.stage.value)

@@ -13,7 +13,6 @@ from ashat.node import maintenance
 from ashat.node.api import logs, node, probes
 from ashat.node.api.auth import require
 from ashat.node.api.bundles import transfer_router
-from ashat.node.api.evidence import evidence_router
 from ashat.node.api.middleware import RequestLogMiddleware
 from ashat.node.context import NodeContext
 from ashat.node.core.errors import install_error_handlers
@@ -45,7 +44,6 @@ def create_app(context: NodeContext) -> FastAPI:
     app.add_middleware(RequestLogMiddleware, context=context)
     app.include_router(node.router)
     app.include_router(transfer_router(context.store, require))
-    app.include_router(evidence_router(context.evidence, require))
     app.include_router(logs.router)
     app.include_router(probes.probes_router(context))
     context.services.extend(maintenance.services(context))

@@ -24,10 +24,10 @@ from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
-from ashat.node.logs.access_log import DIRECTORY, Journal
+from ashat.node.logs.access_log import DIRECTORY, AccessLog
+from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
-from ashat.node.store.evidence import EvidenceStore
 from ashat.node.store.releases import Releases
 from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
@@ -67,9 +67,9 @@ class NodeContext:
     config: NodeConfig
     db: Database
     store: Store
-    evidence: EvidenceStore
     tokens: TokenFile
-    journal: Journal
+    access_log: AccessLog
+    proofs: ChangeLogProofs
     metrics: Metrics
     releases: Releases
     program: Program
@@ -104,9 +104,8 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         stack.callback(db.close)
         _check_owner(config, db)
         change_log.begin(db)
-        journal = Journal(config.data / DIRECTORY)
-        stack.callback(journal.close)
-        journal.adopt(db)
+        access_log = AccessLog(config.data / DIRECTORY)
+        stack.callback(access_log.close)
         store = stack.enter_context(Store(config.data / "store"))
         releases = Releases(config.data, store)
         program = _program(config, db)
@@ -117,9 +116,9 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             config=config,
             db=db,
             store=store,
-            evidence=EvidenceStore(config.data / "evidence", store),
             tokens=TokenFile(config.tokens_path, follow_in(db)),
-            journal=journal,
+            access_log=access_log,
+            proofs=ChangeLogProofs(db, config.data),
             metrics=metrics,
             releases=releases,
             program=program,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from ashat.node.app_process.health import Repeated
 from ashat.node.context import NodeContext, Service
-from ashat.node.logs import change_log
 from ashat.node.operations import records
 
 log = logging.getLogger("ashat.node")
@@ -22,22 +21,7 @@ def services(context: NodeContext) -> Iterator[Service]:
     yield context.operations
     yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
     yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
-    yield Repeated(Checkpoints(context), CHECKPOINT_INTERVAL, "journal")
-
-
-class Checkpoints:
-    """Signs a checkpoint of the journal of changes, where it has grown since the last one."""
-
-    def __init__(self, context: NodeContext) -> None:
-        self._context = context
-        self._size = -1
-
-    def __call__(self) -> None:
-        """Sign it, if there is something new; a journal that does not continue what was signed is said in the log."""
-        size = change_log.head(self._context.db).size
-        if size != self._size:
-            change_log.sign_checkpoint(self._context.db, self._context.config.data)
-            self._size = size
+    yield Repeated(context.proofs.sign, CHECKPOINT_INTERVAL, "journal")
 
 
 def needed_bundles(context: NodeContext) -> set[str]:
@@ -64,10 +48,7 @@ def _look(context: NodeContext) -> None:
 
 
 def collect(context: NodeContext) -> None:
-    """Drop from the store what is neither needed nor young, and the evidence of what is gone."""
+    """Drop from the store the bundles that are neither needed nor young."""
     swept = context.store.gc(needed_bundles(context), grace=context.config.keep_days * _DAY)
     if swept.bundles or swept.objects:
         log.info("dropped %d bundles and %d objects, %d bytes", swept.bundles, swept.objects, swept.bytes)
-    unwanted = context.evidence.sweep()
-    if unwanted:
-        log.info("dropped the evidence of %d bundles", unwanted)

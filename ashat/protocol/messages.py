@@ -386,7 +386,7 @@ class Mainframe(Wire):
 
 
 # The header with which OMEGA tells Mainframes how many entries its journal of changes has.
-JOURNAL_HEADER = "Ashat-Journal"
+CHANGE_LOG_HEADER = "Ashat-Journal"
 
 
 class Caller(StrEnum):
@@ -397,7 +397,7 @@ class Caller(StrEnum):
     ANONYMOUS = "strangers"
 
 
-class JournalLine(Wire):
+class AccessLogLine(Wire):
     """A request as a node wrote it down: the id of its token or licence, "" of neither; `ms` until it was answered.
 
     `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.

@@ -148,7 +148,7 @@ def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTe
 
 @step("record-evidence", description="Keep the evidence under its digest, and write down how the checks ended.")
 def record_evidence(update_id: str, attempt: int, report: Report) -> State:
-    """Keep the verification report, also beside the release on Public, and append what came of it; once."""
+    """Keep the verification report and append what came of it; once."""
     with ledger() as record:
         state = record.load(update_id, attempt)
         if state.stage is not Stage.TESTING:
@@ -156,7 +156,6 @@ def record_evidence(update_id: str, attempt: int, report: Report) -> State:
         evidence = evidence_of(state, report)
         digest = record.put_document("evidence", evidence.document())
         fault_point("verify.evidence-kept")
-        _keep_on_public(state, evidence)
         attestation = record.put_document("attestation", _attested(evidence))
         fault_point("verify.attested")
         results = report.results
@@ -336,16 +335,6 @@ def _look_at_target(name: str) -> EvidencedTarget:
     except (NodeError, NotConfiguredError) as error:
         return EvidencedTarget(name=name, bundle=None, unknown=str(error))
     return EvidencedTarget(name=name, bundle=current.bundle if current else None, unknown="")
-
-
-def _keep_on_public(state: State, evidence: Evidence) -> None:
-    try:
-        with load_server(state.public).client() as public:
-            public.put_evidence(evidence.bundle, evidence.canonical)
-    except NodeError as error:
-        if error.transient:
-            raise
-        reporter().say(f"The evidence is kept in the ledger, but not beside the release on {state.public}: {error}")
 
 
 def _attested(evidence: Evidence) -> Attestation:

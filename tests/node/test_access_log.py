@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ashat.common import rotation
 from ashat.errors import NodeAuthError
 from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.main import main
-from ashat.node.core.db import Database
-from ashat.node.logs import access_log
-from ashat.node.logs.access_log import DIRECTORY, Journal, entry, read_journal
-from ashat.protocol.messages import Caller, JournalLine, LicenceRequest, OperationRequest, Role, Scope
+from ashat.node.core.db import now
+from ashat.node.logs.access_log import DIRECTORY, AccessLog, cleaned, read_access_log
+from ashat.protocol.messages import AccessLogLine, Caller, LicenceRequest, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
+from tests.support.processes.omega import revoke_licence
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
@@ -32,11 +34,11 @@ def omega(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
         yield node
 
 
-def lines(node: NodeProcess, asker: Caller) -> list[JournalLine]:
-    return list(reversed(read_journal(node.data / DIRECTORY, asker, limit=10_000)))
+def lines(node: NodeProcess, asker: Caller) -> list[AccessLogLine]:
+    return list(reversed(read_access_log(node.data / DIRECTORY, asker, limit=10_000)))
 
 
-def said(line: JournalLine) -> tuple[str, str, str, int]:
+def said(line: AccessLogLine) -> tuple[str, str, str, int]:
     return line.token or line.licence, line.method, line.path, line.status
 
 
@@ -53,7 +55,7 @@ def test_every_request_is_written_down_before_it_is_answered(omega: NodeProcess,
     own = {"headers": {"Authorization": f"Licence {KEY}"}, "params": {"after": 0}}
     assert httpx.get(f"{omega.url}/v1/mainframe/release", **own).status_code == 204
     with omega.client() as admin:
-        admin.revoke_licence(licence.id)
+        revoke_licence(admin, licence.id)
     assert httpx.get(f"{omega.url}/v1/mainframe/release", **own).status_code == 403
     httpx.get(f"{omega.url}/v1/state", headers={"Authorization": "Bearer wrong"})
     httpx.get(f"{omega.url}/nowhere?token=secret")
@@ -114,60 +116,71 @@ def test_an_admin_reads_it_over_the_api_and_by_the_command(
     assert shown.split()[2:] == [mine, "127.0.0.1", "GET", "/v1/token", "200"]
 
 
+def entry(path: str, status: int = 200, token: str = "") -> AccessLogLine:
+    return cleaned(AccessLogLine(at=now(), method="GET", path=path, status=status, token=token))
+
+
 def test_the_files_are_bounded_and_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_log, "FILE_BYTES", 2000)
-    written = Journal(tmp_path)
+    monkeypatch.setattr(rotation, "FILE_BYTES", 2000)
+    written = AccessLog(tmp_path)
     for number in range(400):
-        written.append(entry(method="GET", path=f"/{number}", status=200, token="1f2e3d4c"))
-        written.append(entry(method="GET", path=f"/{number}", status=401))
+        written.append(entry(f"/{number}", token="1f2e3d4c"))
+        written.append(entry(f"/{number}", 401))
     written.close()
     for asker, files in ((Caller.TOKENS, 8), (Caller.ANONYMOUS, 2)):
         found = sorted(tmp_path.glob(f"{asker}.*"))
         assert len(found) == files
         assert all(path.stat().st_size <= 2000 for path in found)
-        kept = [line.path for line in read_journal(tmp_path, asker, limit=1000)]
+        kept = [line.path for line in read_access_log(tmp_path, asker, limit=1000)]
         assert kept == [f"/{number}" for number in range(399, 399 - len(kept), -1)]
-        assert [line.path for line in read_journal(tmp_path, asker, limit=3)] == kept[:3]
+        assert [line.path for line in read_access_log(tmp_path, asker, limit=3)] == kept[:3]
 
 
 def test_a_torn_line_is_left_out_and_does_not_spoil_the_next(tmp_path: Path) -> None:
     (tmp_path / "tokens.jsonl").write_bytes(b'{"at": "2026-11-25T00:00:0')
-    written = Journal(tmp_path)
-    written.append(entry(method="GET", path="/v1/state", status=200, token="1f2e3d4c"))
+    written = AccessLog(tmp_path)
+    written.append(entry("/v1/state", token="1f2e3d4c"))
     written.close()
-    assert [line.path for line in read_journal(tmp_path, limit=10)] == ["/v1/state"]
+    assert [line.path for line in read_access_log(tmp_path, limit=10)] == ["/v1/state"]
 
 
 def test_a_full_disk_stops_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "tokens.jsonl").symlink_to("/dev/full")
-    written = Journal(tmp_path)
+    written = AccessLog(tmp_path)
     for _ in range(3):
-        written.append(entry(method="GET", path="/v1/state", status=200, token="1f2e3d4c"))
+        written.append(entry("/v1/state", token="1f2e3d4c"))
     written.close()
     assert [record.getMessage()[:32] for record in caplog.records] == ["requests are not written down: ["]
 
 
-def test_what_an_older_node_kept_in_its_record_is_taken_over(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "node.db", isolation_level=None)) as old:
-        old.execute(
-            "CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts TEXT NOT NULL, token_id TEXT, method TEXT "
-            "NOT NULL, path TEXT NOT NULL, status INTEGER NOT NULL, detail TEXT NOT NULL DEFAULT '') STRICT"
-        )
-        old.execute(
-            "INSERT INTO journal (ts, token_id, method, path, status, detail) VALUES "
-            "('2026-11-01T00:00:00.000000+00:00', '1f2e3d4c', 'PUT', '/v1/lease', 423, 'UPD-1/1 has this server')"
-        )
-    database = Database(tmp_path / "node.db")
-    written = Journal(tmp_path / DIRECTORY)
-    for _ in range(2):
-        written.adopt(database)
-    written.append(entry(method="GET", path="/v1/state", status=200, token="1f2e3d4c"))
-    written.close()
-    database.close()
-    newest, taken = read_journal(tmp_path / DIRECTORY, limit=10)
-    assert newest.path == "/v1/state"
-    assert said(taken) == ("1f2e3d4c", "PUT", "/v1/lease", 423)
-    assert taken.detail == "UPD-1/1 has this server"
+def test_a_log_that_its_program_keeps_open_is_cut_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotation, "FILE_BYTES", 2000)
+    path, copy = tmp_path / "app.log", tmp_path / "app.log.1"
+    rotation.rotate_in_place(path)
+    with path.open("ab", buffering=0) as program:
+        program.write(b"a" * 2000)
+        rotation.rotate_in_place(path)
+        assert not copy.exists()
+        program.write(b"b")
+        rotation.rotate_in_place(path)
+        program.write(b"c")
+    assert (copy.read_bytes(), path.read_bytes()) == (b"a" * 2000 + b"b", b"c")
+
+
+def test_a_log_is_cut_where_there_is_no_room_for_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rotation, "FILE_BYTES", 2000)
+    path = tmp_path / "app.log"
+    path.write_bytes(b"a" * 3000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        rotation.rotate_in_place(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(found.name, found.stat().st_size) for found in tmp_path.iterdir()] == [("app.log", 0)]
+    assert [record.getMessage() for record in caplog.records] == [f"{path} is emptied without a copy: File too large"]
 
 
 def test_what_the_node_failed_at_is_written_down_as_that(tmp_path: Path) -> None:

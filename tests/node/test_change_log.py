@@ -25,7 +25,7 @@ from ashat.transparency.checkpoint import Verifier, open_checkpoint
 from tests.support.builders.signers import People
 from tests.support.processes.node import NodeProcess, push, tiny_app
 from tests.support.processes.node_cli import Run
-from tests.support.processes.omega import licence, offer, promote, roll_back, source
+from tests.support.processes.omega import licence, offer, promote, revoke_licence, roll_back, source
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
@@ -248,7 +248,7 @@ def test_an_omega_writes_down_all_that_is_done_to_it(tmp_path: Path, run: Run) -
         omega.kill9()
         omega.start()
         assert roll_back(client).status == "succeeded"
-        client.revoke_licence(licence_id(key))
+        revoke_licence(client, licence_id(key))
         code, _, _ = run("token", "revoke", client.token().id, "--data", omega.data)
         assert code == 0
         code, _, _ = run("token", "add", "--role", "owner", "--data", omega.data)

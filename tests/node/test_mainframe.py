@@ -10,7 +10,7 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
-from ashat.node.mainframe.omega_witness import forget_journal
+from ashat.node.mainframe.omega_witness import forget_change_log
 from ashat.node.omega.licences import licence_id, new_key
 from ashat.protocol.messages import (
     Current,
@@ -22,7 +22,7 @@ from ashat.protocol.messages import (
     Role,
 )
 from tests.support.processes.node import NodeProcess, tiny_app
-from tests.support.processes.omega import eventually, licence, mainframe, roll_back, ship, source
+from tests.support.processes.omega import eventually, licence, mainframe, revoke_licence, roll_back, ship, source
 
 QUICK = {"poll_interval": 0.2}
 # Starts no release that holds a file `not-here`: good for OMEGA, bad for this install.
@@ -244,7 +244,7 @@ def test_a_licence_that_does_not_count_stops_nothing_but_new_releases(
         if name == "expired":
             client.put_licence(LicenceRequest(key=key, name=name, expires=first.since))
         else:
-            client.revoke_licence(licence_id(key))
+            revoke_licence(client, licence_id(key))
         refused(words)
     second = ship(client, source(tmp_path))
     assert baker.state().current == before.current
@@ -295,5 +295,5 @@ def test_an_omega_from_an_old_backup_takes_nothing_back(
         omega.start()
     # It showed another journal, so nothing is taken from that OMEGA until somebody has looked.
     baker.wait_for("refused", "its journal of changes is not signed as before")
-    forget_journal(baker.data)
+    forget_change_log(baker.data)
     baker.wait_for("running")

@@ -12,10 +12,10 @@ import pytest
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import read_changes
-from ashat.node.mainframe.omega_client import OmegaLink
-from ashat.node.mainframe.omega_witness import JournalWatch, RunningRelease, forget_journal
+from ashat.node.mainframe.omega_client import OmegaClient
+from ashat.node.mainframe.omega_witness import OmegaWitness, RunningRelease, forget_change_log
 from ashat.node.omega.licences import new_key
-from ashat.protocol.messages import JOURNAL_HEADER, Offer, Role, Scope
+from ashat.protocol.messages import CHANGE_LOG_HEADER, Offer, Role, Scope
 from ashat.transparency.witness import Witness
 from tasks.servers.drift import doubts
 from tests.support.builders.signers import Customer
@@ -95,7 +95,7 @@ class Played:
         self.data = directory / "data"
         self.database = Database(self.data / "node.db")
         self.database.set_meta("role", Role.MAINFRAME)
-        self.watch = JournalWatch(self.data, self.database)
+        self.watch = OmegaWitness(self.data, self.database)
         self.key = directory / "licence"
         self.key.write_text(new_key())
         self.key.chmod(0o600)
@@ -104,11 +104,11 @@ class Played:
         """After an answer with these bodies by path; `size` is what the header says."""
         identity = {"role": "omega", "name": "o", "node_version": "1", "current": None, "status": "idle"}
         offered = Offer(release_seq=1, bundle="a" * 64, update_id="UPD-1", attempt=1).model_dump_json()
-        headers = {JOURNAL_HEADER: said.pop("size")} if "size" in said else {}
+        headers = {CHANGE_LOG_HEADER: said.pop("size")} if "size" in said else {}
         bodies = {"/v1/identity": json.dumps(identity), "/v1/mainframe/release": offered}
         bodies |= {f"/v1/mainframe/journal?since={path[1:]}": body for path, body in said.items()}
         with answering(200, b"nothing", headers, bodies={path: body.encode() for path, body in bodies.items()}) as url:
-            link = OmegaLink(NodeConfig(role=Role.MAINFRAME, data=self.data, omega=url, license_file=self.key))
+            link = OmegaClient(NodeConfig(role=Role.MAINFRAME, data=self.data, omega=url, license_file=self.key))
             link.open()
             try:
                 link.ask(None, 0)
@@ -166,7 +166,7 @@ def test_what_does_not_continue_it_is_kept_and_holds_until_it_is_given_up(
     assert json.loads((played.data / "witnessed/omega.json").read_bytes())["checkpoint"] == honest.checkpoint
     assert played.look(size="3") == standing
     assert played.look() == standing
-    forget_journal(played.data)
+    forget_change_log(played.data)
     assert played.look() == RunningRelease()
     assert not any((played.data / "witnessed").iterdir())
 

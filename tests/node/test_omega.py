@@ -29,6 +29,7 @@ from tests.support.processes.omega import (
     perform,
     promote,
     promotion,
+    revoke_licence,
     roll_back,
     running,
     ship,
@@ -224,10 +225,10 @@ class TestLicences:
         past = datetime.now(UTC) - timedelta(days=1)
         assert client.put_licence(LicenceRequest(key=key, name="Mill", expires=past)).status == "expired"
         assert client.put_licence(LicenceRequest(key=key, name="Mill & Co")).status == "active"
-        assert client.revoke_licence(licence_id(key)).status == "revoked"
+        assert revoke_licence(client, licence_id(key)).status == "revoked"
         assert client.put_licence(LicenceRequest(key=key, name="Mill")).status == "revoked"
         with pytest.raises(NodeRefusedError) as raised:
-            client.revoke_licence("0" * 12)
+            revoke_licence(client, "0" * 12)
         refusal(raised, "not_found")
         with pytest.raises(NodeRefusedError) as raised:
             client.put_licence(LicenceRequest(key="RACORE-1234", name="Mill"))
@@ -258,7 +259,7 @@ class TestLicences:
             "expired": licence(client, expires=datetime.now(UTC) - timedelta(seconds=1)),
             "revoked": licence(client),
         }
-        client.revoke_licence(licence_id(keys["revoked"]))
+        revoke_licence(client, licence_id(keys["revoked"]))
         headers = {"Authorization": header.format(**keys)} if header else {}
         now = running(client)
         body = {"release_seq": now.release_seq, "bundle": now.bundle, "result": "running"}
@@ -354,7 +355,7 @@ class TestWhatALicenceMayHave:
     ) -> None:
         key = licence(client)
         known = client.state().offer
-        later = threading.Timer(0.5, lambda: client.revoke_licence(licence_id(key)))
+        later = threading.Timer(0.5, lambda: revoke_licence(client, licence_id(key)))
         later.start()
         asked = {"after": known.release_seq if known else 0, "wait": 1.5}
         with Transport(omega.url, licence=key) as transport, pytest.raises(NodeAuthError) as raised:

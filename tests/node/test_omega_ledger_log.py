@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ashat.client.http import Transport
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
 from ashat.node.omega.licences import licence_id
@@ -135,8 +136,8 @@ def test_the_log_goes_to_omega_and_from_there_to_a_mainframe(
         assert open_log(remembered).size == log.size
         with omega.client(Scope.READ) as reader, pytest.raises(NodeAuthError):
             reader.transport.request("GET", "/v1/mainframe/log/consistency?from=0&to=1")
-        with NodeClient(omega.url, licence=baker.key) as customer, pytest.raises(NodeRefusedError, match="no proof"):
-            customer.transport.request("GET", f"/v1/mainframe/log/consistency?from=0&to={log.size + 1}")
+        with Transport(omega.url, licence=baker.key) as customer, pytest.raises(NodeRefusedError, match="no proof"):
+            customer.request("GET", f"/v1/mainframe/log/consistency?from=0&to={log.size + 1}")
 
 
 def test_omega_keeps_what_was_signed_for_and_nothing_else(

@@ -62,9 +62,7 @@ class Node:
     def ask(self, call: str, credential: str) -> httpx.Response:
         """The answer to a call without a body, by whoever comes with `credential`."""
         method, path = call.split(" ")
-        url = self.process.url + path.replace("{digest}", "a" * 64).replace("{evidence}", "b" * 64).replace(
-            "{bundle}", "a" * 64
-        )
+        url = self.process.url + path.replace("{digest}", "a" * 64)
         headers = {"Authorization": value} if (value := self._authorization(credential)) else {}
         return httpx.request(method, re.sub(r"{\w+}", "x", url), headers=headers)
 

@@ -27,7 +27,7 @@ from starlette.requests import Request
 from ashat.bundle.manifest import FILE_MODE, PART_SIZE, FileEntry, Manifest
 from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
 from ashat.client import transfer
-from ashat.client.http import Transport, is_loopback, normalise_url
+from ashat.client.http import Timeouts, Transport, is_loopback, normalise_url
 from ashat.client.transfer import fetch_objects, missing, pull_bundle, push_bundle, relay_bundle
 from ashat.errors import (
     IntegrityError,
@@ -793,7 +793,7 @@ def test_no_answer_is_said_to_be_one() -> None:
         transport.request("GET", "/")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        Transport(f"127.0.0.1:{silent.getsockname()[1]}", read_timeout=0.2, name="staging") as transport,
+        Transport(f"127.0.0.1:{silent.getsockname()[1]}", timeouts=Timeouts(read=0.2), name="staging") as transport,
     ):
         with pytest.raises(NodeUnreachableError, match="did not answer in time"):
             transport.request("GET", "/")

@@ -270,6 +270,7 @@ def _look(server: ServerBlock) -> dict[str, Any]:
 
 def _client(role: str, address: str, name: str, authority: str | None) -> NodeClient:
     """A client without a token: who a node is, it tells anyone."""
+    from ashat.client.http import Timeouts
     from ashat.client.node import NodeClient
     from ashat.protocol.messages import Role
     from ashat.settings import Settings
@@ -280,8 +281,7 @@ def _client(role: str, address: str, name: str, authority: str | None) -> NodeCl
         ca=authority,
         name=name,
         expect_role=Role(role),
-        connect_timeout=settings.connect_timeout,
-        read_timeout=min(settings.read_timeout, _ANSWER_SECONDS),
+        timeouts=Timeouts(settings.connect_timeout, min(settings.read_timeout, _ANSWER_SECONDS)),
     )
 
 

@@ -64,8 +64,7 @@ def _document(find: Callable[[str], dict[str, Any]], state: State) -> dict[str, 
         return find(state.evidence)
     except LedgerError as error:
         raise LedgerError(
-            f"{error} It was the evidence of '{state.update_id}'; {state.public} keeps a copy beside the bundle "
-            f"{(state.bundle or '')[:12]}…."
+            f"{error} It was the evidence of '{state.update_id}': restore the ledger from a backup."
         ) from None
 
 

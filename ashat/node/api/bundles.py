@@ -18,7 +18,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, REQUEST_LIMIT, Digest, Scope, Wire
+from ashat.protocol.messages import FRAMES, Digest, Scope, Wire
 
 Require = Callable[[Scope], Callable[..., Any]]
 
@@ -89,7 +89,7 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
     @router.put("/bundles/{digest}", dependencies=push, status_code=201, openapi_extra=_body("application/json"))
     async def put_bundle(digest: Digest, request: Request, response: Response) -> StoredBundle:
         """Keep a bundle, whose objects are all here; when this answers it is durable."""
-        raw = await whole_body(request)
+        raw = await _whole_body(request)
         manifest, new = await asyncio.to_thread(store.put_manifest, raw, digest)
         response.status_code = 201 if new else 200
         return StoredBundle(bundle=digest, files=len(manifest.files), bytes=manifest.size)
@@ -140,10 +140,10 @@ async def stream_objects(store: Store, digests: list[str]) -> AsyncIterator[byte
 
 def object_response(store: Store, digest: str, request: Request) -> Response:
     """One object, or the part of it that `Range` asks for; 304 where the client has it."""
-    with damage_is_ours():
+    with _damage_is_ours():
         content = store.read(digest)
     headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
-    if client_has(request, digest):
+    if _client_has(request, digest):
         return Response(status_code=304, headers=headers)
     asked = _range(request, digest, len(content))
     if asked is None:
@@ -155,10 +155,10 @@ def object_response(store: Store, digest: str, request: Request) -> Response:
 
 def manifest_response(store: Store, digest: str, request: Request) -> Response:
     """A bundle's manifest; 304 where the client has it."""
-    with damage_is_ours():
+    with _damage_is_ours():
         raw = store.manifest_bytes(digest)
     headers = {"ETag": f'"{digest}"'}
-    if client_has(request, digest):
+    if _client_has(request, digest):
         return Response(status_code=304, headers=headers)
     return Response(raw, headers=headers, media_type="application/json")
 
@@ -216,7 +216,7 @@ class _Uploads:
 
 
 @contextmanager
-def damage_is_ours() -> Iterator[None]:
+def _damage_is_ours() -> Iterator[None]:
     """A stored object that is damaged is this server's fault, not the caller's."""
     try:
         yield
@@ -251,50 +251,34 @@ def _check_type(request: Request) -> None:
         raise ApiError(400, "bad_request", f"Objects are sent as {FRAMES}, not {kind or 'without a content type'}.")
 
 
-def _check_length(request: Request, limit: int) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(int(length), limit)
-
-
-def _too_large(size: int, limit: int) -> ApiError:
-    return ApiError(413, "too_large", f"{size} bytes or more in one request; this one may have at most {limit}.")
-
-
-async def _stream(request: Request, limit: int = REQUEST_LIMIT) -> AsyncIterator[bytes]:
+async def _stream(request: Request) -> AsyncIterator[bytes]:
     """The request's body, as it comes.
 
     Raises:
-        ApiError: it has more than `limit` bytes.
         TimeoutError: nothing came for a minute, so that dead connections do not take up every upload there may be.
     """
-    _check_length(request, limit)
-    total = 0
     chunks = request.stream()
     while True:
         async with asyncio.timeout(STALL_SECONDS):
             chunk = await anext(chunks, None)
         if chunk is None:
             return
-        total += len(chunk)
-        if total > limit:
-            raise _too_large(total, limit)
         yield chunk
 
 
-async def whole_body(request: Request, limit: int = REQUEST_LIMIT) -> bytes:
+async def _whole_body(request: Request) -> bytes:
     """The request's body, whole.
 
     Raises:
-        ApiError: it was cut, or has more than `limit` bytes.
+        ApiError: it was cut.
     """
     try:
-        return b"".join([chunk async for chunk in _stream(request, limit)])
+        return b"".join([chunk async for chunk in _stream(request)])
     except (ClientDisconnect, TimeoutError):
         raise ApiError(400, "bad_request", "The document was cut; send it again.") from None
 
 
-def client_has(request: Request, digest: str) -> bool:
+def _client_has(request: Request, digest: str) -> bool:
     """Whether the client says that it has what `digest` names (`If-None-Match`)."""
     known = request.headers.get("if-none-match", "")
     return known.strip() == "*" or f'"{digest}"' in known

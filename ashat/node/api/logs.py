@@ -6,15 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from ashat.errors import AuditError
 from ashat.node.api.auth import require
 from ashat.node.context import Context
-from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
-from ashat.node.logs.access_log import DIRECTORY, read_journal
-from ashat.node.logs.change_log_audit import prove_growth, read_changes
-from ashat.protocol.messages import Caller, JournalLine, Scope, SignedCheckpoint, Wire
-from ashat.transparency.checkpoint import Verifier, open_checkpoint
+from ashat.node.logs.access_log import DIRECTORY, read_access_log
+from ashat.node.logs.change_log_audit import read_changes
+from ashat.protocol.messages import AccessLogLine, Caller, Scope, SignedCheckpoint, Wire
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]
@@ -23,7 +20,7 @@ admin = [Depends(require(Scope.ADMIN))]
 class Requests(Wire):
     """What was asked of the node, newest first."""
 
-    requests: list[JournalLine]
+    requests: list[AccessLogLine]
 
 
 class Changes(Wire):
@@ -48,13 +45,7 @@ def read(
 @router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
 def checkpoint(context: Context, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
     """A checkpoint of what was done to the node, signed now, with proof that it continues the one of size `since`."""
-    try:
-        note, key = change_log.sign_checkpoint(context.db, context.config.data)
-    except AuditError as error:
-        raise ApiError(409, "journal_broken", f"The journal of changes is not what was signed: {error}") from None
-    size = open_checkpoint(note, [Verifier.parse(key)]).size
-    proof = prove_growth(context.db, since, size)
-    return SignedCheckpoint(checkpoint=note, key=key, proof=tuple(node.hex() for node in proof))
+    return context.proofs.since(since, again=True)
 
 
 @router.get("/requests", dependencies=admin, response_model_exclude_defaults=True)
@@ -65,4 +56,4 @@ def requests(
     of: Annotated[str, Query(max_length=64)] = "",
 ) -> Requests:
     """What was asked of the node, newest first: by tokens, by licences or by strangers; `of` names one by its id."""
-    return Requests(requests=read_journal(context.config.data / DIRECTORY, by, limit=limit, of=of))
+    return Requests(requests=read_access_log(context.config.data / DIRECTORY, by, limit=limit, of=of))

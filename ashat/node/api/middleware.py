@@ -1,6 +1,6 @@
 """Around every request: who asks, how much may be sent, what is counted, and what is written down.
 
-The access log and the journal hold the path without its query, and the id of a token or a licence, never itself.
+The access log holds the path without its query, and the id of a token or a licence, never itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ashat.errors import UsageError
 from ashat.node.access.tokens import Token
 from ashat.node.context import NodeContext
 from ashat.node.core.db import now
-from ashat.node.logs.access_log import entry
+from ashat.node.logs.access_log import cleaned
 from ashat.node.logs.change_log import asked_by
-from ashat.protocol.messages import REQUEST_LIMIT
+from ashat.protocol.messages import REQUEST_LIMIT, AccessLogLine
 
 log = logging.getLogger("ashat.node.access")
 
@@ -39,6 +39,7 @@ class _Exchange:
     method: str
     path: str
     client: str
+    announced: int
     limit: int
     state: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
@@ -56,6 +57,15 @@ class _Exchange:
         except (ValueError, KeyError, TypeError):
             return ""
 
+    def refuse_above_limit(self) -> None:
+        """Refuse a body that is announced to have more bytes than the limit, or has had more by now.
+
+        Raises:
+            HTTPException: 413.
+        """
+        if max(self.announced, self.received) > self.limit:
+            raise HTTPException(413, f"A request may have at most {self.limit} bytes.")
+
 
 class RequestLogMiddleware:
     """The middleware. It leaves the known token, if any, in the request's state as `token`; `licence` there is the id
@@ -70,7 +80,8 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token = self._token(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        token, length = self._token(headers), headers.get("content-length", "")
         state = scope.setdefault("state", {})
         state |= {"token": token, "licence": ""}
         known = token is not None and not token.expired(now())
@@ -79,6 +90,7 @@ class RequestLogMiddleware:
             scope["method"],
             without_secrets(path),
             (scope.get("client") or ("",))[0],
+            int(length) if length.isdecimal() else 0,
             REQUEST_LIMIT if known else STRANGER_LIMIT,
             state,
         )
@@ -105,13 +117,13 @@ class RequestLogMiddleware:
 
     def _counted(self, exchange: _Exchange, receive: Receive) -> Receive:
         async def counted() -> Message:
+            exchange.refuse_above_limit()
             message = await receive()
             if message["type"] == "http.request":
                 size = len(message.get("body", b""))
                 exchange.received += size
                 self._context.metrics.received.inc(size)
-                if exchange.received > exchange.limit:
-                    raise HTTPException(413, f"A request may have at most {exchange.limit} bytes.")
+                exchange.refuse_above_limit()
             return message
 
         return counted
@@ -127,7 +139,7 @@ class RequestLogMiddleware:
                 if exchange.status >= 400 and len(exchange.refusal) < STRANGER_LIMIT:
                     exchange.refusal += body
                 if not message.get("more_body", False):
-                    self._close(exchange)  # first, so that whoever has an answer is in the journal
+                    self._close(exchange)  # first, so that whoever has an answer is in the access log
             await send(message)
 
         return seen
@@ -140,17 +152,20 @@ class RequestLogMiddleware:
         status = exchange.status or _CLIENT_LEFT
         self._context.metrics.requests.labels(method, status).inc()
         token: Token | None = exchange.state["token"]
-        line = entry(
-            method=exchange.method,
-            path=exchange.path,
-            status=status,
-            token=token.id if token else "",
-            licence=exchange.state["licence"],
-            client=exchange.client,
-            detail=exchange.detail,
-            milliseconds=round((time.monotonic() - exchange.began) * 1000),
-            received=exchange.received,
-            sent=exchange.sent,
+        line = cleaned(
+            AccessLogLine(
+                at=now(),
+                method=exchange.method,
+                path=exchange.path,
+                status=status,
+                token=token.id if token else "",
+                licence=exchange.state["licence"],
+                client=exchange.client,
+                ms=round((time.monotonic() - exchange.began) * 1000),
+                received=exchange.received,
+                sent=exchange.sent,
+                detail=exchange.detail,
+            )
         )
         log.info(
             "%s %s %d %d B in, %d B out, %d ms, token %s",
@@ -162,4 +177,4 @@ class RequestLogMiddleware:
             line.ms,
             line.token or "-",
         )
-        self._context.journal.append(line)
+        self._context.access_log.append(line)

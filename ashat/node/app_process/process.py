@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from ashat.common.rotation import rotate_in_place
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -18,7 +19,6 @@ from ashat.protocol.messages import App
 
 log = logging.getLogger("ashat.node")
 
-LOG_LIMIT = 16 * 1024 * 1024
 _HOOK_WORDS = 300
 _HOOKED = "hooked"
 
@@ -117,7 +117,7 @@ class HookedProgram:
             },
         )
         log_path = self._config.data / "hook.log"
-        rotate(log_path)
+        rotate_in_place(log_path)
         with open(log_path, "ab") as output:
             start = output.tell()
             try:
@@ -168,19 +168,6 @@ def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str,
     """The environment for the program: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}
-
-
-def rotate(path: Path) -> None:
-    """Move a log that grew over 16 MiB to `<name>.1`, and empty it in place: its writer keeps it open for appending."""
-    try:
-        if path.stat().st_size <= LOG_LIMIT:
-            return
-    except FileNotFoundError:
-        return
-    with open(path, "r+b") as source, open(path.with_name(path.name + ".1"), "wb") as target:
-        while block := source.read(1024 * 1024):
-            target.write(block)
-        source.truncate(0)
 
 
 def kill_group(pid: int) -> None:

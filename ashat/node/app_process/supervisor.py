@@ -22,7 +22,8 @@ from typing import Literal, TypeAlias
 
 import psutil
 
-from ashat.node.app_process.process import ProgramError, kill_group, program_environment, rotate
+from ashat.common.rotation import rotate_in_place
+from ashat.node.app_process.process import ProgramError, kill_group, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.store.releases import Release
@@ -168,7 +169,7 @@ class SupervisedProgram:
 
     def upkeep(self) -> None:
         """Keep the log from growing without end."""
-        rotate(self._log)
+        rotate_in_place(self._log)
 
     def close(self) -> None:
         """End the program."""
@@ -193,7 +194,7 @@ class SupervisedProgram:
             "RAOS_DATA": str(self._config.app_data),
         }
         environment = {key: _fill(word, values) for key, word in program_environment(self._config, own).items()}
-        rotate(self._log)
+        rotate_in_place(self._log)
         try:
             with open(self._log, "ab") as output:
                 process = subprocess.Popen(

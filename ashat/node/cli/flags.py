@@ -1,13 +1,13 @@
 """The flags of `ashat-node serve`: one for each setting, made from the settings themselves.
 
 A setting of a table has the table's name in front (`--app-port`). A flag that holds several words is split as a shell
-would split it; `--app-env NAME=VALUE` may be given several times.
+would split it; `--app-env NAME=VALUE` may be given several times. The CLI source of pydantic-settings would call the
+flag `--app.port`, take JSON for words, offer the secret DSN, and print a page of usage for each mistake.
 """
 
 from __future__ import annotations
 
 import inspect
-import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -18,13 +18,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ashat.errors import UsageError
-from ashat.node.core.config import AppConfig, DatabaseConfig, NodeConfig
+from ashat.node.core.config import NodeConfig, split_words
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def settings_and_flags() -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
-    """Each setting: where it is (`("app", "port")`), what it is, and its flag; "" for a secret, which has none.
+    """List each setting: where it is (`("app", "port")`), what it is, and its flag; "" for a secret, which has none.
 
     What is in the words of a command can be read by everybody on the machine.
     """
@@ -43,7 +43,7 @@ def with_a_flag_for_each_setting(command: Function) -> Function:
 
 
 def settings_from(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that were given as settings, those of a table in a dictionary of its own.
+    """Turn the flags that were given into settings, those of a table in a dictionary of its own.
 
     Raises:
         UsageError: the words of one cannot be told apart.
@@ -58,6 +58,14 @@ def settings_from(flags: Mapping[str, Any]) -> dict[str, Any]:
             table = table.setdefault(name, {})
         table[path[-1]] = _read(field, flag, value)
     return settings
+
+
+def settings_table() -> Iterator[str]:
+    """Describe each setting as a line of a Markdown table: name, default, what it is."""
+    yield "| setting | default | |"
+    yield "|---|---|---|"
+    for path, field, _ in settings_and_flags():
+        yield f"| `{'.'.join(path)}` | {_default(field.default)} | {field.description} |"
 
 
 def _settings(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
@@ -93,10 +101,7 @@ def _plain(field: FieldInfo) -> Any:
 def _read(field: FieldInfo, flag: str, value: Any) -> Any:
     kind = get_origin(_plain(field))
     if kind is list:
-        try:
-            return shlex.split(value)
-        except ValueError as error:
-            raise UsageError(f"{flag}: {value!r} is not a command line: {error}.") from None
+        return split_words(flag, value)
     if kind is dict:
         return dict(_pair(flag, word) for word in value)
     return value
@@ -107,23 +112,6 @@ def _pair(flag: str, word: str) -> tuple[str, str]:
     if not (name and equals):
         raise UsageError(f"{flag}: give NAME=VALUE, not {word!r}.")
     return name, value
-
-
-_TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
-    ("", NodeConfig),
-    ("app.", AppConfig),
-    ("database.", DatabaseConfig),
-)
-
-
-def settings_table() -> Iterator[str]:
-    """The lines of a Markdown table: name, default, what it is."""
-    yield "| setting | default | |"
-    yield "|---|---|---|"
-    for prefix, model in _TABLES:
-        for name, info in model.model_fields.items():
-            if info.description:
-                yield f"| `{prefix}{name}` | {_default(info.default)} | {info.description} |"
 
 
 def _default(value: Any) -> str:

@@ -43,9 +43,9 @@ Expires = Annotated[
 def add(name: Name, expires: Expires = "", config: Config = None, data: Data = None) -> None:
     """Make a licence and print its key, which is shown only now."""
     until = parse_expiry(expires) if expires else None
-    with _register(config, data) as register:
+    with _open_licences(config, data) as licences:
         key = new_key()
-        licence, _ = register.upsert(key, _check_name(name), until)
+        licence, _ = licences.upsert(key, _check_name(name), until)
     typer.echo(key)
     typer.echo(
         f"Licence {licence.id} for {licence.name}, {_until(licence)}. Keep the key: it is not shown again.", err=True
@@ -58,16 +58,16 @@ def import_(config: Config = None, data: Data = None) -> None:
     wanted = list(parse_licences(sys.stdin))
     if not wanted:
         raise UsageError("There was no licence on standard input; give lines of KEY,NAME or KEY,NAME,EXPIRES.")
-    with _register(config, data) as register:
-        for licence, new in register.keep_all(wanted):
+    with _open_licences(config, data) as licences:
+        for licence, new in licences.keep_all(wanted):
             typer.echo(f"{licence.id}  {licence.name}  {_until(licence)}  {'new' if new else 'renewed'}")
 
 
 @licence_app.command()
 def revoke(licence_id: LicenceId, config: Config = None, data: Data = None) -> None:
     """Honour a licence no more, for good. What runs there keeps running; it gets no more releases."""
-    with _register(config, data) as register:
-        licence = register.revoke(licence_id)
+    with _open_licences(config, data) as licences:
+        licence = licences.revoke(licence_id)
     if licence is None:
         raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
     typer.echo(f"Licence {licence.id} for {licence.name} is revoked.")
@@ -80,9 +80,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
 ) -> None:
     """Show every licence and what its Mainframe last reported; never a key."""
-    with _register(config, data) as register:
-        expiry = {licence.id: licence.expires for licence in register.licences()}
-        mainframes = register.mainframes()
+    with _open_licences(config, data) as licences:
+        expiry = {licence.id: licence.expires for licence in licences.all()}
+        mainframes = licences.mainframes()
     if as_json:
         listed = [
             {**found.model_dump(mode="json"), "expires": at.isoformat() if (at := expiry[found.id]) else None}
@@ -170,7 +170,7 @@ def _directory(config: Path | None, data: Path | None) -> Path:
 
 
 @contextmanager
-def _register(config: Path | None, data: Path | None) -> Iterator[LicenceStore]:
+def _open_licences(config: Path | None, data: Path | None) -> Iterator[LicenceStore]:
     data = _directory(config, data)
     database = Database(data / "node.db")
     try:

@@ -14,9 +14,9 @@ from ashat.errors import UsageError
 from ashat.node.cli.tokens import Config, Data, data_of
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
-from ashat.node.logs.access_log import DIRECTORY, read_journal
+from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import Change, audit, read_changes
-from ashat.protocol.messages import Caller, JournalLine
+from ashat.protocol.messages import AccessLogLine, Caller
 from ashat.transparency.checkpoint import Verifier, open_checkpoint
 from ashat.transparency.log_signer import LogSigner
 
@@ -33,7 +33,7 @@ def requests(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show what was asked, oldest first: when, who, from where, what, and what came of it. Never a token or a key."""
-    for line in reversed(read_journal(data_of(config, data) / DIRECTORY, by, limit=limit, of=of)):
+    for line in reversed(read_access_log(data_of(config, data) / DIRECTORY, by, limit=limit, of=of)):
         typer.echo(line.model_dump_json(exclude_defaults=True) if as_json else _in_a_line(line))
 
 
@@ -113,7 +113,7 @@ def _change_in_a_line(change: Change) -> str:
     return "  ".join((*words, ", ".join(told)))
 
 
-def _in_a_line(line: JournalLine) -> str:
+def _in_a_line(line: AccessLogLine) -> str:
     who = line.token or line.licence or "-"
     words = (f"{line.at:%Y-%m-%d %H:%M:%S}Z", f"{who:<12}", f"{line.client:<15}", f"{line.method:<6}", line.path)
     return "  ".join((*words, f"{line.status}", line.detail)).rstrip()

@@ -135,7 +135,7 @@ def forget_log(config: Config = None, data: Data = None) -> None:
 @app.command("forget-journal")
 def forget_journal(config: Config = None, data: Data = None) -> None:
     """Give up what a Mainframe remembers of OMEGA's journal of changes, after OMEGA was built anew: for good."""
-    from ashat.node.mainframe.omega_witness import forget_journal as forget
+    from ashat.node.mainframe.omega_witness import forget_change_log as forget
 
     forget(data_of(config, data))
     typer.echo("Forgotten. The journal that OMEGA shows next is remembered as it comes: nothing vouches for it.")

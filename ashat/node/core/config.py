@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from ashat.errors import UsageError
 from ashat.protocol.messages import Role
@@ -148,10 +156,10 @@ class NodeConfig(BaseSettings):
                 cls,
                 settings_cls: type[BaseSettings],
                 init_settings: PydanticBaseSettingsSource,
-                env_settings: PydanticBaseSettingsSource,
                 **_: PydanticBaseSettingsSource,
             ) -> tuple[PydanticBaseSettingsSource, ...]:
-                return (init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content))
+                file_settings = InitSettingsSource(settings_cls, init_kwargs=content)
+                return init_settings, _Environment(settings_cls), file_settings
 
         given = {key: value for key, value in flags.items() if value is not None}
         try:
@@ -160,6 +168,32 @@ class NodeConfig(BaseSettings):
             raise UsageError("\n".join(_lines(error, file, content, given))) from None
         loaded.data = loaded.data.expanduser().absolute()
         return loaded
+
+
+class _Environment(EnvSettingsSource):
+    """`ASHAT_NODE_*`; what is no JSON where a table is wanted goes on as text, so that `load` says where it is."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Read JSON, or a command line."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            if get_origin(field.annotation) is not list:
+                return value
+            variable = next(name for name, text in self.env_vars.items() if text == value)
+            return split_words(variable.upper(), value)
+
+
+def split_words(name: str, text: str) -> list[str]:
+    """Split a command line as a shell would; `name` is what gave it, for the message.
+
+    Raises:
+        UsageError: its words cannot be told apart.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {text!r} is not a command line: {error}.") from None
 
 
 def read_secret(path: Path, setting: str) -> str:

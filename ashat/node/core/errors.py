@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from ashat.common.text import without_secrets
 from ashat.errors import (
     AshatError,
-    EvidenceError,
     FrameError,
     FrameTooLargeError,
     IntegrityError,
@@ -33,7 +32,6 @@ _STORE_ERRORS: tuple[tuple[type[AshatError], int, str], ...] = (
     (FrameTooLargeError, 413, "too_large"),
     (FrameError, 422, "bad_frames"),
     (ManifestError, 422, "bad_manifest"),
-    (EvidenceError, 422, "bad_evidence"),
     (NotStoredError, 404, "not_found"),
     (StoreFullError, 507, "disk_full"),
     (StoreError, 500, "internal"),

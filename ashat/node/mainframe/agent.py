@@ -30,8 +30,8 @@ from ashat.errors import (
 from ashat.node.context import NodeContext
 from ashat.node.core.db import Database, from_text, now
 from ashat.node.core.errors import ApiError
-from ashat.node.mainframe.omega_client import OmegaLink
-from ashat.node.mainframe.omega_witness import JournalWatch, WitnessStatus
+from ashat.node.mainframe.omega_client import OmegaClient
+from ashat.node.mainframe.omega_witness import OmegaWitness, WitnessStatus
 from ashat.node.mainframe.plan import Failed, Idle, Install, Position, Running, plan
 from ashat.node.operations import records
 from ashat.protocol.messages import MainframeReport, MainframeStatus, Offer, OperationRequest
@@ -96,8 +96,8 @@ class MainframeAgent:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._link = OmegaLink(context.config)
-        self._journal = JournalWatch(context.config.data, context.db)
+        self._link = OmegaClient(context.config)
+        self._journal = OmegaWitness(context.config.data, context.db)
         self._standing = WitnessStatus()
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)

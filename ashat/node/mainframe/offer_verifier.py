@@ -21,7 +21,7 @@ LOOK_INTERVAL: Final = 3600.0
 _LIMIT = 1 << 20
 
 
-class SignedOffers:
+class OfferVerifier:
     """Judges offers by the root that came with the installer (`trust_root`). For one thread."""
 
     def __init__(self, config: NodeConfig) -> None:

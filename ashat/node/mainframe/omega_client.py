@@ -11,8 +11,8 @@ from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bu
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import LicenceError, NodeRefusedError, UsageError, WrongRoleError
 from ashat.node.core.config import NodeConfig, read_secret
-from ashat.node.mainframe.offer_verifier import SignedOffers
-from ashat.protocol.messages import JOURNAL_HEADER, Identity, MainframeReport, Offer, Role, SignedCheckpoint
+from ashat.node.mainframe.offer_verifier import OfferVerifier
+from ashat.protocol.messages import CHANGE_LOG_HEADER, Identity, MainframeReport, Offer, Role, SignedCheckpoint
 
 _Message = TypeVar("_Message", bound=BaseModel)
 PREFIX = "/v1/mainframe"
@@ -21,7 +21,7 @@ NAME = "OMEGA"
 _GRACE = 30.0
 
 
-class OmegaLink:
+class OmegaClient:
     """For one thread, but for `close`. The licence file is read at each `open`, so that it can be replaced meanwhile.
 
     Every method that asks raises `NodeError`, of the class that says whose fault it is.
@@ -29,10 +29,10 @@ class OmegaLink:
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
-        self._signed = SignedOffers(config)
+        self._signed = OfferVerifier(config)
         self._licence = ""
         self._transport: Transport | None = None
-        self.journal_size: int | None = None
+        self.change_log_size: int | None = None
         """How many entries OMEGA's journal of changes has, by its last answer to `ask`; None where it does not say."""
 
     def open(self) -> None:
@@ -56,8 +56,8 @@ class OmegaLink:
         as it offers another, and after `wait` seconds in any case."""
         params = {} if after is None else {"after": after, "wait": wait}
         answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
-        size = answer.headers.get(JOURNAL_HEADER, "")
-        self.journal_size = int(size) if size.isascii() and size.isdigit() else None
+        size = answer.headers.get(CHANGE_LOG_HEADER, "")
+        self.change_log_size = int(size) if size.isascii() and size.isdigit() else None
         if answer.status_code == 304:
             return False, None
         if answer.status_code == 204:
@@ -76,7 +76,7 @@ class OmegaLink:
         return _read(SignedCheckpoint, answer.content)
 
     def check(self, offer: Offer) -> None:
-        """See that the approvers signed what is offered; see `SignedOffers.check`.
+        """See that the approvers signed what is offered; see `OfferVerifier.check`.
 
         Raises:
             TrustError: they did not.
@@ -84,7 +84,7 @@ class OmegaLink:
         self._signed.check(self._open, offer)
 
     def look(self) -> None:
-        """Now and then, see that what OMEGA serves is current; see `SignedOffers.look`.
+        """Now and then, see that what OMEGA serves is current; see `OfferVerifier.look`.
 
         Raises:
             TrustError: it is not.

@@ -23,7 +23,7 @@ from ashat.common.files import replace_file, sync_directory
 from ashat.errors import AuditError, NodeConflictError, UsageError
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
-from ashat.node.mainframe.omega_client import OmegaLink
+from ashat.node.mainframe.omega_client import OmegaClient
 from ashat.protocol.messages import Role, SignedCheckpoint
 from ashat.transparency.checkpoint import Verifier
 from ashat.transparency.witness import Witness
@@ -46,7 +46,7 @@ class WitnessStatus:
     refuses: bool = False
 
 
-class JournalWatch:
+class OmegaWitness:
     """For one thread. What it remembers is read each time, so that it can be given up meanwhile."""
 
     def __init__(self, data: Path, database: Database) -> None:
@@ -55,7 +55,7 @@ class JournalWatch:
         self._doubt = _doubt_in(data)
         self._looked = -LOOK_INTERVAL
 
-    def look(self, link: OmegaLink) -> WitnessStatus:
+    def look(self, link: OmegaClient) -> WitnessStatus:
         """Ask OMEGA for what is new in its journal, after it answered what it offers.
 
         Raises:
@@ -67,9 +67,9 @@ class JournalWatch:
             return WitnessStatus(doubt, refuses=True)
         try:
             known = self._witness.size() if self._witness.path.exists() else None
-            if link.journal_size is None:
+            if link.change_log_size is None:
                 return WitnessStatus(_SHOWS_NONE if known is not None else "")
-            if link.journal_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
+            if link.change_log_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
                 return WitnessStatus()
             told = link.journal(known or 0)
         except (AuditError, NodeConflictError) as error:
@@ -108,7 +108,7 @@ class JournalWatch:
             change_log.append(connection, "omega-journal-doubted", why=why)
 
 
-def forget_journal(data: Path) -> None:
+def forget_change_log(data: Path) -> None:
     """Give up what the Mainframe of that data directory, which may serve meanwhile, remembers of OMEGA's journal.
 
     Raises:

@@ -17,10 +17,9 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.app_process.health import Repeated
     from ashat.node.logs import change_log
     from ashat.node.omega.api import omega_router
-    from ashat.node.omega.api_mainframe import journal_router, mainframe_router
+    from ashat.node.omega.api_mainframe import offer_router, offered_bundle_router
     from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
-    from ashat.node.omega.authorization import SCHEMA, DecisionRule
-    from ashat.node.omega.change_log_proofs import ShownJournal
+    from ashat.node.omega.authorization import SCHEMA, AuthorizationRule
     from ashat.node.omega.ledger_log import KeptLog
     from ashat.node.omega.licences import LicenceStore
     from ashat.node.omega.offers import Offers
@@ -32,16 +31,15 @@ def install(app: FastAPI, context: NodeContext) -> None:
     pinned = PinnedRoot.read(config.trust_root) if config.trust_root else None
     trust = OmegaTrust(config.data / "trust", unsigned_releases=config.unsigned_releases, pinned=pinned)
     kept = KeptLog(context.db)
-    register, offers = LicenceStore(context.db), Offers(context.db, trust, kept)
-    context.operations.add_rule(DecisionRule(trust, kept))
+    licences, offers = LicenceStore(context.db), Offers(context.db, trust, kept)
+    context.operations.add_rule(AuthorizationRule(trust, kept))
     context.offer = offers.effective
     trust.public_keys()
     if trust.keep_current():
         change_log.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
-    app.include_router(omega_router(register, offers, require))
-    shown = ShownJournal(context.db, context.config.data)
-    app.include_router(mainframe_router(register, offers, context.store, shown, context.stopping))
-    app.include_router(journal_router(register, shown))
+    app.include_router(omega_router(licences, offers, require))
+    app.include_router(offer_router(licences, offers, context.proofs, context.stopping))
+    app.include_router(offered_bundle_router(licences, offers, context.store))
     app.include_router(trust_router(trust, kept, context.db, require))
-    app.include_router(mainframe_trust_router(trust, kept, register))
+    app.include_router(mainframe_trust_router(trust, kept, licences))

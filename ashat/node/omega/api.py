@@ -38,7 +38,7 @@ class Reports(Wire):
     reports: list[ReportLine]
 
 
-def omega_router(register: LicenceStore, offers: Offers, require: Require) -> APIRouter:
+def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> APIRouter:
     """The routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
@@ -52,13 +52,13 @@ def omega_router(register: LicenceStore, offers: Offers, require: Require) -> AP
     @router.get("/mainframes", dependencies=read)
     def mainframes() -> Mainframes:
         """Every licensed install, and the last thing that it reported."""
-        return Mainframes(mainframes=register.mainframes())
+        return Mainframes(mainframes=licences.mainframes())
 
     @router.get("/mainframes/{licence_id}/reports", dependencies=read)
     def reports(licence_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Reports:
         """The history of one install, newest first."""
-        _known(register, licence_id)
-        lines = register.reports(licence_id, limit)
+        _known(licences, licence_id)
+        lines = licences.reports(licence_id, limit)
         return Reports(reports=[ReportLine.model_validate(line, from_attributes=True) for line in lines])
 
     @router.put("/licences", dependencies=admin, status_code=201)
@@ -68,21 +68,21 @@ def omega_router(register: LicenceStore, offers: Offers, require: Require) -> AP
             key = check_licence_key(wanted.key)
         except UsageError as error:
             raise ApiError(400, "bad_request", str(error)) from None
-        licence, new = register.upsert(key, wanted.name, wanted.expires)
+        licence, new = licences.upsert(key, wanted.name, wanted.expires)
         response.status_code = 201 if new else 200
-        return _known(register, licence.id)
+        return _known(licences, licence.id)
 
     @router.post("/licences/{licence_id}/revoke", dependencies=admin)
     def revoke(licence_id: str) -> Mainframe:
         """Honour a licence no more, for good."""
-        register.revoke(licence_id)
-        return _known(register, licence_id)
+        licences.revoke(licence_id)
+        return _known(licences, licence_id)
 
     return router
 
 
-def _known(register: LicenceStore, licence_id: str) -> Mainframe:
-    found = next((known for known in register.mainframes() if known.id == licence_id), None)
+def _known(licences: LicenceStore, licence_id: str) -> Mainframe:
+    found = next((known for known in licences.mainframes() if known.id == licence_id), None)
     if found is None:
         raise ApiError(404, "not_found", f"There is no licence {licence_id[:40]!r} here; GET /v1/mainframes lists all.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,83 +13,89 @@ from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.api.bundles import DigestList, manifest_response, object_response, objects_response
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.change_log_proofs import ShownJournal
+from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.omega.licences import Licence, LicenceStore
-from ashat.node.omega.long_poll import OfferWatch
+from ashat.node.omega.long_poll import OfferLongPoll
 from ashat.node.omega.offers import Offers
 from ashat.node.store.store import Store
-from ashat.protocol.messages import JOURNAL_HEADER, Digest, MainframeReport, Offer, SignedCheckpoint
+from ashat.protocol.messages import CHANGE_LOG_HEADER, Digest, MainframeReport, Offer, SignedCheckpoint
 
 WAIT_LIMIT = 30.0
+_PREFIX = "/v1/mainframe"
+_TAG = "For a Mainframe"
 
 
-def mainframe_router(
-    register: LicenceStore, offers: Offers, store: Store, journal: ShownJournal, stopping: threading.Event
+def offer_router(
+    licences: LicenceStore, offers: Offers, proofs: ChangeLogProofs, stopping: threading.Event
 ) -> APIRouter:
-    """The routes, each of which asks for a licence that counts. `stopping` says that the node is on its way down."""
-    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
-    watch = OfferWatch(offers, stopping)
-    offered = OfferedObjects(offers, store)
+    """Make the routes for what is offered, what came of it, and OMEGA's change log. `stopping`: the node goes down."""
+    router = APIRouter(prefix=_PREFIX, tags=[_TAG])
+    poll = OfferLongPoll(offers, stopping)
+    licensed = Depends(require_licence(licences))
 
-    def licensed(request: Request) -> Licence:
-        return check_licence(register, request)
-
-    who_asks = Depends(licensed)
-    licence = [who_asks]
-
-    @router.get("/release", dependencies=licence, response_model=Offer, responses={204: {}, 304: {}})
+    @router.get("/release", dependencies=[licensed], response_model=Offer, responses={204: {}, 304: {}})
     async def release(
         request: Request,
         after: Annotated[int | None, Query(ge=0)] = None,
         wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0,
     ) -> Response:
         """What is offered. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for another."""
-        offer = await watch.other_than(after, wait)
+        offer = await poll.other_than(after, wait)
         if wait:
-            await run_in_threadpool(check_licence, register, request)
-        return _release_response(offer, request, after, await run_in_threadpool(journal.size))
+            await run_in_threadpool(check_licence, licences, request)
+        return _release_response(offer, request, after, await run_in_threadpool(proofs.size))
 
-    @router.get("/bundles/{digest}", dependencies=licence, response_class=Response)
+    @router.post("/report", status_code=204)
+    def report(report: MainframeReport, licence: Licence = licensed) -> None:
+        """What this Mainframe made of an offer."""
+        offers.check_reported(report.release_seq, report.bundle)
+        licences.report(licence, report)
+
+    @router.get("/journal", dependencies=[licensed])
+    def changes(since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+        """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
+        return proofs.since(since)
+
+    return router
+
+
+def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) -> APIRouter:
+    """Make the routes for the bytes of the offered bundle."""
+    licensed = Depends(require_licence(licences))
+    router = APIRouter(prefix=_PREFIX, tags=[_TAG], dependencies=[licensed])
+    offered = OfferedObjects(offers, store)
+
+    @router.get("/bundles/{digest}", response_class=Response)
     def bundle(digest: Digest, request: Request) -> Response:
         """The offered bundle's manifest."""
         offered.check_bundle(digest)
         return manifest_response(store, digest, request)
 
-    @router.post("/objects/fetch", dependencies=licence, response_class=Response)
+    @router.post("/objects/fetch", response_class=Response)
     async def fetch(asked: DigestList) -> Response:
         """Objects of the offered bundle, as frames, in order."""
         await run_in_threadpool(offered.check_objects, asked.digests)
         return await objects_response(store, asked.digests)
 
-    @router.get("/objects/{digest}", dependencies=licence, response_class=Response)
+    @router.get("/objects/{digest}", response_class=Response)
     def one_object(digest: Digest, request: Request) -> Response:
         """One object of the offered bundle."""
         offered.check_objects([digest])
         return object_response(store, digest, request)
 
-    @router.post("/report", status_code=204)
-    def report(said: MainframeReport, who: Licence = who_asks) -> None:
-        """What this Mainframe made of an offer."""
-        offers.check_reported(said.release_seq, said.bundle)
-        register.report(who, said)
-
     return router
 
 
-def journal_router(register: LicenceStore, journal: ShownJournal) -> APIRouter:
-    """What was done to OMEGA, for whoever has a licence that counts."""
-    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+def require_licence(licences: LicenceStore) -> Callable[[Request], Licence]:
+    """Make a dependency that is the licence which asks; raises as `check_licence` does."""
 
-    @router.get("/journal")
-    def changes(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
-        """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
-        check_licence(register, request)
-        return journal.since(since)
+    def licensed(request: Request) -> Licence:
+        return check_licence(licences, request)
 
-    return router
+    return licensed
 
 
-def check_licence(register: LicenceStore, request: Request) -> Licence:
+def check_licence(licences: LicenceStore, request: Request) -> Licence:
     """The licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
 
     Raises:
@@ -98,13 +105,13 @@ def check_licence(register: LicenceStore, request: Request) -> Licence:
     if scheme.lower() != "licence":
         raise _unauthenticated("This call needs a licence: send 'Authorization: Licence KEY'.")
     try:
-        licence = register.find(check_licence_key(key.strip()))
+        licence = licences.find(check_licence_key(key.strip()))
     except UsageError as error:
         raise _unauthenticated(str(error)) from None
     if licence is None:
         raise _unauthenticated("OMEGA does not know this licence key. Check it, or ask for a licence.")
     request.state.licence = licence.id
-    register.seen(licence)
+    licences.seen(licence)
     if licence.status == "revoked":
         raise ApiError(
             403, "licence_revoked", f"The licence {licence.id} ({licence.name}) was revoked. Ask for another."
@@ -162,7 +169,7 @@ class OfferedObjects:
 
 def _release_response(offer: Offer | None, request: Request, after: int | None, journal: int) -> Response:
     """The answer; with it is said how long the journal of changes is."""
-    headers = {JOURNAL_HEADER: str(journal)}
+    headers = {CHANGE_LOG_HEADER: str(journal)}
     if offer is None:
         return Response(status_code=204, headers=headers)
     headers["ETag"] = f'"{offer.release_seq}"'

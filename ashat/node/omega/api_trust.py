@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from ashat.errors import TrustError
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.node.omega.api import Require
-from ashat.node.omega.api_mainframe import check_licence
+from ashat.node.omega.api_mainframe import require_licence
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.trust import OmegaTrust
@@ -55,23 +55,19 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     return router
 
 
-def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, register: LicenceStore) -> APIRouter:
+def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceStore) -> APIRouter:
     """The TUF repository and proofs from the log, for whoever has a licence that counts."""
-    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"])
+    licensed = Depends(require_licence(licences))
+    router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"], dependencies=[licensed])
 
-    def licensed(request: Request) -> None:
-        check_licence(register, request)
-
-    licence = [Depends(licensed)]
-
-    @router.get("/log/consistency", dependencies=licence)
+    @router.get("/log/consistency")
     def consistency(
         earlier: Annotated[int, Query(alias="from", ge=0)], size: Annotated[int, Query(alias="to", ge=0)]
     ) -> LogProof:
         """What proves that the log of `to` events begins with that of `from`."""
         return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])
 
-    @router.get("/trust/{name:path}", dependencies=licence, response_class=Response)
+    @router.get("/trust/{name:path}", response_class=Response)
     def file(name: str) -> Response:
         """A file of OMEGA's TUF repository, by its name there."""
         return Response(trust.file(name), media_type="application/json")

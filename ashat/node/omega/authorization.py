@@ -1,8 +1,8 @@
 """What OMEGA lets change what it runs: a person's decision for exactly that, used once; or the way back from it.
 
-The `judge_` functions are rules only. `DecisionRule` is what the node's operations ask, inside the transaction that
-records the operation: the decision, and what was signed, are kept as part of the operation's request, so they are
-never apart.
+The `judge_` functions are rules only. `AuthorizationRule` is what the node's operations ask, inside the transaction
+that records the operation: the decision, and what was signed, are kept as part of the operation's request, so they
+are never apart.
 
 A decision is spent when a promotion under it succeeds. One whose promotion failed and was put back (the program was
 unhealthy, the disk was full, the node was killed) may be presented again under a new operation id, for as long as
@@ -38,7 +38,7 @@ class Use:
     release_seq: int
 
 
-class DecisionRule:
+class AuthorizationRule:
     """What OMEGA's operations ask: is there a decision for this change, and did the approvers sign it?"""
 
     def __init__(self, trust: OmegaTrust, log: KeptLog) -> None:

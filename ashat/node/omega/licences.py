@@ -156,8 +156,8 @@ class LicenceStore:
                 change_log.append(connection, "licence-revoked", id=row["id"], name=row["name"])
         return _licence(row) if row else None
 
-    def licences(self) -> list[Licence]:
-        """Every licence, by name."""
+    def all(self) -> list[Licence]:
+        """List every licence, by name."""
         return [_licence(row) for row in self._database.all("SELECT * FROM licences ORDER BY name, id")]
 
     def find(self, key: str) -> Licence | None:

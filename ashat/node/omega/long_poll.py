@@ -14,7 +14,7 @@ from ashat.protocol.messages import Offer
 LOOK_EVERY = 0.5
 
 
-class OfferWatch:
+class OfferLongPoll:
     """Tells those who wait when the offer changes, whichever way it does. For one event loop.
 
     Once `stopping` is set nobody waits any longer.

@@ -171,15 +171,6 @@ def public_pem(signer: CryptoSigner) -> str:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def is_encrypted(path: Path) -> bool:
-    """Whether a passphrase guards the key in `path`.
-
-    Raises:
-        KeyFileError: it cannot be read.
-    """
-    return read_key(path).lstrip().startswith(_ENCRYPTED)
-
-
 def load_signer(path: Path, passphrase: Callable[[], str] | None = None) -> CryptoSigner:
     """What signs with the key in `path`. `passphrase` is called only where one is needed.
 

@@ -16,7 +16,7 @@ from ashat.client.node import NodeClient
 from ashat.deployment.events import AnyEvent
 from ashat.deployment.state_machine import State
 from ashat.ledger.ledger import Ledger
-from ashat.node.logs.access_log import DIRECTORY, read_journal
+from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.protocol.messages import NodeState, Role, Scope
 from tests.support.fakes.flaky_proxy import MoodyProxy
 from tests.support.processes.fork_server import Job
@@ -210,5 +210,5 @@ def _check_runs(client: NodeClient, state: State) -> None:
 
 def journal(node: NodeProcess, method: str, path: str) -> list[tuple[str, int]]:
     """What was asked of the node so, by those with a token: path and status, in order."""
-    lines = reversed(read_journal(node.data / DIRECTORY, limit=1_000_000))
+    lines = reversed(read_access_log(node.data / DIRECTORY, limit=1_000_000))
     return [(line.path, line.status) for line in lines if line.method == method and line.path.startswith(path)]

@@ -50,6 +50,11 @@ def promotion(decision: Decision, /, **changes: Any) -> OperationRequest:
     return OperationRequest.model_validate({**fields, **changes})
 
 
+def revoke_licence(client: NodeClient, identity: str) -> Mainframe:
+    """Have OMEGA honour the licence with that id no more."""
+    return Mainframe.model_validate(client.transport.json("POST", f"/v1/licences/{identity}/revoke"))
+
+
 def perform(client: NodeClient, request: OperationRequest, operation_id: str = "") -> Operation:
     """Have the node carry it out, and wait for its end."""
     identity = operation_id or f"op-{next(_names)}"

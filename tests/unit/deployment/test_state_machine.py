@@ -63,7 +63,7 @@ def test_the_whole_way_passes_every_stage() -> None:
 
 def test_a_completed_deployment_knows_what_it_replaced_and_who_is_missing() -> None:
     state = after(*THE_WHOLE_WAY)
-    assert (state.public_before, state.omega_before, state.release_seq) == (B, C, 7)
+    assert (state.public_ran[-1].bundle, state.omega_before, state.release_seq) == (B, C, 7)
     assert state.summary()["missing"] == ["berlin"]
     served = apply(state, e.MainframeServed(at=at(9), mainframe=MISSING.model_copy(update={"result": "running"})))
     assert served.summary()["missing"] == []
@@ -172,9 +172,9 @@ def test_an_overdue_gate_is_shown_as_expired_before_anybody_records_it() -> None
 
 def test_public_keeps_what_it_ran_first_when_the_switch_is_recorded_twice() -> None:
     state = after(CREATED, PACKAGED, SWITCHING, SWITCHING.model_copy(update={"from_bundle": A}))
-    assert state.public_before == B
+    assert state.public_ran[-1].bundle == B
     other = apply(state, SWITCHING.model_copy(update={"from_bundle": C}))
-    assert other.public_before == C
+    assert other.public_ran[-1].bundle == C
 
 
 def test_a_failure_before_omega_owes_public_and_may_be_pushed_again() -> None:

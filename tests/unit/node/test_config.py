@@ -44,6 +44,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
     monkeypatch.setenv("ASHAT_NODE_NAME", "b")
     monkeypatch.setenv("ASHAT_NODE_PORT", "3")
     monkeypatch.setenv("ASHAT_NODE_APP__PORT", "4")
+    monkeypatch.setenv("ASHAT_NODE_APP__HOOK", "[]")
     loaded = NodeConfig.load(file, port=5, name=None)
     assert (loaded.port, loaded.name, loaded.app.port, loaded.app.command) == (5, "b", 4, ["x"])
     assert loaded.data == tmp_path / "d"
@@ -166,6 +167,15 @@ def test_mistakes_elsewhere_say_where(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "a mainframe needs 'omega'" in mistakes(None, role="mainframe", data="d")[0]
     monkeypatch.setenv("ASHAT_NODE_APP__SETTLE", "soon")
     assert mistakes(None, role="public", data="d")[0].startswith("ASHAT_NODE_APP__SETTLE: app.settle: input should be")
+    monkeypatch.setenv("ASHAT_NODE_APP__ENV", "soon")
+    assert mistakes(None, role="public", data="d")[1].startswith("ASHAT_NODE_APP__ENV: app.env: input should be")
+    monkeypatch.setenv("ASHAT_NODE_APP__HOOK", "x '")
+    assert mistakes(None, role="public", data="d") == [
+        'ASHAT_NODE_APP__HOOK: "x \'" is not a command line: No closing quotation.'
+    ]
+    monkeypatch.setenv("ASHAT_NODE_APP", "soon")
+    monkeypatch.delenv("ASHAT_NODE_APP__HOOK")
+    assert mistakes(None, role="public", data="d")[0].startswith("ASHAT_NODE_APP: app: input should be")
     assert "cannot be read: No such file" in mistakes(tmp_path / "none.toml")[0]
     assert "is not TOML" in mistakes(written(tmp_path, "role = public"))[0]
 

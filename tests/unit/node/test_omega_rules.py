@@ -18,7 +18,7 @@ from ashat.errors import UsageError
 from ashat.node.cli.licences import parse_expiry, parse_licences
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.authorization import SCHEMA, DecisionRule, Use, judge_promotion, judge_rollback
+from ashat.node.omega.authorization import SCHEMA, AuthorizationRule, Use, judge_promotion, judge_rollback
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.licences import LicenceStore, key_hash, licence_id, licence_status, new_key
 from ashat.node.omega.offers import effective_offer, why_not_offered
@@ -175,7 +175,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.db = Database(directory / "node.db")
         self.db.ensure(SCHEMA)
-        self.rule = DecisionRule(OmegaTrust(directory / "trust", unsigned_releases=True), KeptLog(self.db))
+        self.rule = AuthorizationRule(OmegaTrust(directory / "trust", unsigned_releases=True), KeptLog(self.db))
         self.asked = 0
         self.accepted: list[tuple[OperationRequest, int, bool]] = []
 

@@ -1,4 +1,4 @@
-"""Evidence as something that can be kept: the document, what a node keeps of it, the command, and the page."""
+"""Evidence as something that can be kept: the document, the command, and the page."""
 
 from __future__ import annotations
 
@@ -9,37 +9,25 @@ import re
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Dialog, Page
 
 from ashat.cli.main import run
-from ashat.client.node import NodeClient
 from ashat.common.canonical_json import canonical_json, digest_of
 from ashat.deployment.state_machine import Stage
-from ashat.errors import EvidenceError, IntegrityError, NodeRefusedError
-from ashat.node.api.evidence import EVIDENCE_LIMIT
-from ashat.node.context import open_node
-from ashat.node.core.config import NodeConfig
-from ashat.node.maintenance import collect
-from ashat.node.store.evidence import KEPT
-from ashat.protocol.messages import Role, Scope
+from ashat.errors import EvidenceError
 from ashat.verification.evidence import Evidence, figure_in_words
 from tasks.verify.evidence_page import evidence_page
 from tests.support.builders.deployments import open_ledger, record
 from tests.support.builders.evidence import check, evidence, finding, first_format
 from tests.support.drivers.browser import open_browser
 from tests.support.processes.deploy_cli import environment
-from tests.support.processes.node import NodeProcess, push, tiny_bundle
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'> \u202eevil\x1b[2J"
 PHONE = {"width": 390, "height": 800}
@@ -115,158 +103,6 @@ def test_what_is_no_evidence_is_refused_in_a_line(document: dict[str, Any], told
 )
 def test_a_figure_is_told_with_its_unit(name: str, value: int, told: tuple[str, str]) -> None:
     assert figure_in_words(name, value) == told
-
-
-# Beside the release, on a node.
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path_factory.mktemp("evidence") / "public") as started:
-        yield started
-
-
-@pytest.fixture
-def client(node: NodeProcess) -> Iterator[NodeClient]:
-    with node.client(Scope.PUSH) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bundle(client: NodeClient, tmp_path: Path) -> str:
-    return push(client, tiny_bundle(tmp_path / "source", name=tmp_path.name))
-
-
-def _ask(node: NodeProcess, method: str, path: str, scope: Scope | None, **options: Any) -> httpx.Response:
-    headers = options.pop("headers", {})
-    if scope:
-        headers["Authorization"] = f"Bearer {node.token(scope)}"
-    return httpx.request(method, f"{node.url}/v1/bundles/{path}", headers=headers, timeout=30, **options)
-
-
-def test_a_node_gives_back_what_it_was_given(node: NodeProcess, client: NodeClient, bundle: str) -> None:
-    found = evidence(bundle=bundle)
-    assert client.put_evidence(bundle, found.canonical) == found.digest
-    assert client.put_evidence(bundle, found.canonical) == found.digest
-    assert client.evidence(bundle, found.digest) == found.canonical
-    path = f"{bundle}/evidence/{found.digest}"
-    answer = _ask(node, "GET", path, Scope.READ)
-    assert (answer.status_code, answer.content) == (200, found.canonical)
-    known = {"If-None-Match": answer.headers["ETag"]}
-    assert _ask(node, "GET", path, Scope.READ, headers=known).status_code == 304
-    listed = _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json()["evidence"]
-    assert [(each["evidence"], each["bytes"]) for each in listed] == [(found.digest, len(found.canonical))]
-    assert _ask(node, "PUT", path, Scope.PUSH, content=found.canonical).status_code == 200
-
-
-def test_it_outlives_the_node(node: NodeProcess, client: NodeClient, bundle: str) -> None:
-    found = evidence(bundle=bundle)
-    client.put_evidence(bundle, found.canonical)
-    node.kill9()
-    torn = node.data / "evidence" / bundle / f".{'a' * 64}.0123"
-    torn.write_bytes(b"half")
-    node.start()
-    assert client.evidence(bundle, found.digest) == found.canonical
-    assert not torn.exists()
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "opens"),
-    [
-        ("PUT", f"{'a' * 64}/evidence/{'b' * 64}", {Scope.PUSH, Scope.ADMIN}),
-        ("GET", f"{'a' * 64}/evidence", set(Scope)),
-        ("GET", f"{'a' * 64}/evidence/{'b' * 64}", set(Scope)),
-    ],
-)
-def test_each_call_wants_its_scope(node: NodeProcess, method: str, path: str, opens: set[Scope]) -> None:
-    assert _ask(node, method, path, None).status_code == 401
-    for scope in Scope:
-        status = _ask(node, method, path, scope, content=b"{}" if method == "PUT" else None).status_code
-        assert status == (403 if scope not in opens else 422 if method == "PUT" else 404), scope
-
-
-def test_what_it_does_not_keep(node: NodeProcess, client: NodeClient, bundle: str) -> None:
-    def refused(content: bytes, digest: str = "", beside: str = bundle) -> tuple[int, str]:
-        path = f"{beside}/evidence/{digest or hashlib.sha256(content).hexdigest()}"
-        answer = _ask(node, "PUT", path, Scope.PUSH, content=content)
-        return answer.status_code, answer.json()["error"]
-
-    fit = evidence(bundle=bundle).canonical
-    nowhere = evidence(bundle="a" * 64).canonical
-    assert refused(fit, "b" * 64) == (422, "digest_mismatch")
-    assert refused(nowhere, beside="a" * 64) == (404, "not_found")
-    assert refused(nowhere) == (422, "bad_evidence")
-    assert refused(json.dumps(json.loads(fit)).encode()) == (422, "bad_evidence")
-    for odd in (b"", b"[]", b"\xff", b"[" * 200_000, b'{"bundle":1.5}', b"9" * 5000):
-        assert refused(odd) == (422, "bad_evidence"), odd[:9]
-    assert refused(b" " * (EVIDENCE_LIMIT + 1)) == (413, "too_large")
-    assert _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json() == {"evidence": []}
-    with pytest.raises(NodeRefusedError, match="no evidence bbbb"):
-        client.evidence(bundle, "b" * 64)
-
-
-def test_a_stream_without_a_length_is_cut_at_the_limit(node: NodeProcess, bundle: str) -> None:
-    endless = (b" " * 65536 for _ in range(EVIDENCE_LIMIT // 65536 + 1))
-    answer = _ask(node, "PUT", f"{bundle}/evidence/{'b' * 64}", Scope.PUSH, content=endless)
-    assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
-
-
-def test_damage_on_the_disk_is_noticed_and_mended(node: NodeProcess, client: NodeClient, bundle: str) -> None:
-    found = evidence(bundle=bundle)
-    client.put_evidence(bundle, found.canonical)
-    (node.data / "evidence" / bundle / found.digest).write_bytes(found.canonical.replace(b"passed", b"failed") + b" ")
-    answer = _ask(node, "GET", f"{bundle}/evidence/{found.digest}", Scope.READ)
-    assert (answer.status_code, answer.json()["error"]) == (500, "internal")
-    client.put_evidence(bundle, found.canonical)
-    assert client.evidence(bundle, found.digest) == found.canonical
-
-
-def test_the_newest_of_a_bundle_are_kept(node: NodeProcess, client: NodeClient, bundle: str) -> None:
-    documents = [evidence(bundle=bundle, attempt=number).canonical for number in range(1, KEPT + 2)]
-    kept = [client.put_evidence(bundle, document) for document in documents[:KEPT]]
-    client.put_evidence(bundle, documents[0])
-    newest = client.put_evidence(bundle, documents[KEPT])
-    listed = [each["evidence"] for each in _ask(node, "GET", f"{bundle}/evidence", Scope.READ).json()["evidence"]]
-    assert listed == [newest, kept[0], *reversed(kept[2:])], "to put one again makes it the newest"
-
-
-def test_it_goes_with_its_bundle(node: NodeProcess, client: NodeClient, tmp_path: Path) -> None:
-    stays, goes = (push(client, tiny_bundle(tmp_path / name, name=name)) for name in ("stays", "goes"))
-    kept = {bundle: client.put_evidence(bundle, evidence(bundle=bundle).canonical) for bundle in (stays, goes)}
-    node.stop()
-    with open_node(NodeConfig(role=Role.PUBLIC, data=node.data, keep_days=0)) as context:
-        context.keep.append(lambda: {stays})
-        time.sleep(0.01)
-        collect(context)
-    assert [path.name for path in (node.data / "evidence").iterdir()] == [stays]
-    node.start()
-    assert Evidence.read(json.loads(client.evidence(stays, kept[stays]))) == evidence(bundle=stays)
-    with pytest.raises(NodeRefusedError, match="no bundle"):
-        client.evidence(goes, kept[goes])
-
-
-def test_who_asks_believes_no_node() -> None:
-    found = evidence()
-
-    class Forger(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            forged = found.canonical.replace(b'"attention"', b'"passed"')
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(forged)))
-            self.end_headers()
-            self.wfile.write(forged)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forger) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        asking = NodeClient(f"http://127.0.0.1:{server.server_port}", name="forger")
-        try:
-            with asking, pytest.raises(IntegrityError, match="forger sent evidence that does not match"):
-                asking.evidence(found.bundle, found.digest)
-        finally:
-            server.shutdown()
 
 
 # The command.
@@ -364,7 +200,7 @@ def test_evidence_that_is_lost_or_altered_or_strange_is_one_line(
     _change(home, "DELETE FROM documents")
     told = _says(capsys, "UPD-1", "--json", code=1)
     assert "holds no document" in told
-    assert "public keeps a copy beside the bundle" in told
+    assert "It was the evidence of 'UPD-1': restore the ledger from a backup." in told
 
 
 def test_a_page_that_cannot_be_written_is_one_line(
