@@ -14,7 +14,7 @@ Canonical JSON (`ashat.common.canonical_json`) and a newline:
      "format": "ashat-receipt-2"}
 
 Each byte of it is covered by a signature, or by a hash that is, so none can be another. No end is asked for: an
-approval that ended since was one. The format before, `ashat-receipt-1`, has no seal. Pure, no I/O.
+approval that ended since was one. Pure, no I/O.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ from ashat.trust.tuf.metadata import PRODUCTION, Kind, check_target, parse, veri
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.root_chain import check_follows, delegator_of
 
-UNSEALED: Final = "ashat-receipt-1"
-SEALED: Final = "ashat-receipt-2"
+FORMAT: Final = "ashat-receipt-2"
 LIMIT: Final = 64 * 1024 * 1024
 _SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
 _Leaf = dict[str, Any]
@@ -81,7 +80,7 @@ class ReceiptLog(_Part):
 class Receipt(_Part):
     """What a receipt says, unproved."""
 
-    format: Literal["ashat-receipt-1", "ashat-receipt-2"] = SEALED
+    format: Literal["ashat-receipt-2"] = FORMAT
     roots: list[str]
     targets: str
     production: str
@@ -94,13 +93,12 @@ class Receipt(_Part):
 
     def to_bytes(self) -> bytes:
         """The file."""
-        unknown = {"seal"} if self.format == UNSEALED else set()
-        return canonical_json(self.model_dump(mode="json", exclude=unknown)) + b"\n"
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
 
     @property
     def sealed_text(self) -> str:
         """What the seal is over. It has two lines, so that it can never be taken for a checkpoint."""
-        return f"{SEALED}\n{digest_of(self.model_dump(mode='json', exclude={'seal'}))}\n"
+        return f"{FORMAT}\n{digest_of(self.model_dump(mode='json', exclude={'seal'}))}\n"
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Receipt:
@@ -248,8 +246,6 @@ def _log_verifier(document: ReleaseDocument, log_key: str) -> Verifier:
 
 
 def _check_seal(receipt: Receipt, verifier: Verifier) -> None:
-    if receipt.format == UNSEALED:
-        return
     try:
         sealed = open_note(receipt.seal, [verifier])
     except AuditError as error:
@@ -349,19 +345,13 @@ def _mainframe(receipt: Receipt, events: Sequence[AnyEvent]) -> MainframeOutcome
     """What the Mainframe of the receipt reported; None where it is of none."""
     if not receipt.mainframe:
         return None
-    found = [(outcome, event) for event in events if (outcome := outcome_of(event, receipt.mainframe))]
+    found = [outcome for event in events if (outcome := outcome_of(event, receipt.mainframe))]
     named = repr(receipt.mainframe[:40])
     if not found:
         raise ReceiptError(f"The receipt does not fit: no event in it tells of the Mainframe {named}.")
-    outcome, event = found[-1]
-    if outcome.result == "missing":
+    if found[-1].result == "missing":
         raise ReceiptError(f"The receipt does not fit: by its events, the Mainframe {named} has not reported.")
-    if receipt.format == UNSEALED and len(_outcomes(event)) > 1:
-        raise ReceiptError(
-            f"A receipt of the format {UNSEALED} does not show for which of several Mainframes it was written: have it "
-            "written anew, by deploy receipt of a version that seals it."
-        )
-    return outcome
+    return found[-1]
 
 
 def _one_person(root: Root, targets: Targets) -> bool:
