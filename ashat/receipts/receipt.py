@@ -49,7 +49,7 @@ from ashat.trust.release.known_log import open_log
 from ashat.trust.release.provenance import VerifiedProvenance, verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, Kind, check_target, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
-from ashat.trust.tuf.root_chain import check_follows, delegator_of
+from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
 FORMAT: Final = "ashat-receipt-2"
 LIMIT: Final = 64 * 1024 * 1024
@@ -190,29 +190,25 @@ def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Roo
 
 def _check_roots(texts: Sequence[str], held: Metadata[Root]) -> list[Metadata[Root]]:
     """The root that is held and those that follow on it. Those before it count for nothing, and have to lead to it."""
-    told = [parse(text.encode(), Root, "A root in it") for text in texts]
-    at = held.signed.version
-    if told and told[0].signed.version > at + 1:
-        raise ReceiptError(
-            f"The root given is version {at}, and it goes on with {told[0].signed.version}: give a later."
-        )
-    before = held if told and told[0].signed.version == at + 1 else None
-    for text, root in zip(texts, told, strict=True):
-        signers: list[tuple[Root | Targets, str]] = [(root.signed, Root.type)]
-        if before is not None:
-            check_follows(before, root)
-            signers.append((before.signed, Root.type))
-        else:
-            verify(root.signed, Root.type, root)
+    roots = [parse(text.encode(), Root, "A root in it") for text in texts]
+    if not roots:
+        return [held]
+    at, first, last = (root.signed.version for root in (held, roots[0], roots[-1]))
+    if first > at + 1:
+        raise ReceiptError(f"The root given is version {at}, and it goes on with {first}: give a later.")
+    chain = [*([held] if first == at + 1 else []), *roots, *([held] if last == at - 1 else [])]
+    verify(roots[0].signed, Root.type, roots[0])
+    check_chain(chain)
+    known = {root.signed.version: root for root in chain}
+    for text, root in zip(texts, roots, strict=True):
+        before = known.get(root.signed.version - 1)
         # Who else signed the first of those before the root that is held is known from the one before only.
         if before is not None or root.signed.version == 1:
-            _check_exact("a root", text, root, signers)
-        if root.signed.version == at and root.signed != held.signed:
-            raise ReceiptError(f"The receipt has another root version {at} than the one given.")
-        before = root
-    if before is not None and before.signed.version == at - 1:
-        check_follows(before, held)
-    return [held, *(root for root in told if root.signed.version > at)]
+            signers = [one.signed for one in (before, root) if one is not None]
+            _check_exact("a root", text, root, [(signer, Root.type) for signer in signers])
+    if known.get(at, held).signed != held.signed:
+        raise ReceiptError(f"The receipt has another root version {at} than the one given.")
+    return [held, *(root for root in roots if root.signed.version > at)]
 
 
 def _check_exact(

@@ -220,7 +220,7 @@ def test_a_root_that_came_later_leads_to_its_targets(tmp_path: Path) -> None:
     for held, roots in ((first, [root]), (first, [root, third]), (root, [root, third]), (third, [root, third])):
         assert prove(with_roots(*roots), held).document.update_id == "UPD-1"
     refused(with_roots(third), first, "it goes on with 3")
-    refused(with_roots(root, third, third), first, "does not follow on version 3")
+    refused(with_roots(root, third, third), first, "does not follow version 3")
     stranger = World(tmp_path / "stranger")
     forged, _ = stranger.offline(stranger.approvers)
     refused(with_roots(forged), first, "0 of 2 needed")
