@@ -29,17 +29,21 @@ sys.path.insert(0, str(ROOT))
 from ashat.audit.sign import sign_on  # noqa: E402
 from ashat.cli.commands.inspect import check_log  # noqa: E402
 from ashat.client.http import Transport  # noqa: E402
+from ashat.common.canonical_json import canonical_json  # noqa: E402
+from ashat.ledger.database import events as events_table  # noqa: E402
+from ashat.ledger.database import log as log_table  # noqa: E402
+from ashat.ledger.leaf import leaf_of  # noqa: E402
 from ashat.ledger.ledger import Ledger  # noqa: E402
 from ashat.node.core.db import Database  # noqa: E402
 from ashat.node.omega.ledger_log import KeptLog  # noqa: E402
 from ashat.node.omega.trust import OmegaTrust  # noqa: E402
 from ashat.protocol.messages import SignedRelease  # noqa: E402
-from ashat.transparency.merkle import leaf_hash  # noqa: E402
+from ashat.transparency.merkle import CompactRange, leaf_hash  # noqa: E402
 from ashat.trust.release.known_log import open_log  # noqa: E402
 from ashat.trust.release.proposal import spell  # noqa: E402
 from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument  # noqa: E402
 from ashat.trust.update_client.client import ReleaseClient  # noqa: E402
-from tests.support.builders.ledgers import first_schema  # noqa: E402
+from tests.support.builders.ledgers import CREATED, connected, fill  # noqa: E402
 from tests.support.builders.signers import People  # noqa: E402
 from tests.support.builders.tampered_log import SignedLedger  # noqa: E402
 from tests.support.builders.trust_world import Server, World, document, mainframe, reply, serving  # noqa: E402
@@ -90,6 +94,22 @@ def ask(rounds: int) -> list[float]:
     return taken
 
 
+def _grow(url: str, size: int) -> None:
+    """Fill a new ledger with `size` events of three updates, past `Ledger`, which would take hours."""
+    story, tree, rows = [CREATED, *fill(size)], CompactRange(), []
+    for number in range(size):
+        event, update_id = story[number // 3], f"OLD-{number % 3}"
+        body = canonical_json(event.model_dump(mode="json")).decode()
+        tree.append(leaf_hash(leaf_of(update_id, 1, number // 3 + 1, body)))
+        rows.append((update_id, 1, number // 3 + 1, event.kind, "", body, number, tree.root().hex()))
+    Ledger.open(url).close()
+    with connected(url) as connection:
+        names = ("update_id", "attempt", "version", "kind", "at", "body", "seq", "root")
+        connection.execute(events_table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+        frontier = " ".join(node.hex() for node in tree.nodes)
+        connection.execute(log_table.update().values(size=size, frontier=frontier))
+
+
 class Office:
     """A control plane's ledger, the approvers beside it, an OMEGA, and a Mainframe that asks `server`."""
 
@@ -97,7 +117,7 @@ class Office:
         self.people = People(machines=True)
         self.omega = OmegaTrust(directory / "omega")
         self.log = SignedLedger(directory / "ledger")
-        first_schema(self.log.url, events)
+        _grow(self.log.url, events)
         os.environ |= {"ASHAT_HOME": str(directory / "approver"), "ASHAT_LEDGER_URL": self.log.url}
         self._kept = Database(directory / "node.db")
         self.kept = KeptLog(self._kept)

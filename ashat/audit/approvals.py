@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any
 
 from tuf.api.metadata import Metadata, Root, Targets
@@ -27,7 +26,7 @@ from ashat.trust.release.proposal import Draft, Proposal, spell
 from ashat.trust.release.provenance import read_provenance, verify_provenance
 from ashat.trust.tuf.metadata import check_target, parse, target_of, verify
 from ashat.trust.tuf.release_document import CHANNEL, ReleaseDocument
-from ashat.trust.tuf.root_chain import check_follows, delegator_of
+from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
 RootAt = Callable[[int], bytes]
 """Gives the root of the tree over a log's first events, as many of them as were read or fewer."""
@@ -244,8 +243,7 @@ class Approvals:
             return
         try:
             verify(roots[0].signed, Root.type, roots[0])
-            for earlier, later in pairwise(roots):
-                check_follows(earlier, later)
+            check_chain(roots)
         except TrustError as error:
             raise AuditError(f"The roots of {target} do not follow on each other: {error}") from None
         self.anchors[target] = Anchor(begins, sha256(roots[0].to_bytes()).hexdigest(), bool(pinned))

@@ -7,7 +7,7 @@ JSON lines, each of them canonical JSON (`ashat.common.canonical_json`), so that
     {"document": a document that the next event is the first to name}
     {"leaf": {"attempt", "event", "update_id", "version"}, "root": the tree's root once it was appended, in hex}
 
-The last two repeat, in the order of the log. The format before, `ashat-audit-1`, has no roots, and is still read.
+The last two repeat, in the order of the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ashat.errors import AuditError
 from ashat.ledger.leaf import Record
 
 FORMAT = "ashat-audit-2"
-_FIELDS = {"ashat-audit-1": {"checkpoint", "format"}, FORMAT: {"checkpoint", "format", "roots"}}
+_FIELDS = {"checkpoint", "format", "roots"}
 _LEAF = {"attempt": int, "event": dict, "update_id": str, "version": int}
 
 
@@ -108,10 +108,9 @@ class Export:
         first = _canonical(self._file.readline())
         if not isinstance(first, dict) or "format" not in first:
             raise AuditError(f"{self.path} is no export of deploy audit export, or its first line was altered.")
-        if first.keys() != _FIELDS.get(str(first["format"])):
-            known = " and ".join(_FIELDS)
-            raise AuditError(f"{self.path} has the format {first['format']!r}, and this version reads {known}.")
-        return str(first["checkpoint"]), self._roots(first.get("roots", {}))
+        if first["format"] != FORMAT or first.keys() != _FIELDS:
+            raise AuditError(f"{self.path} has the format {first['format']!r}, and this version reads {FORMAT}.")
+        return str(first["checkpoint"]), self._roots(first["roots"])
 
     def _roots(self, told: Any) -> dict[str, list[bytes]]:
         try:

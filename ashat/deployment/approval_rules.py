@@ -94,8 +94,7 @@ def stale_reason(
     """
     if evidence.policy_digest != policy.digest:
         return "the verification policy is another one by now"
-    taken = [check.taken for check in evidence.checks if check.taken is not None]
-    oldest = min(taken, default=None)
+    oldest = min((check.taken for check in evidence.checks), default=None)
     if oldest is None or (now - oldest).total_seconds() > policy.evidence_max_age:
         return f"the evidence is older than {_shown(policy.evidence_max_age)}"
     for check in evidence.checks:

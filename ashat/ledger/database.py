@@ -1,8 +1,8 @@
 """The ledger's database: its tables, how it is opened, and how its failures are told. SQLite and PostgreSQL.
 
-The second schema gave every event its place in one order over all updates (`seq`, from 0, without a gap) and the root
-of the Merkle tree that ends with it. `log` is one row: the tree's name, size and frontier. Whoever appends updates it
-first, which makes others wait until the transaction ends, so that places are given out in the order of the commits.
+Every event has its place in one order over all updates (`seq`, from 0, without a gap) and the root of the Merkle tree
+that ends with it. `log` is one row: the tree's name, size and frontier. Whoever appends updates it first, which makes
+others wait until the transaction ends, so that places are given out in the order of the commits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
 
 from ashat.errors import LedgerError, LedgerTooNewError
-from ashat.ledger.leaf import leaf_of
 from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
 
 SCHEMA_VERSION = 2
@@ -84,7 +83,7 @@ def open_engine(url: str) -> sa.Engine:
 
     Raises:
         LedgerTooNewError: a newer version of this program wrote it.
-        LedgerError: the address is wrong, or the database does not answer.
+        LedgerError: the address is wrong, the database does not answer, or an unreleased version wrote it.
     """
     try:
         engine = _engine_for(url)
@@ -109,6 +108,12 @@ def open_engine(url: str) -> sa.Engine:
         raise LedgerTooNewError(
             f"The ledger ({_where(url)}) was written by a newer version of ASHAT Deploy (schema {found}; this one "
             f"reads {SCHEMA_VERSION}). Upgrade this install; nothing was changed."
+        )
+    if found < SCHEMA_VERSION:
+        engine.dispose()
+        raise LedgerError(
+            f"The ledger ({_where(url)}) was written before 0.1.0 was released (schema {found}; this one reads "
+            f"{SCHEMA_VERSION}). Give ASHAT_LEDGER_URL another address, to begin a new one; nothing was changed."
         )
     return engine
 
@@ -167,15 +172,13 @@ def _engine_for(url: str) -> sa.Engine:
 def _prepare(engine: sa.Engine) -> int:
     """The schema's version, once the tables are there."""
     found = _schema_version(engine)
-    if found == 1:
-        return _give_every_event_its_place(engine)
     if found is not None:
         return found
     try:
         with engine.begin() as connection:
             metadata.create_all(connection)
             connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
-            _begin_log(connection, CompactRange())
+            _begin_log(connection)
     except DBAPIError as error:
         return _made_by_another(engine, error)
     return SCHEMA_VERSION
@@ -194,58 +197,9 @@ def _made_by_another(engine: sa.Engine, failure: DBAPIError) -> int:
     raise failure
 
 
-def _give_every_event_its_place(engine: sa.Engine) -> int:
-    """Bring a ledger of the first schema to the second, in one transaction; the schema's version then.
-
-    The order is that of the events' ids. A program of the first schema that still runs can append no more: its events
-    have no place, which the database refuses.
-    """
-    with engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql("LOCK TABLE ashat_meta, events IN ACCESS EXCLUSIVE MODE")
-        found = _version_in(connection)
-        if found != 1:  # another process was quicker
-            return found or SCHEMA_VERSION
-        old = [column for column in events.columns if column not in (events.c.seq, events.c.root)]
-        rows = [dict(row._mapping) for row in connection.execute(sa.select(*old).order_by(events.c.id))]
-        tree = CompactRange()
-        for row in rows:
-            tree.append(leaf_hash(leaf_of(row["update_id"], row["attempt"], row["version"], row["body"])))
-            row |= {"seq": tree.size - 1, "root": tree.root().hex()}
-        (_remake_events if connection.dialect.name == "sqlite" else _widen_events)(connection, rows)
-        log.create(connection)
-        _begin_log(connection, tree)
-        connection.execute(meta.update().where(meta.c.key == "schema").values(value="2"))
-        connection.commit()
-    return 2
-
-
-def _remake_events(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
-    """SQLite adds no column that must not be null, so the table is made anew."""
-    events.drop(connection)
-    events.create(connection)
-    if rows:
-        connection.execute(events.insert(), rows)
-
-
-def _widen_events(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
-    """PostgreSQL: the table stays, and with it what was granted on it."""
-    connection.exec_driver_sql(f"ALTER TABLE events ADD seq BIGINT, ADD root VARCHAR({2 * HASH_BYTES})")
-    if rows:
-        places = events.update().where(events.c.id == sa.bindparam("of"))
-        values: dict[str, Any] = {"seq": sa.bindparam("place"), "root": sa.bindparam("then")}
-        given = [{"of": row["id"], "place": row["seq"], "then": row["root"]} for row in rows]
-        connection.execute(places.values(values), given)
-    connection.exec_driver_sql(
-        "ALTER TABLE events ALTER seq SET NOT NULL, ALTER root SET NOT NULL, ADD CONSTRAINT uq_events_seq UNIQUE (seq)"
-    )
-
-
-def _begin_log(connection: sa.Connection, tree: CompactRange) -> None:
+def _begin_log(connection: sa.Connection) -> None:
     origin = f"ashat-deploy/ledger-{secrets.token_hex(8)}"
-    connection.execute(log.insert().values(id=1, origin=origin, size=tree.size, frontier=_hex(tree.nodes)))
+    connection.execute(log.insert().values(id=1, origin=origin, size=0, frontier=""))
 
 
 def _hex(nodes: Iterable[bytes]) -> str:
@@ -256,12 +210,8 @@ def _schema_version(engine: sa.Engine) -> int | None:
     with engine.connect() as connection:
         if not sa.inspect(connection).has_table(meta.name):
             return None
-        return _version_in(connection)
-
-
-def _version_in(connection: sa.Connection) -> int | None:
-    value = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
-    return int(value) if value else None
+        value = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
+        return int(value) if value else None
 
 
 def _where(url: str) -> str:

@@ -14,7 +14,7 @@ Canonical JSON (`ashat.common.canonical_json`) and a newline:
      "format": "ashat-receipt-2"}
 
 Each byte of it is covered by a signature, or by a hash that is, so none can be another. No end is asked for: an
-approval that ended since was one. The format before, `ashat-receipt-1`, has no seal. Pure, no I/O.
+approval that ended since was one. Pure, no I/O.
 """
 
 from __future__ import annotations
@@ -49,10 +49,9 @@ from ashat.trust.release.known_log import open_log
 from ashat.trust.release.provenance import VerifiedProvenance, verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, Kind, check_target, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
-from ashat.trust.tuf.root_chain import check_follows, delegator_of
+from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
-UNSEALED: Final = "ashat-receipt-1"
-SEALED: Final = "ashat-receipt-2"
+FORMAT: Final = "ashat-receipt-2"
 LIMIT: Final = 64 * 1024 * 1024
 _SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
 _Leaf = dict[str, Any]
@@ -81,7 +80,7 @@ class ReceiptLog(_Part):
 class Receipt(_Part):
     """What a receipt says, unproved."""
 
-    format: Literal["ashat-receipt-1", "ashat-receipt-2"] = SEALED
+    format: Literal["ashat-receipt-2"] = FORMAT
     roots: list[str]
     targets: str
     production: str
@@ -94,13 +93,12 @@ class Receipt(_Part):
 
     def to_bytes(self) -> bytes:
         """The file."""
-        unknown = {"seal"} if self.format == UNSEALED else set()
-        return canonical_json(self.model_dump(mode="json", exclude=unknown)) + b"\n"
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
 
     @property
     def sealed_text(self) -> str:
         """What the seal is over. It has two lines, so that it can never be taken for a checkpoint."""
-        return f"{SEALED}\n{digest_of(self.model_dump(mode='json', exclude={'seal'}))}\n"
+        return f"{FORMAT}\n{digest_of(self.model_dump(mode='json', exclude={'seal'}))}\n"
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Receipt:
@@ -192,29 +190,25 @@ def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Roo
 
 def _check_roots(texts: Sequence[str], held: Metadata[Root]) -> list[Metadata[Root]]:
     """The root that is held and those that follow on it. Those before it count for nothing, and have to lead to it."""
-    told = [parse(text.encode(), Root, "A root in it") for text in texts]
-    at = held.signed.version
-    if told and told[0].signed.version > at + 1:
-        raise ReceiptError(
-            f"The root given is version {at}, and it goes on with {told[0].signed.version}: give a later."
-        )
-    before = held if told and told[0].signed.version == at + 1 else None
-    for text, root in zip(texts, told, strict=True):
-        signers: list[tuple[Root | Targets, str]] = [(root.signed, Root.type)]
-        if before is not None:
-            check_follows(before, root)
-            signers.append((before.signed, Root.type))
-        else:
-            verify(root.signed, Root.type, root)
+    roots = [parse(text.encode(), Root, "A root in it") for text in texts]
+    if not roots:
+        return [held]
+    at, first, last = (root.signed.version for root in (held, roots[0], roots[-1]))
+    if first > at + 1:
+        raise ReceiptError(f"The root given is version {at}, and it goes on with {first}: give a later.")
+    chain = [*([held] if first == at + 1 else []), *roots, *([held] if last == at - 1 else [])]
+    verify(roots[0].signed, Root.type, roots[0])
+    check_chain(chain)
+    known = {root.signed.version: root for root in chain}
+    for text, root in zip(texts, roots, strict=True):
+        before = known.get(root.signed.version - 1)
         # Who else signed the first of those before the root that is held is known from the one before only.
         if before is not None or root.signed.version == 1:
-            _check_exact("a root", text, root, signers)
-        if root.signed.version == at and root.signed != held.signed:
-            raise ReceiptError(f"The receipt has another root version {at} than the one given.")
-        before = root
-    if before is not None and before.signed.version == at - 1:
-        check_follows(before, held)
-    return [held, *(root for root in told if root.signed.version > at)]
+            signers = [one.signed for one in (before, root) if one is not None]
+            _check_exact("a root", text, root, [(signer, Root.type) for signer in signers])
+    if known.get(at, held).signed != held.signed:
+        raise ReceiptError(f"The receipt has another root version {at} than the one given.")
+    return [held, *(root for root in roots if root.signed.version > at)]
 
 
 def _check_exact(
@@ -248,8 +242,6 @@ def _log_verifier(document: ReleaseDocument, log_key: str) -> Verifier:
 
 
 def _check_seal(receipt: Receipt, verifier: Verifier) -> None:
-    if receipt.format == UNSEALED:
-        return
     try:
         sealed = open_note(receipt.seal, [verifier])
     except AuditError as error:
@@ -349,19 +341,13 @@ def _mainframe(receipt: Receipt, events: Sequence[AnyEvent]) -> MainframeOutcome
     """What the Mainframe of the receipt reported; None where it is of none."""
     if not receipt.mainframe:
         return None
-    found = [(outcome, event) for event in events if (outcome := outcome_of(event, receipt.mainframe))]
+    found = [outcome for event in events if (outcome := outcome_of(event, receipt.mainframe))]
     named = repr(receipt.mainframe[:40])
     if not found:
         raise ReceiptError(f"The receipt does not fit: no event in it tells of the Mainframe {named}.")
-    outcome, event = found[-1]
-    if outcome.result == "missing":
+    if found[-1].result == "missing":
         raise ReceiptError(f"The receipt does not fit: by its events, the Mainframe {named} has not reported.")
-    if receipt.format == UNSEALED and len(_outcomes(event)) > 1:
-        raise ReceiptError(
-            f"A receipt of the format {UNSEALED} does not show for which of several Mainframes it was written: have it "
-            "written anew, by deploy receipt of a version that seals it."
-        )
-    return outcome
+    return found[-1]
 
 
 def _one_person(root: Root, targets: Targets) -> bool:

@@ -1,9 +1,8 @@
 """The evidence of one verification: a canonical JSON document, and its sha256 is its name.
 
 What a check saw, on which bundle, under which policy, while the target ran what. It holds integers and strings only,
-because canonical JSON has no floats (`ashat.common.canonical_json`). A document is written back word for word as it was
-read, so that its digest stays: documents of the first format, which lack the fields from `target` on, can still be
-read.
+because canonical JSON has no floats (`ashat.common.canonical_json`). Every field is given, also where it is null, so
+that a document is written back word for word as it was read and its digest stays.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ from ashat.errors import EvidenceError
 from ashat.protocol.messages import Digest
 
 FORMAT = "ashat-evidence/2"
-_FIRST_FORMAT = "ashat-evidence/1"
-_SINCE_THE_SECOND = frozenset({"target", "policy", "policy_digest", "rehearsal", "self_test"})
-_OF_A_CHECK_SINCE_THE_SECOND = frozenset({"series", "at", "reused_from"})
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 Outcome = Literal["passed", "attention", "failed"]
@@ -152,19 +148,19 @@ class EvidencedCheck(_Part):
     findings: list[EvidencedFinding]
     inputs: Values
     figures: dict[str, int]
-    series: dict[str, list[int]] = {}
+    series: dict[str, list[int]]
     milliseconds: Count
-    at: Moment | None = None
-    reused_from: Digest | None = None
+    at: Moment
+    reused_from: Digest | None
 
     @property
-    def taken(self) -> datetime | None:
-        """When the answer was taken; None in the first format."""
-        return datetime.fromisoformat(self.at) if self.at else None
+    def taken(self) -> datetime:
+        """When the answer was taken."""
+        return datetime.fromisoformat(self.at)
 
     def result(self) -> dict[str, Any]:
         """What `CheckResult.from_json` takes: the answer without when and from where."""
-        return self.model_dump(mode="json", exclude={"at", "reused_from"}, exclude_unset=True)
+        return self.model_dump(mode="json", exclude={"at", "reused_from"})
 
 
 class Evidence(_Part):
@@ -174,7 +170,7 @@ class Evidence(_Part):
     made, `self_test` (by the name of the check) where none was.
     """
 
-    format: Literal["ashat-evidence/1", "ashat-evidence/2"]
+    format: Literal["ashat-evidence/2"]
     tool: str
     update_id: str
     attempt: Annotated[int, Field(ge=1)]
@@ -182,11 +178,11 @@ class Evidence(_Part):
     version: str
     source: EvidencedSource | None
     public: EvidencedPublic
-    target: EvidencedTarget | None = None
-    policy: Values | None = None
-    policy_digest: Digest | None = None
-    rehearsal: EvidencedRehearsal | None = None
-    self_test: dict[str, EvidencedSelfTest] | None = None
+    target: EvidencedTarget
+    policy: Values
+    policy_digest: Digest
+    rehearsal: EvidencedRehearsal | None
+    self_test: dict[str, EvidencedSelfTest] | None
     began: Moment
     ended: Moment
     outcome: Outcome
@@ -194,13 +190,13 @@ class Evidence(_Part):
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Evidence:
-        """The evidence that `document` spells, of this format or the one before.
+        """Read the evidence that `document` spells.
 
         Raises:
             EvidenceError: it is no evidence, or of a format that this version does not know.
         """
         form = document.get("format")
-        if form not in (FORMAT, _FIRST_FORMAT):
+        if form != FORMAT:
             if isinstance(form, str) and form.startswith("ashat-evidence/"):
                 raise EvidenceError(f"The evidence is of the format {form!r}, which a newer version wrote: upgrade.")
             raise EvidenceError("The document is no evidence: it does not say which format it has.")
@@ -213,7 +209,7 @@ class Evidence(_Part):
 
     def document(self) -> dict[str, Any]:
         """The document: what was read, word for word, or what was given."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        return self.model_dump(mode="json")
 
     @property
     def canonical(self) -> bytes:
@@ -230,20 +226,9 @@ class Evidence(_Part):
         return next((check for check in self.checks if check.name == name), None)
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        """The second format says everything, so that nothing is left out by mistake; the first cannot say it."""
-        given = self.model_fields_set & _SINCE_THE_SECOND
-        if self.format == FORMAT:
-            missing = _SINCE_THE_SECOND - given
-            missing |= {name for check in self.checks for name in _OF_A_CHECK_SINCE_THE_SECOND - check.model_fields_set}
-            if missing:
-                raise ValueError(f"{', '.join(sorted(missing))} must be given")
-            if any(check.at is None for check in self.checks):
-                raise ValueError("each check says when it was taken")
-            if self.target is None or self.policy is None or self.policy_digest != digest_of(self.policy):
-                raise ValueError("target and policy must be given, and policy_digest be that of the policy")
-        elif given or any(check.model_fields_set & {"at", "reused_from"} for check in self.checks):
-            raise ValueError(f"{_FIRST_FORMAT} does not have the fields of {FORMAT}")
+    def _consistent(self) -> Self:
+        if self.policy_digest != digest_of(self.policy):
+            raise ValueError("policy_digest must be that of the policy")
         if len({check.name for check in self.checks}) != len(self.checks):
             raise ValueError("a check stands in it once")
         return self

@@ -56,7 +56,7 @@ def _shown(evidence: Evidence) -> dict[str, Any]:
         "plots": list(_plots(evidence)),
         "rehearsal": _rehearsal(evidence.rehearsal) if evidence.rehearsal else None,
         "about": list(_about(evidence)),
-        "policy": list(_rules(evidence.policy)) if evidence.policy is not None else [],
+        "policy": list(_rules(evidence.policy)),
         "policy_digest": evidence.policy_digest,
         "self_test": list(_proofs(evidence)),
         "file": f"{evidence.update_id}-{evidence.attempt}.evidence.json",

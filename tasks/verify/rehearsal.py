@@ -158,7 +158,7 @@ def _rounds(context: CheckContext, course: _Course) -> int:
 def taken_over(earlier: Evidence) -> Rehearsed | None:
     """The rehearsal of earlier evidence, if it passed at this version of it."""
     check = earlier.check(NAME)
-    if check is None or check.outcome != "pass" or check.version != VERSION or check.taken is None:
+    if check is None or check.outcome != "pass" or check.version != VERSION:
         return None
     made = earlier.rehearsal
     rehearsal = Rehearsal((), AnsweredEndpoints(), tuple(made.back_ms), tuple(made.forward_ms)) if made else Rehearsal()

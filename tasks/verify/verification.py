@@ -343,7 +343,7 @@ def _attested(evidence: Evidence) -> Attestation:
         bundle=evidence.bundle,
         evidence=evidence.digest,
         outcome=evidence.outcome,
-        policy=evidence.policy_digest or "",
+        policy=evidence.policy_digest,
     )
 
 

@@ -13,7 +13,7 @@ from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.mainframe.omega_client import OmegaClient
-from ashat.node.mainframe.omega_witness import OmegaWitness, RunningRelease, forget_change_log
+from ashat.node.mainframe.omega_witness import OmegaWitness, WitnessStatus, forget_change_log
 from ashat.node.omega.licences import new_key
 from ashat.protocol.messages import CHANGE_LOG_HEADER, Offer, Role, Scope
 from ashat.transparency.witness import Witness
@@ -100,7 +100,7 @@ class Played:
         self.key.write_text(new_key())
         self.key.chmod(0o600)
 
-    def look(self, **said: str) -> RunningRelease:
+    def look(self, **said: str) -> WitnessStatus:
         """After an answer with these bodies by path; `size` is what the header says."""
         identity = {"role": "omega", "name": "o", "node_version": "1", "current": None, "status": "idle"}
         offered = Offer(release_seq=1, bundle="a" * 64, update_id="UPD-1", attempt=1).model_dump_json()
@@ -132,17 +132,17 @@ def journal(directory: Path) -> Iterator[Database]:
 
 
 def test_an_omega_that_shows_no_journal_is_tolerated_and_told_of_once_it_did(played: Played, tmp_path: Path) -> None:
-    assert played.look() == RunningRelease()
-    assert played.look(size="many") == RunningRelease()
+    assert played.look() == WitnessStatus()
+    assert played.look(size="many") == WitnessStatus()
     with journal(tmp_path / "omega") as omega:
         done(omega, *"ab")
-        assert played.look(size="3", s0=told(omega).model_dump_json()) == RunningRelease()
+        assert played.look(size="3", s0=told(omega).model_dump_json()) == WitnessStatus()
     # The same size again is not asked about.
-    assert played.look(size="3") == RunningRelease()
+    assert played.look(size="3") == WitnessStatus()
     standing = played.look()
     assert standing.words.startswith("OMEGA shows its journal of changes no more, which it did before")
     assert not standing.refuses
-    assert played.look(size="3") == RunningRelease()
+    assert played.look(size="3") == WitnessStatus()
 
 
 @pytest.mark.parametrize("again", ["abcd", "a"])
@@ -167,7 +167,7 @@ def test_what_does_not_continue_it_is_kept_and_holds_until_it_is_given_up(
     assert played.look(size="3") == standing
     assert played.look() == standing
     forget_change_log(played.data)
-    assert played.look() == RunningRelease()
+    assert played.look() == WitnessStatus()
     assert not any((played.data / "witnessed").iterdir())
 
 

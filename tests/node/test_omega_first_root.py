@@ -351,10 +351,10 @@ def test_a_pinned_root_leads_step_by_step(home: Path, people: People) -> None:
     authority = set_up(home, people, {"snapshot": "1" * 64, "timestamp": "2" * 64})
     first = authority.read().root
     pin = PinnedRoot(first)
-    assert pin.demand(first) == []
+    assert pin.check(first) == []
     later = parse(first.to_bytes(), Root, "it")
     later.signed.version = 2
     with pytest.raises(UnsignedError):
-        pin.demand(later)
+        pin.check(later)
     with pytest.raises(TrustError, match="does not follow version 2"):
-        PinnedRoot(later).demand(first)
+        PinnedRoot(later).check(first)

@@ -22,7 +22,7 @@ from ashat.trust.keys.files import load_public_key
 from ashat.trust.release.proposal import Proposal
 from ashat.trust.tuf.metadata import Holders, build_targets
 from tests.support.builders.signers import refused
-from tests.support.builders.trust_world import key_pair
+from tests.support.builders.trust_world import held_by, key_pair
 from tests.support.processes.node import NodeProcess, example_app, example_database
 from tests.support.processes.omega import decide, promotion
 from tests.support.processes.stack import Stack
@@ -161,7 +161,8 @@ def test_whoever_steals_the_control_plane_ships_nothing(stack: Stack, region: No
 
     # An approval is forged in the ledger: with a signature that is none; then by people whom the thief names. Whoever
     # resumes the run goes on from there.
-    theirs = build_targets(approvers=Holders([thief.public_key]), lifetime=9999, now=datetime.now(UTC), version=9)
+    roles = held_by(Holders([thief.public_key]))
+    theirs = build_targets(roles, lifetime=9999, now=datetime.now(UTC), version=9)
     with Ledger.open(f"sqlite:///{stack.home / 'ledger.db'}") as ledger:
         assert state.gate.proposal is not None
         honest = Proposal.from_json(ledger.document(state.gate.proposal))

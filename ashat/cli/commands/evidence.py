@@ -116,11 +116,9 @@ def _facts(found: Evidence) -> Iterator[tuple[str, str]]:
     began, ended = (datetime.fromisoformat(moment).astimezone(UTC) for moment in (found.began, found.ended))
     yield "Verified", f"{ended:%Y-%m-%d %H:%M:%S} UTC, in {output.span(ended - began)}, by version {found.tool}"
     yield "Public", f"{found.public.name} at {found.public.url}; before, it ran {found.public.ran_before or 'nothing'}"
-    if found.target:
-        told = f"unknown: {found.target.unknown}" if found.target.unknown else found.target.bundle or "nothing"
-        yield "Target", f"{found.target.name} ran {told}"
-    if found.policy is not None:
-        yield "Policy", f"{found.policy_digest}: {', '.join(_departures(found.policy)) or 'the default'}"
+    bundle = f"unknown: {found.target.unknown}" if found.target.unknown else found.target.bundle or "nothing"
+    yield "Target", f"{found.target.name} ran {bundle}"
+    yield "Policy", f"{found.policy_digest}: {', '.join(_departures(found.policy)) or 'the default'}"
     if found.rehearsal:
         yield "Rehearsal", _rehearsal(found.rehearsal)
     for name, proof in (found.self_test or {}).items():
@@ -167,6 +165,6 @@ def _check(check: EvidencedCheck) -> Iterator[str]:
     told = [" ".join(figure_in_words(name, value)) for name, value in check.figures.items()]
     for first in range(0, len(told), _FIGURES_A_LINE):
         yield f"       {', '.join(told[first : first + _FIGURES_A_LINE])}"
-    taken = f", taken {check.taken.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if check.taken else ""
+    taken = f", taken {check.taken.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     reused = f", from the evidence {check.reused_from[:12]}…" if check.reused_from else ""
     yield f"       {check.name} {check.version}, {check.milliseconds} ms{taken}{reused}"

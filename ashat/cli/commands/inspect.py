@@ -68,7 +68,7 @@ def refuse_own_signature(state: State, proposal: Proposal, proven: VerifiedProve
     from ashat.deployment.approval_rules import pushers
     from ashat.trust.keys.files import name_of, public_hex
 
-    if not (evidence_of(state).policy or {}).get("four_eyes"):
+    if not evidence_of(state).policy.get("four_eyes"):
         return
     keyid, keys = signer.public_key.keyid, proposal.targets.signed.delegations
     name = name_of(keys.keys[keyid]) if keys and keyid in keys.keys else ""

@@ -61,7 +61,7 @@ def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
 
     usual = policy or Policy()
     than = "your policy" if policy else "the built-in policy"
-    for line in weakened_policy(usual.model_dump(mode="json"), evidence.policy or {}):
+    for line in weakened_policy(usual.model_dump(mode="json"), evidence.policy):
         output.warn(f"It was verified under a policy that asks less than {than}: {line}")
 
 

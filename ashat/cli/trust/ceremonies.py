@@ -16,7 +16,7 @@ from ashat.errors import UsageError
 if TYPE_CHECKING:
     from ashat.protocol.messages import TrustState
     from ashat.trust.authority.authority import Authority, AuthorityState
-    from ashat.trust.authority.key_change import Roles
+    from ashat.trust.tuf.metadata import Roles
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would change and who must sign it, and write nothing.")

@@ -226,7 +226,7 @@ class OmegaTrust:
             return []
         between = [parse(text.encode(), Root, "A root before the one given") for text in given.roots]
         try:
-            return self._pinned.demand(parse(given.root.encode(), Root, "The root"), between)
+            return self._pinned.check(parse(given.root.encode(), Root, "The root"), between)
         except TrustError as error:
             raise MixAndMatchError(f"OMEGA takes no first root but its trust_root: {error}") from None
 
@@ -237,7 +237,7 @@ class OmegaTrust:
         names = [f"{version}.root.json" for version in range(self._pinned.version + 1, held.root.signed.version)]
         try:
             between = [parse((self._files / name).read_bytes(), Root, name) for name in names]
-            self._pinned.demand(held.root, between)
+            self._pinned.check(held.root, between)
         except (TrustError, OSError) as error:
             raise MixAndMatchError(
                 f"The root that OMEGA keeps does not follow from its trust_root: {error} If people agreed on the one "

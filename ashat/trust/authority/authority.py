@@ -30,6 +30,7 @@ from ashat.trust.tuf.metadata import (
     Holders,
     Kind,
     Lifetimes,
+    Roles,
     Signatures,
     build_root,
     build_targets,
@@ -157,8 +158,9 @@ class Authority:
         staging = self.directory.with_name(f".{self.directory.name}.{secrets.token_hex(8)}")
         try:
             make_directory(staging / "keys", mode=0o700)
-            given = lifetimes or (Lifetimes() if approvers else UNATTENDED)
-            self._fill(staging, Holders(approvers, threshold), online, now, given, (builders, verifiers))
+            people = Holders(approvers, threshold) if approvers else None
+            roles = _roles(staging / "keys", people, online, (builders, verifiers))
+            self._write(staging, roles, lifetimes or (Lifetimes() if approvers else UNATTENDED), now)
             # A rename onto a directory that is not empty fails: of two who set it up at once, one does.
             os.rename(staging, self.directory)
             sync_directory(self.directory.parent)
@@ -275,38 +277,25 @@ class Authority:
         """The files of the keys that sign by themselves in one-person mode; none where people sign."""
         return sorted((self.directory / "keys").glob("*.pem"))
 
-    def _fill(
-        self,
-        place: Path,
-        approvers: Holders,
-        online: OnlinePublicKeys,
-        now: datetime,
-        lifetimes: Lifetimes,
-        machines: tuple[Sequence[Key], Sequence[Key]],
-    ) -> None:
-        own = [] if approvers.keys else ["root", "targets", "approver"]
-        made = {name: create_key(place / "keys" / f"{name}.pem", name, None) for name in own}
-        people = approvers if approvers.keys else Holders([made["approver"]])
-        root = build_root(
-            root=people if approvers.keys else Holders([made["root"]]),
-            targets=people if approvers.keys else Holders([made["targets"]]),
-            snapshot=online.snapshot,
-            timestamp=online.timestamp,
-            lifetime=lifetimes.root,
-            now=now,
-            target=self.directory.name,
-        )
-        builders, verifiers = machines
-        targets = build_targets(
-            approvers=people,
-            lifetime=lifetimes.targets,
-            now=now,
-            builders=builders,
-            verifiers=verifiers,
-            target=self.directory.name,
-        )
-        if not approvers.keys:
+    def _write(self, place: Path, roles: Roles, lifetimes: Lifetimes, now: datetime) -> None:
+        """Write root and targets into `place`, signed by the keys that lie there."""
+        target = self.directory.name
+        root = build_root(roles, lifetime=lifetimes.root, now=now, target=target)
+        targets = build_targets(roles, lifetime=lifetimes.targets, now=now, target=target)
+        if (place / "keys" / "root.pem").exists():
             sign(root.signed, Root.type, root, load_signer(place / "keys" / "root.pem"))
             sign(root.signed, Targets.type, targets, load_signer(place / "keys" / "targets.pem"))
         replace_file(place / "targets.json", targets.to_bytes())
         replace_file(place / "root.json", root.to_bytes())
+
+
+def _roles(
+    keys: Path, people: Holders | None, online: OnlinePublicKeys, machines: tuple[Sequence[Key], Sequence[Key]]
+) -> Roles:
+    """Have `people` hold what is held offline; without them a key of its own for each role, made in `keys`."""
+    if people is not None:
+        return Roles(people, people, people, online.snapshot, online.timestamp, *machines)
+    root, targets, approvers = (
+        Holders([create_key(keys / f"{name}.pem", name, None)]) for name in ("root", "targets", "approver")
+    )
+    return Roles(root, targets, approvers, online.snapshot, online.timestamp, *machines)

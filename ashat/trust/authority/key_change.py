@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,19 +16,17 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import KeyPolicyError, MalformedMetadataError, MixAndMatchError, RolledBackError
-from ashat.trust.keys.files import OnlinePublicKeys, name_of
+from ashat.trust.keys.files import name_of
 from ashat.trust.tuf.metadata import (
-    BUILDER,
     PRODUCTION,
-    VERIFIER,
     Holders,
     Kind,
     Lifetimes,
+    Roles,
     Signatures,
     build_production,
     build_root,
     build_targets,
-    delegates,
     parse,
     sign,
     signatures_of,
@@ -37,50 +35,6 @@ from ashat.trust.tuf.metadata import (
 )
 
 _FORMAT: Final = "ashat-change/1"
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Who holds each role."""
-
-    root: Holders
-    targets: Holders
-    approvers: Holders
-    snapshot: Key
-    timestamp: Key
-    builders: Sequence[Key] = ()
-    verifiers: Sequence[Key] = ()
-
-    @classmethod
-    def of(cls, root: Root, targets: Targets) -> Roles:
-        """As signed metadata has them.
-
-        Raises:
-            MalformedMetadataError: a role is incomplete.
-        """
-        online = [_holders(root, role).keys for role in (Snapshot.type, Timestamp.type)]
-        try:
-            (snapshot,), (timestamp,) = online
-        except ValueError:
-            raise MalformedMetadataError(
-                "OMEGA's own roles have one key each; the signed metadata has others."
-            ) from None
-        return cls(
-            _holders(root, Root.type),
-            _holders(root, Targets.type),
-            _holders(targets, PRODUCTION),
-            snapshot,
-            timestamp,
-            *(_holders(targets, role).keys if delegates(targets, role) else () for role in (BUILDER, VERIFIER)),
-        )
-
-    def held_by(self, people: Holders) -> Roles:
-        """With those people as the approvers, who hold root and targets too."""
-        return replace(self, root=people, targets=people, approvers=people)
-
-    def kept_current_by(self, online: OnlinePublicKeys) -> Roles:
-        """With those as OMEGA's own keys."""
-        return replace(self, snapshot=online.snapshot, timestamp=online.timestamp)
 
 
 def with_added(people: Holders, keys: Sequence[Key], threshold: int | None) -> Holders:
@@ -147,26 +101,11 @@ class Change:
             KeyPolicyError: the roles would protect less than they say; see `check_holders`.
             MalformedMetadataError: `production` cannot be read.
         """
-        new_root = build_root(
-            root=roles.root,
-            targets=roles.targets,
-            snapshot=roles.snapshot,
-            timestamp=roles.timestamp,
-            lifetime=lifetimes.root,
-            now=now,
-            version=root.signed.version + 1,
-            target=target_of(root.signed) or target_of(targets.signed) or target,
-        )
+        target = target_of(root.signed) or target_of(targets.signed) or target
+        version = root.signed.version + 1
+        new_root = build_root(roles, lifetime=lifetimes.root, now=now, version=version, target=target)
         version = targets.signed.version + 1
-        new_targets = build_targets(
-            approvers=roles.approvers,
-            lifetime=lifetimes.targets,
-            now=now,
-            version=version,
-            builders=roles.builders,
-            verifiers=roles.verifiers,
-            target=target_of(new_root.signed),
-        )
+        new_targets = build_targets(roles, lifetime=lifetimes.targets, now=now, version=version, target=target)
         if production is None:
             return cls(new_root, new_targets)
         current = parse(production, Targets, "OMEGA's production.json")
@@ -240,26 +179,9 @@ class Change:
     def _check_form(self) -> None:
         """Whatever is said of a change is said of its holders: it may hold nothing else."""
         root, targets = self.root.signed, self.targets.signed
-        roles = Roles.of(root, targets)
-        plain_root = build_root(
-            root=roles.root,
-            targets=roles.targets,
-            snapshot=roles.snapshot,
-            timestamp=roles.timestamp,
-            lifetime=0,
-            now=root.expires,
-            version=root.version,
-            target=target_of(root),
-        )
-        plain_targets = build_targets(
-            approvers=roles.approvers,
-            lifetime=0,
-            now=targets.expires,
-            version=targets.version,
-            builders=roles.builders,
-            verifiers=roles.verifiers,
-            target=target_of(targets),
-        )
+        roles, name = Roles.of(root, targets), target_of(targets)
+        plain_root = build_root(roles, lifetime=0, now=root.expires, version=root.version, target=target_of(root))
+        plain_targets = build_targets(roles, lifetime=0, now=targets.expires, version=targets.version, target=name)
         if (root, targets) != (plain_root.signed, plain_targets.signed):
             raise MixAndMatchError("The change holds more than who signs what; nothing was signed.")
 
@@ -332,14 +254,6 @@ def _check_known(people: Holders, name: str) -> None:
     names = sorted(name_of(key) for key in people.keys)
     if name not in names:
         raise KeyPolicyError(f"Nobody who approves is called {name[:80]!r}: they are {', '.join(names)}.")
-
-
-def _holders(delegator: Root | Targets, role: str) -> Holders:
-    try:
-        given = delegator.get_delegated_role(role)
-        return Holders([delegator.get_key(keyid) for keyid in given.keyids], given.threshold)
-    except ValueError as error:
-        raise MalformedMetadataError(f"The signed metadata has no complete role {role}: {error}.") from None
 
 
 def _online(root: Root) -> list[set[str]]:

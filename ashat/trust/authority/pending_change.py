@@ -22,9 +22,9 @@ from ashat.errors import MixAndMatchError, NodeConflictError, NoReleaseError, Tr
 from ashat.protocol.messages import NodeState, TrustMetadata, TrustState
 from ashat.trust.authority.authority import UNATTENDED, Authority
 from ashat.trust.authority.first_root import first_trust, keeps
-from ashat.trust.authority.key_change import Change, Roles
+from ashat.trust.authority.key_change import Change
 from ashat.trust.keys.files import OnlinePublicKeys, load_signer, public_path
-from ashat.trust.tuf.metadata import Lifetimes, parse
+from ashat.trust.tuf.metadata import Lifetimes, Roles, parse
 from ashat.trust.tuf.root_chain import roots_between
 
 if TYPE_CHECKING:

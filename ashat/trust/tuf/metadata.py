@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -36,7 +36,7 @@ from ashat.errors import (
     SignatureExpiredError,
     UnsignedError,
 )
-from ashat.trust.keys.files import name_of
+from ashat.trust.keys.files import OnlinePublicKeys, name_of
 from ashat.trust.tuf.release_document import ReleaseDocument
 
 PRODUCTION: Final = "production"
@@ -69,6 +69,63 @@ class Holders:
 
     keys: Sequence[Key]
     threshold: int = 1
+
+    @classmethod
+    def of(cls, delegator: Root | Targets, role: str) -> Holders:
+        """Read who holds a role from signed metadata, unchecked; see `check_delegation`.
+
+        Raises:
+            MalformedMetadataError: `delegator` delegates no such role, or names a key that it does not hold.
+        """
+        try:
+            given = delegator.get_delegated_role(role)
+            return cls([delegator.get_key(keyid) for keyid in given.keyids], given.threshold)
+        except ValueError as error:
+            raise MalformedMetadataError(f"The signed metadata has no complete role {role}: {error}.") from None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who holds each role of a trust root: people, OMEGA's own two keys, and machines."""
+
+    root: Holders
+    targets: Holders
+    approvers: Holders
+    snapshot: Key
+    timestamp: Key
+    builders: Sequence[Key] = ()
+    verifiers: Sequence[Key] = ()
+
+    @classmethod
+    def of(cls, root: Root, targets: Targets) -> Roles:
+        """Read who holds each role from signed metadata.
+
+        Raises:
+            MalformedMetadataError: a role is incomplete.
+        """
+        online = [Holders.of(root, role).keys for role in (Snapshot.type, Timestamp.type)]
+        try:
+            (snapshot,), (timestamp,) = online
+        except ValueError:
+            raise MalformedMetadataError(
+                "OMEGA's own roles have one key each; the signed metadata has others."
+            ) from None
+        return cls(
+            Holders.of(root, Root.type),
+            Holders.of(root, Targets.type),
+            Holders.of(targets, PRODUCTION),
+            snapshot,
+            timestamp,
+            *(Holders.of(targets, role).keys if delegates(targets, role) else () for role in (BUILDER, VERIFIER)),
+        )
+
+    def held_by(self, people: Holders) -> Roles:
+        """Replace the approvers by `people`, who hold root and targets too."""
+        return replace(self, root=people, targets=people, approvers=people)
+
+    def kept_current_by(self, online: OnlinePublicKeys) -> Roles:
+        """Replace OMEGA's own keys by `online`."""
+        return replace(self, snapshot=online.snapshot, timestamp=online.timestamp)
 
 
 @dataclass(frozen=True)
@@ -134,18 +191,14 @@ def check_machines(approvers: Sequence[Key], builders: Sequence[Key], verifiers:
 
 
 def check_delegation(delegator: Root | Targets, role: str) -> None:
-    """`check_holders` for a role as signed metadata has it: whoever signed it may have counted one key twice.
+    """Apply `check_holders` to a role of signed metadata: whoever signed it may have counted one key twice.
 
     Raises:
         KeyPolicyError: see there.
         MalformedMetadataError: `delegator` delegates no such role, or names a key that it does not hold.
     """
-    try:
-        given = delegator.get_delegated_role(role)
-        keys = [delegator.get_key(keyid) for keyid in given.keyids]
-    except ValueError as error:
-        raise MalformedMetadataError(f"The signed metadata has no complete role {role}: {error}.") from None
-    check_holders(role, keys, given.threshold)
+    held = Holders.of(delegator, role)
+    check_holders(role, held.keys, held.threshold)
 
 
 def delegates(targets: Targets, role: str) -> bool:
@@ -184,19 +237,9 @@ def check_target(signed: Root | Targets, target: str) -> None:
         raise MixAndMatchError(f"What was signed as {signed.type} is for {name[:80]}, and this is {target}.")
 
 
-def build_root(
-    *,
-    root: Holders,
-    targets: Holders,
-    snapshot: Key,
-    timestamp: Key,
-    lifetime: float,
-    now: datetime,
-    version: int = 1,
-    target: str = "",
-) -> Metadata[Root]:
-    """Root metadata of the OMEGA called `target` ("" says none), to be signed by `root`'s holders, and from version 2
-    on by those of the version before too.
+def build_root(roles: Roles, *, lifetime: float, now: datetime, version: int = 1, target: str = "") -> Metadata[Root]:
+    """Build root metadata of the OMEGA called `target` ("" names none), to be signed by the holders of the root, and
+    from version 2 on by those of the version before too.
 
     Raises:
         KeyPolicyError: see `check_holders`.
@@ -205,10 +248,10 @@ def build_root(
         version=version, expires=_end(now, lifetime), consistent_snapshot=True, unrecognized_fields=_named(target)
     )
     parts = {
-        Root.type: root,
-        Targets.type: targets,
-        Snapshot.type: Holders([snapshot]),
-        Timestamp.type: Holders([timestamp]),
+        Root.type: roles.root,
+        Targets.type: roles.targets,
+        Snapshot.type: Holders([roles.snapshot]),
+        Timestamp.type: Holders([roles.timestamp]),
     }
     for role, holders in parts.items():
         check_holders(role, holders.keys, holders.threshold)
@@ -219,36 +262,30 @@ def build_root(
 
 
 def build_targets(
-    *,
-    approvers: Holders,
-    lifetime: float,
-    now: datetime,
-    version: int = 1,
-    builders: Sequence[Key] = (),
-    verifiers: Sequence[Key] = (),
-    target: str = "",
+    roles: Roles, *, lifetime: float, now: datetime, version: int = 1, target: str = ""
 ) -> Metadata[Targets]:
-    """Top-level targets metadata of the OMEGA called `target` ("" says none), which names no file, only who approves,
-    and any one of whose `builders` and `verifiers` must have signed a release's provenance (none: nobody has to); to be
-    signed by the `targets` role's holders.
+    """Build top-level targets metadata of the OMEGA called `target` ("" names none), to be signed by the holders of
+    `targets`. It names no file, only who approves, and the builders and verifiers of whom any one must have signed a
+    release's provenance (none: nobody has to).
 
     Raises:
         KeyPolicyError: see `check_holders`; or one key is to do what is kept apart.
     """
+    approvers, machines = roles.approvers, {BUILDER: roles.builders, VERIFIER: roles.verifiers}
     check_holders(PRODUCTION, approvers.keys, approvers.threshold)
-    role = DelegatedRole(
-        PRODUCTION,
-        [key.keyid for key in approvers.keys],
-        approvers.threshold,
-        terminating=True,
-        paths=list(PRODUCTION_PATHS),
-    )
-    check_machines(approvers.keys, builders, verifiers)
-    roles = {PRODUCTION: role}
-    for name, holders in ((BUILDER, builders), (VERIFIER, verifiers)):
-        if holders:
-            roles[name] = DelegatedRole(name, [key.keyid for key in holders], 1, terminating=False, paths=[])
-    delegations = Delegations({key.keyid: key for key in (*approvers.keys, *builders, *verifiers)}, roles)
+    check_machines(approvers.keys, roles.builders, roles.verifiers)
+    people = [key.keyid for key in approvers.keys]
+    delegated = {
+        PRODUCTION: DelegatedRole(
+            PRODUCTION, people, approvers.threshold, terminating=True, paths=list(PRODUCTION_PATHS)
+        )
+    } | {
+        name: DelegatedRole(name, [key.keyid for key in keys], 1, terminating=False, paths=[])
+        for name, keys in machines.items()
+        if keys
+    }
+    keys = (*approvers.keys, *roles.builders, *roles.verifiers)
+    delegations = Delegations({key.keyid: key for key in keys}, delegated)
     return Metadata(
         Targets(
             version=version,

@@ -43,6 +43,7 @@ from ashat.trust.tuf.metadata import (
     verify,
 )
 from ashat.trust.tuf.release_document import ReleaseDocument, target_path
+from ashat.trust.tuf.root_chain import check_chain
 
 _ROOT_FILE = re.compile(r"([1-9][0-9]*)\.root\.json")
 _LOCK_SECONDS = 30
@@ -261,8 +262,7 @@ class Repository:
         root = parse(data, Root, "The root")
         check_target(root.signed, self.target)
         if state:
-            _follows("root", root.signed.version, state.root.signed.version, exactly=True)
-            verify(state.root.signed, Root.type, root)
+            check_chain([state.root, root])
         verify(root.signed, Root.type, root)
         _current("root", root, now)
         return root
@@ -387,8 +387,8 @@ def _others(files: dict[str, TargetFile], path: str) -> dict[str, TargetFile]:
     return {name: found for name, found in files.items() if name != path}
 
 
-def _follows(role: str, version: int, held: int, *, exactly: bool = False) -> None:
-    if version <= held or (exactly and version != held + 1):
+def _follows(role: str, version: int, held: int) -> None:
+    if version <= held:
         raise RolledBackError(
             f"{role} version {version} does not follow version {held}, which is held; sign a later one."
         )

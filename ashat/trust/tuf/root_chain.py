@@ -1,12 +1,15 @@
-"""The root that OMEGA's machine was given by hand (`trust_root`): its first root is that one, or follows from it.
+"""Chains of roots: each version is signed by the holders of the one before and by its own.
 
-Without one OMEGA takes the first root that it is handed, so whoever may promote there could hand over their own.
+A chain begins at a root that is trusted for another reason. On OMEGA's machine that is the one given by hand
+(`trust_root`, `PinnedRoot`); without it OMEGA takes the first root that it is handed, so whoever may promote there
+hand over their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +23,25 @@ _LIMIT: Final = 1 << 20
 
 
 def root_digest(root: Metadata[Root]) -> str:
-    """The sha256 of what is signed as a root, whoever has signed it so far."""
+    """Compute the sha256 of the signed part of a root, whoever has signed it so far."""
     return sha256(root.signed_bytes).hexdigest()
+
+
+def check_chain(roots: Sequence[Metadata[Root]]) -> None:
+    """Check that each of `roots` is the version after the one before it, signed by enough holders of both.
+
+    Raises:
+        RolledBackError: a version is missing or comes twice.
+        UnsignedError: too few of the holders signed one of them.
+        KeyPolicyError, MalformedMetadataError: one of them is no good; see `check_delegation`.
+    """
+    for earlier, later in pairwise(roots):
+        if later.signed.version != earlier.signed.version + 1:
+            raise RolledBackError(
+                f"root version {later.signed.version} does not follow version {earlier.signed.version}, which is held."
+            )
+        verify(earlier.signed, Root.type, later)
+        verify(later.signed, Root.type, later)
 
 
 class PinnedRoot:
@@ -32,7 +52,7 @@ class PinnedRoot:
 
     @classmethod
     def read(cls, path: Path) -> PinnedRoot:
-        """The root in that file. Who has signed it does not matter: that it lies there is what counts.
+        """Read the root in that file. Who has signed it does not matter: that it lies there is what counts.
 
         Raises:
             UsageError: it cannot be read, or is no root.
@@ -58,38 +78,27 @@ class PinnedRoot:
         """Its version."""
         return self._root.signed.version
 
-    def demand(self, root: Metadata[Root], between: Sequence[Metadata[Root]] = ()) -> list[Metadata[Root]]:
-        """See that `root` is the one that is pinned, or follows from it by way of those `between`, each signed by
-        enough of those who held the one before; those that lead there.
+    def check(self, root: Metadata[Root], between: Sequence[Metadata[Root]] = ()) -> list[Metadata[Root]]:
+        """Check that `root` is the pinned one, or follows from it by way of `between`; return those that lead there.
 
         Raises:
-            MixAndMatchError: it is another.
-            RolledBackError: it came before, or one of those between is missing.
-            UnsignedError: too few signed one of them.
+            MixAndMatchError: it is another of the same version.
+            TrustError: it does not follow; see `check_chain`.
         """
-        held = self._root.signed
-        if root.signed.version == held.version:
-            if root.signed != held:
-                raise MixAndMatchError(
-                    f"trust_root has another root of version {held.version} ({self.digest[:12]}, and not "
-                    f"{root_digest(root)[:12]})."
-                )
-            return []
-        for step in (*between, root):
-            if step.signed.version != held.version + 1:
-                raise RolledBackError(
-                    f"root version {step.signed.version} does not follow version {held.version}, to which trust_root "
-                    "leads."
-                )
-            verify(held, Root.type, step)
-            verify(step.signed, Root.type, step)
-            held = step.signed
-        return list(between)
+        if root.signed.version != self.version:
+            check_chain([self._root, *between, root])
+            return list(between)
+        if root.signed != self._root.signed:
+            raise MixAndMatchError(
+                f"trust_root has another root of version {self.version} ({self.digest[:12]}, and not "
+                f"{root_digest(root)[:12]})."
+            )
+        return []
 
 
 def roots_between(seen: TrustState, roots: Sequence[Metadata[Root]]) -> list[str]:
-    """Those of `roots`, oldest first, that lead an OMEGA as it was `seen` from the root that it pins to the last of
-    them, which is given to it; none where it pins none.
+    """Select those of `roots`, oldest first, that lead an OMEGA as it was `seen` from the root that it pins to the last
+    of them, which is given to it; none where it pins none.
 
     Raises:
         MixAndMatchError: it pins one that none of them is.
@@ -106,24 +115,8 @@ def roots_between(seen: TrustState, roots: Sequence[Metadata[Root]]) -> list[str
     return [root.to_bytes().decode() for root in roots[digests.index(seen.pinned) + 1 : -1]]
 
 
-def check_follows(earlier: Metadata[Root], later: Metadata[Root]) -> None:
-    """See that the root `later` is the next version after `earlier`, signed by the holders of both.
-
-    Raises:
-        MixAndMatchError: it is another version.
-        UnsignedError: too few of the holders of one of them signed it.
-        KeyPolicyError, MalformedMetadataError: one of them is no good; see `check_delegation`.
-    """
-    if later.signed.version != earlier.signed.version + 1:
-        raise MixAndMatchError(
-            f"Root version {later.signed.version} does not follow on version {earlier.signed.version}."
-        )
-    verify(earlier.signed, Root.type, later)
-    verify(later.signed, Root.type, later)
-
-
 def delegator_of(roots: Sequence[Metadata[Root]], targets: Metadata[Targets]) -> Metadata[Root]:
-    """The newest of `roots`, which are trusted, whose holders of the role signed `targets`.
+    """Find the newest of `roots`, which are trusted, whose holders of the role signed `targets`.
 
     Raises:
         UnsignedError: none; it names who is missing by the oldest.

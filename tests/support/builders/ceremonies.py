@@ -16,9 +16,10 @@ from ashat.client.node import NodeClient
 from ashat.node.mainframe.offer_verifier import PATH
 from ashat.protocol.messages import OperationRequest, Role, TrustMetadata
 from ashat.trust.authority.authority import Authority
-from ashat.trust.authority.key_change import Change, Roles
+from ashat.trust.authority.key_change import Change
 from ashat.trust.authority.pending_change import PendingChange
 from ashat.trust.keys.files import OnlinePublicKeys
+from ashat.trust.tuf.metadata import Roles
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.signers import People

@@ -1,4 +1,4 @@
-"""Evidence as a verification leaves it, and as the first format had it."""
+"""Evidence as a verification leaves it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from ashat.verification.evidence import FORMAT, Evidence
 from ashat.verification.policy import Policy
 
 BEGAN = datetime(2026, 11, 24, 3, 47, 45, tzinfo=UTC)
-NEW_FIELDS = ("target", "policy", "policy_digest", "rehearsal", "self_test")
-NEW_FIELDS_OF_A_CHECK = ("at", "reused_from", "series")
 
 
 def digest(text: str) -> str:
@@ -103,13 +101,3 @@ def evidence(update_id: str = "UPD-1", **changed: Any) -> Evidence:
         "checks": six_checks(),
     }
     return Evidence.read(document | changed)
-
-
-def first_format(found: Evidence) -> dict[str, Any]:
-    """The same as a document of the first format, which lacked much of it."""
-    document = {name: value for name, value in found.document().items() if name not in NEW_FIELDS}
-    checks = [
-        {name: value for name, value in each.items() if name not in NEW_FIELDS_OF_A_CHECK}
-        for each in document["checks"]
-    ]
-    return document | {"format": "ashat-evidence/1", "checks": checks}

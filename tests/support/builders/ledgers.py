@@ -1,4 +1,4 @@
-"""Ledgers for tests of the log: filled, of the first schema, worked on by other processes."""
+"""Ledgers for tests of the log: filled, rewritten, worked on by other processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ FAR = datetime(2100, 1, 1, tzinfo=UTC)
 CREATED = e.Created(at=T0, by="kim", description="A description — 描述 🚀", target="omega", public="public")
 EVIDENCE = {"evidence": "what the checks saw", "id": "e"}
 SHOWN = {"markdown": "What changes: everything."}
-_TYPES = {"sqlite": "INTEGER PRIMARY KEY", "postgresql": "BIGSERIAL PRIMARY KEY"}
 
 
 def fill(askings: int, evidence: str = "e" * 64, shown: str | None = None) -> list[Any]:
@@ -90,44 +89,6 @@ def rewrite(url: str, seq: int, change: Callable[[dict[str, Any]], object]) -> N
             )
         frontier = " ".join(node.hex() for node in tree.nodes)
         connection.execute(sa.text("update log set frontier = :frontier"), {"frontier": frontier})
-
-
-def first_schema(url: str, size: int) -> list[tuple[str, int, int, str]]:
-    """Make a ledger of the first schema, as 0.1.0 before the log wrote it, with `size` events of three updates."""
-    rows: list[tuple[str, int, int, str]] = []
-    story = [CREATED, *fill(size)]
-    for number in range(size):
-        body = canonical_json(story[number // 3].model_dump(mode="json")).decode()
-        rows.append((f"UPD-{number % 3}", 1, number // 3 + 1, body))
-    with connected(url) as connection:
-        key = _TYPES[connection.dialect.name]
-        for statement in (
-            "CREATE TABLE ashat_meta (key VARCHAR(64) PRIMARY KEY, value VARCHAR(255) NOT NULL)",
-            f"CREATE TABLE events (id {key}, update_id VARCHAR(64) NOT NULL, attempt INTEGER NOT NULL, "
-            "version INTEGER NOT NULL, kind VARCHAR(64) NOT NULL, at VARCHAR(40) NOT NULL, body TEXT NOT NULL, "
-            "CONSTRAINT uq_events_version UNIQUE (update_id, attempt, version))",
-            "CREATE TABLE documents (digest VARCHAR(64) PRIMARY KEY, kind VARCHAR(64) NOT NULL, body TEXT NOT NULL)",
-            "CREATE TABLE sessions (update_id VARCHAR(64), attempt INTEGER, version INTEGER NOT NULL, "
-            "stage VARCHAR(32) NOT NULL, target VARCHAR(64) NOT NULL, pushed_by VARCHAR(255) NOT NULL, "
-            "release_seq INTEGER, rollback_seq INTEGER, created_at VARCHAR(40) NOT NULL, "
-            "updated_at VARCHAR(40) NOT NULL, summary TEXT NOT NULL, PRIMARY KEY (update_id, attempt), "
-            "CONSTRAINT uq_sessions_release_seq UNIQUE (target, release_seq))",
-            "INSERT INTO ashat_meta VALUES ('schema', '1')",
-        ):
-            connection.exec_driver_sql(statement)
-        for update_id, attempt, version, body in rows:
-            connection.execute(
-                sa.text(
-                    "INSERT INTO events (update_id, attempt, version, kind, at, body) VALUES (:u, :a, :v, :k, '', :b)"
-                ),
-                {"u": update_id, "a": attempt, "v": version, "k": story[version - 1].kind, "b": body},
-            )
-        for update_id, version in {row[0]: row[2] for row in rows}.items():
-            connection.execute(
-                sa.text("INSERT INTO sessions VALUES (:u, 1, :v, '', 'omega', '', null, null, '', '', '{}')"),
-                {"u": update_id, "v": version},
-            )
-    return rows
 
 
 def worker(*words: str) -> subprocess.Popen[str]:

@@ -27,7 +27,7 @@ from ashat.protocol.messages import (
 from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.release.proposal import Draft, Proposal
 from ashat.trust.release.provenance import attest_build, attest_evidence, provenance_of
-from ashat.trust.tuf.metadata import Holders, Lifetimes, build_root, build_targets, sign
+from ashat.trust.tuf.metadata import Holders, Lifetimes, Roles, build_root, build_targets, sign
 from ashat.trust.tuf.release_document import ReleaseDocument
 from tests.support.builders.trust_world import key_pair
 from tests.support.processes.node import NodeProcess, tiny_app
@@ -64,18 +64,10 @@ class People:
         online = OnlinePublicKeys.of(trust.online)
         holders = Holders([key.public_key for key in self.keys], 2)
         now = datetime.now(UTC)
-        root = build_root(
-            root=holders,
-            targets=holders,
-            snapshot=online.snapshot,
-            timestamp=online.timestamp,
-            lifetime=LIFETIMES.root,
-            now=now,
-        )
         machines = [key.public_key for key in self.machines]
-        targets = build_targets(
-            approvers=holders, lifetime=LIFETIMES.targets, now=now, builders=machines[:1], verifiers=machines[1:]
-        )
+        roles = Roles(holders, holders, holders, online.snapshot, online.timestamp, machines[:1], machines[1:])
+        root = build_root(roles, lifetime=LIFETIMES.root, now=now)
+        targets = build_targets(roles, lifetime=LIFETIMES.targets, now=now)
         for key in self.keys[:2]:
             sign(root.signed, "root", root, key)
             sign(root.signed, "targets", targets, key)

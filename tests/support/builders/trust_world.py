@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -17,7 +18,16 @@ from tuf.api.metadata import Metadata, Targets
 from ashat.client.http import Transport
 from ashat.errors import AshatError
 from ashat.trust.keys.files import NAME_FIELD
-from ashat.trust.tuf.metadata import PRODUCTION, Holders, Lifetimes, build_production, build_root, build_targets, sign
+from ashat.trust.tuf.metadata import (
+    PRODUCTION,
+    Holders,
+    Lifetimes,
+    Roles,
+    build_production,
+    build_root,
+    build_targets,
+    sign,
+)
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.repository import OnlineKeys, Repository
 from ashat.trust.update_client.client import ReleaseClient
@@ -30,6 +40,13 @@ def key_pair(name: str) -> CryptoSigner:
     signer = CryptoSigner.generate_ed25519()
     signer.public_key.unrecognized_fields[NAME_FIELD] = name
     return signer
+
+
+def held_by(people: Holders, **others: Any) -> Roles:
+    """Roles that `people` hold, OMEGA's own by keys that nobody has; `others` are held otherwise."""
+    given = dict.fromkeys(("root", "targets", "approvers"), people)
+    online = {role: key_pair(role).public_key for role in ("snapshot", "timestamp")}
+    return Roles(**(given | online | others))
 
 
 def document(seq: int, *, channel: str = "stable", target: str = "omega", **changes: object) -> ReleaseDocument:
@@ -87,27 +104,19 @@ class World:
     ) -> tuple[bytes, bytes]:
         """`offline`, where only the public halves of the approvers' keys are here."""
         now, self.version = now or datetime.now(UTC), self.version + 1
-        keys: list[SSlibKey] = [signer.public_key for signer in self.held]
-        root = build_root(
-            root=Holders(keys, 2),
-            targets=Holders(keys, 2),
-            snapshot=self.online.snapshot.public_key,
-            timestamp=self.online.timestamp.public_key,
-            lifetime=LIFETIMES.root,
-            now=now,
-            version=self.version,
-            target=self.target if self.named else "",
+        holders = Holders([signer.public_key for signer in self.held], 2)
+        roles = Roles(
+            holders,
+            holders,
+            Holders(approvers, 2),
+            self.online.snapshot.public_key,
+            self.online.timestamp.public_key,
+            [signer.public_key for signer in builders],
+            [signer.public_key for signer in verifiers],
         )
-        approving = Holders(approvers, 2)
-        targets = build_targets(
-            approvers=approving,
-            lifetime=LIFETIMES.targets,
-            now=now,
-            version=self.version,
-            builders=[signer.public_key for signer in builders],
-            verifiers=[signer.public_key for signer in verifiers],
-            target=self.target if self.named else "",
-        )
+        name = self.target if self.named else ""
+        root = build_root(roles, lifetime=LIFETIMES.root, now=now, version=self.version, target=name)
+        targets = build_targets(roles, lifetime=LIFETIMES.targets, now=now, version=self.version, target=name)
         for signer in self.held:
             sign(root.signed, "root", root, signer)
             sign(root.signed, "targets", targets, signer)

@@ -224,10 +224,13 @@ def test_an_unknown_id_is_said_to_be_unknown(ledger: Ledger) -> None:
         ledger.load("UPD-1", 2)
 
 
-def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(ledger: Ledger, url: str) -> None:
+def test_a_ledger_of_another_schema_is_refused_and_left_alone(ledger: Ledger, url: str) -> None:
     begin(ledger, "UPD-1", [])
     execute(url, "update ashat_meta set value = '3' where key = 'schema'")
     with pytest.raises(LedgerTooNewError, match=r"schema 3; this one reads 2\). Upgrade"):
+        Ledger.open(url)
+    execute(url, "update ashat_meta set value = '1' where key = 'schema'")
+    with pytest.raises(LedgerError, match=r"before 0.1.0 was released \(schema 1; this one reads 2\)"):
         Ledger.open(url)
     execute(url, "update ashat_meta set value = '2' where key = 'schema'")
     with Ledger.open(url) as again:

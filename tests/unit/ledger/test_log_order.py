@@ -1,15 +1,12 @@
-"""The order of the ledger's log: total, durable and gapless, with several writers and after a migration."""
+"""The order of the ledger's log: total, durable and gapless, with several writers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from ashat.common.canonical_json import canonical_json
 from ashat.deployment import events as e
@@ -17,7 +14,7 @@ from ashat.errors import ConflictError, LedgerError
 from ashat.ledger.leaf import leaf_of
 from ashat.ledger.ledger import Ledger
 from ashat.transparency.merkle import leaf_hash, root_of
-from tests.support.builders.ledgers import CREATED, T0, begin, connected, execute, fill, first_schema, race, worker
+from tests.support.builders.ledgers import CREATED, T0, begin, execute, fill, race, worker
 from tests.support.needs import requires_postgresql
 
 
@@ -103,60 +100,3 @@ def test_a_log_that_was_broken_takes_no_more_events(ledger: Ledger, url: str, ha
     with pytest.raises(LedgerError, match="deploy audit verify"):
         ledger.create("UPD-2", CREATED)
     assert ledger.find("UPD-2") is None
-
-
-# A ledger of the first schema.
-
-
-def test_an_old_ledger_is_migrated_in_place(url: str) -> None:
-    rows = first_schema(url, 25)
-    with Ledger.open(url) as ledger:
-        assert assert_whole(ledger) == 25
-        assert [(r.update_id, r.attempt, r.version, r.body) for r in ledger.records()] == rows
-        name = rows[0][0]
-        assert ledger.load(name).version == len([row for row in rows if row[0] == name])
-        ledger.append(ledger.load(name), e.Cancelled(at=datetime.now(UTC)))
-        assert assert_whole(ledger) == 26
-    with Ledger.open(url) as again:
-        assert assert_whole(again) == 26
-
-
-def test_an_empty_old_ledger_is_migrated_too(url: str) -> None:
-    first_schema(url, 0)
-    with Ledger.open(url) as ledger:
-        ledger.create("UPD-1", CREATED)
-        assert assert_whole(ledger) == 1
-
-
-def test_an_old_ledger_that_several_processes_open_is_migrated_once(url: str) -> None:
-    first_schema(url, 200)
-    assert race(*(worker("open", url) for _ in range(3))) == ["won"] * 3
-    with Ledger.open(url) as ledger:
-        assert assert_whole(ledger) == 200
-
-
-def test_a_program_of_the_first_schema_appends_no_more(url: str) -> None:
-    first_schema(url, 3)
-    Ledger.open(url).close()
-    columns = "(update_id, attempt, version, kind, at, body)"
-    with pytest.raises(sa.exc.IntegrityError):
-        execute(url, f"insert into events {columns} values ('OLD', 1, 1, 'created', '', '{{}}')")
-    with Ledger.open(url) as ledger:
-        assert assert_whole(ledger) == 3
-
-
-def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = first_schema(url, 10)
-
-    def fail(*_: Any) -> None:
-        raise OSError("the power went")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ashat.ledger.database._begin_log", fail)
-        with pytest.raises(OSError, match="power"):
-            Ledger.open(url)
-    with connected(url) as connection:
-        assert connection.execute(sa.text("select value from ashat_meta where key = 'schema'")).scalar() == "1"
-        assert "seq" not in {column["name"] for column in sa.inspect(connection).get_columns("events")}
-    with Ledger.open(url) as ledger:
-        assert assert_whole(ledger) == len(rows)

@@ -33,10 +33,10 @@ from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import TrustMetadata
 from ashat.trust.authority.authority import Authority
-from ashat.trust.authority.key_change import Change, Roles, with_added, with_key, without
+from ashat.trust.authority.key_change import Change, with_added, with_key, without
 from ashat.trust.authority.pending_change import PendingChange
 from ashat.trust.keys.files import OnlinePublicKeys, create_key
-from ashat.trust.tuf.metadata import PRODUCTION, Holders, Lifetimes, parse
+from ashat.trust.tuf.metadata import PRODUCTION, Holders, Lifetimes, Roles, parse
 from ashat.trust.tuf.repository import OnlineKeys, Repository
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.ceremonies import Place, place

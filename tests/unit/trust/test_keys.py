@@ -23,7 +23,7 @@ from ashat.errors import (
     UsageError,
 )
 from ashat.trust.authority.authority import Authority
-from ashat.trust.authority.key_change import Change, Roles
+from ashat.trust.authority.key_change import Change
 from ashat.trust.keys.files import (
     OnlinePublicKeys,
     create_key,
@@ -36,6 +36,7 @@ from ashat.trust.tuf.metadata import (
     TARGET_FIELD,
     Holders,
     Lifetimes,
+    Roles,
     build_production,
     build_root,
     build_targets,
@@ -47,7 +48,7 @@ from ashat.trust.tuf.metadata import (
     verify,
 )
 from ashat.trust.tuf.release_document import ReleaseDocument, target_path
-from tests.support.builders.trust_world import World, document, key_pair
+from tests.support.builders.trust_world import World, document, held_by, key_pair
 
 PASSPHRASE = "five words are long enough"
 NOW = datetime.now(UTC)
@@ -186,12 +187,9 @@ def test_a_channel_is_a_plain_name(channel: str) -> None:
 def _trust(approvers: list[CryptoSigner], threshold: int) -> tuple[CryptoSigner, Root, Targets]:
     root = key_pair("ruth")
     holders = Holders([root.public_key])
-    made = build_root(
-        root=holders, targets=holders, snapshot=key_pair("s").public_key, timestamp=key_pair("t").public_key,
-        lifetime=999, now=NOW,
-    )  # fmt: skip
-    targets = build_targets(approvers=Holders([a.public_key for a in approvers], threshold), lifetime=999, now=NOW)
-    return root, made.signed, targets.signed
+    roles = held_by(Holders([a.public_key for a in approvers], threshold), root=holders, targets=holders)
+    made = build_root(roles, lifetime=999, now=NOW)
+    return root, made.signed, build_targets(roles, lifetime=999, now=NOW).signed
 
 
 def test_who_signed_and_who_is_missing_is_known_by_name() -> None:
@@ -230,9 +228,9 @@ def test_thresholds_mean_that_many_people() -> None:
     with pytest.raises(KeyPolicyError, match="two keys are called kim"):
         check_holders("production", [*keys, key_pair("kim").public_key], 2)
     with pytest.raises(KeyPolicyError, match="one and the same"):
-        build_targets(approvers=Holders([kim.public_key, twice], 2), lifetime=9, now=NOW)
+        build_targets(held_by(Holders([kim.public_key, twice], 2)), lifetime=9, now=NOW)
     with pytest.raises(KeyPolicyError, match="0 keys"):
-        build_targets(approvers=Holders([], 1), lifetime=9, now=NOW)
+        build_targets(held_by(Holders([], 1)), lifetime=9, now=NOW)
 
 
 def test_an_approval_ends_with_its_document_and_keeps_other_channels() -> None:

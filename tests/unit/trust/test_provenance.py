@@ -21,7 +21,7 @@ from ashat.trust.release.machine_keys import machine_path, machine_public_key, m
 from ashat.trust.release.provenance import MAX_BYTES, attest_build, attest_evidence, provenance_of, verify_provenance
 from ashat.trust.tuf.metadata import BUILDER, VERIFIER, Holders, build_targets, parse
 from tests.support.builders.signers import provenance
-from tests.support.builders.trust_world import World, document, key_pair, mainframe, reply, serving
+from tests.support.builders.trust_world import World, document, held_by, key_pair, mainframe, reply, serving
 
 ALPHA, CONTROL, THIEF, KIM = (key_pair(name) for name in ("alpha", "control", "thief", "kim"))
 BUNDLE, EVIDENCE = "b" * 64, "e" * 64
@@ -29,13 +29,9 @@ BUNDLE, EVIDENCE = "b" * 64, "e" * 64
 
 def targets(builders: list[CryptoSigner], verifiers: list[CryptoSigner]) -> Targets:
     """What names them, as it is read back."""
-    made = build_targets(
-        approvers=Holders([KIM.public_key]),
-        lifetime=999,
-        now=datetime.now(UTC),
-        builders=[key.public_key for key in builders],
-        verifiers=[key.public_key for key in verifiers],
-    )
+    machines = {"builders": builders, "verifiers": verifiers}
+    named = {role: [key.public_key for key in keys] for role, keys in machines.items()}
+    made = build_targets(held_by(Holders([KIM.public_key]), **named), lifetime=999, now=datetime.now(UTC))
     return parse(made.to_bytes(), Targets, "targets.json").signed
 
 

@@ -23,7 +23,7 @@ from ashat.errors import (
 from ashat.trust.keys.files import create_key, load_signer
 from ashat.trust.tuf.metadata import Holders, build_production, build_targets
 from ashat.trust.tuf.repository import OnlineKeys, Repository
-from tests.support.builders.trust_world import World, document, key_pair, mainframe, serving
+from tests.support.builders.trust_world import World, document, held_by, key_pair, mainframe, serving
 from tests.support.processes.node import ROOT
 
 PUBLISH = """
@@ -137,8 +137,8 @@ def test_a_version_or_a_release_seq_that_is_not_above_is_refused(world: World) -
 def test_approvers_hand_their_power_to_nobody(world: World) -> None:
     made = document(1)
     approved = world.approve(made)
-    mine = Holders([key_pair("mallory").public_key])
-    approved.signed.delegations = build_targets(approvers=mine, lifetime=999, now=datetime.now(UTC)).signed.delegations
+    mine = held_by(Holders([key_pair("mallory").public_key]))
+    approved.signed.delegations = build_targets(mine, lifetime=999, now=datetime.now(UTC)).signed.delegations
     approved.signatures.clear()
     for approver in world.approvers:
         approved.sign(approver, append=True)

@@ -19,13 +19,13 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page
 
 from ashat.cli.main import run
-from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.common.canonical_json import canonical_json
 from ashat.deployment.state_machine import Stage
 from ashat.errors import EvidenceError
 from ashat.verification.evidence import Evidence, figure_in_words
 from tasks.verify.evidence_page import evidence_page
 from tests.support.builders.deployments import open_ledger, record
-from tests.support.builders.evidence import check, evidence, finding, first_format
+from tests.support.builders.evidence import check, evidence, finding
 from tests.support.drivers.browser import open_browser
 from tests.support.processes.deploy_cli import environment
 
@@ -46,14 +46,6 @@ def test_a_document_is_written_as_it_was_read() -> None:
     assert found.check("nothing") is None
 
 
-def test_a_document_of_the_first_format_keeps_its_digest() -> None:
-    old = first_format(evidence())
-    assert Evidence.read(old).digest == digest_of(old)
-    assert Evidence.read(old).checks[0].taken is None
-    before_series = old | {"checks": [{**each, "series": {}} for each in old["checks"]]}
-    assert Evidence.read(before_series).digest == digest_of(before_series)
-
-
 def test_a_time_may_be_given_as_one() -> None:
     moment = datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2)))
     found = Evidence.model_validate(evidence().document() | {"began": moment})
@@ -69,19 +61,20 @@ def _without(name: str) -> dict[str, Any]:
     [
         ({}, "does not say which format"),
         ({"format": "ashat-evidence/3"}, "'ashat-evidence/3', which a newer version wrote: upgrade"),
-        (_without("rehearsal"), "rehearsal must be given"),
+        ({"format": "ashat-evidence/1"}, "'ashat-evidence/1'"),
+        (_without("rehearsal"), "rehearsal: Field required"),
         (_without("bundle"), "bundle: Field required"),
         (evidence().document() | {"surprise": 1}, "surprise: Extra inputs are not permitted"),
         (evidence().document() | {"attempt": "1"}, "attempt: Input should be a valid integer"),
         (evidence().document() | {"attempt": True}, "attempt: Input should be a valid integer"),
-        (evidence().document() | {"policy_digest": "a" * 64}, "policy_digest be that of the policy"),
+        (evidence().document() | {"policy_digest": "a" * 64}, "policy_digest must be that of the policy"),
         (evidence().document() | {"began": "24 November"}, "began: Value error, a time is written as RFC 3339"),
         (evidence().document() | {"began": "2026-11-24T10:00:00"}, "with its offset"),
         (evidence().document() | {"checks": [check("a", "A"), check("a", "A")]}, "a check stands in it once"),
-        (evidence().document() | {"checks": [check("a", "A", at=None)]}, "each check says when it was taken"),
+        (evidence().document() | {"checks": [check("a", "A", at=None)]}, "checks.0.at: Input should be a valid string"),
         (evidence().document() | {"checks": [check("a", "A", figures={"ms": 1.5})]}, "checks.0.figures.ms"),
         (evidence().document() | {"checks": [check("a", "A", inputs={"share": 0.5})]}, "float has no canonical JSON"),
-        (first_format(evidence()) | {"policy": None}, "does not have the fields of ashat-evidence/2"),
+        (evidence().document() | {"policy": None}, "policy: Input should be a valid dictionary"),
     ],
 )
 def test_what_is_no_evidence_is_refused_in_a_line(document: dict[str, Any], told: str) -> None:
@@ -172,20 +165,6 @@ def test_an_earlier_attempt_can_be_read(here: Path, capsys: pytest.CaptureFixtur
     assert _digest(here, "UPD-2", 1) in _says(capsys, "UPD-2", "--attempt", "1")
     assert "No deployment 'UPD-2' attempt 3 is known" in _says(capsys, "UPD-2", "--attempt", "3", code=1)
     assert "No deployment 'NOPE' is known" in _says(capsys, "NOPE", code=1)
-
-
-def test_old_evidence_can_still_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    old = _swapped(tmp_path / "home", first_format(evidence("UPD-1", bundle=digest_of("UPD-1"))))
-    monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "home"))
-    told = _says(capsys, "UPD-1")
-    assert old in told
-    assert "✅ Server health: 8 of 8 looks healthy" in told
-    assert "  Policy  " not in told
-    page = tmp_path / "old.html"
-    _says(capsys, "UPD-1", "--html", str(page))
-    assert "8 of 8 looks healthy" in page.read_text("utf-8")
 
 
 def test_evidence_that_is_lost_or_altered_or_strange_is_one_line(
