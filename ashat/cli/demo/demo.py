@@ -31,7 +31,6 @@ from ashat.cli.demo.nodes import (
     SETTINGS,
     DemoError,
     EndedBySignal,
-    end_the_rest,
     ended_by_signals,
     ignore_signals,
     refuse_differences,
@@ -39,6 +38,7 @@ from ashat.cli.demo.nodes import (
 from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
+from ashat.common.processes import end, with_variable
 from ashat.deployment.stages import Stage
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError, SessionError, UsageError
@@ -49,6 +49,7 @@ from ashat.trust.authority.authority import Authority
 FIRST, SECOND = "DEMO-1", "DEMO-2"
 _PAGE = Path("Modules", "Content", "pages", "welcome.html")
 _POLL_SECONDS = 0.5
+_END_SECONDS = 20.0
 
 
 def demo_command(
@@ -261,7 +262,7 @@ class _Demo:
             connect.stop(Settings())
         finally:
             end_nodes(self._nodes)
-            end_the_rest(self._run)
+            end(with_variable(MARKER, self._run), _END_SECONDS)
             if not self._keep:
                 shutil.rmtree(self._directory, ignore_errors=True)
         if self._keep:

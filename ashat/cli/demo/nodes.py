@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
 
-import psutil
-
 from ashat.bundle.manifest import Manifest
-from ashat.client.local_node import LocalNode, end_processes
+from ashat.client.local_node import LocalNode
 from ashat.errors import AshatError, IntegrityError
 
 MARKER = "DEPLOY_DEMO_RUN"
@@ -77,13 +74,3 @@ def ignore_signals() -> None:
     """Let nothing interrupt the cleaning up."""
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
-
-
-def end_the_rest(run: str) -> None:
-    """End whatever else was started under this `run`'s marker, directly or not."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARKER) == run:
-                found.append(process)
-    end_processes(found)

@@ -7,9 +7,9 @@ import os
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
+from ashat.common.processes import kill_group, last_words, rotate_log, start
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -18,7 +18,6 @@ from ashat.protocol.messages import App
 
 log = logging.getLogger("ashat.node")
 
-LOG_LIMIT = 16 * 1024 * 1024
 _HOOK_WORDS = 300
 _HOOKED = "hooked"
 
@@ -117,29 +116,21 @@ class HookedProgram:
             },
         )
         log_path = self._config.data / "hook.log"
-        rotate(log_path)
-        with open(log_path, "ab") as output:
-            start = output.tell()
-            try:
-                hook = subprocess.Popen(
-                    app.hook,
-                    cwd=self._config.data,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
-            try:
-                code = hook.wait(app.hook_timeout)
-            except subprocess.TimeoutExpired:
-                kill_group(hook.pid)
-                hook.wait()
-                raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
+        rotate_log(log_path)
+        began = log_path.stat().st_size if log_path.exists() else 0
+        try:
+            hook = start(app.hook, log_path, env=environment, cwd=self._config.data)
+        except OSError as error:
+            raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
+        try:
+            code = hook.wait(app.hook_timeout)
+        except subprocess.TimeoutExpired:
+            kill_group(hook.pid)
+            hook.wait()
+            raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
         if code != 0:
-            raise ProgramError(f"the hook ended with exit code {code}{_last_words(log_path, start)}")
+            words = last_words(log_path, began)[:_HOOK_WORDS]
+            raise ProgramError(f"the hook ended with exit code {code}{words and f': {words}'}")
         self._db.set_meta(_HOOKED, release.path.name if release else "")
 
     def adopt(self, release: Release | None) -> bool:
@@ -168,31 +159,3 @@ def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str,
     """The environment for the program: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}
-
-
-def rotate(path: Path) -> None:
-    """Move a log that grew over 16 MiB to `<name>.1`, and empty it in place: its writer keeps it open for appending."""
-    try:
-        if path.stat().st_size <= LOG_LIMIT:
-            return
-    except FileNotFoundError:
-        return
-    with open(path, "r+b") as source, open(path.with_name(path.name + ".1"), "wb") as target:
-        while block := source.read(1024 * 1024):
-            target.write(block)
-        source.truncate(0)
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to everything left in the process group that `pid` leads."""
-    try:
-        os.killpg(pid, 9)
-    except ProcessLookupError:
-        return
-
-
-def _last_words(path: Path, start: int) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(start, file.seek(0, os.SEEK_END) - 4096))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return f": {lines[-1][:_HOOK_WORDS]}" if lines else ""
