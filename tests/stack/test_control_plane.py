@@ -49,9 +49,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     env = environment(home, {"ASHAT_OMEGA_TOKEN": SECRET})
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     try:
-        told = [process.communicate(timeout=400)[0].decode() for process in both]
-        assert [process.returncode for process in both] == [0, 0], told
-        assert all(state(home).ui_url in said for said in told)
+        outputs = [process.communicate(timeout=400)[0].decode() for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+        assert all(state(home).ui_url in output for output in outputs)
         yield home
     finally:
         deploy(home, "down")
@@ -319,14 +319,9 @@ def test_what_an_earlier_control_plane_left_is_ended_and_nothing_else(tmp_path: 
         stranger.wait(30)
 
 
-def test_a_pid_that_was_given_to_somebody_else_is_not_ours(tmp_path: Path) -> None:
+def test_a_supervisor_whose_pid_was_given_to_somebody_else_is_not_up(tmp_path: Path) -> None:
     this = ProcessRef.of(os.getpid())
     assert this is not None
-    assert this.process() is not None
-    assert ProcessRef(this.pid, this.created - 3600).process() is None
-    gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    gone.wait()
-    assert ProcessRef.of(gone.pid) is None
     write_state(tmp_path, ControlState(port=1, ready=True, supervisor=ProcessRef(this.pid, this.created - 3600)))
     assert running_state(tmp_path) is None
 

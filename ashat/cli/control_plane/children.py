@@ -24,6 +24,8 @@ _OVERRULED = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Both are served; the address of a run opens the first, whose Resume is a button, and so does the bare address.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import shlex
 import sys
 import time
@@ -35,6 +34,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import ashat
+import flows
 from ashat.cli.control_plane.children import POOLS
 from ashat.cli.control_plane.connect import READY_TIMEOUT, wait_for
 from ashat.errors import AshatError, ControlPlaneError
@@ -42,6 +42,7 @@ from ashat.errors import AshatError, ControlPlaneError
 QUEUE, QUEUE_POOL, QUEUE_LIMIT = "omega", "control", 1
 # The Prefect variable that holds the version whose deployments were applied last.
 APPLIED = "ashat_deployments"
+_FLOWS = Path(flows.__file__).parent
 _WORKER_TIMEOUT = 200.0
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -123,8 +124,8 @@ def load_flows(prefect_file: Path, entries: list[dict[str, Any]]) -> None:
 def source_version(prefect_file: Path) -> str:
     """Compute the version of all deployments: that of the package, and a digest of what they are made of."""
     digest = hashlib.sha256(prefect_file.read_bytes())
-    for package in ("flows", "blocks"):
-        for path in sorted(_directory(package).rglob("*.py")):
+    for package in (_FLOWS, _FLOWS.with_name("blocks")):
+        for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
     return f"{ashat.__version__}+{digest.hexdigest()[:12]}"
 
@@ -135,10 +136,9 @@ def find_prefect_file() -> Path:
     Raises:
         ControlPlaneError: it is in neither place.
     """
-    flows = _directory("flows")
-    for candidate in (flows / "prefect.yaml", flows.parent / "prefect.yaml"):
-        if candidate.is_file():
-            return candidate
+    for directory in (_FLOWS, _FLOWS.parent):
+        if (directory / "prefect.yaml").is_file():
+            return directory / "prefect.yaml"
     raise ControlPlaneError("prefect.yaml is not part of this install; install ashat-deploy again.")
 
 
@@ -187,13 +187,6 @@ def _await_workers(client: SyncPrefectClient, since: datetime) -> None:
             if time.monotonic() > deadline:
                 raise ControlPlaneError(f"No worker appeared for the pool {pool}; see the logs.")
             time.sleep(0.1)
-
-
-def _directory(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ControlPlaneError(f"The package {package} is not part of this install; install ashat-deploy again.")
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def main() -> int:

@@ -1,10 +1,12 @@
-"""`deploy up`: the process that runs Prefect's server and a worker for each pool, and starts again what dies."""
+"""`deploy up`: the process that runs Prefect's server and a worker for each pool, and starts again what dies.
+
+Prefect has no such process: `prefect server start --background` is not watched, and there is no such thing for workers.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -17,6 +19,7 @@ from filelock import FileLock, Timeout
 from ashat.cli.control_plane.children import child_environment, children, provision_command
 from ashat.cli.control_plane.connect import READY_TIMEOUT, Say
 from ashat.cli.control_plane.state import LOCK_FILE, LOG_FILE, ControlState, end_processes, read_state, write_state
+from ashat.cli.terminal.interrupts import on_ending_signals
 from ashat.common.processes import ProcessRef, free_port, last_words, rotate_log, start
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
@@ -26,7 +29,6 @@ _STEADY = 60.0
 _HOPELESS = 3
 _TICK = 0.2
 _TRIM_SECONDS = 60.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class AlreadyRunningError(ControlPlaneError):
@@ -86,7 +88,7 @@ class Supervisor:
             AlreadyRunningError: this home has a control plane.
             ControlPlaneError: it could not be started; the message says why and where the log is.
         """
-        with self._only_one(), self._until_signalled():
+        with self._only_one(), on_ending_signals(lambda _: self._stop.set()):
             left = end_processes(self._home)
             if left:
                 self._say(f"Ended {left} processes that an earlier control plane left behind.")
@@ -154,12 +156,3 @@ class Supervisor:
                 yield
         except Timeout:
             raise AlreadyRunningError("The control plane of this home runs already; deploy down stops it.") from None
-
-    @contextlib.contextmanager
-    def _until_signalled(self) -> Iterator[None]:
-        before = {number: signal.signal(number, lambda *_: self._stop.set()) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

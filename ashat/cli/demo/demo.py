@@ -165,11 +165,11 @@ class _Demo:
 
     def _wait_for_an_answer(self, update_id: str) -> State:
         """Tell a person how to answer, and wait until one did; the state just before."""
-        waiting, told = self._state(update_id), 0
+        waiting, shown = self._state(update_id), 0
         while waiting.stage is Stage.AWAITING_APPROVAL:
             gate = waiting.gate
-            if gate is not None and gate.run and gate.shown and not gate.answered and gate.ordinal > told:
-                told = gate.ordinal
+            if gate is not None and gate.run and gate.shown and not gate.answered and gate.ordinal > shown:
+                shown = gate.ordinal
                 if gate.reason:
                     _announce(f"⚠️ It is asked again: {gate.reason}")
                 self._tell_how(update_id, gate.run)
