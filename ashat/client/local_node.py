@@ -43,7 +43,7 @@ class LocalNode:
     process: subprocess.Popen[bytes] | None = None
 
     def client(self) -> NodeClient:
-        """A client with the node's token. Close it."""
+        """Open a client with the node's token; close it."""
         return NodeClient(self.url, token=self.token, name=self.name, expect_role=self.role)
 
     def serve(self) -> None:
@@ -52,10 +52,10 @@ class LocalNode:
         self.process = start(command, self._log, env=os.environ | dict(self.settings))
 
     def wait_until_up(self) -> None:
-        """Wait until it answers.
+        """Wait until the node answers.
 
         Raises:
-            LocalNodeError: it ended, or did not answer in time.
+            LocalNodeError: the node ended, or did not answer in time.
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -74,7 +74,7 @@ class LocalNode:
 
 
 def make_node(directory: Path, role: Role, settings: Mapping[str, str], *, omega: LocalNode | None = None) -> LocalNode:
-    """Initialise a node, as its operator would; a Mainframe gets a licence of `omega`.
+    """Initialise a node as its operator would; a Mainframe gets a licence of `omega`.
 
     Raises:
         LocalNodeError: `ashat-node` refused.
@@ -91,13 +91,13 @@ def make_node(directory: Path, role: Role, settings: Mapping[str, str], *, omega
 
 
 def end_nodes(nodes: Iterable[LocalNode]) -> None:
-    """End each node, and what it runs."""
+    """End each node and the program that it runs."""
     started = [node.process for node in nodes if node.process]
     end([psutil.Process(process.pid) for process in started if process.poll() is None], _END_SECONDS)
 
 
 def sample_directory() -> Path:
-    """Where the sample program lies: in the checkout, or in the installed package.
+    """Find the sample program: in the checkout, or in the installed package.
 
     Raises:
         LocalNodeError: it is not there.

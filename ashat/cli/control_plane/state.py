@@ -31,12 +31,12 @@ class ControlState(BaseModel):
 
     @property
     def ui_url(self) -> str:
-        """Where a browser finds it."""
+        """Return the address that a browser opens."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """What `PREFECT_API_URL` has to be."""
+        """Return what `PREFECT_API_URL` has to be."""
         return f"{self.ui_url}/api"
 
 

@@ -97,7 +97,7 @@ class _Demo:
         self.proven = False
 
     def run(self) -> dict[str, Any]:
-        """The story; what came of it, as `--json` prints it."""
+        """Ship two releases; return how the second ended, as `--json` prints it."""
         _own_environment(self._directory / "alpha", self._run)
         try:
             self._set_up()
@@ -164,7 +164,7 @@ class _Demo:
         self._deploy("verify", update_id)
 
     def _wait_for_an_answer(self, update_id: str) -> State:
-        """Tell a person how to answer, and wait until one did; the state just before."""
+        """Tell a person how to answer, wait until one did, and return the state just before."""
         waiting, shown = self._state(update_id), 0
         while waiting.stage is Stage.AWAITING_APPROVAL:
             gate = waiting.gate
@@ -287,7 +287,7 @@ def _directory(home: Path | None) -> Path:
 
 
 def _own_environment(home: Path, mark: str) -> None:
-    """Forget the user's settings for this process and all it starts, and mark them."""
+    """Drop the user's settings from the environment of this process and of all it starts, and mark that environment."""
 
     for name in [name for name in os.environ if name.startswith(("ASHAT_", "PREFECT_", "RAOS_"))]:
         if not name.startswith("ASHAT_TEST_") and name != "ASHAT_DEBUG":
@@ -296,7 +296,7 @@ def _own_environment(home: Path, mark: str) -> None:
 
 
 def _make_source(to: Path) -> None:
-    """The sample at `to`, as a git repository with one commit.
+    """Copy the sample to `to`, as a git repository with one commit.
 
     Raises:
         LocalNodeError: the sample is missing.

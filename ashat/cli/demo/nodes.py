@@ -28,7 +28,7 @@ class DemoError(AshatError):
 
 
 class EndedBySignal(BaseException):
-    """Somebody wants the demonstration to end; `number` is the signal that said so."""
+    """A signal, whose number is `number`, ended the demonstration."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -63,6 +63,6 @@ def ended_by_signals() -> AbstractContextManager[None]:
 
 
 def ignore_signals() -> None:
-    """Let nothing interrupt the cleaning up."""
+    """Let no signal interrupt the cleaning up."""
     for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: None)

@@ -31,7 +31,7 @@ class Program(Protocol):
 
     @property
     def url(self) -> str | None:
-        """Where it answers; None where nothing can be asked."""
+        """Return where the program answers; None where nothing can be asked."""
 
     def restart(self, release: Release | None, previous: str | None) -> None:
         """End what runs and run `release` (None: nothing). `previous` is the bundle that ran.
@@ -45,19 +45,19 @@ class Program(Protocol):
         from now on."""
 
     def failure(self) -> str | None:
-        """How the program ended since it was last started on purpose; None while it did not."""
+        """Tell how the program ended since it was last started on purpose; None while it did not."""
 
     def state(self) -> App:
-        """What is known of it without asking it."""
+        """Return what is known of the program without asking it."""
 
     def note_healthy(self, started_at: datetime | None) -> None:
-        """It was just seen healthy, and its latest start was `started_at` when it was asked."""
+        """Note that the program was seen healthy, whose latest start was `started_at` when it was asked."""
 
     def upkeep(self) -> None:
-        """Do what has to be done now and then."""
+        """Do what has to be done now and then, such as cutting logs."""
 
     def close(self) -> None:
-        """The node ends."""
+        """Let go of the program as the node ends."""
 
 
 class NoProgram:

@@ -1,4 +1,4 @@
-"""Real processes: started with a log, found by a variable, ended with what they started, known from their successors."""
+"""Real processes: started with a log, found by a variable, ended with what they started, told from their successors."""
 
 from __future__ import annotations
 
