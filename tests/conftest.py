@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -36,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(name, ...): what must be here, such as postgresql")
     if not _is_worker(config):
         _leave_the_home_alone()
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -164,6 +167,11 @@ def _end_leftovers(session: pytest.Session) -> None:
             continue
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End the run as Ctrl-C does, so that what it started ends with it."""
+    raise KeyboardInterrupt
 
 
 def _group(item: pytest.Item) -> str:

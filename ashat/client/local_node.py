@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import psutil
 
 from ashat.client.node import NodeClient
 from ashat.common.files import replace_file
+from ashat.common.processes import end, free_port, last_words, start
 from ashat.errors import AshatError, NodeError
 from ashat.protocol.messages import Role
 
@@ -43,26 +43,19 @@ class LocalNode:
     process: subprocess.Popen[bytes] | None = None
 
     def client(self) -> NodeClient:
-        """A client with the node's token. Close it."""
+        """Open a client with the node's token; close it."""
         return NodeClient(self.url, token=self.token, name=self.name, expect_role=self.role)
 
     def serve(self) -> None:
         """Start `ashat-node serve`, in a session of its own, so that Ctrl-C does not reach it before us."""
-        with open(self.directory / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ashat.node", "serve", "--config", str(self.directory / "node.toml")],
-                env=os.environ | dict(self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "ashat.node", "serve", "--config", str(self.directory / "node.toml")]
+        self.process = start(command, self._log, env=os.environ | dict(self.settings))
 
     def wait_until_up(self) -> None:
-        """Wait until it answers.
+        """Wait until the node answers.
 
         Raises:
-            LocalNodeError: it ended, or did not answer in time.
+            LocalNodeError: the node ended, or did not answer in time.
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -71,21 +64,22 @@ class LocalNode:
                 return
             ended = self.process is None or self.process.poll() is not None
             if ended or time.monotonic() > deadline:
-                raise LocalNodeError(f"{self.name} did not start: {self._last_words()}")
+                words = last_words(self._log) or "it wrote no reason."
+                raise LocalNodeError(f"{self.name} did not start: {words}")
             time.sleep(0.1)
 
-    def _last_words(self) -> str:
-        lines = (self.directory / "log").read_text("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")
+    @property
+    def _log(self) -> Path:
+        return self.directory / "log"
 
 
 def make_node(directory: Path, role: Role, settings: Mapping[str, str], *, omega: LocalNode | None = None) -> LocalNode:
-    """Initialise a node, as its operator would; a Mainframe gets a licence of `omega`.
+    """Initialise a node as its operator would; a Mainframe gets a licence of `omega`.
 
     Raises:
         LocalNodeError: `ashat-node` refused.
     """
-    port = _free_port()
+    port = free_port()
     words = ["init", "--role", str(role), "--data", str(directory), "--name", directory.name, "--port", str(port)]
     if omega is not None:
         words += ["--omega", omega.url]
@@ -97,13 +91,13 @@ def make_node(directory: Path, role: Role, settings: Mapping[str, str], *, omega
 
 
 def end_nodes(nodes: Iterable[LocalNode]) -> None:
-    """End each node, and what it runs."""
+    """End each node and the program that it runs."""
     started = [node.process for node in nodes if node.process]
-    end_processes(psutil.Process(process.pid) for process in started if process.poll() is None)
+    end([psutil.Process(process.pid) for process in started if process.poll() is None], _END_SECONDS)
 
 
 def sample_directory() -> Path:
-    """Where the sample program lies: in the checkout, or in the installed package.
+    """Find the sample program: in the checkout, or in the installed package.
 
     Raises:
         LocalNodeError: it is not there.
@@ -114,21 +108,6 @@ def sample_directory() -> Path:
     return found
 
 
-def end_processes(processes: Iterable[psutil.Process]) -> None:
-    """End these and what they started: asked first, then killed."""
-    processes = list(processes)
-    family = list(processes)
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family += process.children(recursive=True)
-            process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=_END_SECONDS)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-
-
 def _ashat_node(*words: str) -> str:
     command = [sys.executable, "-m", "ashat.node", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -136,10 +115,3 @@ def _ashat_node(*words: str) -> str:
         lines = done.stderr.strip().splitlines() or ["it failed without a word."]
         raise LocalNodeError(f"ashat-node {words[0]} failed: {lines[-1].removeprefix('ashat-node: ')}")
     return done.stdout.strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

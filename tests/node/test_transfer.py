@@ -196,14 +196,13 @@ def test_a_push_that_is_cut_goes_on_where_it_stopped(node: NodeProcess, packed: 
         Transport(proxy.url, token=node.token()) as cut,
         pytest.raises(NodeUnreachableError) as error,
     ):
-        push_bundle(cut, packed)
+        push_bundle(cut, packed, connections=1)  # of half, no more than one part is cut; on several, all may be
     assert error.value.transient
     objects = packed.manifest.objects
     with Transport(node.url, token=node.token()) as whole:
-        # Half was sent; on each connection a whole part of that may have been cut.
-        wait_until(lambda: sum(objects[name] for name in missing(whole, objects)) < total * 0.95)
+        wait_until(lambda: sum(objects[name] for name in missing(whole, objects)) < total * 0.8)
         report = push_bundle(whole, packed)
-    assert 0 < report.bytes_sent < total * 0.95
+    assert 0 < report.bytes_sent < total * 0.8
 
 
 def test_a_pull_that_is_cut_goes_on_where_it_stopped(
@@ -217,7 +216,7 @@ def test_a_pull_that_is_cut_goes_on_where_it_stopped(
             Transport(proxy.url, token=node.token()) as cut,
             pytest.raises(NodeUnreachableError),
         ):
-            pull_bundle(cut, packed.manifest.digest, store)
+            pull_bundle(cut, packed.manifest.digest, store, connections=1)
         assert not store.has_bundle(packed.manifest.digest)
         report = pull_bundle(transport, packed.manifest.digest, store)
         assert 0 < report.bytes_sent < total * 0.8

@@ -17,16 +17,18 @@ from typing import Any
 import psutil
 import pytest
 
-from ashat.cli.control_plane.connect import child_environment, running_state
+from ashat.cli.control_plane.children import child_environment
+from ashat.cli.control_plane.connect import running_state
 from ashat.cli.control_plane.state import (
     MARKER,
     ControlState,
-    ProcessRef,
     end_processes,
     is_up,
+    marker,
     read_state,
     write_state,
 )
+from ashat.common.processes import ProcessRef, with_variable
 from ashat.settings import Settings
 from tests.support.processes.deploy_cli import deploy, environment
 from tests.support.processes.prefect_api import ask_prefect
@@ -34,6 +36,7 @@ from tests.support.processes.prefect_api import ask_prefect
 NAPS = Path(__file__).parents[1] / "support" / "processes" / "naps.yaml"
 FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
 SECRET = "not-for-workers"
+WORKER = ("ashat.cli.control_plane.worker", "control")
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -46,9 +49,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     env = environment(home, {"ASHAT_OMEGA_TOKEN": SECRET})
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     try:
-        told = [process.communicate(timeout=400)[0].decode() for process in both]
-        assert [process.returncode for process in both] == [0, 0], told
-        assert all(state(home).ui_url in said for said in told)
+        outputs = [process.communicate(timeout=400)[0].decode() for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+        assert all(state(home).ui_url in output for output in outputs)
         yield home
     finally:
         deploy(home, "down")
@@ -93,14 +96,16 @@ def workers(home: Path, pool: str) -> list[str]:
 
 def ours(home: Path) -> list[psutil.Process]:
     """Every process that the control plane of `home` started, the supervisor apart."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER) == str(home.resolve()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    return with_variable(MARKER, marker(home))
+
+
+def part(home: Path, *words: str) -> int:
+    """The pid of the process that the supervisor of `home` started with `words` in its command line."""
+    supervisor = state(home).supervisor
+    assert supervisor is not None
+    found = [p.pid for p in psutil.Process(supervisor.pid).children() if set(words) <= set(p.cmdline())]
+    assert len(found) == 1, found
+    return found[0]
 
 
 def test_two_who_start_it_at_once_start_one(home: Path) -> None:
@@ -118,8 +123,7 @@ def test_it_keeps_to_its_home_and_to_this_machine(home: Path) -> None:
         home / "prefect" / "prefect.db",
     ):
         assert path.stat().st_mode & 0o077 == 0, path
-    server = state(home).processes["server"].process()
-    assert server is not None
+    server = psutil.Process(part(home, "server"))
     listening = [c.laddr.ip for c in server.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
     assert listening == ["127.0.0.1"]
 
@@ -162,10 +166,10 @@ def test_a_flow_run_finds_its_code_and_its_settings(home: Path) -> None:
 
 
 def test_a_worker_that_dies_is_started_again(home: Path) -> None:
-    before = state(home).processes["worker-control"]
-    os.kill(before.pid, signal.SIGKILL)
-    until(lambda: state(home).processes["worker-control"] != before, "another worker")
+    before = part(home, *WORKER)
+    os.kill(before, signal.SIGKILL)
     wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
+    assert part(home, *WORKER) != before
     assert "worker-control ended; starting it again" in (home / "control.log").read_text()
 
 
@@ -287,10 +291,10 @@ def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_noth
 
 def test_a_file_that_cannot_be_applied_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
     home, bad = tmp_path / "home", tmp_path / "bad.yaml"
-    bad.write_text("deployments:\n  - name: x\n    entrypoint: a.b\n    sla: soon\n")
+    bad.write_text("deployments:\n  - name: x\n    entrypoint: nowhere.b\n")
     done = deploy(home, "up", "--detach", "--prefect-file", str(bad))
     assert done.returncode == 1
-    assert "bad.yaml: the deployment 'x' cannot have sla" in done.stderr
+    assert "bad.yaml: the deployment 'x' cannot be loaded: No module named 'nowhere'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert ours(home) == []
     assert running_state(home) is None
@@ -307,7 +311,7 @@ def test_what_an_earlier_control_plane_left_is_ended_and_nothing_else(tmp_path: 
     try:
         assert orphan.stdout is not None
         assert orphan.stdout.readline() == b"deaf\n"
-        assert end_processes(tmp_path, None, grace=0.3) == 1
+        assert end_processes(tmp_path, grace=0.3) == 1
         assert not psutil.pid_exists(orphan.pid)
         assert stranger.poll() is None
     finally:
@@ -315,14 +319,9 @@ def test_what_an_earlier_control_plane_left_is_ended_and_nothing_else(tmp_path: 
         stranger.wait(30)
 
 
-def test_a_pid_that_was_given_to_somebody_else_is_not_ours(tmp_path: Path) -> None:
+def test_a_supervisor_whose_pid_was_given_to_somebody_else_is_not_up(tmp_path: Path) -> None:
     this = ProcessRef.of(os.getpid())
     assert this is not None
-    assert this.process() is not None
-    assert ProcessRef(this.pid, this.created - 3600).process() is None
-    gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    gone.wait()
-    assert ProcessRef.of(gone.pid) is None
     write_state(tmp_path, ControlState(port=1, ready=True, supervisor=ProcessRef(this.pid, this.created - 3600)))
     assert running_state(tmp_path) is None
 
@@ -335,7 +334,7 @@ def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, broken: str) -> Non
 
 def test_the_state_survives_being_written(tmp_path: Path) -> None:
     this = ProcessRef.of(os.getpid())
-    state = ControlState(port=4242, ready=True, supervisor=this, processes={"server": ProcessRef(1, 2.5)})
+    state = ControlState(port=4242, ready=True, supervisor=this)
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
     assert is_up(state)

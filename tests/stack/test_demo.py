@@ -28,6 +28,7 @@ from ashat.client.local_node import LocalNode
 from ashat.deployment.state_machine import Stage, State
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Role
+from tests.support.processes.deploy_cli import heed_interrupts
 from tests.support.processes.node import NodeProcess, push, switch, tiny_bundle
 
 pytestmark = pytest.mark.timeout(1200)
@@ -44,6 +45,7 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ashat.cli", "demo", "--home", str(home), *options],
             stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
         os.close(theirs)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -69,10 +71,10 @@ class Demo:
     def end(self) -> str:
         """Wait for its end; its standard output."""
         assert self.process.stdout is not None
-        told = self.process.stdout.read()
+        output = self.process.stdout.read()
         self.process.wait(60)
         self._reader.join(60)
-        return told
+        return output
 
     def close(self) -> None:
         """End it as Ctrl-C would, if it goes on."""
@@ -120,15 +122,15 @@ def test_a_person_decides_in_another_terminal_and_sees_the_way_back(tmp_path: Pa
     with demo(home, "--json") as running:
         running.wait_for("DEMO-2 waits for you to decide")
         running.wait_for("Ctrl-C ends the demonstration.")
-        told = re.search(r"in another terminal +(.*)", running.shown)
-        assert told is not None
+        shown = re.search(r"in another terminal +(.*)", running.shown)
+        assert shown is not None
         with Ledger.open(f"sqlite:///{home / 'alpha' / 'ledger.db'}") as ledger:
             state = ledger.load("DEMO-2")
         assert state.evidence is not None
         assert state.gate is not None
         assert f"/runs/flow-run/{state.gate.run}" in running.shown
         environment = {name: value for name, value in os.environ.items() if name != "ASHAT_HOME"}
-        command = f"env {told[1]} --evidence {state.evidence[-8:]} --by kim --comment seen"
+        command = f"env {shown[1]} --evidence {state.evidence[-8:]} --by kim --comment seen"
         approved = subprocess.run(
             shlex.split(command), env=environment, capture_output=True, text=True, timeout=360, check=False
         )
@@ -191,17 +193,17 @@ def test_it_ends_with_0_only_where_every_server_runs_the_release(
 
         def demo_ends(code: int) -> tuple[str, str]:
             assert run(["demo", "--yes", "--json", "--home", tempfile.mkdtemp(dir=tmp_path)]) == code
-            told = capsys.readouterr()
-            return told.out, told.err
+            written = capsys.readouterr()
+            return written.out, written.err
 
         monkeypatch.setattr(_Demo, "run", the_end)
         assert demo_ends(1) == ("", "❌ staging does not run DEMO-2: its files say why.\n")
         assert switch(client, bundle, expected=None).status == "succeeded"
         out, _ = demo_ends(0)
-        told = json.loads(out)
-        assert told.pop("seconds") >= 0
+        result = json.loads(out)
+        assert result.pop("seconds") >= 0
         server = {"role": "public", "url": node.url, "bundle": bundle}
-        assert told == {
+        assert result == {
             "update_id": "DEMO-2",
             "stage": "Completed",
             "bundle": bundle,

@@ -68,7 +68,7 @@ def worker(
 ) -> None:
     """Run a worker for one pool, here, until it is stopped."""
     from ashat.cli.control_plane import connect
-    from ashat.cli.control_plane.supervisor import POOLS
+    from ashat.cli.control_plane.children import POOLS, supervisor_environment, worker_words
     from ashat.errors import UsageError
     from ashat.settings import Settings
 
@@ -76,22 +76,16 @@ def worker(
         raise UsageError(f"There is no pool {pool!r}: use {' or '.join(POOLS)}.")
     settings = Settings()
     connect.ensure_control_plane(settings, output.note)
-    environment = connect.supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
-
-    from ashat.cli.control_plane.worker import worker_arguments
-
-    command = [sys.executable, "-m", "prefect", *worker_arguments(pool, name)]
+    environment = supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+    command = [sys.executable, "-m", "prefect", *worker_words(pool, name)]
     output.flush()
     os.execve(command[0], command, environment)  # noqa: S606  no shell is wanted
 
 
 def _prepare(prefect_file: Path | None) -> None:
-    from ashat.cli.control_plane.supervisor import POOLS
+    from ashat.cli.control_plane.children import provision_command
 
-    command = [sys.executable, "-m", "ashat.cli.control_plane.provision", *POOLS, "--external"]
-    if prefect_file is not None:
-        command += ["--prefect-file", str(prefect_file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(provision_command(prefect_file, "--external"), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it failed without a word."]
         raise ControlPlaneError(f"The Prefect server was not prepared: {lines[-1]}")

@@ -22,12 +22,12 @@ class ServerBlock:
 
 
 def is_configured(block: str) -> bool:
-    """Whether there is a server block of that name."""
+    """Tell whether a server block has that name."""
     return any(server.block == block for server in configured_servers())
 
 
 def configured_servers() -> list[ServerBlock]:
-    """Every configured server, Public first, then by name."""
+    """List every configured server, Public first, then by name."""
     with get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(_SLUG, include_secrets=False)

@@ -10,7 +10,6 @@ import http.client
 import importlib.util
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,15 +18,15 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ashat.cli.control_plane.state import (
-    LOG_FILE,
-    MARKER,
-    ControlState,
-    ProcessRef,
-    end_processes,
-    read_state,
-    write_state,
+from ashat.cli.control_plane.children import (
+    CONSOLE_LEVEL,
+    QUIET,
+    client_settings,
+    supervisor_command,
+    supervisor_environment,
 )
+from ashat.cli.control_plane.state import LOG_FILE, ControlState, end_processes, read_state, write_state
+from ashat.common.processes import end, last_words, start
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
 
@@ -35,17 +34,6 @@ READY_TIMEOUT = 300.0
 STOP_TIMEOUT = 45.0
 _POLL = 0.1
 _GIVE_UP_SECONDS = 5.0
-_QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-}
-# The ledger is the record; Prefect's own history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
-_HOUSEKEEPING = {
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",
-}
-_CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
 Say = Callable[[str], None]
 
@@ -59,7 +47,7 @@ class ControlPlane:
     embedded: bool
 
     def run_url(self, flow_run_id: str) -> str:
-        """The page of a flow run in the UI."""
+        """Return the address of a flow run's page in the UI."""
         return f"{self.ui_url}/runs/flow-run/{flow_run_id}"
 
 
@@ -76,7 +64,7 @@ def require_prefect() -> None:
 
 
 def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> ControlPlane:
-    """The control plane to use, which is started, detached, where none runs; `say` is told in one line.
+    """Find the control plane to use; where none runs, start it, detached, and `say` so in one line.
 
     Prefect's client in this process uses it from then on. With `PREFECT_API_URL` set, that server is used and nothing
     is started.
@@ -86,11 +74,11 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
     """
     require_prefect()
     if not os.environ.get("ASHAT_DEBUG"):
-        os.environ.setdefault(_CONSOLE_LEVEL, "CRITICAL")
+        os.environ.setdefault(CONSOLE_LEVEL, "CRITICAL")
         logging.lastResort = logging.NullHandler()  # Prefect's workers log under names that nobody configured
     external = external_control_plane(settings.home)
     if external is not None:
-        os.environ.update(_QUIET)
+        os.environ.update(QUIET)
         _check_external(external)
         return external
     state = running_state(settings.home)
@@ -99,12 +87,12 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
         state = start_detached(settings)
     elif not wait_for(f"{state.api_url}/health", READY_TIMEOUT, lambda: running_state(settings.home) is not None):
         raise ControlPlaneError(f"The control plane runs but does not answer; see {settings.home / LOG_FILE}.")
-    _use(settings.home, state)
+    _use(settings, state)
     return ControlPlane(state.api_url, state.ui_url, embedded=True)
 
 
 def running_state(home: Path) -> ControlState | None:
-    """The state of the embedded control plane if it is up and ready."""
+    """Read the state of the embedded control plane; None unless it is up and ready."""
     state = read_state(home)
     if state is None or not state.ready or state.supervisor is None:
         return None
@@ -119,19 +107,8 @@ def start_detached(settings: Settings, prefect_file: Path | None = None) -> Cont
     """
     home = settings.ensure_home()
     log = home / LOG_FILE
-    command = [sys.executable, "-m", "ashat.cli", "up"]
-    if prefect_file is not None:
-        command += ["--prefect-file", str(prefect_file.resolve())]
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=supervisor_environment(settings),
-            start_new_session=True,
-        )
+    written = log.stat().st_size if log.exists() else 0
+    child = start(supervisor_command(prefect_file), log, env=supervisor_environment(settings))
     began = seen = time.monotonic()
     while (now := time.monotonic()) < began + READY_TIMEOUT:
         state = read_state(home)
@@ -141,7 +118,8 @@ def start_detached(settings: Settings, prefect_file: Path | None = None) -> Cont
             seen = now
         code = child.poll()
         if code:
-            raise ControlPlaneError(f"The control plane did not start: {_last_line(log)} Its log is {log}.")
+            words = last_words(log, written) or "it wrote no reason."
+            raise ControlPlaneError(f"The control plane did not start: {words} Its log is {log}.")
         if code is not None and now - seen > _GIVE_UP_SECONDS:
             raise ControlPlaneError(f"The control plane was stopped while it started; see {log}.")
         time.sleep(_POLL)
@@ -149,60 +127,20 @@ def start_detached(settings: Settings, prefect_file: Path | None = None) -> Cont
 
 
 def stop(settings: Settings) -> bool:
-    """Stop the embedded control plane and all that it started; whether there was anything to stop.
-
-    Raises:
-        ControlPlaneError: its supervisor did not end.
-    """
+    """Stop the embedded control plane and all that it started; return whether there was anything to stop."""
     home = settings.home
     state = read_state(home)
     supervisor = state.supervisor.process() if state and state.supervisor else None
     if supervisor is not None:
-        import psutil
-
-        with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor.terminate()
-            try:
-                supervisor.wait(timeout=STOP_TIMEOUT)
-            except psutil.TimeoutExpired:
-                supervisor.kill()
-    ended = end_processes(home, state)
-    if state is not None and (state.ready or state.supervisor or state.processes):
+        end([supervisor], STOP_TIMEOUT)
+    ended = end_processes(home)
+    if state is not None and (state.ready or state.supervisor):
         write_state(home, ControlState(port=state.port))
     return supervisor is not None or ended > 0
 
 
-def supervisor_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment for `deploy up`: without tokens, which are read by `deploy configure` alone."""
-    environment = {name: value for name, value in os.environ.items() if not _is_token(name)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment.pop("PREFECT_PROFILE", None)
-    environment.pop(_CONSOLE_LEVEL, None)
-    home = settings.ensure_home().resolve()
-    environment["ASHAT_HOME"] = str(home)
-    environment["TMPDIR"] = str(_own_temporary_directory(home))
-    if settings.ledger_url:
-        environment["ASHAT_LEDGER_URL"] = _absolute_ledger(settings.ledger_url)
-    return environment | _QUIET
-
-
-def child_environment(settings: Settings, state: ControlState) -> dict[str, str]:
-    """The environment of the server, the workers and, through them, of every flow run."""
-    home = settings.home.resolve()
-    return (
-        _HOUSEKEEPING
-        | supervisor_environment(settings)
-        | {
-            MARKER: str(home),
-            "PREFECT_HOME": str(home / "prefect"),
-            "PREFECT_API_URL": state.api_url,
-            "PREFECT_UI_URL": state.ui_url,
-        }
-    )
-
-
 def wait_for(url: str, timeout: float, worth_waiting: Callable[[], bool] = lambda: True) -> bool:
-    """Whether our Prefect answers 200 at `url` within `timeout` seconds; given up when `worth_waiting` says no."""
+    """Wait until our Prefect answers 200 at `url`; False after `timeout` seconds, or once it is not `worth_waiting`."""
     deadline = time.monotonic() + timeout
     while not _answers(url):
         if time.monotonic() > deadline or not worth_waiting():
@@ -211,16 +149,8 @@ def wait_for(url: str, timeout: float, worth_waiting: Callable[[], bool] = lambd
     return True
 
 
-def this_process() -> ProcessRef:
-    """The process that asks."""
-    reference = ProcessRef.of(os.getpid())
-    if reference is None:
-        raise ControlPlaneError("This process is not listed by the system; is /proc mounted?")
-    return reference
-
-
 def external_control_plane(home: Path) -> ControlPlane | None:
-    """The server that `PREFECT_API_URL` names, if it names one that is not the embedded one of `home`."""
+    """Find the server that `PREFECT_API_URL` names; None where it names none, or the embedded one of `home`."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     state = read_state(home)
     if not url or (state is not None and url == state.api_url):
@@ -241,51 +171,19 @@ def _check_external(external: ControlPlane) -> None:
         )
 
 
-def _use(home: Path, state: ControlState) -> None:
+def _use(settings: Settings, state: ControlState) -> None:
     if "prefect" in sys.modules and os.environ.get("PREFECT_API_URL") != state.api_url:
         raise RuntimeError("prefect was imported before the control plane was known")
     os.environ.pop("PREFECT_PROFILE", None)
-    os.environ.update(
-        _QUIET
-        | {
-            "PREFECT_HOME": str(home.resolve() / "prefect"),
-            "PREFECT_API_URL": state.api_url,
-            "PREFECT_UI_URL": state.ui_url,
-        }
-    )
+    os.environ.update(QUIET | client_settings(settings, state))
 
 
 def _answers(url: str) -> bool:
     parts = urlsplit(url)
-    try:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
-        try:
-            connection.request("GET", parts.path)
-            return connection.getresponse().status == HTTPStatus.OK
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-
-
-def _own_temporary_directory(home: Path) -> Path:
-    """A place for temporary files that no other user shares: Prefect's runner makes one of a fixed name there."""
-    temporary = home / "tmp"
-    temporary.mkdir(mode=0o700, exist_ok=True)
-    return temporary
-
-
-def _is_token(name: str) -> bool:
-    return name.startswith("ASHAT_") and name.endswith("_TOKEN")
-
-
-def _absolute_ledger(url: str) -> str:
-    scheme, separator, path = url.partition(":///")
-    if separator and scheme.startswith("sqlite") and path and not path.startswith(("/", ":")):
-        return f"{scheme}:///{Path(path).resolve()}"
-    return url
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing."
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException, ValueError),
+        contextlib.closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)) as connection,
+    ):
+        connection.request("GET", parts.path)
+        return connection.getresponse().status == HTTPStatus.OK
+    return False

@@ -17,7 +17,7 @@ from ashat.errors import ControlPlaneError
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a flow run ended: the name of its final state, its message, and whether it did what it was for."""
+    """The end of a flow run: the name of its final state, its message, and whether the run did what it was for."""
 
     name: str
     message: str
@@ -25,7 +25,7 @@ class RunEnd:
 
 
 def start_run(deployment: str, parameters: dict[str, Any]) -> str:
-    """Start a run of `deployment` (`flow/name`); its id.
+    """Start a run of `deployment` (`flow/name`); return its id.
 
     Raises:
         ControlPlaneError: Prefect has no such deployment.
@@ -42,7 +42,7 @@ def start_run(deployment: str, parameters: dict[str, Any]) -> str:
 
 
 def ended(client: SyncPrefectClient, flow_run: str) -> RunEnd | None:
-    """How the run ended; None while it goes on or waits."""
+    """Read how a flow run ended; None while it goes on or waits."""
     try:
         state = client.read_flow_run(UUID(flow_run)).state
     except ObjectNotFound:
@@ -53,7 +53,7 @@ def ended(client: SyncPrefectClient, flow_run: str) -> RunEnd | None:
 
 
 def warn_if_nobody_works(*pools: str) -> None:
-    """Say so where no worker polls one of the pools: what is started there waits until one does."""
+    """Warn of each pool that no worker polls: what is started there waits until one does."""
     with get_client(sync_client=True) as client:
         for pool in pools:
             try:

@@ -31,7 +31,6 @@ from ashat.cli.demo.nodes import (
     SETTINGS,
     DemoError,
     EndedBySignal,
-    end_the_rest,
     ended_by_signals,
     ignore_signals,
     refuse_differences,
@@ -39,6 +38,7 @@ from ashat.cli.demo.nodes import (
 from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
+from ashat.common.processes import end, with_variable
 from ashat.deployment.stages import Stage
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError, SessionError, UsageError
@@ -49,6 +49,7 @@ from ashat.trust.authority.authority import Authority
 FIRST, SECOND = "DEMO-1", "DEMO-2"
 _PAGE = Path("Modules", "Content", "pages", "welcome.html")
 _POLL_SECONDS = 0.5
+_END_SECONDS = 20.0
 
 
 def demo_command(
@@ -96,7 +97,7 @@ class _Demo:
         self.proven = False
 
     def run(self) -> dict[str, Any]:
-        """The story; what came of it, as `--json` prints it."""
+        """Ship two releases; return how the second ended, as `--json` prints it."""
         _own_environment(self._directory / "alpha", self._run)
         try:
             self._set_up()
@@ -163,12 +164,12 @@ class _Demo:
         self._deploy("verify", update_id)
 
     def _wait_for_an_answer(self, update_id: str) -> State:
-        """Tell a person how to answer, and wait until one did; the state just before."""
-        waiting, told = self._state(update_id), 0
+        """Tell a person how to answer, wait until one did, and return the state just before."""
+        waiting, shown = self._state(update_id), 0
         while waiting.stage is Stage.AWAITING_APPROVAL:
             gate = waiting.gate
-            if gate is not None and gate.run and gate.shown and not gate.answered and gate.ordinal > told:
-                told = gate.ordinal
+            if gate is not None and gate.run and gate.shown and not gate.answered and gate.ordinal > shown:
+                shown = gate.ordinal
                 if gate.reason:
                     _announce(f"⚠️ It is asked again: {gate.reason}")
                 self._tell_how(update_id, gate.run)
@@ -261,7 +262,7 @@ class _Demo:
             connect.stop(Settings())
         finally:
             end_nodes(self._nodes)
-            end_the_rest(self._run)
+            end(with_variable(MARKER, self._run), _END_SECONDS)
             if not self._keep:
                 shutil.rmtree(self._directory, ignore_errors=True)
         if self._keep:
@@ -286,7 +287,7 @@ def _directory(home: Path | None) -> Path:
 
 
 def _own_environment(home: Path, mark: str) -> None:
-    """Forget the user's settings for this process and all it starts, and mark them."""
+    """Drop the user's settings from the environment of this process and of all it starts, and mark that environment."""
 
     for name in [name for name in os.environ if name.startswith(("ASHAT_", "PREFECT_", "RAOS_"))]:
         if not name.startswith("ASHAT_TEST_") and name != "ASHAT_DEBUG":
@@ -295,7 +296,7 @@ def _own_environment(home: Path, mark: str) -> None:
 
 
 def _make_source(to: Path) -> None:
-    """The sample at `to`, as a git repository with one commit.
+    """Copy the sample to `to`, as a git repository with one commit.
 
     Raises:
         LocalNodeError: the sample is missing.

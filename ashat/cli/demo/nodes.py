@@ -1,23 +1,18 @@
-"""What the nodes of `deploy demo` are set to, how they are compared, and how all of it is ended again."""
+"""The nodes of `deploy demo`: their settings, their comparison file by file, and the signals that end them."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from types import FrameType
-
-import psutil
+from contextlib import AbstractContextManager
 
 from ashat.bundle.manifest import Manifest
-from ashat.client.local_node import LocalNode, end_processes
+from ashat.cli.terminal.interrupts import ENDING_SIGNALS, on_ending_signals
+from ashat.client.local_node import LocalNode
 from ashat.errors import AshatError, IntegrityError
 
 MARKER = "DEPLOY_DEMO_RUN"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The sample as `[app]` and `[database]` of a node.toml would name it, with less patience than a real server needs.
 SETTINGS = {
     "ASHAT_NODE_APP__COMMAND": json.dumps([sys.executable, "raos.py"]),
@@ -33,7 +28,7 @@ class DemoError(AshatError):
 
 
 class EndedBySignal(BaseException):
-    """Somebody wants the demonstration to end; `number` is the signal that said so."""
+    """A signal, whose number is `number`, ended the demonstration."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -57,33 +52,17 @@ def refuse_differences(manifest: Manifest, nodes: list[LocalNode]) -> None:
             raise IntegrityError(f"{node.name} does not have what the source has: {what} differs.")
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> AbstractContextManager[None]:
     """Within the block the first SIGINT, SIGTERM or SIGHUP raises `EndedBySignal`; nothing interrupts what follows."""
 
-    def end(number: int, _: FrameType | None) -> None:
+    def end(number: int) -> None:
         ignore_signals()
         raise EndedBySignal(number)
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return on_ending_signals(end)
 
 
 def ignore_signals() -> None:
-    """Let nothing interrupt the cleaning up."""
-    for number in _SIGNALS:
+    """Let no signal interrupt the cleaning up."""
+    for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: None)
-
-
-def end_the_rest(run: str) -> None:
-    """End whatever else was started under this `run`'s marker, directly or not."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARKER) == run:
-                found.append(process)
-    end_processes(found)

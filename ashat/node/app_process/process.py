@@ -7,9 +7,9 @@ import os
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
+from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
@@ -32,7 +32,7 @@ class Program(Protocol):
 
     @property
     def url(self) -> str | None:
-        """Where it answers; None where nothing can be asked."""
+        """Return where the program answers; None where nothing can be asked."""
 
     def restart(self, release: Release | None, previous: str | None) -> None:
         """End what runs and run `release` (None: nothing). `previous` is the bundle that ran.
@@ -46,19 +46,19 @@ class Program(Protocol):
         from now on."""
 
     def failure(self) -> str | None:
-        """How the program ended since it was last started on purpose; None while it did not."""
+        """Tell how the program ended since it was last started on purpose; None while it did not."""
 
     def state(self) -> App:
-        """What is known of it without asking it."""
+        """Return what is known of the program without asking it."""
 
     def note_healthy(self, started_at: datetime | None) -> None:
-        """It was just seen healthy, and its latest start was `started_at` when it was asked."""
+        """Note that the program was seen healthy, whose latest start was `started_at` when it was asked."""
 
     def upkeep(self) -> None:
-        """Do what has to be done now and then."""
+        """Do what has to be done now and then, such as cutting logs."""
 
     def close(self) -> None:
-        """The node ends."""
+        """Let go of the program as the node ends."""
 
 
 class NoProgram:
@@ -118,28 +118,20 @@ class HookedProgram:
         )
         log_path = self._config.data / "hook.log"
         rotate_in_place(log_path)
-        with open(log_path, "ab") as output:
-            start = output.tell()
-            try:
-                hook = subprocess.Popen(
-                    app.hook,
-                    cwd=self._config.data,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
-            try:
-                code = hook.wait(app.hook_timeout)
-            except subprocess.TimeoutExpired:
-                kill_group(hook.pid)
-                hook.wait()
-                raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
+        began = log_path.stat().st_size if log_path.exists() else 0
+        try:
+            hook = start(app.hook, log_path, env=environment, cwd=self._config.data)
+        except OSError as error:
+            raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
+        try:
+            code = hook.wait(app.hook_timeout)
+        except subprocess.TimeoutExpired:
+            kill_group(hook.pid)
+            hook.wait()
+            raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
         if code != 0:
-            raise ProgramError(f"the hook ended with exit code {code}{_last_words(log_path, start)}")
+            words = last_words(log_path, began)[:_HOOK_WORDS]
+            raise ProgramError(f"the hook ended with exit code {code}{words and f': {words}'}")
         self._db.set_meta(_HOOKED, release.path.name if release else "")
 
     def adopt(self, release: Release | None) -> bool:
@@ -168,18 +160,3 @@ def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str,
     """The environment for the program: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to everything left in the process group that `pid` leads."""
-    try:
-        os.killpg(pid, 9)
-    except ProcessLookupError:
-        return
-
-
-def _last_words(path: Path, start: int) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(start, file.seek(0, os.SEEK_END) - 4096))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return f": {lines[-1][:_HOOK_WORDS]}" if lines else ""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -22,8 +20,18 @@ from typing import Literal, TypeAlias
 
 import psutil
 
+from ashat.common.processes import (
+    ProcessRef,
+    end,
+    free_port,
+    has_variable,
+    kill_group,
+    start,
+    wait_ended,
+    with_variable,
+)
 from ashat.common.rotation import rotate_in_place
-from ashat.node.app_process.process import ProgramError, kill_group, program_environment
+from ashat.node.app_process.process import ProgramError, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.store.releases import Release
@@ -34,7 +42,6 @@ log = logging.getLogger("ashat.node")
 _MARK = "ASHAT_NODE_INSTANCE"
 _RESTARTS = "app_restarts"
 _CALM = 60.0
-_CLOCK_STEP = 2.0
 
 
 class _Foreign:
@@ -45,26 +52,13 @@ class _Foreign:
         self._process = process
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it has ended; a zombie that its new parent leaves unburied has.
+        """Wait until it has ended.
 
         Raises:
-            psutil.TimeoutExpired: it has not within `timeout` seconds.
+            subprocess.TimeoutExpired: it has not within `timeout` seconds.
         """
-        if not hasattr(os, "pidfd_open"):
-            self._process.wait(timeout)
-            return
-        try:
-            fd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            ended = poller.poll(None if timeout is None else timeout * 1000)
-        finally:
-            os.close(fd)
-        if not ended:
-            raise psutil.TimeoutExpired(timeout or 0, self.pid)
+        if not wait_ended(self._process, timeout):
+            raise subprocess.TimeoutExpired("the program", timeout or 0)
 
 
 _Process: TypeAlias = subprocess.Popen[bytes] | _Foreign
@@ -196,43 +190,29 @@ class SupervisedProgram:
         environment = {key: _fill(word, values) for key, word in program_environment(self._config, own).items()}
         rotate_in_place(self._log)
         try:
-            with open(self._log, "ab") as output:
-                process = subprocess.Popen(
-                    command,
-                    cwd=release.path,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+            process = start(command, self._log, env=environment, cwd=release.path)
         except OSError as error:
             raise ProgramError(f"{command[0]!r} cannot be run: {error.strerror}") from None
         self._record(process.pid, release, port, at)
         return process
 
     def _record(self, pid: int, release: Release, port: int, at: datetime) -> None:
-        try:
-            created = psutil.Process(pid).create_time()
-        except psutil.NoSuchProcess:
+        process = ProcessRef.of(pid)
+        if process is None:
             return
         with self._db.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO program (only, pid, created, release, port, started_at)"
                 " VALUES (1, ?, ?, ?, ?, ?)",
-                (pid, created, release.path.name, port, to_text(at)),
+                (pid, process.created, release.path.name, port, to_text(at)),
             )
 
     def _take_over(self, release: Release) -> bool:
         row = self._db.one("SELECT * FROM program")
         if row is None or row["release"] != release.path.name:
             return False
-        try:
-            process = psutil.Process(row["pid"])
-            ours = abs(process.create_time() - row["created"]) < _CLOCK_STEP and _mark_of(process) == self._mark
-            if not ours or process.status() == psutil.STATUS_ZOMBIE:
-                return False
-        except psutil.Error:
+        process = ProcessRef(row["pid"], row["created"]).process()
+        if process is None or not has_variable(process, _MARK, self._mark):
             return False
         with self._lock:
             restarts = int(self._db.get_meta(_RESTARTS) or 0)
@@ -297,62 +277,35 @@ class SupervisedProgram:
             process.wait(self._config.app.stop_timeout)
         except ProcessLookupError:
             pass  # it ended by itself
-        except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             log.warning("the program did not end within %g s of SIGTERM; it is killed", self._config.app.stop_timeout)
         kill_group(process.pid)
         process.wait()
 
     def _end_strays(self) -> None:
         """End what the program left behind, or an earlier process of this node started and could not record."""
-        strays = [process for process in psutil.process_iter() if _mark_of(process) == self._mark]
+        strays = with_variable(_MARK, self._mark)
         for process in strays:
             log.warning("ending pid %d, left behind by the program", process.pid)
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + self._config.app.stop_timeout
-        for process in strays:
-            try:
-                _Foreign(process).wait(max(deadline - time.monotonic(), 0))
-            except psutil.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                _Foreign(process).wait()
+        end(strays, self._config.app.stop_timeout)
 
     def _choose_port(self) -> int:
         if self._config.app.port:
             return self._config.app.port
         kept = int(self._db.get_meta("app_port") or 0)
-        for candidate in (kept, 0):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", candidate))
-                except OSError:
-                    continue
-                port: int = probe.getsockname()[1]
-            if port != kept:
-                self._db.set_meta("app_port", str(port))
-            return port
-        raise ProgramError("there is no free port for the program")
+        try:
+            port = free_port(kept)
+        except OSError:
+            raise ProgramError("there is no free port for the program") from None
+        if port != kept:
+            self._db.set_meta("app_port", str(port))
+        return port
 
 
 def _fill(word: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         word = word.replace(name, value)
     return word
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        mark: str | None = process.environ().get(_MARK)
-    except (psutil.Error, OSError):
-        return None
-    return mark
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _how(code: int | None) -> str:

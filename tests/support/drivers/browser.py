@@ -1,6 +1,6 @@
 """What a person does in Prefect's UI, in a real browser: run a deployment, answer a gate, cancel and retry a run.
 
-The selectors are those of Prefect 3.8's own UI. Every wait is for a condition, with a deadline that leaves a loaded
+The selectors are those of the first of Prefect 3.9's two UIs, which the address of a run opens. Every wait is for a condition, with a deadline that leaves a loaded
 machine its time.
 """
 

@@ -13,6 +13,7 @@ import psutil
 from ashat.bundle.pack import pack_directory
 from ashat.cli.control_plane.state import MARKER, marker, read_state
 from ashat.client.node import NodeClient
+from ashat.common.processes import with_variable
 from ashat.deployment.events import AnyEvent
 from ashat.deployment.state_machine import State
 from ashat.ledger.ledger import Ledger
@@ -89,14 +90,7 @@ class FragileStack(Stack):
         assert self._of_the_control_plane() == []
 
     def _of_the_control_plane(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARKER) == marker(self.home):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+        return with_variable(MARKER, marker(self.home))
 
     # Going on
 

@@ -1,0 +1,95 @@
+"""The processes of the control plane: the command line and the environment of each are made here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, marker
+from ashat.settings import Settings
+
+# Each pool, and how often its worker asks for work: a person waits for what the control pool does.
+POOLS = {"alpha": "2", "control": "1"}
+CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+}
+# What the operator's own environment may overrule.
+_OVERRULED = {
+    # The ledger is the record. Prefect's history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Both are served; the address of a run opens the first, whose Resume is a button, and so does the bare address.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+}
+
+
+def supervisor_command(prefect_file: Path | None) -> list[str]:
+    """Return the command line of `deploy up`, which stays."""
+    return [sys.executable, "-m", "ashat.cli", "up", *_option(prefect_file)]
+
+
+def children(settings: Settings, state: ControlState) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return the command line and the environment of each process that is kept running, by its name."""
+    environment = child_environment(settings, state)
+    address = ["--host", "127.0.0.1", "--port", str(state.port)]
+    server = [sys.executable, "-m", "prefect", "server", "start", *address]
+    found = {"server": (server, environment | {SERVER_MARKER: environment[MARKER]})}
+    for pool, seconds in POOLS.items():
+        command = [sys.executable, "-m", "ashat.cli.control_plane.worker", pool]
+        found[f"worker-{pool}"] = (command, environment | {"PREFECT_WORKER_QUERY_SECONDS": seconds})
+    return found
+
+
+def provision_command(prefect_file: Path | None, *options: str) -> list[str]:
+    """Return the command line of what prepares a Prefect server."""
+    return [sys.executable, "-m", "ashat.cli.control_plane.provision", *options, *_option(prefect_file)]
+
+
+def worker_words(pool: str, name: str = "") -> list[str]:
+    """Return the words of `prefect` that start a worker for `pool`."""
+    return ["worker", "start", "--pool", pool, "--type", "process", "--name", name or f"{pool}@{socket.gethostname()}"]
+
+
+def supervisor_environment(settings: Settings) -> dict[str, str]:
+    """Return this process's environment for `deploy up`: without tokens, which `deploy configure` alone reads."""
+    unwanted = {"PYTHONDONTWRITEBYTECODE", "PREFECT_PROFILE", CONSOLE_LEVEL}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted and not _is_token(name)}
+    home = settings.ensure_home().resolve()
+    # Prefect's runner makes a directory of a fixed name for temporary files: no other user may share where.
+    temporary = home / "tmp"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    ledger = {"ASHAT_LEDGER_URL": _absolute_ledger(settings.ledger_url)} if settings.ledger_url else {}
+    return kept | ledger | {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)} | QUIET
+
+
+def child_environment(settings: Settings, state: ControlState) -> dict[str, str]:
+    """Return the environment of the server, the workers and, through them, of every flow run."""
+    own = {MARKER: marker(settings.home)} | client_settings(settings, state)
+    return _OVERRULED | supervisor_environment(settings) | own
+
+
+def client_settings(settings: Settings, state: ControlState) -> dict[str, str]:
+    """Return what Prefect's client is told of our own server."""
+    home = settings.home.resolve() / "prefect"
+    return {"PREFECT_HOME": str(home), "PREFECT_API_URL": state.api_url, "PREFECT_UI_URL": state.ui_url}
+
+
+def _option(prefect_file: Path | None) -> list[str]:
+    return ["--prefect-file", str(prefect_file.resolve())] if prefect_file else []
+
+
+def _is_token(name: str) -> bool:
+    return name.startswith("ASHAT_") and name.endswith("_TOKEN")
+
+
+def _absolute_ledger(url: str) -> str:
+    scheme, separator, path = url.partition(":///")
+    if separator and scheme.startswith("sqlite") and path and not path.startswith(("/", ":")):
+        return f"{scheme}:///{Path(path).resolve()}"
+    return url
