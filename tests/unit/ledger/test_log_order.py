@@ -17,7 +17,7 @@ from ashat.errors import ConflictError, LedgerError
 from ashat.ledger.leaf import leaf_of
 from ashat.ledger.ledger import Ledger
 from ashat.transparency.merkle import leaf_hash, root_of
-from tests.support.builders.ledgers import CREATED, T0, begin, connected, execute, fill, first_schema, race, worker
+from tests.support.builders.ledgers import CREATED, T0, Worker, begin, connected, execute, fill, first_schema, race
 from tests.support.needs import requires_postgresql
 
 
@@ -83,7 +83,7 @@ def test_processes_that_append_at_once_end_up_in_one_order_without_a_gap(ledger:
     names = [f"UPD-{number}" for number in range(3)]
     for name in names:
         begin(ledger, name, fill(0))
-    assert race(*(worker("ask", url, name, "40") for name in names)) == ["won"] * 3
+    assert race(*(Worker("ask", url, name, "40") for name in names)) == ["won"] * 3
     assert assert_whole(ledger) == 3 * (len(fill(0)) + 1 + 40)
     for name in names:
         assert ledger.load(name).askings == 41
@@ -130,7 +130,7 @@ def test_an_empty_old_ledger_is_migrated_too(url: str) -> None:
 
 def test_an_old_ledger_that_several_processes_open_is_migrated_once(url: str) -> None:
     first_schema(url, 200)
-    assert race(*(worker("open", url) for _ in range(3))) == ["won"] * 3
+    assert race(*(Worker("open", url) for _ in range(3))) == ["won"] * 3
     with Ledger.open(url) as ledger:
         assert assert_whole(ledger) == 200
 
