@@ -21,6 +21,7 @@ from ashat.trust.update_client.client import ReleaseClient
 from tests.support import needs
 from tests.support.builders.trust_world import Server, World, mainframe, serving
 from tests.support.processes import leftovers, node_cli
+from tests.support.processes.forks import FORKS
 from tests.support.processes.fragile_stack import FragileStack
 from tests.support.processes.stack import Stack
 
@@ -86,6 +87,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     try:
         return (yield)
     finally:
+        FORKS.close()
         if not _is_worker(session.config):
             _end_leftovers(session)
 

@@ -87,7 +87,7 @@ def test_public_and_omega(fragile: FragileStack) -> None:
     fragile.arm(*STORE, *SWITCH)
     pushing = fragile.warm.deploy("push", "UPD-2", "The second release", "--allow-dirty")
     fragile.keep_up(fragile.public, *STORE, *SWITCH)
-    assert pushing.wait() == 0, pushing.told
+    assert pushing.wait() == 0, pushing.output
     fragile.check_runs("UPD-2", fragile.public)
     fragile.configure_policy("rehearsing", rehearses=True)
     for point in ("verify.rehearsed-back", "verify.rehearsed-forward"):

@@ -7,7 +7,7 @@ import pytest
 from ashat.deployment.events import ApprovalAnswered, DecisionVoid
 from ashat.deployment.state_machine import Stage, State
 from ashat.protocol.messages import LeaseRequest
-from tests.support.processes.fork_server import Job
+from tests.support.processes.deploy_forks import Job
 from tests.support.processes.fragile_stack import FragileStack, eventually
 from tests.support.processes.node import NodeProcess
 
@@ -24,7 +24,7 @@ def test_two_pushes_of_one_id(fragile: FragileStack) -> None:
     push = ("push", "RACE-1", "Pushed twice at once", "--allow-dirty")
     one, other = fragile.warm.deploy(*push), fragile.warm.deploy(*push)
     loser = told_no(one, other)
-    assert "Deployment session 'RACE-1' already exists" in loser.told
+    assert "Deployment session 'RACE-1' already exists" in loser.output
     assert [len(fragile.events("RACE-1", kind)) for kind in ("created", "packaged", "pushed")] == [1, 1, 1]
     fragile.check_runs("RACE-1", fragile.public)
 
@@ -36,11 +36,11 @@ def test_verifications_of_different_updates_take_turns(fragile: FragileStack) ->
     with fragile.public.client() as public:
         public.acquire_lease(LeaseRequest(holder="maintenance", who="kim", why="a new disk", ttl=300))
         jobs = [fragile.warm.deploy("verify", update_id) for update_id in RACES]
-        eventually(lambda: all("maintenance" in job.told for job in jobs), "each to say whom it waits for")
+        eventually(lambda: all("maintenance" in job.output for job in jobs), "each to say whom it waits for")
         assert [fragile.state(update_id).stage for update_id in RACES] == [Stage.PUSHED] * len(RACES)
         public.release_lease("maintenance")
-    assert [job.wait() for job in jobs] == [0] * len(RACES), "".join(job.told for job in jobs)
-    waited = [job for job in jobs if any(f"{other}/1" in job.told for other in RACES)]
+    assert [job.wait() for job in jobs] == [0] * len(RACES), "".join(job.output for job in jobs)
+    waited = [job for job in jobs if any(f"{other}/1" in job.output for other in RACES)]
     assert len(waited) >= len(RACES) - 1, "all but the first saw whom they waited for"
     for update_id in RACES:
         assert fragile.state(update_id).outcome == "passed"
@@ -81,13 +81,13 @@ def test_a_cancellation_and_an_approval(fragile: FragileStack) -> None:
     if state.stage is Stage.COMPLETED:
         assert (len(accepted), fragile.events("RACE-2", "cancelled")) == (1, [])
         assert codes == (0, 1)
-        assert "only what awaits approval can be cancelled" in cancel.told
+        assert "only what awaits approval can be cancelled" in cancel.output
         fragile.check_runs("RACE-2", *beyond(fragile))
         fragile.flow("rollback", update_id="RACE-2")
     else:
         assert (state.stage, accepted) == (Stage.CANCELLED, [])
         assert len(fragile.events("RACE-2", "cancelled")) == 1
-        assert codes == (1, 0), approve.told
+        assert codes == (1, 0), approve.output
     assert fragile.bundles()["production"] == before
 
 
@@ -96,7 +96,7 @@ def test_two_approvals(fragile: FragileStack) -> None:
     state = fragile.state("RACE-3")
     jobs = [fragile.warm.deploy("approve", "RACE-3", "--evidence", tail(state), "--by", who) for who in ("kim", "sam")]
     loser = told_no(*jobs)
-    assert "RACE-3" in loser.told
+    assert "RACE-3" in loser.output
     state = fragile.state("RACE-3")
     assert (state.stage, state.release_seq) == (Stage.COMPLETED, seq + 1)
     for kind in ("answered", "promoting", "promoted", "distributed"):
@@ -148,10 +148,10 @@ def beyond(fragile: FragileStack) -> list[NodeProcess]:
 def told_no(one: Job, other: Job) -> Job:
     """Whichever of the two was refused, with exit code 1 and a line; the other came through."""
     codes = one.wait(), other.wait()
-    assert sorted(codes) == [0, 1], one.told + other.told
+    assert sorted(codes) == [0, 1], one.output + other.output
     loser = one if codes[0] else other
-    assert "❌" in loser.told
-    assert "Unexpected" not in loser.told
+    assert "❌" in loser.output
+    assert "Unexpected" not in loser.output
     return loser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from ashat.client.transfer import fetch_manifest, fetch_objects
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
 from ashat.node.omega.licences import licence_id, new_key
 from ashat.protocol.messages import LicenceRequest, Offer, OperationRequest, Role, Scope
-from tests.support.processes.node import ROOT, NodeProcess, push, tiny_app
+from tests.support.processes.node import NodeProcess, push, tiny_app
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import (
     decide,
     licence,
@@ -385,8 +385,7 @@ class TestWhatALicenceMayHave:
 
 class TestLicenceCommand:
     def run(self, node: NodeProcess, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ashat.node", "licence", *words, "--data", str(node.data)]
-        return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=120)
+        return ashat_node("licence", *words, "--data", node.data, stdin=stdin)
 
     def test_works_on_a_running_node(self, omega: NodeProcess, client: NodeClient) -> None:
         made = self.run(omega, "add", "--name", "Mill", "--expires", "2099-12-31")

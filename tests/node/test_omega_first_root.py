@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,7 +35,8 @@ from ashat.trust.tuf.root_chain import PinnedRoot, root_digest
 from ashat.trust.update_client.client import ReleaseClient
 from tasks.approval.signing import ensure_trust_root
 from tests.support.builders.signers import People, refused
-from tests.support.processes.node import ROOT, NodeProcess, push, tiny_app
+from tests.support.processes.node import NodeProcess, push, tiny_app
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import decide, licence, offer, perform, promotion, source
 
 APPROVAL_SECONDS = 30 * 86400.0
@@ -62,9 +61,9 @@ def omega_in(directory: Path, **settings: Any) -> NodeProcess:
 
 def own_keys(node: NodeProcess) -> TrustState:
     """What `ashat-node trust-keys` prints on OMEGA."""
-    words = [sys.executable, "-m", "ashat.node", "trust-keys", "--data", str(node.data)]
-    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT).stdout
-    return TrustState(online=json.loads(told))
+    keys = ashat_node("trust-keys", "--data", node.data)
+    keys.check_returncode()
+    return TrustState(online=json.loads(keys.stdout))
 
 
 def set_up(home: Path, people: People, online: dict[str, str], lifetimes: Lifetimes | None = None) -> Authority:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from ashat.trust.release.known_log import open_log
 from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument
 from tests.support.builders.signers import Customer, People, demanding_omega, install_root
 from tests.support.builders.tampered_log import SignedLedger
-from tests.support.processes.node import ROOT, NodeProcess, push
+from tests.support.processes.node import NodeProcess, push
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import eventually, offer, perform, running, source
 
 
@@ -105,12 +104,6 @@ def not_kept(client: NodeClient, wanted: OperationRequest, log: SignedLedger, co
     assert error.value.body["error"] == code
     assert all(word in str(error.value) for word in words), str(error.value)
     assert client.trust().log == before
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ashat.node", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_the_log_goes_to_omega_and_from_there_to_a_mainframe(
@@ -275,7 +268,7 @@ def test_a_mainframe_does_not_follow_a_stolen_omega_into_another_log(
     with Customer(tmp_path / "baker", omega, trust_root=str(root)) as baker:
         baker.wait_for("running")
         omega.stop()
-        told = command("forget-log", "--data", str(omega.data))
+        told = ashat_node("forget-log", "--data", str(omega.data))
         assert (told.returncode, told.stderr) == (0, "")
         assert told.stdout.startswith("Forgotten.")
         omega.start()
@@ -291,14 +284,14 @@ def test_a_mainframe_does_not_follow_a_stolen_omega_into_another_log(
 
         eventually(reported, "its report", baker)
 
-        told = command("forget-log", "--config", str(baker.config))
+        told = ashat_node("forget-log", "--config", str(baker.config))
         assert told.returncode == 0, told.stderr
         baker.wait_for("running")
         assert baker.runs == bundle, "what its operator gave up on purpose is not asked for any more"
         (baker.data / "trust/log.json").unlink()
-        told = command("forget-log", "--data", str(baker.data))
+        told = ashat_node("forget-log", "--data", str(baker.data))
         assert (told.returncode, told.stdout) == (2, "")
         assert told.stderr == "ashat-node: This node knows of no log: nothing was changed.\n"
-    told = command("forget-log", "--data", str(tmp_path))
+    told = ashat_node("forget-log", "--data", str(tmp_path))
     assert (told.returncode, told.stdout) == (2, "")
     assert "There is no node in" in told.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from ashat.trust.tuf.metadata import Holders, build_targets
 from tests.support.builders.signers import refused
 from tests.support.builders.trust_world import held_by, key_pair
 from tests.support.processes.node import NodeProcess, example_app, example_database
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import decide, promotion
 from tests.support.processes.stack import Stack
 
@@ -252,9 +251,9 @@ def test_a_first_root_is_handed_over_at_once_and_status_says_so(stack: Stack, tm
     with NodeProcess(
         tmp_path / "production-jp", role=Role.OMEGA, app=example_app(), settings=settings, start=False
     ) as node:
-        words = [sys.executable, "-m", "ashat.node", "trust-keys", "--data", str(node.data)]
-        told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
-        (tmp_path / "omega-keys.json").write_text(told)
+        keys = ashat_node("trust-keys", "--data", node.data)
+        keys.check_returncode()
+        (tmp_path / "omega-keys.json").write_text(keys.stdout)
         people = []
         for name in ("ann", "bob"):
             stack.deploy("trust", "keygen", name, env=PASSPHRASE)

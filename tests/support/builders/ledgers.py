@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from ashat.ledger.leaf import leaf_of
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Source
 from ashat.transparency.merkle import CompactRange, leaf_hash
+from tests.support.processes.forks import FORKS
 
 ROOT = Path(__file__).resolve().parents[3]
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,19 +91,30 @@ def rewrite(url: str, seq: int, change: Callable[[dict[str, Any]], object]) -> N
         connection.execute(sa.text("update log set frontier = :frontier"), {"frontier": frontier})
 
 
-def worker(*words: str) -> subprocess.Popen[str]:
-    """A process of `tests.support.processes.ledger_worker`."""
-    command = [sys.executable, "-m", "tests.support.processes.ledger_worker", *words]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+class Worker:
+    """A process of `tests.support.processes.ledger_worker`: what it is told through `stdin`, what it says."""
+
+    def __init__(self, *words: str) -> None:
+        given, stdin = os.pipe()
+        stdout, out = os.pipe()
+        self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
+        with os.fdopen(given, "rb") as reads, os.fdopen(out, "wb") as writes, open(os.devnull, "wb") as nothing:
+            streams = (reads, writes, nothing)
+            self.process = FORKS.start(["tests.support.processes.ledger_worker", *words], streams=streams)
+
+    def end(self) -> str:
+        """What it says until its end."""
+        with self.stdin, self.stdout:
+            text = self.stdout.read()
+        self.process.wait(180)
+        return text.strip()
 
 
-def race(*workers: subprocess.Popen[str]) -> list[str]:
+def race(*workers: Worker) -> list[str]:
     """Start them in the same moment once all are ready; what each printed last."""
-    for process in workers:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in workers:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return [process.communicate(timeout=180)[0].strip() for process in workers]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    return [worker.end() for worker in workers]

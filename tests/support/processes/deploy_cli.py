@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.processes.forks import FORKS
 from tests.support.processes.node import ROOT
 
 
@@ -35,8 +36,15 @@ def deploy(
     cwd: Path | None = None,
     stdin: str = "",
     timeout: float = 300,
+    anew: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `deploy` with those words to its end; its output is read as UTF-8 whatever the locale."""
+    """Run `deploy` with those words to its end; its output is read as UTF-8 whatever the locale.
+
+    Only `anew` is it an interpreter of its own, which reads the locale as it starts.
+    """
+    if not anew:
+        words = ("ashat.cli", *words)
+        return FORKS.run(words, env=environment(home, env), cwd=cwd or home.parent, stdin=stdin, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-m", "ashat.cli", *words],
         env=environment(home, env),

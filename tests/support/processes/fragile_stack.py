@@ -20,7 +20,7 @@ from ashat.ledger.ledger import Ledger
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.protocol.messages import NodeState, Role, Scope
 from tests.support.fakes.flaky_proxy import MoodyProxy
-from tests.support.processes.fork_server import Job
+from tests.support.processes.deploy_forks import Job
 from tests.support.processes.node import NodeProcess
 from tests.support.processes.stack import Stack, eventually
 
@@ -61,7 +61,7 @@ class FragileStack(Stack):
     def see_killed(self, point: str, job: Job) -> None:
         """See that the process `job` dies at `point`, which is armed."""
         code = job.wait()
-        assert code == -signal.SIGKILL, f"{job.what} ended with {code}, not at {point}:\n{job.told}"
+        assert code == -signal.SIGKILL, f"{job.what} ended with {code}, not at {point}:\n{job.output}"
         self.wait_killed(point)
 
     def keep_up(self, node: NodeProcess, *points: str) -> None:
@@ -126,8 +126,8 @@ class FragileStack(Stack):
     def flow(self, name: str, **parameters: Any) -> str:
         """Run the flow of that name in a process of its own, to its end; what it says."""
         job = self.begin_flow(name, **parameters)
-        assert job.wait() == 0, job.told
-        return job.told
+        assert job.wait() == 0, job.output
+        return job.output
 
     def begin_flow(self, name: str, **parameters: Any) -> Job:
         """Begin a run of the flow of that name in a process of its own."""
@@ -148,7 +148,7 @@ class FragileStack(Stack):
 
         def point_to(url: str) -> None:
             job = self.warm.deploy("configure", kind, url, node.directory.name, env=token)
-            assert job.wait() == 0, job.told
+            assert job.wait() == 0, job.output
 
         with MoodyProxy(node.port) as proxy:
             point_to(proxy.url)

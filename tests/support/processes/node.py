@@ -19,6 +19,8 @@ from ashat.bundle.pack import pack_directory
 from ashat.client.node import NodeClient
 from ashat.node.access.tokens import TokenFile
 from ashat.protocol.messages import Operation, OperationRequest, Role, Scope
+from tests.support.processes.fork_server import Fork
+from tests.support.processes.forks import FORKS
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "raos"
@@ -96,7 +98,7 @@ class NodeProcess:
         self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.ca = tls[2] if tls else None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Fork | None = None
         self._env = dict(env or {})
         self.data.mkdir(parents=True, mode=0o700, exist_ok=True)
         config: dict[str, Any] = {"role": str(role), "name": directory.name, "port": self.port, "data": "data"}
@@ -135,14 +137,12 @@ class NodeProcess:
     def start(self, env: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         """Start the node's process, with `env` added for this time, and wait until it answers."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_NODE_")}
-        with open(self.directory / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ashat.node", "serve", "--config", str(self.config)],
+        with open(os.devnull, "rb") as nothing, open(self.directory / "log", "ab") as log:
+            self._process = FORKS.start(
+                ["ashat.node", "serve", "--config", str(self.config)],
                 cwd=ROOT,
                 env={**environment, **self._env, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                streams=(nothing, log, log),
             )
         if wait:
             self.wait_until_up()

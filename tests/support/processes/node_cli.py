@@ -1,11 +1,15 @@
-"""The `ashat-node` command within the test's own process."""
+"""The `ashat-node` command, within the test's own process and as another."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from tests.support.processes.forks import FORKS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -22,3 +26,8 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return int(ended.value.code or 0), said.out, said.err
 
     return ashat_node
+
+
+def ashat_node(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `ashat-node` with those words as a process of its own, to its end."""
+    return FORKS.run(["ashat.node", *map(str, words)], stdin=stdin, timeout=120)

@@ -19,8 +19,8 @@ from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import LicenceRequest, Role, Scope
 from ashat.trust.authority.authority import Authority
 from tests.support.fakes.certificates import make_certificate
-from tests.support.processes import fork_flow_runs
-from tests.support.processes.fork_server import Warm
+from tests.support.processes import fork_server
+from tests.support.processes.deploy_forks import IMPORTS, DeployForks
 from tests.support.processes.node import EXAMPLE, ROOT, NodeProcess, example_app, example_database, to_toml
 from tests.support.processes.prefect_api import ask_prefect
 from tests.support.processes.prefect_database import begin_with_empty_database
@@ -73,7 +73,7 @@ class Stack:
         self._rehearses = rehearses
         self._reconciles = reconciles
         self._closing = ExitStack()
-        self._warm: Warm | None = None
+        self._warm: DeployForks | None = None
         self.public: NodeProcess
         self.omega: NodeProcess
         self.mainframes: list[NodeProcess] = []
@@ -107,7 +107,7 @@ class Stack:
         self._closing.close()
 
     @property
-    def warm(self) -> Warm:
+    def warm(self) -> DeployForks:
         """What starts processes that have Prefect imported already."""
         assert self._warm is not None
         return self._warm
@@ -159,18 +159,18 @@ class Stack:
             check=False,
         )
 
-    def _warmed(self) -> Warm:
+    def _warmed(self) -> DeployForks:
         prefect = {
             "PREFECT_HOME": str(self.home.resolve() / "prefect"),
             "PREFECT_API_URL": self.api_url,
             "PREFECT_UI_URL": self.ui_url,
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         }
-        return Warm(self.source, {**self.environment, **prefect}, self._directory / "told")
+        return DeployForks(self.source, {**self.environment, **prefect}, self._directory / "outputs")
 
     def _warm_runs(self) -> None:
         """Have the workers fork what they start: a deployment keeps this over the control plane's end."""
-        variables = {"command": fork_flow_runs.command(self._directory / "runs")}
+        variables = {"command": fork_server.command(self._directory / "runs", "prefect.engine", IMPORTS)}
         for deployment in self.api("POST", "/deployments/filter", {}):
             self.api("PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
 

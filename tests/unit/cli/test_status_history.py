@@ -216,7 +216,7 @@ def test_text_from_a_release_cannot_steer_the_terminal(tmp_path: Path) -> None:
     "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "20"}]
 )
 def test_any_locale_and_width_will_do(home: Path, locale: dict[str, str]) -> None:
-    done = deploy(home, "status", env=locale)
+    done = deploy(home, "status", env=locale, anew=True)
     assert done.returncode == 0
     assert "📊 ASHAT Deployment Status" in done.stdout
     assert "deploy approve UPD-AwaitingApproval" in done.stdout

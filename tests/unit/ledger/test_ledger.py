@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from datetime import timedelta, timezone
@@ -24,7 +23,7 @@ from ashat.errors import (
 )
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Source
-from tests.support.builders.ledgers import CREATED, FAR, T0, begin, race, worker
+from tests.support.builders.ledgers import CREATED, FAR, T0, Worker, begin, race
 from tests.support.needs import requires_postgresql
 
 BUNDLE, EVIDENCE = "a" * 64, "e" * 64
@@ -118,7 +117,7 @@ def test_a_refused_event_is_not_written(ledger: Ledger) -> None:
 
 def test_of_two_processes_one_wins_and_the_other_is_told_who_did(ledger: Ledger, url: str) -> None:
     begin(ledger, "UPD-1", TO_THE_GATE)
-    said = race(worker("race", url, "UPD-1", "kim"), worker("race", url, "UPD-1", "lee"))
+    said = race(Worker("race", url, "UPD-1", "kim"), Worker("race", url, "UPD-1", "lee"))
     assert sorted(said)[1] == "won"
     winner = ledger.events("UPD-1", 1)[-1].by
     told = next(text for text in said if text != "won")
@@ -129,7 +128,7 @@ def test_of_two_processes_one_wins_and_the_other_is_told_who_did(ledger: Ledger,
 def test_two_approvals_of_different_updates_never_get_one_release_seq(ledger: Ledger, url: str) -> None:
     for name in ("UPD-1", "UPD-2"):
         begin(ledger, name, TO_THE_GATE)
-    said = race(worker("approve", url, "UPD-1"), worker("approve", url, "UPD-2"))
+    said = race(Worker("approve", url, "UPD-1"), Worker("approve", url, "UPD-2"))
     assert sorted(said)[1] == "won"
     loser = "UPD-1" if said[1] == "won" else "UPD-2"
     assert "Another approval for omega was accepted" in next(text for text in said if text != "won")
@@ -153,17 +152,16 @@ def test_the_highest_release_seq_counts_rollbacks_and_forgets_what_omega_refused
 
 
 def test_processes_that_open_a_new_ledger_at_once_all_succeed(url: str) -> None:
-    assert race(*(worker("open", url) for _ in range(4))) == ["won"] * 4
+    assert race(*(Worker("open", url) for _ in range(4))) == ["won"] * 4
 
 
 def test_a_process_killed_while_it_appends_leaves_a_ledger_that_reads_and_goes_on(ledger: Ledger, url: str) -> None:
     begin(ledger, "UPD-1", TO_THE_GATE)
-    process = worker("hammer", url, "UPD-1")
-    assert process.stdout is not None
-    written = len(process.stdout.read(25))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=120)
-    process.communicate()
+    hammering = Worker("hammer", url, "UPD-1")
+    written = len(hammering.stdout.read(25))
+    hammering.process.kill()
+    hammering.end()
+    assert hammering.process.returncode == -signal.SIGKILL
     with Ledger.open(url) as again:
         state = again.load("UPD-1")
         assert state.askings >= written

@@ -14,7 +14,7 @@ from ashat.errors import ConflictError, LedgerError
 from ashat.ledger.leaf import leaf_of
 from ashat.ledger.ledger import Ledger
 from ashat.transparency.merkle import leaf_hash, root_of
-from tests.support.builders.ledgers import CREATED, T0, begin, execute, fill, race, worker
+from tests.support.builders.ledgers import CREATED, T0, Worker, begin, execute, fill, race
 from tests.support.needs import requires_postgresql
 
 
@@ -80,7 +80,7 @@ def test_processes_that_append_at_once_end_up_in_one_order_without_a_gap(ledger:
     names = [f"UPD-{number}" for number in range(3)]
     for name in names:
         begin(ledger, name, fill(0))
-    assert race(*(worker("ask", url, name, "40") for name in names)) == ["won"] * 3
+    assert race(*(Worker("ask", url, name, "40") for name in names)) == ["won"] * 3
     assert assert_whole(ledger) == 3 * (len(fill(0)) + 1 + 40)
     for name in names:
         assert ledger.load(name).askings == 41

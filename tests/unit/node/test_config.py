@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ashat.node.cli.main import app, main
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Role, Scope
 from tests.support.processes.node import ROOT, NodeProcess
+from tests.support.processes.node_cli import ashat_node
 
 
 @pytest.fixture(autouse=True)
@@ -206,12 +206,6 @@ def test_a_secret_file_must_be_the_owners_alone(tmp_path: Path) -> None:
 def test_the_documented_settings_are_the_settings() -> None:
     documented = (ROOT / "docs" / "node.md").read_text()
     assert "\n".join(settings_table()) in documented
-
-
-def ashat_node(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ashat.node", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def test_init_makes_a_node_that_serves_with_the_token_it_printed(tmp_path: Path) -> None:

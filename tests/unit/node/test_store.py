@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +31,7 @@ from ashat.errors import (
 from ashat.node.store import staging
 from ashat.node.store.store import Store
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
+from tests.support.processes.forks import FORKS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -254,9 +253,7 @@ def test_two_manifests_at_once_that_share_objects_are_both_kept(store: Store) ->
 
 def test_a_store_belongs_to_one_process_at_a_time(store: Store) -> None:
     program = "import sys, pathlib; from ashat.node.store.store import Store; Store(pathlib.Path(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(store.root)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = FORKS.run(["-c", program, str(store.root)])
     assert done.returncode != 0
     assert "is in use by another process" in done.stderr
 
@@ -297,8 +294,7 @@ def test_a_kill_at_any_point_of_a_commit_loses_nothing(tmp_path: Path, point: st
         "t.put(store, t.bundle_of(b'one', b'two' * 100_000))\n"
     )
     environment = os.environ | {"ASHAT_FAULT": point}
-    words = [sys.executable, "-c", program, str(tmp_path / "store")]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=False)
+    done = FORKS.run(["-c", program, str(tmp_path / "store")], env=environment)
     assert done.returncode == -9, done.stderr
     manifest = bundle_of(b"one", b"two" * 100_000)
     with Store(tmp_path / "store") as store:

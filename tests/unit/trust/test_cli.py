@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
-import sys
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +22,7 @@ from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.signers import provenance
 from tests.support.builders.trust_world import document, serving
 from tests.support.processes.deploy_cli import deploy_on_terminal
+from tests.support.processes.node_cli import ashat_node
 
 PASSPHRASE = "five words are long enough"
 
@@ -33,9 +32,9 @@ def omega_keys(tmp_path: Path) -> list[str]:
     """What `ashat-node trust-keys` prints on OMEGA, as words for `deploy trust init`."""
     data = tmp_path / "omega"
     data.mkdir()
-    words = [sys.executable, "-m", "ashat.node", "trust-keys", "--data", str(data)]
-    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
-    (tmp_path / "omega-keys.json").write_text(told)
+    keys = ashat_node("trust-keys", "--data", data)
+    keys.check_returncode()
+    (tmp_path / "omega-keys.json").write_text(keys.stdout)
     return ["--omega-keys", str(tmp_path / "omega-keys.json")]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,12 +22,13 @@ from ashat.trust.keys.files import create_key, load_signer
 from ashat.trust.tuf.metadata import Holders, build_production, build_targets
 from ashat.trust.tuf.repository import OnlineKeys, Repository
 from tests.support.builders.trust_world import World, document, held_by, key_pair, mainframe, serving
-from tests.support.processes.node import ROOT
+from tests.support.processes.forks import FORKS
 
 PUBLISH = """
 import os, signal, sys
 from pathlib import Path
 from ashat.trust.tuf import repository
+from tests.support.processes.forks import FORKS
 from ashat.trust.keys.files import load_signer
 home, deaths = Path(sys.argv[1]), int(sys.argv[2])
 written = repository.replace_file
@@ -59,8 +58,7 @@ def world(tmp_path: Path) -> World:
 
 
 def _run(home: Path, deaths: int, what: str) -> int:
-    words = [sys.executable, "-c", PUBLISH, str(home), str(deaths), what]
-    return subprocess.run(words, cwd=ROOT, timeout=180, check=False).returncode
+    return FORKS.run(["-c", PUBLISH, str(home), str(deaths), what], timeout=180).returncode
 
 
 def test_a_crash_between_two_files_leaves_the_old_release_and_the_next_try_ends_it(

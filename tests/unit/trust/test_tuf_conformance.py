@@ -13,10 +13,11 @@ import pytest
 
 from ashat.trust.tuf.metadata import build_timestamp
 from tests.support.builders.trust_world import Server, World, document
+from tests.support.processes.forks import FORKS
 from tests.support.processes.node import ROOT
 
 SUITE = os.environ.get("ASHAT_TEST_TUF_CONFORMANCE", "")
-SHIM = [sys.executable, "-m", "tests.support.tuf_conformance"]
+SHIM = "tests.support.tuf_conformance"
 
 
 class Shim:
@@ -28,8 +29,7 @@ class Shim:
         self.targets.mkdir()
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [*SHIM, "--metadata-dir", str(self.metadata), *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+        return FORKS.run([SHIM, "--metadata-dir", str(self.metadata), *map(str, words)], timeout=100)
 
     def init(self, root: Path) -> subprocess.CompletedProcess[str]:
         return self.run("init", root)
@@ -105,7 +105,8 @@ def test_what_fails_ends_with_1_and_a_line(world: World, server: Server, shim: S
 @pytest.mark.skipif(not SUITE, reason="ASHAT_TEST_TUF_CONFORMANCE names no checkout of tuf-conformance")
 def test_the_conformance_suite_passes() -> None:
     assert shutil.which("faketime"), "the suite needs the program faketime"
-    words = ["-m", "pytest", "tuf_conformance", "-q", "-p", "no:cacheprovider", "--entrypoint", " ".join(SHIM)]
+    entrypoint = f"{sys.executable} -m {SHIM}"
+    words = ["-m", "pytest", "tuf_conformance", "-q", "-p", "no:cacheprovider", "--entrypoint", entrypoint]
     done = subprocess.run(
         [sys.executable, *words],
         cwd=SUITE, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
