@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from tasks.checks.kit.significance import fisher, mann_whitney, student
+
 Verdict = Literal["same", "slower", "unclear"]
 Times = Mapping[str, Sequence[int]]
 OVERALL = ""
@@ -129,7 +131,7 @@ def compare_failures(
     if len(paths) > 1:
         a, b, c, d = (sum(column) for column in zip(*counts.values(), strict=True))
         counts = {OVERALL: (a, b, c, d), **counts}
-    found = [Failures(path, *count, p=_fisher(*count)) for path, count in counts.items()]
+    found = [Failures(path, *count, p=fisher(*count)) for path, count in counts.items()]
     certain = holm([each.p for each in found], limits.significance_per_mille / 1000)
     return [
         Failures(f.path, f.new, f.new_of, f.old, f.old_of, f.p, more=sure)
@@ -158,15 +160,6 @@ def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
     return math.exp(float(np.median(pairs)))
 
 
-def mann_whitney(new: Sequence[float], old: Sequence[float]) -> tuple[float, float]:
-    """How likely such ranks are where `new` is not longer than `old`, and Cliff's delta."""
-    from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
-
-    statistic, p = mannwhitneyu(new, old, alternative="greater")
-    delta = 2 * float(statistic) / (len(new) * len(old)) - 1
-    return (1.0 if math.isnan(p) else float(p)), delta
-
-
 def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float) -> Slowdown:
     ours, theirs = [_relative(block, units) for block in new], [_relative(block, units) for block in old]
     all_ours, all_theirs = [us for block in ours for us in block], [us for block in theirs for us in block]
@@ -192,7 +185,6 @@ def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping
 def _over_blocks(new: Sequence[Sequence[float]], old: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The standard error of the shift, as a factor, and the p value of Student's one-sided t test over the blocks."""
     import numpy as np
-    from scipy.stats import t
 
     if min(len(new), len(old)) < 2:
         return math.inf, 1.0
@@ -203,7 +195,7 @@ def _over_blocks(new: Sequence[Sequence[float]], old: Sequence[Sequence[float]])
     shift = float(np.mean(medians[0]) - np.mean(medians[1]))
     if error < _NOTHING:
         return 1.0, 0.0 if shift > _NOTHING else 1.0
-    return math.exp(error), float(t.sf(shift / error, freedom))
+    return math.exp(error), student(shift / error, freedom)
 
 
 def _drift(new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float]) -> float:
@@ -273,10 +265,3 @@ def _median(times: Sequence[float]) -> float:
     import numpy as np
 
     return float(np.median(times))
-
-
-def _fisher(new: int, new_of: int, old: int, old_of: int) -> float:
-    from scipy.stats import fisher_exact
-
-    table = [[new, new_of - new], [old, old_of - old]]
-    return float(fisher_exact(table, alternative="greater").pvalue)
