@@ -1,4 +1,4 @@
-"""The checks that a release must pass. One file each behind `interface.Check`; a new file is a new check."""
+"""The checks that a release must pass, one file each. A file that holds a `kit.base.Check` is found by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def built_in_checks() -> list[Check]:
-    """Every check of this package, in the order of reports.
+    """List the checks of this package, in the order of reports.
 
     Raises:
         ImportError: a file of the package cannot be loaded; a check that is not there must not go unnoticed.
@@ -40,7 +40,7 @@ def built_in_checks() -> list[Check]:
 
 
 def all_checks() -> list[Check]:
-    """Every check of this package and of those installed beside it, in the order of reports.
+    """List the checks of this package and of the packages installed beside it, in the order of reports.
 
     Raises:
         CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
@@ -53,7 +53,7 @@ def all_checks() -> list[Check]:
 
 
 def checks_for(raos: RaosToml) -> list[Check]:
-    """What a release is held to: every check, and those of its own raos.toml after them.
+    """List the checks that a release must pass: all checks, then those that its own raos.toml declares.
 
     Raises:
         CheckPackageError: a package's entry point `ashat.checks` is no check that can be used.
@@ -65,7 +65,7 @@ def checks_for(raos: RaosToml) -> list[Check]:
 
 
 def refuse_unknown(policy: Policy) -> None:
-    """Make sure that every check that a policy names can exist: one that is misspelt would change nothing.
+    """Refuse a policy that names a check which cannot exist: a misspelt name would change nothing.
 
     A release's own checks, `own-` and a word, are known only when it is verified.
 

@@ -1,15 +1,13 @@
-"""API: each endpoint that raos.toml declares answers as declared, as the program's own OpenAPI document says, and none
-that the release before answered is gone without a word."""
+"""Checks that each endpoint answers as raos.toml and the program's own OpenAPI document say, and that no endpoint of
+the previous release is gone without a word."""
 
 from __future__ import annotations
 
 from ashat.raos_toml.schema import Endpoint
 from tasks.checks.kit import openapi, removed_endpoints
 from tasks.checks.kit.assertions import ProgramClient
-from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, OutOfTimeError
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, OutOfTimeError, gravest
 from tasks.checks.kit.http import BODY_LIMIT
-
-FINDINGS_LIMIT = 200
 
 
 class ApiCheck(Check):
@@ -21,10 +19,10 @@ class ApiCheck(Check):
     version = "3"
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Ask them in the order of the file; one that is wrong does not keep the others from being asked."""
+        """Request the endpoints in the order of the file; a wrong answer does not end the round."""
         endpoints = context.raos.endpoints
-        with ProgramClient(context) as asking:
-            round_ = _Round(asking, context)
+        with ProgramClient(context) as client:
+            round_ = _Round(client, context)
             round_.run()
         inputs = {
             "endpoints": [f"{each.method} {each.path}" for each in endpoints],
@@ -49,14 +47,14 @@ class ApiCheck(Check):
             "operations_before": len(context.rehearsal.answered.operations),
             "slowest_us": slowest,
         }
-        return self.conclude(good, _worst(round_.findings), inputs=inputs, figures=figures)
+        return self.conclude(good, gravest(round_.findings), inputs=inputs, figures=figures)
 
 
 class _Round:
-    """One round of questions, and what came of it."""
+    """One request to each endpoint, and what was found."""
 
-    def __init__(self, asking: ProgramClient, context: CheckContext) -> None:
-        self._asking = asking
+    def __init__(self, client: ProgramClient, context: CheckContext) -> None:
+        self._client = client
         self._context = context
         self.document: openapi.Document | None = None
         self.findings: list[Finding] = []
@@ -68,12 +66,12 @@ class _Round:
         endpoints = self._context.raos.endpoints
         asked = 0
         try:
-            self.document, found = openapi.read_document(self._asking.web, self._context.raos.api.openapi)
+            self.document, found = openapi.read_document(self._client.web, self._context.raos.api.openapi)
             self.findings += found
             for endpoint in endpoints:
                 self._ask(endpoint)
                 asked += 1
-            self.findings += removed_endpoints.removed_endpoints(self._asking, self._context, self.document)
+            self.findings += removed_endpoints.removed_endpoints(self._client, self._context, self.document)
         except OutOfTimeError as error:
             left = len(endpoints) - asked
             what = f"{left} endpoints were not asked" if left else "not all that answered before was asked again"
@@ -81,21 +79,13 @@ class _Round:
 
     def _ask(self, endpoint: Endpoint) -> None:
         place = f"{endpoint.name} ({endpoint.method} {endpoint.path})"
-        held = self._asking.check(endpoint)
-        self.findings += [Finding("high", f"{place}: {trouble}") for trouble in held.troubles]
-        self.wrong += bool(held.troubles)
-        if held.answer is None:
+        checked = self._client.check(endpoint)
+        self.findings += [Finding("high", f"{place}: {trouble}") for trouble in checked.troubles]
+        self.wrong += bool(checked.troubles)
+        if checked.answer is None:
             return
-        self.slowest_us = max(self.slowest_us, held.answer.us)
-        if self.document is not None and held.answer.status == endpoint.status:
+        self.slowest_us = max(self.slowest_us, checked.answer.us)
+        if self.document is not None and checked.answer.status == endpoint.status:
             self.documented += 1
-            found = openapi.validate(self.document, self._asking, endpoint, held.answer)
+            found = openapi.validate(self.document, self._client, endpoint, checked.answer)
             self.findings += [Finding(each.severity, f"{place}: {each.text}") for each in found]
-
-
-def _worst(findings: list[Finding]) -> list[Finding]:
-    """The gravest `FINDINGS_LIMIT`, and how many were left out."""
-    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    left_out = len(ranked) - FINDINGS_LIMIT
-    more = [Finding("low", f"{left_out} more findings are left out here")] if left_out > 0 else []
-    return [*ranked[:FINDINGS_LIMIT], *more]

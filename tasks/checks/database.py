@@ -1,5 +1,5 @@
-"""Database: reached by the node with its operator's DSN, read, written to, migrated as raos.toml says, quick enough,
-and with connections to spare."""
+"""Checks that the database can be reached, read and written, is migrated as raos.toml says, is quick enough, and has
+connections to spare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[0-9]{1,40}(?![0-9A-Za-z])")
 
 
 class DatabaseCheck(Check):
-    """Has the node look. The DSN never leaves the node; what it found does."""
+    """Has the node look at the database. The DSN, its operator's, never leaves the node; what the node found does."""
 
     name = "database"
     title = "Database"
@@ -26,7 +26,7 @@ class DatabaseCheck(Check):
     order = 40
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Hold what the node found against `[database]`."""
+        """Compare what the node found with `[database]`."""
         wanted = context.raos.database
         if wanted is None:
             return self.inconclusive("raos.toml has no [database], so none was looked at")
@@ -45,7 +45,7 @@ class DatabaseCheck(Check):
 
 
 def judged(wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str], least_free: int) -> list[Finding]:
-    """What is wrong with what the node found; `brought` are the files of the bundle that are a migration each."""
+    """Find what is wrong with what the node saw; `brought` are the files of the bundle that are a migration each."""
     if probe.connect_ms is None:
         return [Finding("high", f"the database could not be looked at: {_detail(probe)}")]
     content = [*_of_migrations(wanted, probe, brought), *_of_tables(probe)]
@@ -73,7 +73,7 @@ def _of_migrations(wanted: DatabaseSection, probe: DatabaseProbe, brought: Seque
 
 
 def _is_of(path: str, version: str) -> bool:
-    """Whether a migration's file is of that version: named so, or so and then something that is no letter or digit.
+    """Tell whether a migration's file is of that version: its name begins with it, and no letter or digit follows.
 
     Zeros at the start of a number make no difference: some tools keep 0002 as the number that it is.
     """

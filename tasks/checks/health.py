@@ -45,7 +45,7 @@ class _Seen:
 
 
 class HealthCheck(Check):
-    """Asks the program itself, and its node, again and again for `[health] settle_seconds`.
+    """Asks the program and its node, again and again for `[health] settle_seconds`, whether the program is healthy.
 
     Where the node knows when the program started, `[health] start_seconds` count from there. Restarts count from when
     the release was switched to, so that a crash loop that came to rest before anybody looked is seen, too.
@@ -57,7 +57,7 @@ class HealthCheck(Check):
     order = 10
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Wait until it is well; look until it settled; then hold what was seen against what was promised."""
+        """Wait until the program is healthy; watch it settle; then compare what was seen with what was promised."""
         health = context.raos.health
         before = context.public.state()
         seen = _Seen()
@@ -88,7 +88,7 @@ class HealthCheck(Check):
 
 
 def _left_to_start(state: NodeState, start_seconds: float) -> float:
-    """Seconds that the program still has to become well, by its node's clock."""
+    """Compute the seconds that the program still has to become healthy, by its node's clock."""
     if state.app.started_at is None:
         return start_seconds
     age = (state.time - state.app.started_at).total_seconds()
@@ -96,7 +96,7 @@ def _left_to_start(state: NodeState, start_seconds: float) -> float:
 
 
 def _wait_until_well(context: CheckContext, web: Web, seconds: float) -> _Look:
-    """The first look that found nothing wrong, or the last one in that time."""
+    """Look until nothing is wrong, or `seconds` are over; return the last look."""
     ends = time.monotonic() + seconds
     while True:
         look = _look(context, web, _Seen())
@@ -116,24 +116,24 @@ def _look(context: CheckContext, web: Web, seen: _Seen) -> _Look:
 
 
 def _ask_life(context: CheckContext, web: Web, seen: _Seen) -> str:
-    """What is wrong with the answer at the health path; notes the version and the bundle that it reports."""
+    """Find what is wrong with the answer at the health path; note the version and the bundle that it reports."""
     trouble, answer = _ask(web, context.raos.health.path)
     if answer is None:
         return trouble
     seen.answers_us.append(answer.us)
     try:
-        said = answer.json()
+        reply = answer.json()
     except ValueError as error:
         return trouble or f"the answer is {error}"
-    if not isinstance(said, dict):
+    if not isinstance(reply, dict):
         return trouble or "the answer is JSON, but no object"
-    seen.versions[str(said.get("version"))] += 1
-    seen.bundles[str(said.get("bundle"))] += 1
+    seen.versions[str(reply.get("version"))] += 1
+    seen.bundles[str(reply.get("bundle"))] += 1
     return trouble
 
 
 def _ask(web: Web, path: str) -> tuple[str, Answer | None]:
-    """What is wrong with the answer at `path`, "" where it is a 2xx."""
+    """Request `path`: what is wrong with the answer ("" where it is a 2xx), and the answer."""
     try:
         answer = web.ask(path, seconds=ANSWER_SECONDS, limit=ANSWER_BYTES)
     except NoAnswerError as error:
@@ -141,10 +141,10 @@ def _ask(web: Web, path: str) -> tuple[str, Answer | None]:
     if 200 <= answer.status < 300:
         return "", answer
     try:
-        said = answer.json()
+        reply = answer.json()
     except ValueError:
-        said = None
-    detail = one_line(said.get("detail") or "") if isinstance(said, dict) else ""
+        reply = None
+    detail = one_line(reply.get("detail") or "") if isinstance(reply, dict) else ""
     return f"{path}: status {answer.status}" + (f", {detail}" if detail else ""), answer
 
 
@@ -169,13 +169,13 @@ def _of_looks(seen: _Seen) -> Iterator[Finding]:
 def _of_identity(context: CheckContext, seen: _Seen) -> Iterator[Finding]:
     path, expected = context.raos.health.path, context.raos.raos.version
     for version in sorted(seen.versions.keys() - {expected}):
-        said = "no version" if version == "None" else f"version {one_line(version, 60)}"
+        reported = "no version" if version == "None" else f"version {one_line(version, 60)}"
         yield Finding(
-            "high", f"{path} reports {said}, but raos.toml says {expected}: an old process still answers there"
+            "high", f"{path} reports {reported}, but raos.toml says {expected}: an old process still answers there"
         )
     for bundle in sorted(seen.bundles.keys() - {context.bundle}):
-        said = "no bundle; report ASHAT_BUNDLE there" if bundle == "None" else f"bundle {one_line(bundle)[:12]}"
-        yield Finding("high", f"{path} reports {said}, but {context.bundle[:12]} was pushed")
+        reported = "no bundle; report ASHAT_BUNDLE there" if bundle == "None" else f"bundle {one_line(bundle)[:12]}"
+        yield Finding("high", f"{path} reports {reported}, but {context.bundle[:12]} was pushed")
 
 
 def _of_node(context: CheckContext, before: App, after: NodeState) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def _ends(app: App) -> int:
 
 
 def judged_start(start_seconds: float, app: App) -> Iterator[Finding]:
-    """What its node saw of the program's start, held against raos.toml."""
+    """Compare how long the program took to start, as its node saw it, with raos.toml."""
     if app.status == "hook":
         yield Finding("low", "the node does not run the program itself: when it started, and restarts, are not seen")
     elif app.healthy_after_ms is None:

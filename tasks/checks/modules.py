@@ -1,4 +1,4 @@
-"""Modules: every module of the manifest is loaded, in time, from the bytes that were pushed, and nothing else is."""
+"""Checks that the program loaded every module of the manifest, in time, from the bytes pushed, and no other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_MS = 1 << 40
 
 
 def module_digest(files: Iterable[FileEntry]) -> str:
-    """A module's identity: sha256 of the canonical JSON of `[[path, sha256], ...]`, sorted by path.
+    """Compute a module's identity: sha256 of the canonical JSON of `[[path, sha256], ...]`, sorted by path.
 
     The running program computes the same from the bytes that it loaded (examples/raos/README.md).
     """
@@ -29,7 +29,7 @@ def module_digest(files: Iterable[FileEntry]) -> str:
 
 
 class ModulesCheck(Check):
-    """Holds the program's module report, as its node reads it, against the manifest."""
+    """Compares the program's module report, as its node reads it, with the manifest."""
 
     name = "modules"
     title = "Module load"
@@ -58,12 +58,12 @@ class ModulesCheck(Check):
 
 
 def load_times(expected: Mapping[str, str], reported: Sequence[ModuleReport]) -> dict[str, int]:
-    """Milliseconds that each module of the manifest took to load; those that report no credible time are left out."""
+    """Read the milliseconds that each module of the manifest took to load; leave out those without a credible time."""
     return {each.name: each.load_ms for each in reported if each.name in expected and _credible(each.load_ms)}
 
 
 def judged(expected: Mapping[str, str], reported: Sequence[ModuleReport], limit_ms: int | None) -> list[Finding]:
-    """What is wrong with the report; `expected` maps each module to its digest.
+    """Find what is wrong with the report; `expected` maps each module to its digest.
 
     However much is wrong, at most `LISTED` findings name it, and one more counts the rest.
     """

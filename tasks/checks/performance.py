@@ -1,4 +1,4 @@
-"""Performance: how long answers take under load, and how many fail, against the budgets of raos.toml and before."""
+"""Checks how long answers take under load, and how many fail, by the budgets of raos.toml and the previous release."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BOTH: tuple[Which, Which] = ("new", "old")
 
 
 class PerformanceCheck(Check):
-    """Weighs what the rehearsal measured of both releases; measures the new one itself where there was none.
+    """Compares what the rehearsal measured of both releases; measures the new one itself where there was none.
 
     Over a budget is a failure. So is being slower, or failing more often, than the release before, where that is
     certain (`tasks.checks.kit.statistics` says when); where it is not, the answer is inconclusive. A first release has
-    no baseline: whatever else the answer says, it says that, and its figure `baseline_requests` is 0.
+    no baseline: whatever else the result says, it says that, and its figure `baseline_requests` is 0.
     """
 
     name = "performance"
@@ -39,7 +39,7 @@ class PerformanceCheck(Check):
     alone = True
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Compare with the budgets and, where it was measured too, with the release before."""
+        """Compare with the budgets and, where it was measured too, with the previous release."""
         asked = context.raos.performance
         if asked is None:
             return self.inconclusive("raos.toml has no [performance], so nothing was measured")
@@ -60,23 +60,23 @@ class PerformanceCheck(Check):
             result = self.conclude("", [Finding("high", text)], inputs=inputs, figures=figures, series=series)
             return _marked(result, none)
         figures = measure(new)
-        shifts = compare_times([times_of(block) for block in measured.new], measured.times_before(), limits)
+        slowdowns = compare_times([times_of(block) for block in measured.new], measured.times_before(), limits)
         failures = compare_failures(counts_of(new), counts_of(measured.all_old), limits)
-        findings = [*_over_budget(budget, new, figures), *_worse(shifts, failures, limits)]
-        findings += [*_not_compared(budget.paths, measured), *_told_of_caps(asked, budget)]
-        figures |= {"baseline_requests": len(measured.all_old), **_figures_before(measured, shifts)}
+        findings = [*_over_budget(budget, new, figures), *_worse(slowdowns, failures, limits)]
+        findings += [*_not_compared(budget.paths, measured), *_caps(asked, budget)]
+        figures |= {"baseline_requests": len(measured.all_old), **_figures_before(measured, slowdowns)}
         good = (
             f"p95 {figures['p95_us'] / 1000:.1f} ms of {budget.p95_ms} ms allowed, "
-            f"{figures['errors']} of {len(new)} requests failed{_against_before(shifts)}"
+            f"{figures['errors']} of {len(new)} requests failed{_against_before(slowdowns)}"
         )
-        unclear = _unclear(context, measured, shifts)
+        unclear = _unclear(context, measured, slowdowns)
         if unclear and not any(finding.severity == "high" for finding in findings):
             return self.inconclusive(unclear, findings, inputs=inputs, figures=figures, series=series)
         return _marked(self.conclude(good, findings, inputs=inputs, figures=figures, series=series), none)
 
 
 def measure_block(web: Web, budget: PerformanceSection) -> tuple[Sample, ...]:
-    """One block of load on the program that runs now: a warm-up that does not count, then this block's share.
+    """Put one block of load on the program that runs now: a warm-up that does not count, then this block's share.
 
     The load is closed: `budget.concurrency` requests are under way, and each that ends is followed by the next.
     Fewer samples come back where they take longer than `BLOCK_SECONDS`, the warm-up included.
@@ -91,17 +91,17 @@ def measure_block(web: Web, budget: PerformanceSection) -> tuple[Sample, ...]:
 
 
 def share_of(budget: PerformanceSection) -> int:
-    """How many requests one block has: each release gets `budget.requests`, in `BLOCKS` blocks, or twice that."""
+    """Compute the requests of one block: each release gets `budget.requests` in `BLOCKS` blocks, or twice that."""
     return math.ceil(budget.requests / BLOCKS)
 
 
 def limits_of(budget: PerformanceSection, policy: Policy) -> Limits:
-    """What is still accepted, as raos.toml and the policy have it."""
+    """Read from raos.toml and the policy which slowdown is still accepted."""
     return Limits(_capped(budget, policy).slower_percent, policy.significance_per_mille)
 
 
 def _capped(budget: PerformanceSection, policy: Policy) -> PerformanceSection:
-    """The budget, which allows no more than the policy does."""
+    """Lower the budget to what the policy allows."""
     return budget.model_copy(
         update={
             "slower_percent": min(budget.slower_percent, policy.max_slower_percent),
@@ -110,15 +110,15 @@ def _capped(budget: PerformanceSection, policy: Policy) -> PerformanceSection:
     )
 
 
-def _told_of_caps(asked: PerformanceSection, budget: PerformanceSection) -> Iterator[Finding]:
+def _caps(asked: PerformanceSection, budget: PerformanceSection) -> Iterator[Finding]:
     for name in ("slower_percent", "error_rate"):
-        wanted, held = getattr(asked, name), getattr(budget, name)
-        if wanted != held:
-            yield Finding("low", f"raos.toml has {name} = {wanted}, the policy allows {held}: that counts")
+        wanted, allowed = getattr(asked, name), getattr(budget, name)
+        if wanted != allowed:
+            yield Finding("low", f"raos.toml has {name} = {wanted}, the policy allows {allowed}: that counts")
 
 
 def blocks_needed(rehearsal: Rehearsal, budget: PerformanceSection, limits: Limits) -> int:
-    """How many blocks each release needs: `BLOCKS` while both seem alike, else `CONFIRMING_BLOCKS`.
+    """Compute how many blocks each release needs: `BLOCKS` while both seem alike, else `CONFIRMING_BLOCKS`.
 
     On a host that is busy now and then, two blocks of each can look as if the new release were slower: of the six
     orders that four blocks of the same release can have, one puts both new ones last. Of the seventy that eight can
@@ -128,17 +128,17 @@ def blocks_needed(rehearsal: Rehearsal, budget: PerformanceSection, limits: Limi
     cut_off = any(len(block) < share_of(budget) for block in (*new, *old))
     if cut_off or min(len(new), len(old)) < BLOCKS:
         return BLOCKS
-    shifts = compare_times([times_of(block) for block in new], [times_of(block) for block in old], limits)
-    return BLOCKS if all(shift.verdict == "same" for shift in shifts) else CONFIRMING_BLOCKS
+    slowdowns = compare_times([times_of(block) for block in new], [times_of(block) for block in old], limits)
+    return BLOCKS if all(slowdown.verdict == "same" for slowdown in slowdowns) else CONFIRMING_BLOCKS
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """The nearest-rank percentile of values in ascending order: the smallest that `percent` % are not above."""
+    """Find the nearest-rank percentile of values in ascending order: the smallest that `percent` % are not above."""
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def measure(samples: Samples) -> dict[str, int]:
-    """The figures of a run; the error rate is rounded up, so that one failure is never none."""
+    """Compute the figures of a run; the error rate is rounded up, so that one failure is never none."""
     times = sorted(sample.us for sample in samples)
     errors = sum(1 for sample in samples if sample.error)
     return {
@@ -152,7 +152,7 @@ def measure(samples: Samples) -> dict[str, int]:
 
 
 def times_of(samples: Samples) -> dict[str, list[int]]:
-    """The times of the requests that went well, by path."""
+    """Collect the times of the requests that went well, by path."""
     times: dict[str, list[int]] = {}
     for sample in samples:
         if not sample.error:
@@ -161,7 +161,7 @@ def times_of(samples: Samples) -> dict[str, list[int]]:
 
 
 def counts_of(samples: Samples) -> dict[str, tuple[int, int]]:
-    """How many requests failed, of how many, by path."""
+    """Count how many requests failed, of how many, by path."""
     counts: dict[str, tuple[int, int]] = {}
     for sample in samples:
         failed, asked = counts.get(sample.path, (0, 0))
@@ -188,7 +188,7 @@ class _Measured:
         return [times_of(block) for block in self.old]
 
     def series(self, paths: Sequence[str]) -> dict[str, list[int]]:
-        """Everything measured: `..._path` counts in the paths of raos.toml, `..._failed` is 1 where it did."""
+        """List all that was measured: `..._path` counts in the paths of raos.toml, `..._failed` is 1 where one did."""
         index = {path: number for number, path in enumerate(paths)}
         series: dict[str, list[int]] = {}
         for name, blocks, samples in (("new", self.new, self.all_new), ("old", self.old, self.all_old)):
@@ -221,13 +221,13 @@ def _inputs(budget: PerformanceSection, limits: Limits) -> dict[str, object]:
     }
 
 
-def _figures_before(measured: _Measured, shifts: Sequence[Slowdown]) -> dict[str, int]:
-    """What is known of the release before; shares are per mille, and negative where the new one is better."""
+def _figures_before(measured: _Measured, slowdowns: Sequence[Slowdown]) -> dict[str, int]:
+    """Compute the figures of the previous release; shares are per mille, and negative where the new one is better."""
     if not measured.all_old:
         return {}
     figures = {f"old_{name}": value for name, value in measure(measured.all_old).items()}
-    if shifts:
-        overall = shifts[0]
+    if slowdowns:
+        overall = slowdowns[0]
         figures["slower_per_mille"] = round((overall.ratio - 1) * 1000)
         figures["cliffs_delta_per_mille"] = round(overall.delta * 1000)
         figures["p_per_million"] = math.ceil(overall.p * 1_000_000)
@@ -256,12 +256,12 @@ def _over_budget(budget: PerformanceSection, samples: Samples, figures: Mapping[
         )
 
 
-def _worse(shifts: Sequence[Slowdown], failures: Sequence[Failures], limits: Limits) -> Iterator[Finding]:
-    for shift in shifts:
-        if shift.verdict == "slower":
+def _worse(slowdowns: Sequence[Slowdown], failures: Sequence[Failures], limits: Limits) -> Iterator[Finding]:
+    for slowdown in slowdowns:
+        if slowdown.verdict == "slower":
             yield Finding(
                 "high",
-                f"{_takes(shift)}: {_ms(shift.new_us)} in the median instead of {_ms(shift.old_us)}, "
+                f"{_takes(slowdown)}: {_ms(slowdown.new_us)} in the median instead of {_ms(slowdown.old_us)}, "
                 f"{limits.slower_percent} % are allowed",
             )
     for each in failures:
@@ -283,17 +283,17 @@ def _not_compared(paths: Sequence[str], measured: _Measured) -> Iterator[Finding
             yield Finding("low", f"{path} was not compared: the release before did not answer it")
 
 
-def _against_before(shifts: Sequence[Slowdown]) -> str:
-    if not shifts:
+def _against_before(slowdowns: Sequence[Slowdown]) -> str:
+    if not slowdowns:
         return ""
-    overall = shifts[0]
+    overall = slowdowns[0]
     change = _percent(overall.ratio)
     than = f"{abs(change)} % {'slower' if change > 0 else 'faster'} than" if change else "as quick as"
     return f"; {than} before ({_ms(overall.new_us)} in the median, before {_ms(overall.old_us)})"
 
 
 def _no_baseline(context: CheckContext, measured: _Measured) -> str:
-    """Why there is nothing to compare with, "" where there is something or should be."""
+    """Say why there is nothing to compare with; "" where there is something or should be."""
     if measured.old:
         return ""
     if context.same_before:
@@ -304,7 +304,7 @@ def _no_baseline(context: CheckContext, measured: _Measured) -> str:
 
 
 def _marked(result: CheckResult, none: str) -> CheckResult:
-    """The result, which says that there was no baseline whatever else it says."""
+    """Add to the result that there was no baseline, whatever else it says."""
     if not none:
         return result
     mark = f"no baseline: {none}"
@@ -312,25 +312,25 @@ def _marked(result: CheckResult, none: str) -> CheckResult:
     return replace(result, seen=f"{seen}; {mark}", findings=(*result.findings, Finding("low", mark)))
 
 
-def _unclear(context: CheckContext, measured: _Measured, shifts: Sequence[Slowdown]) -> str:
-    """Why nothing can be told of the release before, "" where something can, or where there was none."""
-    if measured.old and not shifts:
+def _unclear(context: CheckContext, measured: _Measured, slowdowns: Sequence[Slowdown]) -> str:
+    """Say why the comparison is unclear; "" where it is clear, or there was no previous release."""
+    if measured.old and not slowdowns:
         return "nothing to compare with: the release before answered none of the paths in every run"
     if not measured.old and context.previous is not None and context.policy.rehearses:
         return "nothing to compare with: the rehearsal measured nothing of the release before"
-    doubtful = [shift for shift in shifts if shift.verdict == "unclear"]
+    doubtful = [slowdown for slowdown in slowdowns if slowdown.verdict == "unclear"]
     if not doubtful:
         return ""
-    shift = doubtful[0]
-    seems = f"it seems that {_takes(shift)}"
-    if not math.isfinite(shift.error):
+    slowdown = doubtful[0]
+    seems = f"it seems that {_takes(slowdown)}"
+    if not math.isfinite(slowdown.error):
         return f"too little to tell: {seems}, but one release was measured only once"
-    noise = max(_percent(shift.error), _percent(shift.drift))
+    noise = max(_percent(slowdown.error), _percent(slowdown.drift))
     return f"too noisy to tell: {seems}, but one and the same release varies by {noise} %"
 
 
-def _takes(shift: Slowdown) -> str:
-    what, change = "an answer" if shift.path == OVERALL else shift.path, _percent(shift.ratio)
+def _takes(slowdown: Slowdown) -> str:
+    what, change = "an answer" if slowdown.path == OVERALL else slowdown.path, _percent(slowdown.ratio)
     return f"{what} takes {abs(change)} % {'less' if change < 0 else 'longer'} than before"
 
 

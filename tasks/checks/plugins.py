@@ -1,4 +1,4 @@
-"""Checks of other packages: whatever is installed beside this one and has an entry point in the group ashat.checks.
+"""Loads checks of other packages: those installed beside this one with an entry point in the group `ashat.checks`.
 
 A check that should be there and is not must not go unnoticed, so an entry point that is wrong stops a verification.
 """
@@ -23,7 +23,7 @@ class CheckPackageError(AshatError):
 
 
 def packaged_checks(taken: Collection[str]) -> list[Check]:
-    """The checks of installed packages. `taken` are the names that they may not have.
+    """Load the checks of installed packages; `taken` are the names that they may not have.
 
     Raises:
         CheckPackageError: an entry point cannot be loaded, is no check, or has a name that is taken.
@@ -45,7 +45,7 @@ def packaged_checks(taken: Collection[str]) -> list[Check]:
 
 
 def package_of(kind: type[Check]) -> str:
-    """The installed package that brings a check, with its version; "" where none does: it is ours, or of raos.toml."""
+    """Name the installed package that a check is from, with its version; "" for our own and those of raos.toml."""
     top = kind.__module__.partition(".")[0]
     return next((_package(each) for each in entry_points(group=GROUP) if each.module.partition(".")[0] == top), "")
 

@@ -1,7 +1,6 @@
-"""Security: what the bundle should not hold, what it is built from, and what the running program should not show.
+"""Checks what the bundle should not hold, what it is built from, and what the running program should not show.
 
-The parts are beside this file, each with the rules that the allow-list of raos.toml may name: `files`, `secrets`,
-`dependencies`, `vulnerabilities` (`advisories`), `tls`, `headers`, `exposure`.
+The parts are in `tasks.checks.scan`, each with the rules that the allow-list of raos.toml may name.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from fnmatch import fnmatchcase
 import httpx
 
 from ashat.raos_toml.schema import Allow
-from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, Severity, one_line
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, Severity, gravest, one_line
 from tasks.checks.scan.exposure import shown_by_the_program
 from tasks.checks.scan.files import FILE_LIMIT, Scan, loose_modes, new_executables, odd_files, search_for_secrets
 from tasks.checks.scan.lockfiles import declared_packages
-from tasks.checks.scan.tls import look_at, unverified
+from tasks.checks.scan.tls import inspect_tls, unverified
 from tasks.checks.scan.vulnerabilities import LookUp, look_up
-
-FINDINGS_LIMIT = 200
 
 
 class SecurityCheck(Check):
@@ -33,7 +30,7 @@ class SecurityCheck(Check):
     order = 60
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Look at the way to the server, the bundle, and the program; then apply the allow-list.
+        """Scan the connection to the server, the bundle, and the program; then apply the allow-list.
 
         While the advisories are out of reach there is no pass: inconclusive, unless something fails it anyway.
         """
@@ -41,11 +38,11 @@ class SecurityCheck(Check):
         declared = declared_packages(context)
         known = look_up(declared, context.policy, context.left(), now)
         scan = search_for_secrets(context)
-        way = list(look_at(context.app_url, context.tls, now, soon))
-        trusted = not any(each.rule == "certificate" for each in way)
+        connection = list(inspect_tls(context.app_url, context.tls, now, soon))
+        trusted = not any(each.rule == "certificate" for each in connection)
         found = [
-            *way,
-            *_way_to_the_node(context, now, soon),
+            *connection,
+            *_connection_to_the_node(context, now, soon),
             *odd_files(context.manifest),
             *new_executables(context.previous, context.manifest),
             *loose_modes(context.public.tree()),
@@ -56,7 +53,7 @@ class SecurityCheck(Check):
         ]
         allow = context.raos.security.allow
         far = far_entries(allow, now.date(), context.policy.allow_days)
-        findings = _worst([*allowed(found, allow, now.date()), *far])
+        findings = gravest([*allowed(found, allow, now.date()), *far])
         if scan.not_read:
             severity: Severity = "medium" if scan.late else "low"
             findings.append(Finding(severity, f"not searched for secrets: {scan.not_read_shown}"))
@@ -79,30 +76,21 @@ class SecurityCheck(Check):
         return self.conclude(_good(scan, known), findings, inputs=inputs, figures=figures)
 
 
-def _way_to_the_node(context: CheckContext, now: datetime, soon: timedelta) -> Iterator[Finding]:
-    """What is wrong with the way to the node itself, where that is another server than the program's."""
+def _connection_to_the_node(context: CheckContext, now: datetime, soon: timedelta) -> Iterator[Finding]:
+    """Find what is wrong with the connection to the node, where that is another server than the program's."""
     node, program = httpx.URL(context.public.url), httpx.URL(context.app_url)
     if (node.scheme, node.host, node.port) != (program.scheme, program.host, program.port):
-        yield from look_at(context.public.url, context.public.transport.trust, now, soon)
+        yield from inspect_tls(context.public.url, context.public.transport.trust, now, soon)
 
 
 def _good(scan: Scan, known: LookUp) -> str:
     rest = f"; {scan.not_read_shown} not searched" if scan.not_read else ""
-    packages = f"; {known.counted} looked up" if known.told else ""
+    packages = f"; {known.counted} looked up" if known.looked_up else ""
     return f"no secret in {scan.files} files{rest}{packages}; headers and exposure as they should be"
 
 
-def _worst(findings: Iterable[Finding]) -> list[Finding]:
-    """The gravest `FINDINGS_LIMIT`, and how many were left out."""
-    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    left_out = len(ranked) - FINDINGS_LIMIT
-    if left_out > 0:
-        ranked = [*ranked[:FINDINGS_LIMIT], Finding("low", f"{left_out} more findings are left out here")]
-    return ranked
-
-
 def allowed(findings: Iterable[Finding], allow: Sequence[Allow], today: date) -> Iterator[Finding]:
-    """The findings, those that the allow-list accepts as low; and a low one for each entry that matches nothing."""
+    """Turn the findings that the allow-list accepts into low ones; add one for each entry that matches nothing."""
     used: set[int] = set()
     for finding in findings:
         entry = next(
@@ -129,7 +117,7 @@ def allowed(findings: Iterable[Finding], allow: Sequence[Allow], today: date) ->
 
 
 def far_entries(allow: Sequence[Allow], today: date, days: int) -> Iterator[Finding]:
-    """The entries that end more than so many days from `today`: nobody would look at them again."""
+    """Find the entries that end more than `days` days from `today`: nobody would look at them again."""
     for each in allow:
         if each.until > today + timedelta(days=days):
             until = each.until.isoformat()

@@ -1,1 +1,1 @@
-"""The proof that each check catches what it claims to: bad releases made on purpose, run against the real checks."""
+"""Proves that each check catches what it claims to: the real checks run on releases that are bad on purpose."""

@@ -1,4 +1,4 @@
-"""The self-test: each check against the good sample, which it must pass, and against each seeded fault of its own."""
+"""Runs the self-test: each check on the good sample, which it must pass, and on each of its seeded faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMPARING = {"api", "performance"}
 
 @dataclass(frozen=True)
 class Tried:
-    """What a check said of one release: of a seeded fault, or of the good one where `fault` is None."""
+    """The result of a check on one release: with a seeded fault, or the good one where `fault` is None."""
 
     check: str
     fault: Seeded | None
@@ -41,26 +41,26 @@ class Tried:
 
     @property
     def caught(self) -> bool:
-        """Whether the check said what it had to: the fault's own answer and reason, a pass of the good release."""
+        """Whether the result is the one required: the fault's own outcome and reason, a pass of the good release."""
         if self.fault is None:
             return self.result.outcome == "pass"
         return self.result.outcome == self.fault.expects and re.search(self.fault.says, self.result.seen) is not None
 
 
-def self_test(tell: Callable[[Tried], None] = lambda _: None) -> dict[str, SelfTestResult]:
-    """Run every built-in check against the good sample and its seeded faults; what came of it, by the check's name.
+def self_test(report: Callable[[Tried], None] = lambda _: None) -> dict[str, SelfTestResult]:
+    """Run every built-in check on the good sample and on its seeded faults; return the results by the check's name.
 
-    `tell` is given each trial as it ends.
+    `report` is called with each trial as it ends.
 
     Raises:
         AshatError: the self-test's own server does not run here.
     """
     with tempfile.TemporaryDirectory(prefix="ashat-self-test-") as name:
         directory = Path(name)
-        bench = SchemaWorker(directory / "releases")
+        releases = TrialReleases(directory / "releases")
         with staging(directory) as server:
-            tried = list(_trials(bench, server, tell))
-    return _proofs(tried, (*all_checks(), *bench.own_checks))
+            tried = list(_trials(releases, server, report))
+    return _proofs(tried, (*all_checks(), *releases.own_checks))
 
 
 def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, SelfTestResult]:
@@ -74,22 +74,22 @@ def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, SelfTe
     return found
 
 
-def _trials(bench: SchemaWorker, server: Staging, tell: Callable[[Tried], None]) -> Iterable[Tried]:
-    checks = {check.name: check for check in (*all_checks(), *bench.own_checks)}
+def _trials(releases: TrialReleases, server: Staging, report: Callable[[Tried], None]) -> Iterable[Tried]:
+    checks = {check.name: check for check in (*all_checks(), *releases.own_checks)}
     faults = catalogue()
     seeded = {fault.check for fault in faults}
     for name in (name for name in checks if name in seeded):
-        trial = Tried(name, None, bench.good(server, checks[name]))
-        tell(trial)
+        trial = Tried(name, None, releases.good(server, checks[name]))
+        report(trial)
         yield trial
     for fault in faults:
-        trial = Tried(fault.check, fault, bench.try_fault(server, checks[fault.check], fault))
-        tell(trial)
+        trial = Tried(fault.check, fault, releases.try_fault(server, checks[fault.check], fault))
+        report(trial)
         yield trial
 
 
-class SchemaWorker:
-    """The good release, which lies in `good_tree`, and the bad ones made of it, below `directory`.
+class TrialReleases:
+    """The good release, in `good_tree`, and the bad ones made of it, below `directory`, for checks to be tried on.
 
     `own_checks` are those that the good release brings itself.
     """
@@ -101,14 +101,14 @@ class SchemaWorker:
         self.own_checks = own_checks(load_raos_toml((self.good_tree / "raos.toml").read_bytes()))
 
     def good(self, server: Staging, check: Check) -> CheckResult:
-        """What the check says of the good release."""
+        """Run the check on the good release."""
         server.run(self.good_tree)
         return run_check(check, server.context())
 
     def try_fault(self, server: Staging, check: Check, fault: Seeded) -> CheckResult:
-        """What the check says of a release with that fault.
+        """Run the check on a release with that fault.
 
-        Where the server itself refuses the release, it is not the check that caught it: that is an answer, too.
+        Where the server itself refuses the release, the check did not catch it, and the result says so.
         """
         tree = self._directory / "bad"
         shutil.copytree(self.good_tree, tree)
@@ -139,7 +139,7 @@ class SchemaWorker:
 
 
 def _rehearsed(server: Staging, previous: Manifest) -> Rehearsal:
-    """New and old in turn under the same load, for the release that runs now."""
+    """Measure new and old in turn under the same load, for the release that runs now."""
     new = server.current
 
     def switch(bundle: str | None) -> int:

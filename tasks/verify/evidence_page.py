@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from ashat.deployment.approval_rules import TAIL
 from ashat.verification.evidence import Evidence, EvidencedCheck, EvidencedRehearsal, figure_in_words
 from ashat.verification.policy import Policy
+from tasks.verify.latency_plot import latency_svg
 
 NEW_US, OLD_US = "new_us", "old_us"
 _SHORT = 16
@@ -115,8 +116,6 @@ def _plots(evidence: Evidence) -> Iterator[dict[str, Any]]:
         new, old = check.series.get(NEW_US, []), check.series.get(OLD_US, [])
         if not new:
             continue
-        from tasks.verify.latency_plot import latency_svg  # slow to import, and not all evidence has something to plot
-
         yield {
             "title": f"How long answers took: {check.title}",
             "svg": Markup(latency_svg(new, old)),  # noqa: S704 - our own drawing, of nothing but numbers

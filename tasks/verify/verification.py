@@ -37,6 +37,7 @@ from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, pu
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.reporting import reporter
 from tasks.runtime.step import step
+from tasks.verify.latency_plot import latency_svg
 from tasks.verify.promises import promises_of, taken_back, weakening
 from tasks.verify.proofs import SELF_TEST, SelfTestResult, known_proofs, version_of
 from tasks.verify.rehearsal import NAME as REHEARSAL
@@ -256,8 +257,6 @@ def publish_latencies(state: State, report: Report) -> None:
     """Leave a drawing of how long both releases' answers took, where performance was compared."""
     series = next((result.series for result in report.results if result.name == PerformanceCheck.name), {})
     if series.get("new_us") and series.get("old_us"):
-        from tasks.verify.latency_plot import latency_svg  # slow to import, and not every verification compares
-
         publish_svg(
             f"latency-{state.update_id}-{state.attempt}",
             latency_svg(series["new_us"], series["old_us"]),

@@ -24,13 +24,13 @@ from ashat.verification.policy import Policy
 from tasks.checks.kit.base import CheckContext, CheckResult, run_check
 from tasks.checks.kit.http import Web
 from tasks.checks.kit.samples import Block, Rehearsal, Sample, Which
+from tasks.checks.kit.significance import mann_whitney
 from tasks.checks.kit.statistics import (
     Limits,
     Slowdown,
     compare_failures,
     compare_times,
     holm,
-    mann_whitney,
     slowdown_ratio,
 )
 from tasks.checks.performance import (

@@ -22,7 +22,7 @@ from tasks.checks.kit.http import Answer
 from tasks.checks.scan.exposure import shown_by_the_program
 from tasks.checks.scan.headers import missing_headers, weak_cookies, weak_headers
 from tasks.checks.scan.lockfiles import declared_packages
-from tasks.checks.scan.tls import look_at
+from tasks.checks.scan.tls import inspect_tls
 from tasks.checks.security import SecurityCheck
 from tasks.selftest.faults.certificates import make_identity
 from tasks.selftest.faults.security import AWS_KEY
@@ -179,7 +179,7 @@ def looked(public: Public, tmp_path: Path, host: str = "127.0.0.1", **options: A
     assert url is not None
     with tls_in_front_of(url, identity, host=host, **served) as secure:
         trust = trusting(identity.authority) if trusted else None
-        found = list(look_at(secure, trust, NOW, SOON))
+        found = list(inspect_tls(secure, trust, NOW, SOON))
         port = secure.rpartition(":")[2]
     return [(each.severity, each.rule, each.text.replace(port, "PORT")) for each in found if each.severity != "low"]
 
@@ -233,10 +233,10 @@ def test_what_speaks_no_tls_is_said_so(public: Public) -> None:
     url = public.client.state().app.url
     assert url is not None
     for address in (url.replace("http:", "https:"), "https://127.0.0.1:9"):
-        (found,) = look_at(address, None, NOW, SOON)
+        (found,) = inspect_tls(address, None, NOW, SOON)
         assert (found.severity, "makes no TLS connection" in found.text) == ("high", True)
-    assert list(look_at("http://[::1]:8080", None, NOW, SOON)) == []
-    (found,) = look_at("http://raos.example:8080", None, NOW, SOON)
+    assert list(inspect_tls("http://[::1]:8080", None, NOW, SOON)) == []
+    (found,) = inspect_tls("http://raos.example:8080", None, NOW, SOON)
     assert (found.severity, found.rule, found.path) == ("medium", "plain-http", "raos.example:8080")
 
 

@@ -27,7 +27,7 @@ from tasks.selftest.faults import catalogue
 from tasks.selftest.faults.base import Seeded
 from tasks.selftest.faults.security import AWS_KEY
 from tasks.selftest.faults.staging import Staging, staging
-from tasks.selftest.run import SchemaWorker
+from tasks.selftest.run import TrialReleases
 from tasks.verify.proofs import SELF_TEST, SelfTestResult, proofs_of
 
 pytestmark = pytest.mark.timeout(1200)
@@ -47,7 +47,7 @@ class Listed:
 class Tries:
     """A Public node with the sample on it, shared by every test here; `good` is the good release's directory."""
 
-    def __init__(self, server: Staging, bench: SchemaWorker) -> None:
+    def __init__(self, server: Staging, bench: TrialReleases) -> None:
         self.server = server
         self.bench = bench
         self.good = bench.good_tree
@@ -66,7 +66,7 @@ class Tries:
 def tries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tries]:
     directory = tmp_path_factory.mktemp("checks")
     with staging(directory) as server:
-        yield Tries(server, SchemaWorker(directory / "releases"))
+        yield Tries(server, TrialReleases(directory / "releases"))
 
 
 @pytest.fixture(scope="module")

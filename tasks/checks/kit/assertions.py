@@ -1,7 +1,7 @@
-"""Asking one request that raos.toml declares, and holding the answer against all that is declared of it.
+"""Sends a request that raos.toml declares, and compares the answer with all that is declared of it.
 
-What the API check asks and what a release's own checks ask is judged here, in the same way. A credential goes into the
-Authorization header and nowhere else: whatever is said of an answer is said without it.
+The API check and a release's own checks use the same rules, which are here. A credential goes into the Authorization
+header and nowhere else: no finding shows it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ashat.errors import AshatError
 from ashat.raos_toml.schema import Request
 from tasks.checks.kit.base import CheckContext, one_line
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
-from tasks.checks.kit.schema_sandbox import Breach, SchemaSandbox, UnjudgedError, bundle_reader
+from tasks.checks.kit.schema_sandbox import Breach, SandboxError, SchemaSandbox, bundle_reader
 
 HIDDEN = "[hidden]"
 _LEAST_HIDDEN = 4
@@ -29,14 +29,14 @@ class NoCredentialError(AshatError):
 
 
 class CheckedResponse(NamedTuple):
-    """What is wrong with an answer, in words, nothing if it is as declared; `answer` is None where there was none."""
+    """An answer (None: there was none), and what is wrong with it, in words; nothing where it is as declared."""
 
     troubles: list[str]
     answer: Answer | None
 
 
 class ProgramClient:
-    """Asks the program that `context` names. Use it as a context manager; it is not for several threads."""
+    """Sends declared requests to the program that `context` names. A context manager, not for several threads."""
 
     def __init__(self, context: CheckContext) -> None:
         self._credentials = context.credentials
@@ -55,7 +55,7 @@ class ProgramClient:
         self._stack.close()
 
     def check(self, request: Request) -> CheckedResponse:
-        """Ask, and hold the answer against what `request` declares.
+        """Send the request, and compare the answer with what it declares.
 
         Raises:
             OutOfTimeError: the check's own time is over.
@@ -67,7 +67,7 @@ class ProgramClient:
         return CheckedResponse(list(self._troubles(request, answer)), answer)
 
     def ask(self, request: Request) -> Answer:
-        """The answer, whatever it is.
+        """Send the request; return the answer, whatever it is.
 
         Raises:
             NoAnswerError: none came within the limits.
@@ -83,7 +83,7 @@ class ProgramClient:
         )
 
     def breaches(self, schema: str, answer: Answer, **dialect: Any) -> Iterator[str]:
-        """How the JSON of an answer breaks the schema at a URI that the judge knows, in words."""
+        """Describe how the JSON of an answer breaks the schema at `schema`, a URI that the sandbox knows."""
         breaches, more = self.sandbox.validate(schema, answer.body.decode("utf-8"), **dialect)
         yield from (self._breach(breach) for breach in breaches)
         if more:
@@ -135,20 +135,20 @@ class ProgramClient:
             try:
                 if not self.sandbox.found(pattern, text):
                     yield f"the answer does not match '{shown}'"
-            except UnjudgedError as error:
+            except SandboxError as error:
                 yield f"the expression '{shown}' cannot be held against the answer: {error}"
 
     def _json(self, request: Request, answer: Answer) -> Iterator[str]:
         if request.expected_json is None and request.answer_schema is None:
             return
-        said = answer.json()
+        actual = answer.json()
         if request.expected_json is not None:
-            yield from differences(request.expected_json, said, shown=self._shown)
+            yield from differences(request.expected_json, actual, shown=self._shown)
         if request.answer_schema is not None:
             self._left()
             try:
                 yield from self.breaches(self.sandbox.schema(request.answer_schema), answer)
-            except UnjudgedError as error:
+            except SandboxError as error:
                 yield f"its schema cannot be held against the answer: {error}"
 
     def _breach(self, breach: Breach) -> str:
@@ -161,33 +161,35 @@ class ProgramClient:
 
 
 def differences(
-    expected: Any, said: Any, where: str = "json", *, shown: Callable[[Any], str] = json.dumps
+    expected: Any, actual: Any, where: str = "json", *, shown: Callable[[Any], str] = json.dumps
 ) -> Iterator[str]:
-    """How `said` falls short of `expected`: objects may hold more, anything else must be equal, of the same type."""
+    """Describe how `actual` falls short of `expected`: objects may hold more, all else is equal and of one type."""
     if isinstance(expected, Mapping):
-        if not isinstance(said, Mapping):
-            yield f"{where} is {shown(said)} instead of an object"
+        if not isinstance(actual, Mapping):
+            yield f"{where} is {shown(actual)} instead of an object"
             return
         for key, value in expected.items():
-            if key in said:
-                yield from differences(value, said[key], f"{where}.{key}", shown=shown)
+            if key in actual:
+                yield from differences(value, actual[key], f"{where}.{key}", shown=shown)
             else:
                 yield f"{where}.{key} is missing"
-    elif not _equal(expected, said):
-        yield f"{where} is {shown(said)} instead of {shown(expected)}"
+    elif not _equal(expected, actual):
+        yield f"{where} is {shown(actual)} instead of {shown(expected)}"
 
 
-def _equal(expected: Any, said: Any) -> bool:
-    if isinstance(expected, list) and isinstance(said, list):
-        return len(expected) == len(said) and all(map(_equal, expected, said))
-    if isinstance(expected, dict) and isinstance(said, dict):
-        return expected.keys() == said.keys() and all(_equal(value, said[key]) for key, value in expected.items())
-    return isinstance(expected, bool) == isinstance(said, bool) and bool(expected == said)
+def _equal(expected: Any, actual: Any) -> bool:
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(_equal, expected, actual))
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(_equal(value, actual[key]) for key, value in expected.items())
+    return isinstance(expected, bool) == isinstance(actual, bool) and bool(expected == actual)
 
 
 def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
-    """A function that takes `secrets`, values of the Authorization header, out of a text: whole, without their
-    scheme, as Basic credentials decoded, and as JSON, Python or a URL would write them."""
+    """Make a function that takes `secrets`, values of the Authorization header, out of a text.
+
+    It finds them whole, without their scheme, as Basic credentials decoded, and as JSON, Python or a URL write them.
+    """
     forms: set[str] = set()
     for secret in secrets:
         parts = {secret, secret.partition(" ")[2].strip(), *_basic(secret)}

@@ -1,4 +1,4 @@
-"""What a check is, what it is given, and what it answers. Adding a check is adding a file that holds a `Check`."""
+"""The interface of a check: `Check`, the `CheckContext` that it gets, and the `CheckResult` that it returns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from ashat.bundle.manifest import Manifest
 from ashat.common.canonical_json import canonical_json
@@ -26,6 +26,7 @@ Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 GRACE_SECONDS = 2.0
 TEXT_LIMIT = 300
+FINDINGS_LIMIT = 200
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +50,15 @@ class Finding:
     path: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """The finding as it stands in the evidence."""
+        """Return the finding as the evidence keeps it."""
         return {"severity": self.severity, "text": self.text, "rule": self.rule, "path": self.path}
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check answers. `seen` is one line that an operator acts on.
+    """The result of a check. `seen` is one line that an operator acts on.
 
-    `inputs` is what the answer depends on besides the bundle; `figures` are integers whose names end in their unit
+    `inputs` is what the result depends on besides the bundle; `figures` are integers whose names end in their unit
     (`_ms`, `_us`, `_per_mille`) or count something; `series` are raw measurements, in the order in which they were
     taken, named alike. All must have a canonical JSON form.
 
@@ -84,7 +85,7 @@ class CheckResult:
         canonical_json(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
-        """The result as it stands in the evidence."""
+        """Return the result as the evidence keeps it."""
         return {
             "name": self.name,
             "title": self.title,
@@ -100,14 +101,14 @@ class CheckResult:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> CheckResult:
-        """The result that `as_json` wrote."""
+        """Read the result that `as_json` wrote."""
         findings = tuple(Finding(**finding) for finding in document["findings"])
         return cls(**{**document, "findings": findings})
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a check may look at. `deadline` is on the clock of `time.monotonic()`; a check stops by then.
+    """The server, the release and the policy that a check looks at. It stops by `deadline`, on `time.monotonic()`.
 
     `source` gives the verified bytes of one file of the bundle (`public.files_bytes` those of many). `previous` and
     `previous_raos` are of what ran before, None at the first release, and where that was this very bundle
@@ -132,7 +133,7 @@ class CheckContext:
     tls: ssl.SSLContext | None = None
 
     def left(self) -> float:
-        """Seconds until the deadline.
+        """Compute the seconds until the deadline.
 
         Raises:
             OutOfTimeError: there are none.
@@ -143,13 +144,21 @@ class CheckContext:
         return seconds
 
     def sleep(self, seconds: float) -> None:
-        """Wait, no longer than the deadline.
+        """Wait, but no longer than until the deadline.
 
         Raises:
             OutOfTimeError: the deadline came first.
         """
         time.sleep(min(seconds, self.left()))
         self.left()
+
+
+class Basis(TypedDict, total=False):
+    """What a result rests on, as `CheckResult` has it; what is left out is empty."""
+
+    inputs: Mapping[str, Any]
+    figures: Mapping[str, int]
+    series: Mapping[str, Sequence[int]]
 
 
 class Check(ABC):
@@ -168,63 +177,52 @@ class Check(ABC):
 
     @abstractmethod
     def run(self, context: CheckContext) -> CheckResult:
-        """Look, and answer. Any exception counts as a failure, with its text as the reason."""
+        """Look at the release, and return the result. An exception counts as a failure, with its text as the reason."""
 
     def conclude(
         self,
         good: str,
         findings: Sequence[Finding] = (),
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        figures: Mapping[str, int] | None = None,
-        series: Mapping[str, Sequence[int]] | None = None,
+        **basis: Unpack[Basis],
     ) -> CheckResult:
-        """The result that `findings` make: the worst of them speaks, or `good` where none fails or warns."""
-        ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        """Make the result from `findings`: `seen` is the gravest of them, or `good` where none fails or warns."""
+        ranked = _ranked(findings)
         telling = [finding for finding in ranked if finding.severity != "low"]
         outcome: Outcome = "pass" if not telling else "fail" if telling[0].severity == "high" else "warn"
         more = f" (and {len(telling) - 1} more)" if len(telling) > 1 else ""
         seen = telling[0].text + more if telling else good
-        return self.result(outcome, seen, ranked, inputs=inputs, figures=figures, series=series)
+        return self.result(outcome, seen, ranked, **basis)
 
     def inconclusive(
         self,
         seen: str,
         findings: Sequence[Finding] = (),
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        figures: Mapping[str, int] | None = None,
-        series: Mapping[str, Sequence[int]] | None = None,
+        **basis: Unpack[Basis],
     ) -> CheckResult:
-        """The result where nothing could be told."""
-        return self.result("inconclusive", seen, findings, inputs=inputs, figures=figures, series=series)
+        """Make the result of a check that could not tell."""
+        return self.result("inconclusive", seen, findings, **basis)
 
     def result(
         self,
         outcome: Outcome,
         seen: str,
         findings: Sequence[Finding] = (),
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        figures: Mapping[str, int] | None = None,
-        series: Mapping[str, Sequence[int]] | None = None,
+        **basis: Unpack[Basis],
     ) -> CheckResult:
-        """A result of this check."""
+        """Make a result of this check."""
         return CheckResult(
             self.name,
             self.title,
             outcome,
             one_line(seen, 2 * TEXT_LIMIT),
             tuple(findings),
-            inputs or {},
-            figures or {},
-            series or {},
             version=self.version,
+            **basis,
         )
 
 
 def run_check(check: Check, context: CheckContext) -> CheckResult:
-    """Run `check` within `context.time_limit`. Whatever happens, it answers; nothing that went wrong is a pass."""
+    """Run `check` within `context.time_limit`. There is always a result, and nothing that went wrong is a pass."""
     started = time.monotonic()
     limited = replace(context, deadline=started + context.time_limit)
     answers: list[CheckResult] = []
@@ -254,7 +252,19 @@ def _guarded(check: Check, context: CheckContext) -> CheckResult:
     return result
 
 
+def gravest(findings: Iterable[Finding]) -> list[Finding]:
+    """Choose the gravest `FINDINGS_LIMIT` findings, gravest first, and say how many are left out."""
+    ranked = _ranked(findings)
+    left_out = len(ranked) - FINDINGS_LIMIT
+    more = [Finding("low", f"{left_out} more findings are left out here")] if left_out > 0 else []
+    return [*ranked[:FINDINGS_LIMIT], *more]
+
+
+def _ranked(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
 def one_line(text: object, limit: int = TEXT_LIMIT) -> str:
-    """`text` as one printable line of at most `limit` characters; it may come from a stranger."""
+    """Make one printable line of at most `limit` characters of a text, which may come from a stranger."""
     flat = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

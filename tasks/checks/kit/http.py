@@ -1,4 +1,4 @@
-"""Asking the program over HTTP with hard limits: on the whole time of an answer, and on its size.
+"""Sends requests to the program with hard limits: on the whole time of an answer, and on its size.
 
 httpx's own timeouts are per read, so a server that sends a byte a second never meets them. Here each exchange, from
 connecting to the last byte, ends within its limit. Redirects are not followed, answers are not decompressed.
@@ -43,7 +43,7 @@ class Answer:
     us: int
 
     def json(self) -> Any:
-        """The body as JSON.
+        """Read the body as JSON.
 
         Raises:
             ValueError: it is none, or its text is not UTF-8; the message says which.
@@ -58,7 +58,7 @@ class Answer:
             raise ValueError(f"no valid JSON ({error})") from None
 
     def text(self) -> str:
-        """The body in the charset that the answer declares, UTF-8 where it declares none.
+        """Decode the body by the charset that the answer declares, or as UTF-8 where it declares none.
 
         Raises:
             ValueError: it is not in that charset.
@@ -73,7 +73,7 @@ class Answer:
 
 
 class Web:
-    """A client of the program that `context` names. Use it as a context manager; it is not for several threads."""
+    """An HTTP client of the program that `context` names. A context manager, not for several threads."""
 
     def __init__(self, context: CheckContext) -> None:
         self._context = context
@@ -99,7 +99,7 @@ class Web:
         limit: int = BODY_LIMIT,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """The answer to one request, which may take `seconds` and have `limit` bytes.
+        """Send one request; the answer may take `seconds` and have `limit` bytes.
 
         Raises:
             NoAnswerError: none came, or none within the limits.
@@ -119,7 +119,7 @@ class Web:
         warm_up: int = 0,
         within: float = math.inf,
     ) -> list[Sample]:
-        """Ask `paths` in turn, `requests` times in all, `concurrency` at once; each may take `seconds`.
+        """Request `paths` in turn, `requests` times in all, `concurrency` at once; each may take `seconds`.
 
         Before them come `warm_up` requests that do not count. Fewer samples come back where `within` seconds, or the
         check's own time, ended first.

@@ -1,4 +1,4 @@
-"""A steady load on the program: some requests at once, each followed by the next, and how long each took.
+"""Puts a steady load on the program, some requests at once, each followed by the next, and times each.
 
 The client must cost far less than what it measures: a request takes the sample program about half a millisecond, and
 as long again in httpx, so that a slower program would hide behind a busy client. Here a request is one write and one
@@ -35,7 +35,7 @@ class _ClosedError(_NoAnswerError):
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked: `paths` in turn, `requests` times after `warm_up` more that do not count, `concurrency` at once.
+    """`paths` in turn, `requests` times after `warm_up` more that do not count, `concurrency` at once.
 
     `seconds` is how long each may take, from the first byte sent to the last received; `deadline`, on the clock of
     `time.monotonic()`, ends the whole; `limit` is the most bytes that an answer may have.
@@ -50,31 +50,31 @@ class Load:
     deadline: float = float("inf")
 
     async def run(self, base: str, tls: ssl.SSLContext | None) -> list[Sample]:
-        """The samples of those that ended, in that order; fewer than `requests` where the deadline came first."""
+        """Send the requests; return their samples as they end, fewer than `requests` where the deadline came first."""
         url = httpx.URL(base)
         secure = (tls or httpx.create_ssl_context(trust_env=False)) if url.scheme == "https" else None
         samples: list[Sample] = []
         turns = iter(range(-self.warm_up, self.requests))
 
         async def work() -> None:
-            line = _Line(url, secure, self.limit)
+            connection = _Connection(url, secure, self.limit)
             try:
                 for turn in turns:
                     left = self.deadline - time.monotonic()
                     if left <= 0:
                         return
-                    sample = await line.sample(self.paths[turn % len(self.paths)], min(self.seconds, left))
+                    sample = await connection.sample(self.paths[turn % len(self.paths)], min(self.seconds, left))
                     cut_short = sample.error and time.monotonic() >= self.deadline
                     if turn >= 0 and not cut_short:
                         samples.append(sample)
             finally:
-                line.close()
+                connection.close()
 
         await asyncio.gather(*(work() for _ in range(self.concurrency)))
         return samples
 
 
-class _Line:
+class _Connection:
     """One connection, opened when it is needed, and again after the server closed it."""
 
     def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None, limit: int) -> None:
@@ -92,7 +92,7 @@ class _Line:
         self._writer: asyncio.StreamWriter | None = None
 
     async def sample(self, path: str, seconds: float) -> Sample:
-        """One request, timed, opening the connection included where there is none."""
+        """Time one request, and the opening of the connection where there is none."""
         began = time.perf_counter_ns()
         try:
             async with asyncio.timeout(seconds):

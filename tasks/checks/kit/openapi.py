@@ -1,4 +1,4 @@
-"""A program's own OpenAPI document, and how an answer falls short of it.
+"""Reads a program's own OpenAPI document, and finds how an answer falls short of it.
 
 Only the schema of an answer needs a library. `openapi-schema-validator` has what OpenAPI 3.0 adds to JSON Schema
 (nullable, write-only) and the dialects of 3.1 and 3.2, is released several times a year, and needs nothing that the
@@ -21,7 +21,7 @@ from ashat.raos_toml.schema import Request
 from tasks.checks.kit.assertions import ProgramClient
 from tasks.checks.kit.base import Finding, one_line
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
-from tasks.checks.kit.schema_sandbox import Dialect, UnjudgedError
+from tasks.checks.kit.schema_sandbox import Dialect, SandboxError
 
 USUAL = "/openapi.json"
 DOCUMENT_LIMIT = 4 * 1024 * 1024
@@ -48,16 +48,16 @@ class Document:
     contents: Mapping[str, Any]
 
     def as_input(self) -> dict[str, str]:
-        """What the evidence keeps of it."""
+        """Return what the evidence keeps of the document."""
         return {"path": self.path, "sha256": self.sha256, "version": self.version}
 
     @property
     def uri(self) -> str:
-        """The name under which the judge knows it."""
+        """The URI under which the schema sandbox knows the document."""
         return _URI + self.path
 
     def follow(self, pointer: Pointer) -> tuple[Pointer, Any]:
-        """What stands at `pointer`, and where it really stands, once each `$ref` on the way is followed.
+        """Follow each `$ref` on the way to `pointer`; return where that leads, and what is there.
 
         Raises:
             UnreadableError: nothing does, or a reference leads elsewhere or in a circle.
@@ -76,7 +76,7 @@ class Document:
         raise UnreadableError(f"references lead in a circle at {_spelled(pointer)}")
 
     def find(self, path: str) -> Pointer | None:
-        """The entry of `paths` for a path of the program, the one with the fewest templates; None: there is none."""
+        """Find the entry of `paths` for a path of the program, with the fewest templates; None: there is none."""
         bare = path.partition("?")[0]
         for prefix in self._prefixes:
             if not bare.startswith(prefix + "/"):
@@ -87,7 +87,7 @@ class Document:
         return None
 
     def operations(self) -> tuple[str, ...]:
-        """Every operation in it, such as `GET /api/items/{item}`, in order."""
+        """List the document's operations, such as `GET /api/items/{item}`, in order."""
         found = []
         for path in _mapping(self.contents.get("paths")):
             try:
@@ -118,7 +118,7 @@ class Document:
         return sorted(found, key=len, reverse=True)
 
     def _walk(self, pointer: Pointer) -> tuple[Any, Pointer]:
-        """What stands there, None for nothing; or the first reference on the way, and what is left of the way."""
+        """Find what is at `pointer`, None for nothing; or the first reference on the way, and the rest of the way."""
         node: Any = self.contents
         for number, part in enumerate(pointer):
             if isinstance(node, dict) and "$ref" in node:
@@ -128,7 +128,7 @@ class Document:
 
 
 def read_document(web: Web, declared: str | None) -> tuple[Document | None, list[Finding]]:
-    """The document that the program publishes at `declared`, or where many do.
+    """Read the document that the program publishes at `declared`, or where many programs do.
 
     One that is declared must be there; without a word from raos.toml, a program that publishes none is left in peace.
 
@@ -155,15 +155,15 @@ def read_document(web: Web, declared: str | None) -> tuple[Document | None, list
     return Document(path, digest, cast(Dialect, found[1]), contents), []
 
 
-def validate(document: Document, asking: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
-    """How the answer falls short of the document: `high` where it breaks what is written, `medium` where nothing is."""
+def validate(document: Document, client: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
+    """Find how the answer falls short of the document: `high` where it breaks it, `medium` where that says nothing."""
     try:
-        yield from _validate(document, asking, request, answer)
-    except (UnreadableError, UnjudgedError) as error:
-        yield Finding("high", f"it cannot be held against {document.path}: {asking.hide(str(error))}")
+        yield from _validate(document, client, request, answer)
+    except (UnreadableError, SandboxError) as error:
+        yield Finding("high", f"it cannot be held against {document.path}: {client.hide(str(error))}")
 
 
-def _validate(document: Document, asking: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
+def _validate(document: Document, client: ProgramClient, request: Request, answer: Answer) -> Iterator[Finding]:
     item = document.find(request.path)
     if item is None:
         yield Finding("medium", f"{document.path} does not know this path")
@@ -182,7 +182,7 @@ def _validate(document: Document, asking: ProgramClient, request: Request, answe
         if header.get("required") is True and name not in answer.headers:
             yield Finding("high", f"the header {one_line(name, 64)} is missing, which {document.path} requires")
     if request.method != "HEAD":
-        yield from _content(document, asking, (*place, "content"), answer)
+        yield from _content(document, client, (*place, "content"), answer)
 
 
 def _operation(document: Document, item: Pointer, method: str) -> Pointer | None:
@@ -202,33 +202,33 @@ def _response(document: Document, operation: Pointer, status: int) -> Pointer | 
     return None
 
 
-def _content(document: Document, asking: ProgramClient, place: Pointer, answer: Answer) -> Iterator[Finding]:
+def _content(document: Document, client: ProgramClient, place: Pointer, answer: Answer) -> Iterator[Finding]:
     described = _mapping(_mapping(document.follow(place[:-1])[1]).get("content"))
     if not described:
         return
-    written = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    said = written.lower()
+    content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    lowered = content_type.lower()
     known = {name.partition(";")[0].strip().lower(): name for name in described}
-    media = next((known[each] for each in (said, f"{said.partition('/')[0]}/*", "*/*") if each in known), None)
+    media = next((known[each] for each in (lowered, f"{lowered.partition('/')[0]}/*", "*/*") if each in known), None)
     if media is None:
-        shown = one_line(asking.hide(written), 60) or "an answer without a type"
+        shown = one_line(client.hide(content_type), 60) or "an answer without a type"
         yield Finding("medium", f"{document.path} knows {one_line(', '.join(known), 80)} here, not {shown}")
         return
-    if "schema" not in _mapping(described[media]) or not (said == "application/json" or said.endswith("+json")):
+    if "schema" not in _mapping(described[media]) or not (lowered == "application/json" or lowered.endswith("+json")):
         return
     try:
         answer.json()
     except ValueError as error:
         yield Finding("high", f"the answer is {error}")
         return
-    asking.sandbox.learn(document.uri, document.contents)
+    client.sandbox.learn(document.uri, document.contents)
     schema = f"{document.uri}#{_fragment((*place, media, 'schema'))}"
-    for breach in asking.breaches(schema, answer, dialect=document.version):
+    for breach in client.breaches(schema, answer, dialect=document.version):
         yield Finding("high", f"{breach} (of {document.path})")
 
 
 def expression(template: str) -> re.Pattern[str]:
-    """What matches the paths that a templated one, such as `/items/{item}`, stands for."""
+    """Compile a pattern for the paths that a template, such as `/items/{item}`, stands for."""
     parts = re.split(r"\{[^{}]*\}", template)
     return re.compile("[^/]+".join(re.escape(part) for part in parts))
 

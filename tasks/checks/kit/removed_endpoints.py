@@ -1,4 +1,4 @@
-"""What the release before answers, noted while the rehearsal runs it, and what of that the new one lets go."""
+"""Finds the endpoints that the previous release answered, while the rehearsal ran it, and the new release does not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOW = "bring it back, or declare it in raos.toml with the status that it has no
 
 
 def askable(raos: RaosToml) -> list[Endpoint]:
-    """The declared endpoints that change nothing when they are asked once more, each once: GET and HEAD, no body."""
+    """List the declared endpoints that a further request does not change, each once: GET and HEAD, no body."""
     found: dict[tuple[str, ...], Endpoint] = {}
     for each in raos.endpoints:
         if each.method in ("GET", "HEAD") and each.body is None:
@@ -31,9 +31,10 @@ def askable(raos: RaosToml) -> list[Endpoint]:
 
 
 def note_answered(context: CheckContext) -> AnsweredEndpoints:
-    """What the program that runs now, the release before, answers with the status that it declares itself.
+    """Record which endpoints the previous release, which runs now, answers with the status that it declares itself.
 
-    It is asked with its credentials, as the API check asks. Which operations its OpenAPI document has is noted, too.
+    They are requested with their credentials, as in the API check. The operations of its OpenAPI document are recorded
+    too.
     """
     previous = context.previous_raos
     limited = replace(context, deadline=time.monotonic() + SECONDS, time_limit=SECONDS)
@@ -41,43 +42,44 @@ def note_answered(context: CheckContext) -> AnsweredEndpoints:
     answered: list[Endpoint] = []
     operations: tuple[str, ...] = ()
     asked = 0
-    with ProgramClient(limited) as asking:
+    with ProgramClient(limited) as client:
         try:
-            document, _ = openapi.read_document(asking.web, previous.api.openapi if previous else None)
+            document, _ = openapi.read_document(client.web, previous.api.openapi if previous else None)
             operations = document.operations() if document else ()
             for endpoint in wanted:
-                if _noted(asking, endpoint):
+                if _noted(client, endpoint):
                     answered.append(endpoint)
                 asked += 1
         except OutOfTimeError:
-            pass  # what was not asked is counted, and told
+            pass  # what was not asked is counted, and a finding says it
     return AnsweredEndpoints(tuple(answered), operations, len(wanted) - asked)
 
 
 def removed_endpoints(
-    asking: ProgramClient, context: CheckContext, document: openapi.Document | None
+    client: ProgramClient, context: CheckContext, document: openapi.Document | None
 ) -> Iterator[Finding]:
-    """The endpoints that the release before answered, and this one neither answers so nor declares itself; then the
-    operations that have gone from the OpenAPI document.
+    """Find the endpoints that the previous release answered, and this one neither answers so nor declares itself.
+
+    Then find the operations that have gone from the OpenAPI document.
 
     Raises:
         OutOfTimeError: the check's own time is over.
     """
     before = context.rehearsal.answered
-    told = list(context.raos.endpoints)
-    declared = {_key(each) for each in told}
+    known = list(context.raos.endpoints)
+    declared = {_key(each) for each in known}
     for endpoint in before.endpoints:
         if _key(endpoint) in declared:
             continue
-        trouble = _no_longer(asking, endpoint)
+        trouble = _no_longer(client, endpoint)
         if trouble:
-            told.append(endpoint)
+            known.append(endpoint)
             yield Finding("high", f"{label(endpoint)} was answered {trouble}; {_HOW}")
     if before.unasked:
         text = f"{before.unasked} endpoints of the release before were not asked: its answers took over {SECONDS:g} s"
         yield Finding("low", text)
     if document is not None:
-        yield from _undocumented(context, document, told)
+        yield from _undocumented(context, document, known)
     elif before.operations:
         count = len(before.operations)
         text = f"the release that ran before published an OpenAPI document with {count} operations, this one none"
@@ -85,13 +87,13 @@ def removed_endpoints(
 
 
 def asked_again(context: CheckContext) -> int:
-    """How many endpoints of the release before are asked once more."""
+    """Count the endpoints of the previous release that are requested once more."""
     declared = {_key(each) for each in context.raos.endpoints}
     return sum(_key(each) not in declared for each in context.rehearsal.answered.endpoints)
 
 
 def label(endpoint: Endpoint) -> str:
-    """What a finding calls it."""
+    """Name an endpoint in a finding."""
     return f"{endpoint.method} {endpoint.path}" + (f" as {endpoint.auth}" if endpoint.auth else "")
 
 
@@ -100,7 +102,7 @@ def _key(endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def _as_declared(endpoint: Endpoint, status: int) -> bool:
-    """Whether that status is the one declared; any 2xx is as good as another."""
+    """Tell whether that status is the one declared; any 2xx is as good as another."""
     return status == endpoint.status or (_good(status) and _good(endpoint.status))
 
 
@@ -108,26 +110,26 @@ def _good(status: int) -> bool:
     return 200 <= status < 300
 
 
-def _noted(asking: ProgramClient, endpoint: Endpoint) -> bool:
+def _noted(client: ProgramClient, endpoint: Endpoint) -> bool:
     limited = endpoint.model_copy(update={"time_limit": min(endpoint.time_limit, ANSWER_SECONDS)})
     try:
-        return _as_declared(endpoint, asking.ask(limited).status)
+        return _as_declared(endpoint, client.ask(limited).status)
     except (NoAnswerError, NoCredentialError):
         return False
 
 
-def _no_longer(asking: ProgramClient, endpoint: Endpoint) -> str:
-    """What is told of an endpoint that is not answered as before, "" where it is."""
+def _no_longer(client: ProgramClient, endpoint: Endpoint) -> str:
+    """Describe how an endpoint is no longer answered as before; "" where it is."""
     by = "by the release that ran before, and"
     which = f"{by} is gone" if _good(endpoint.status) else f"with status {endpoint.status} {by} no longer is"
     try:
-        status = asking.ask(endpoint).status
+        status = client.ask(endpoint).status
     except (NoAnswerError, NoCredentialError) as error:
-        return f"{which}: {asking.hide(str(error))}"
+        return f"{which}: {client.hide(str(error))}"
     return "" if _as_declared(endpoint, status) else f"{which}: status {status}"
 
 
-def _undocumented(context: CheckContext, document: openapi.Document, told: Sequence[Endpoint]) -> Iterator[Finding]:
+def _undocumented(context: CheckContext, document: openapi.Document, known: Sequence[Endpoint]) -> Iterator[Finding]:
     now = {_TEMPLATE.sub("{}", each) for each in document.operations()}
     for operation in context.rehearsal.answered.operations:
         context.left()
@@ -135,7 +137,7 @@ def _undocumented(context: CheckContext, document: openapi.Document, told: Seque
             continue
         method, _, path = operation.partition(" ")
         pattern = openapi.expression(path)
-        if not any(each.method == method and pattern.fullmatch(each.path.partition("?")[0]) for each in told):
+        if not any(each.method == method and pattern.fullmatch(each.path.partition("?")[0]) for each in known):
             shown = one_line(operation, 120)
             text = f"{shown} stood in the OpenAPI document of the release that ran before, not in {document.path}"
             yield Finding("medium", f"{text}: {_HOW}")

@@ -1,4 +1,4 @@
-"""What the rollback rehearsal leaves for the checks that come after it: both releases under the same load, in turn."""
+"""What the rollback rehearsal measured, for the checks that follow: both releases under the same load, in turn."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ class Rehearsal:
     forward_ms: tuple[int, ...] = ()
 
     def of(self, release: Which) -> Iterator[Block]:
-        """The blocks of one of the two releases."""
+        """Select the blocks of one of the two releases."""
         return (block for block in self.blocks if block.release == release)

@@ -1,8 +1,8 @@
-"""Patterns and schemas come with a release, and answers from its program: both are judged in a process of their own.
+"""Applies a release's regular expressions and JSON Schemas to its answers, in a process with limits of its own.
 
-A regular expression can take years over a line of text, and a schema can be as bad; neither can be interrupted from
-within. So `schema_worker` does the work, with a limit on its processor time and on its memory; where it dies of them,
-that is the answer, and the next question gets a new process.
+An expression can take years over a line of text, and a schema can be as bad; neither can be interrupted from within.
+So `schema_worker` does the work, with a limit on its processor time and on its memory; where it dies of them, that is
+the result, and the next request gets a new process.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 Dialect = Literal["json-schema", "3.0", "3.1", "3.2"]
 
 
-class UnjudgedError(AshatError):
-    """A pattern or a schema could not be judged by; the message says why, without naming it."""
+class SandboxError(AshatError):
+    """A pattern or a schema could not be applied; the message says why, without naming it."""
 
 
 class Breach(NamedTuple):
@@ -46,7 +46,7 @@ class Breach(NamedTuple):
 
 
 class SchemaSandbox:
-    """Use it as a context manager. `read` gives a file of the bundle, or raises `UnjudgedError`."""
+    """The process, as a context manager. `read` gives a file of the bundle, or raises `SandboxError`."""
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
         self._read = read
@@ -61,25 +61,25 @@ class SchemaSandbox:
         self._end()
 
     def found(self, pattern: str, text: str) -> bool:
-        """Whether the regular expression is found somewhere in `text`.
+        """Search `text` for the regular expression.
 
         Raises:
-            UnjudgedError: it takes too long.
+            SandboxError: it takes too long.
         """
         return bool(self._ask({"do": "match", "pattern": pattern, "text": text})["found"])
 
     def learn(self, uri: str, document: Any) -> None:
-        """Know a document, so that schemas can be found in it."""
+        """Register a document, so that schemas can be found in it."""
         if uri not in self._documents:
             self._documents[uri] = document
             if self._process is not None:
                 self._exchange({"do": "learn", "uri": uri, "document": document})
 
     def schema(self, declared: str | Mapping[str, Any]) -> str:
-        """The URI of a schema as raos.toml declares it: a table, or the path of a file of the bundle.
+        """Register a schema as raos.toml declares it, a table or the path of a file of the bundle; return its URI.
 
         Raises:
-            UnjudgedError: the file is missing, too large, or no JSON.
+            SandboxError: the file is missing, too large, or no JSON.
         """
         if isinstance(declared, str):
             uri = BUNDLE + quote(declared)
@@ -92,10 +92,10 @@ class SchemaSandbox:
         return uri
 
     def check(self, uri: str) -> None:
-        """Make sure that a schema is one, and so is every file of the bundle that it refers to.
+        """Check that a schema is one, and that each file of the bundle which it refers to is one.
 
         Raises:
-            UnjudgedError: one is none, or refers to what is not in the bundle.
+            SandboxError: one is none, or refers to what is not in the bundle.
         """
         waiting = [uri]
         while waiting:
@@ -103,21 +103,21 @@ class SchemaSandbox:
             self._checked.add(each)
             try:
                 self._ask({"do": "check", "uri": each})
-            except UnjudgedError as error:
+            except SandboxError as error:
                 name = "" if each == uri else f"{_path(each)}: "
-                raise UnjudgedError(f"{name}{error}") from None
+                raise SandboxError(f"{name}{error}") from None
             waiting = [known for known in self._documents if known not in self._checked]
 
     def validate(self, schema: str, body: str, dialect: Dialect = "json-schema") -> tuple[list[Breach], int]:
-        """How the JSON text `body` breaks the schema at that URI, which may have a JSON Pointer as its fragment.
+        """Validate the JSON text `body` by the schema at a URI, which may have a JSON Pointer as its fragment.
 
-        The first few breaches, and how many more there are at least.
+        Returns the first few breaches, and how many more there are at least.
 
         Raises:
-            UnjudgedError: the schema is none, refers to what is not in the bundle, or takes too long.
+            SandboxError: the schema is none, refers to what is not in the bundle, or takes too long.
         """
-        answer = self._ask({"do": "hold", "schema": schema, "dialect": dialect, "json": body})
-        return [Breach(*error) for error in answer["errors"]], answer["more"]
+        reply = self._ask({"do": "validate", "schema": schema, "dialect": dialect, "json": body})
+        return [Breach(*error) for error in reply["errors"]], reply["more"]
 
     def _load(self, uri: str) -> None:
         path = _path(uri)
@@ -125,42 +125,42 @@ class SchemaSandbox:
         try:
             self.learn(uri, json.loads(raw.decode("utf-8")))
         except json.JSONDecodeError as error:
-            raise UnjudgedError(f"{path}, line {error.lineno}: this is no JSON ({error.msg})") from None
+            raise SandboxError(f"{path}, line {error.lineno}: this is no JSON ({error.msg})") from None
         except UnicodeDecodeError as error:
-            raise UnjudgedError(f"{path} is not UTF-8 at byte {error.start}") from None
+            raise SandboxError(f"{path} is not UTF-8 at byte {error.start}") from None
         except RecursionError:
-            raise UnjudgedError(f"{path} is nested too deeply") from None
+            raise SandboxError(f"{path} is nested too deeply") from None
 
-    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         for _ in range(DOCUMENTS_LIMIT):
-            answer = self._exchange(question)
-            if trouble := answer.get("trouble"):
-                raise UnjudgedError(one_line(trouble))
-            if "missing" not in answer:
-                return answer
-            for uri in answer["missing"]:
+            reply = self._exchange(request)
+            if trouble := reply.get("trouble"):
+                raise SandboxError(one_line(trouble))
+            if "missing" not in reply:
+                return reply
+            for uri in reply["missing"]:
                 if not uri.startswith(BUNDLE):
-                    raise UnjudgedError(f"it refers to {one_line(uri)}, and nothing is fetched: put it into the bundle")
+                    raise SandboxError(f"it refers to {one_line(uri)}, and nothing is fetched: put it into the bundle")
                 self._load(uri)
-        raise UnjudgedError(f"it refers to more than {DOCUMENTS_LIMIT} files")
+        raise SandboxError(f"it refers to more than {DOCUMENTS_LIMIT} files")
 
-    def _exchange(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps({"seconds": SECONDS, **question}) + "\n")
+            process.stdin.write(json.dumps({"seconds": SECONDS, **request}) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+            reply: dict[str, Any] = json.loads(line)
+            return reply
         status = self._end()
         if status == -signal.SIGVTALRM:
-            raise UnjudgedError(f"it takes more than {SECONDS:g} s on this answer: simplify it")
-        raise UnjudgedError(f"the process that judges it ended with status {status}")
+            raise SandboxError(f"it takes more than {SECONDS:g} s on this answer: simplify it")
+        raise SandboxError(f"the process that judges it ended with status {status}")
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -193,14 +193,14 @@ class SchemaSandbox:
 
 
 def bundle_reader(manifest: Manifest, source: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """What `SchemaSandbox` reads schemas with: the files of a bundle, of at most `SCHEMA_LIMIT` bytes each."""
+    """Make the function that a `SchemaSandbox` reads files of a bundle with, of at most `SCHEMA_LIMIT` bytes each."""
 
     def read(path: str) -> bytes:
         entry = manifest.by_path.get(path)
         if entry is None:
-            raise UnjudgedError(f"{one_line(path)} is not in the bundle")
+            raise SandboxError(f"{one_line(path)} is not in the bundle")
         if entry.size > SCHEMA_LIMIT:
-            raise UnjudgedError(f"{one_line(path)} has {entry.size} bytes; at most {SCHEMA_LIMIT} are read")
+            raise SandboxError(f"{one_line(path)} has {entry.size} bytes; at most {SCHEMA_LIMIT} are read")
         return source(path)
 
     return read

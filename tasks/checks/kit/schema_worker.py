@@ -1,8 +1,8 @@
-"""The child of `schema_sandbox`: matches texts against patterns and JSON against schemas, and may die of either.
+"""The child process of `schema_sandbox`: matches texts by patterns and JSON by schemas, and may die of either.
 
-Run as a program. A line of standard input is a question, a line of standard output its answer, both JSON. Each
-question has so many seconds of processor time; then the kernel ends the process, whatever it is in the middle of.
-Nothing is fetched: a document that a schema refers to is asked for by its URI, and comes as another question.
+Run as a program. A line of standard input is a request, a line of standard output the reply, both JSON. Each request
+has so many seconds of processor time; then the kernel ends the process, whatever it is in the middle of. Nothing is
+fetched: the reply names the documents that a schema refers to, and the parent sends each as another request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 MEMORY_LIMIT = 1024**3
 RECURSION_LIMIT = 4000
 ERRORS_LIMIT = 50
-ERRORS_TOLD = 3
+ERRORS_SHOWN = 3
 _DATA = frozenset(("const", "enum", "default", "example", "examples"))
 
 
@@ -29,17 +29,17 @@ class NoSchemaError(Exception):
 
 
 class SchemaWorker:
-    """The documents that are known, and what can be asked about them."""
+    """The documents that the parent sent, and the requests that can be made about them."""
 
     def __init__(self) -> None:
         self._documents: dict[str, Any] = {}
         self._missing: list[str] = []
 
-    def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What `question` asks for; `missing` URIs that it takes, or the `trouble` that kept it from an answer."""
+    def reply(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out a request; the reply has its result, the `missing` URIs, or the `trouble` that prevented it."""
         self._missing = []
         try:
-            return getattr(self, f"_{question['do']}")(question)  # type: ignore[no-any-return]
+            return getattr(self, f"_{request['do']}")(request)  # type: ignore[no-any-return]
         except RecursionError:
             return {"trouble": "it refers to itself without end, or is nested too deeply"}
         except MemoryError:
@@ -49,15 +49,15 @@ class SchemaWorker:
                 return {"missing": self._missing}
             return {"trouble": _reason(error)}
 
-    def _learn(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        self._documents[question["uri"]] = question["document"]
+    def _learn(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._documents[request["uri"]] = request["document"]
         return {}
 
-    def _match(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        return {"found": bool(re.search(question["pattern"], question["text"]))}
+    def _match(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"found": bool(re.search(request["pattern"], request["text"]))}
 
-    def _check(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        uri = question["uri"]
+    def _check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        uri = request["uri"]
         schema = self._documents[uri]
         checker = _json_schema(schema)
         checker.check_schema(schema)
@@ -65,16 +65,16 @@ class SchemaWorker:
             place.lookup(reference)
         return {}
 
-    def _hold(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        uri, _, fragment = question["schema"].partition("#")
-        dialect = question["dialect"]
+    def _validate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        uri, _, fragment = request["schema"].partition("#")
+        dialect = request["dialect"]
         checker = _json_schema(self._documents[uri]) if dialect == "json-schema" else _openapi(dialect)
         checker.check_schema(self._registry().resolver().lookup(f"{uri}#{fragment}").contents)
         validator = checker(
-            {"$ref": question["schema"]}, registry=self._registry(), format_checker=checker.FORMAT_CHECKER
+            {"$ref": request["schema"]}, registry=self._registry(), format_checker=checker.FORMAT_CHECKER
         )
-        errors = list(islice(validator.iter_errors(json.loads(question["json"])), ERRORS_LIMIT))
-        return {"errors": [_told(error) for error in errors[:ERRORS_TOLD]], "more": len(errors[ERRORS_TOLD:])}
+        errors = list(islice(validator.iter_errors(json.loads(request["json"])), ERRORS_LIMIT))
+        return {"errors": [_described(error) for error in errors[:ERRORS_SHOWN]], "more": len(errors[ERRORS_SHOWN:])}
 
     def _registry(self) -> Any:
         from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
@@ -115,7 +115,7 @@ def _openapi(dialect: str) -> Any:
 
 
 def _references(schema: Any, resolver: Any) -> Iterator[tuple[str, Any]]:
-    """Each `$ref` with the resolver of the place where it stands."""
+    """Yield each `$ref` with the resolver of the place where it stands."""
     from referencing.jsonschema import DRAFT202012
 
     if isinstance(schema, dict):
@@ -129,8 +129,8 @@ def _references(schema: Any, resolver: Any) -> Iterator[tuple[str, Any]]:
             yield from _references(value, resolver)
 
 
-def _told(error: Any) -> list[str]:
-    """Where the JSON falls short, the value there as JSON, and how; whole, as the parent hides what is secret in it."""
+def _described(error: Any) -> list[str]:
+    """Describe a breach: where it is, the value there as JSON, and how; whole, as the parent hides what is secret."""
     from jsonschema.exceptions import best_match
 
     error = best_match([error])
@@ -142,7 +142,7 @@ def _told(error: Any) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a schema, in words that are the schema's own: an answer's may be secret."""
+    """Say what is wrong with a schema in words of the schema: those of the checked text may be secret."""
     from jsonschema.exceptions import SchemaError, UnknownType
     from referencing.exceptions import Unresolvable
 
@@ -159,19 +159,19 @@ def _reason(error: Exception) -> str:
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Reply to requests until standard input ends."""
     with suppress(ValueError, OSError):  # not every system lets a process bound itself
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     sys.setrecursionlimit(RECURSION_LIMIT)
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGVTALRM})
-    bench = SchemaWorker()
+    worker = SchemaWorker()
     for line in sys.stdin:
-        question = json.loads(line)
-        signal.setitimer(signal.ITIMER_VIRTUAL, question["seconds"])
-        answer = bench.answer(question)
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_VIRTUAL, request["seconds"])
+        reply = worker.reply(request)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        print(json.dumps(answer), flush=True)  # noqa: T201 - standard output is what the parent reads
+        print(json.dumps(reply), flush=True)  # noqa: T201 - standard output is what the parent reads
 
 
 if __name__ == "__main__":

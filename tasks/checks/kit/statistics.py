@@ -1,4 +1,4 @@
-"""Is the new release slower than the one before, or does it fail more often? Pure statistics on samples, no I/O.
+"""Decides whether the new release is slower than the previous one, or fails more often: pure statistics, no I/O.
 
 Two releases are measured in turn, in several blocks each. Within a block many requests are timed, so that a rank test
 over them finds differences of a percent or two; but blocks of one and the same release differ by more than that,
@@ -7,14 +7,14 @@ A test that takes every request for an independent one would call that a differe
 only where all of this holds:
 
 - the Mann-Whitney U test says that it is no accident of the requests (corrected for several paths by Holm's method);
-- the shift (Hodges and Lehmann's: the median of the ratios of every new time to every old one) exceeds what is
-  allowed, and the floor below;
+- the slowdown (Hodges and Lehmann's shift: the median of the ratios of every new time to every old one) exceeds what
+  is allowed, and the floor below;
 - every block of the new release is slower than every block of the old one, and a t test over the blocks' medians says
   that this is no accident of the blocks;
-- the shift is at least twice what the stretches of one block differ by, since a host that is busy now and then shows
+- the slowdown is at least twice what the stretches of one block differ by, since a host that is busy now and then shows
   it there, too, even where two blocks happen to be alike.
 
-Where the shift exceeds what is allowed but the rest does not bear it out, or where it would with its standard error
+Where the slowdown exceeds what is allowed but the rest does not bear it out, or where it would with its standard error
 added, the answer is "unclear". (One path among several, asked too seldom for a test to say anything, is not: all of
 them together speak for it.)
 """
@@ -26,6 +26,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
+
+from tasks.checks.kit.significance import fisher, mann_whitney, student
 
 Verdict = Literal["same", "slower", "unclear"]
 Times = Mapping[str, Sequence[int]]
@@ -43,7 +45,7 @@ _MEDIAN_ERROR = math.pi / 2
 
 @dataclass(frozen=True)
 class Limits:
-    """What is still accepted.
+    """The slowdown that is still accepted, and how certain a larger one must be.
 
     `slower_percent` is the slowdown, `significance_per_mille` the level of the tests. `floor_us` is a difference in
     microseconds that nobody notices and no clock of a busy host tells from nothing: waking a sleeping thread takes
@@ -60,11 +62,12 @@ class Limits:
 class Slowdown:
     """The new release's times against the old one's, on one path, or on all (`path` is "").
 
-    `ratio` is the shift (1.3: takes 30 % longer), `us` the same in microseconds. `error` is its standard error over
-    the blocks, as a factor, infinite where either was measured in one block only, and `p_blocks` of the t test over
-    them; `agree` says that each new block is slower than each old one; `drift` by what factor the stretches of a block
-    differ, more than so few requests explain. `p` is of the one-sided Mann-Whitney test over the requests, `delta`
-    Cliff's: the chance that a new time is longer than an old one, less that of the opposite, from -1 to 1.
+    `ratio` is the slowdown as a factor (1.3: takes 30 % longer), `us` the same in microseconds. `error` is its
+    standard error over the blocks, as a factor, infinite where either was measured in one block only, and `p_blocks`
+    the p value of the t test over them; `agree` says that each new block is slower than each old one; `drift` by what
+    factor the stretches of a block differ, more than so few requests explain. `p` is the p value of the one-sided
+    Mann-Whitney test over the requests, `delta` Cliff's delta: the chance that a new time is longer than an old one,
+    less that of the opposite, from -1 to 1.
     """
 
     path: str
@@ -95,10 +98,10 @@ class Failures:
 
 
 def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) -> list[Slowdown]:
-    """The shifts over all paths and on each, judged; a block is the times in microseconds of each of its paths.
+    """Compute and judge the slowdown over all paths and on each; a block has the microseconds of each of its paths.
 
     A path counts by itself where every block has `MIN_TIMES` of it, and among all where every block has any. The
-    shift over all comes first; there is none where no path is left.
+    slowdown over all comes first; there is none where no path is left.
     """
     blocks = [*new, *old]
     shared = sorted(path for path in set().union(*blocks) if all(block.get(path) for block in blocks))
@@ -106,19 +109,19 @@ def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) ->
         return []
     units = {path: max(1.0, _median([us for block in old for us in block[path]])) for path in shared}
     whole = max(1.0, _median([us for block in old for path in shared for us in block[path]]))
-    shifts = [_shift(OVERALL, new, old, units, whole)]
+    slowdowns = [_slowdown(OVERALL, new, old, units, whole)]
     if len(shared) > 1:
         for path in shared:
             if min(len(block[path]) for block in blocks) >= MIN_TIMES:
-                shifts.append(_shift(path, new, old, {path: units[path]}, units[path]))
-    certain = holm([shift.p for shift in shifts], limits.significance_per_mille / 1000)
-    return [_judged(shift, limits, significant=sure) for shift, sure in zip(shifts, certain, strict=True)]
+                slowdowns.append(_slowdown(path, new, old, {path: units[path]}, units[path]))
+    certain = holm([slowdown.p for slowdown in slowdowns], limits.significance_per_mille / 1000)
+    return [_judged(slowdown, limits, significant=sure) for slowdown, sure in zip(slowdowns, certain, strict=True)]
 
 
 def compare_failures(
     new: Mapping[str, tuple[int, int]], old: Mapping[str, tuple[int, int]], limits: Limits
 ) -> list[Failures]:
-    """Whether more requests fail than before, over all paths and on each; each has (failed, asked), none asked for 0.
+    """Test whether more requests fail than before, over all paths and on each, which have (failed, sent), never 0 sent.
 
     Paths that are not in both, or that the old release never answered well, are left out.
     """
@@ -129,7 +132,7 @@ def compare_failures(
     if len(paths) > 1:
         a, b, c, d = (sum(column) for column in zip(*counts.values(), strict=True))
         counts = {OVERALL: (a, b, c, d), **counts}
-    found = [Failures(path, *count, p=_fisher(*count)) for path, count in counts.items()]
+    found = [Failures(path, *count, p=fisher(*count)) for path, count in counts.items()]
     certain = holm([each.p for each in found], limits.significance_per_mille / 1000)
     return [
         Failures(f.path, f.new, f.new_of, f.old, f.old_of, f.p, more=sure)
@@ -138,7 +141,7 @@ def compare_failures(
 
 
 def holm(p_values: Sequence[float], level: float) -> list[bool]:
-    """Which of several tests are significant, so that the chance of any false one is at most `level` (Holm, 1979)."""
+    """Tell which of several tests are significant, with a chance of at most `level` of any false one (Holm, 1979)."""
     certain = [False] * len(p_values)
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[index] > level / (len(p_values) - rank):
@@ -148,7 +151,7 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
 
 
 def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
-    """By what factor `new` is longer: Hodges and Lehmann's estimate on logarithms.
+    """Estimate by what factor `new` is longer: Hodges and Lehmann's shift, on logarithms.
 
     Long series are thinned to quantiles, so that it takes a few milliseconds whatever their length.
     """
@@ -158,16 +161,9 @@ def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
     return math.exp(float(np.median(pairs)))
 
 
-def mann_whitney(new: Sequence[float], old: Sequence[float]) -> tuple[float, float]:
-    """How likely such ranks are where `new` is not longer than `old`, and Cliff's delta."""
-    from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
-
-    statistic, p = mannwhitneyu(new, old, alternative="greater")
-    delta = 2 * float(statistic) / (len(new) * len(old)) - 1
-    return (1.0 if math.isnan(p) else float(p)), delta
-
-
-def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float) -> Slowdown:
+def _slowdown(
+    path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float
+) -> Slowdown:
     ours, theirs = [_relative(block, units) for block in new], [_relative(block, units) for block in old]
     all_ours, all_theirs = [us for block in ours for us in block], [us for block in theirs for us in block]
     ratio = slowdown_ratio(all_ours, all_theirs)
@@ -190,9 +186,8 @@ def _shift(path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping
 
 
 def _over_blocks(new: Sequence[Sequence[float]], old: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The standard error of the shift, as a factor, and the p value of Student's one-sided t test over the blocks."""
+    """Compute the slowdown's standard error, as a factor, and the p value of Student's one-sided t test over blocks."""
     import numpy as np
-    from scipy.stats import t
 
     if min(len(new), len(old)) < 2:
         return math.inf, 1.0
@@ -200,14 +195,14 @@ def _over_blocks(new: Sequence[Sequence[float]], old: Sequence[Sequence[float]])
     freedom = len(new) + len(old) - 2
     variance = sum(float(np.var(some)) * len(some) for some in medians) / freedom
     error = math.sqrt(variance * (1 / len(new) + 1 / len(old)))
-    shift = float(np.mean(medians[0]) - np.mean(medians[1]))
+    slowdown = float(np.mean(medians[0]) - np.mean(medians[1]))
     if error < _NOTHING:
-        return 1.0, 0.0 if shift > _NOTHING else 1.0
-    return math.exp(error), float(t.sf(shift / error, freedom))
+        return 1.0, 0.0 if slowdown > _NOTHING else 1.0
+    return math.exp(error), student(slowdown / error, freedom)
 
 
 def _drift(new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float]) -> float:
-    """By how much the stretches of a release differ, as a factor: a standard deviation, less what it is by chance."""
+    """Estimate how much the stretches of a release differ, as a factor: their deviation, less what is due to chance."""
     import numpy as np
 
     seen, chance = [], []
@@ -222,7 +217,7 @@ def _drift(new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float
 
 
 def _error(times: Sequence[float]) -> float:
-    """The variance of the mean of the logarithms of `times`, by their quartiles, as if they were normal."""
+    """Estimate the variance of the mean of the logarithms of `times` by their quartiles, as if they were normal."""
     import numpy as np
 
     low, high = np.quantile(np.log(times), (0.25, 0.75))
@@ -230,7 +225,7 @@ def _error(times: Sequence[float]) -> float:
 
 
 def _stretches(block: Times, paths: Iterable[str]) -> list[Times]:
-    """The block in `STRETCHES` parts, as they followed each other; fewer where a path has not so many times."""
+    """Split the block into `STRETCHES` parts, in their order; fewer where a path has not so many times."""
     times = {path: block[path] for path in paths}
     parts = min(STRETCHES, *map(len, times.values()))
     return [
@@ -239,27 +234,29 @@ def _stretches(block: Times, paths: Iterable[str]) -> list[Times]:
     ]
 
 
-def _judged(shift: Slowdown, limits: Limits, *, significant: bool) -> Slowdown:
+def _judged(slowdown: Slowdown, limits: Limits, *, significant: bool) -> Slowdown:
     def exceeds(ratio: float) -> bool:
-        return ratio > 1 + limits.slower_percent / 100 and shift.old_us * (ratio - 1) > limits.floor_us
+        return ratio > 1 + limits.slower_percent / 100 and slowdown.old_us * (ratio - 1) > limits.floor_us
 
-    overall = shift.path == OVERALL
-    certain = significant and shift.agree and shift.p_blocks <= BLOCK_LEVEL and shift.ratio >= shift.drift**DRIFTS
+    overall = slowdown.path == OVERALL
+    certain = (
+        significant and slowdown.agree and slowdown.p_blocks <= BLOCK_LEVEL and slowdown.ratio >= slowdown.drift**DRIFTS
+    )
     verdict: Verdict = "same"
-    if exceeds(shift.ratio) and certain:
+    if exceeds(slowdown.ratio) and certain:
         verdict = "slower"
-    elif (exceeds(shift.ratio) and significant) or (exceeds(shift.ratio * shift.error) and overall):
+    elif (exceeds(slowdown.ratio) and significant) or (exceeds(slowdown.ratio * slowdown.error) and overall):
         verdict = "unclear"
-    return Slowdown(**{**vars(shift), "verdict": verdict})
+    return Slowdown(**{**vars(slowdown), "verdict": verdict})
 
 
 def _relative(block: Times, units: Mapping[str, float]) -> list[float]:
-    """The block's times as multiples of their path's unit, so that quick and slow paths weigh the same."""
+    """Convert the block's times to multiples of their path's unit, so that quick and slow paths weigh the same."""
     return [max(us, 1) / unit for path, unit in units.items() for us in block[path]]
 
 
 def _thinned(times: Sequence[float]) -> Sequence[float]:
-    """The logarithms of `times`, or of that many of their quantiles."""
+    """Take the logarithms of `times`, or `_QUANTILES` quantiles of them."""
     import numpy as np
 
     logs = np.log(np.asarray(times, dtype=float))
@@ -273,10 +270,3 @@ def _median(times: Sequence[float]) -> float:
     import numpy as np
 
     return float(np.median(times))
-
-
-def _fisher(new: int, new_of: int, old: int, old_of: int) -> float:
-    from scipy.stats import fisher_exact
-
-    table = [[new, new_of - new], [old, old_of - old]]
-    return float(fisher_exact(table, alternative="greater").pvalue)

@@ -1,4 +1,4 @@
-"""Finding credentials in text, with detect-secrets' detectors.
+"""Finds credentials in text, with detect-secrets' detectors.
 
 Only the detectors are used, not its `scan`: that keeps global settings, wants files on disk, and runs each pattern
 on each line. Here a pattern runs once over a whole text, several times faster. Left out are the detectors by entropy,
@@ -78,7 +78,7 @@ class Secret:
 
 
 def find_secrets(text: str, filename: str = "") -> list[Secret]:
-    """The credentials in `text`, at most one of each kind and line, in order.
+    """Find the credentials in `text`, at most one of each kind and line, in order.
 
     `filename` tells how assignments are written there; lines over 2,000 characters are not searched for those.
     """
@@ -95,7 +95,7 @@ def find_secrets(text: str, filename: str = "") -> list[Secret]:
 
 
 def _segments(text: str) -> Iterator[tuple[int, str]]:
-    """`text` in pieces without a line over 2 KB, each with the number of its first line.
+    """Split `text` into pieces without a line over 2 KB, each with the number of its first line.
 
     Some patterns take time by the square of a line's length, and a stranger chooses the lines. Pieces of one line
     overlap by more than nearly any credential is long.
@@ -109,7 +109,7 @@ def _segments(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _assignments(text: str, filename: str) -> Iterator[int]:
-    """The lines where a name such as `password` is given a value."""
+    """Find the lines where a name such as `password` is given a value."""
     position, number = 0, 1
     while match := KEYWORD_HINT.search(text, position):
         start = text.rfind("\n", position, match.start()) + 1 or position

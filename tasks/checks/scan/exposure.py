@@ -1,4 +1,4 @@
-"""What the running program shows to anybody: credentials, its own files, listings, pages made for its developers.
+"""Finds what the running program shows to anybody: credentials, its own files, listings, pages for its developers.
 
 Rules: `leak`, `exposed`, `listing`, by URL path; `unanswered` where the program was not asked to the end.
 """
@@ -56,7 +56,7 @@ class _Program:
         self.not_asked: list[str] = []
 
     def ask(self, path: str) -> Answer | None:
-        """The answer, None where there is none within the limits: whether there should be one is for other checks."""
+        """Request `path` once; None where no answer comes within the limits, which is for other checks to judge."""
         if path not in self._answers and self._waited >= PATIENCE_SECONDS:
             self.not_asked.append(path)
             return None
@@ -72,7 +72,7 @@ class _Program:
 
 
 def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
-    """Everything that the program at `context.app_url` should not show or say to a stranger."""
+    """Find everything that the program at `context.app_url` should not show to a stranger."""
     url = httpx.URL(context.app_url)
     with Web(context) as web:
         program = _Program(web)
@@ -125,7 +125,7 @@ def _text(answer: Answer) -> str:
 
 
 def _is_address(host: str) -> bool:
-    """Browsers heed Strict-Transport-Security from names only (RFC 6797, 8.1.1)."""
+    """Tell whether `host` is an address: browsers heed Strict-Transport-Security from names only (RFC 6797, 8.1.1)."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the bundle's files, and the running release on the server's disk, should not hold or allow.
+"""Finds what the bundle's files, and the running release on the server's disk, should not hold or allow.
 
 Rules, by path: `key-file`, `executable`, `secret`, `password`, `unsearched` of the bundle; `setuid`, `world-writable`
 on the disk.
@@ -55,7 +55,7 @@ class Scan:
 
 
 def odd_files(manifest: Manifest) -> Iterator[Finding]:
-    """The files whose very name says that they hold credentials or history."""
+    """Find the files whose very name says that they hold credentials or history."""
     for file in manifest.files:
         if _KEY_FILE.search(file.path):
             text = f"{one_line(file.path)} is in the bundle: such files hold credentials or history; leave it out"
@@ -63,7 +63,7 @@ def odd_files(manifest: Manifest) -> Iterator[Finding]:
 
 
 def new_executables(previous: Manifest | None, manifest: Manifest) -> Iterator[Finding]:
-    """The files that can be run as programs and could not in `previous`."""
+    """Find the files that can be run as programs and could not in `previous`."""
     if previous is None:
         return
     for file in manifest.files:
@@ -74,7 +74,7 @@ def new_executables(previous: Manifest | None, manifest: Manifest) -> Iterator[F
 
 
 def loose_modes(tree: Tree) -> Iterator[Finding]:
-    """The files of the running release that anybody on the server may change, or that run as somebody else."""
+    """Find the files of the running release that anybody on the server may change, or that run as somebody else."""
     for path, file in sorted(tree.files.items()):
         where = f"{one_line(path)} is {stat.S_IMODE(file.mode):04o} on the server"
         if file.mode & (stat.S_ISUID | stat.S_ISGID):

@@ -1,4 +1,4 @@
-"""What the headers of answers say to browsers: the usual security headers, and cookies.
+"""Finds security headers that are missing or have no effect, and cookies without protection.
 
 Rules: `header` (path: its name) and `cookie` (path: the cookie's name). Asked for is what OWASP's cheat sheets on HTTP
 headers and session management ask of any answer; raos.toml may ask for more headers, and then means it.
@@ -26,7 +26,7 @@ Answers = Mapping[str, Answer]
 
 
 def missing_headers(answers: Answers, declared: Sequence[str], *, hsts: bool) -> Iterator[Finding]:
-    """The headers that some answer lacks; `hsts` says whether Strict-Transport-Security is among the usual ones."""
+    """Find the headers that an answer lacks; `hsts` says whether Strict-Transport-Security is among the usual ones."""
     usual = (*USUAL_HEADERS, HSTS) if hsts else USUAL_HEADERS
     names = {name.lower(): name for name in (*declared, *usual)}
     required = {name.lower() for name in declared}
@@ -40,7 +40,7 @@ def missing_headers(answers: Answers, declared: Sequence[str], *, hsts: bool) ->
 
 
 def weak_headers(answers: Answers, *, hsts: bool) -> Iterator[Finding]:
-    """The headers that are there and do not do what they are for, each at the first path where that is so."""
+    """Find the headers that are there and have no effect, each at the first path where that is so."""
     checks = [
         ("X-Content-Type-Options", "high", _weak_nosniff),
         (CSP, "medium", _weak_csp),
@@ -60,7 +60,7 @@ def _weak_nosniff(value: str) -> str:
 
 
 def _weak_csp(value: str) -> str:
-    """Each policy of a list applies, so that one that restricts scripts is enough (CSP 3, 8.1)."""
+    """Find what is weak in a list of policies: each applies, so one that restricts scripts is enough (CSP 3, 8.1)."""
     problems = [_weak_policy(policy) for policy in value.split(",") if policy.strip()]
     return "" if any(not problem for problem in problems) else problems[0] if problems else ""
 
@@ -93,21 +93,21 @@ def _weak_hsts(value: str) -> str:
 
 
 def weak_cookies(answers: Answers, *, https: bool) -> Iterator[Finding]:
-    """The cookies that lack a protection, each once: Secure (over https), HttpOnly, SameSite.
+    """Find the cookies that lack a protection, each once: Secure (over https), HttpOnly, SameSite.
 
     Without the first two, one that by its name carries a session is given away: that is high, others are medium.
     """
-    told: set[str] = set()
+    named: set[str] = set()
     for path, answer in answers.items():
         for line in answer.headers.get_list("set-cookie"):
             first, *rest = (part.strip() for part in line.split(";"))
             name = one_line(first.partition("=")[0].strip(), 60)
             words = [part.partition("=") for part in rest]
             attributes = {key.strip().lower(): value.strip().lower() for key, _, value in words}
-            if name in told or attributes.get("max-age") == "0":
+            if name in named or attributes.get("max-age") == "0":
                 continue
             for finding in _cookie(name, path, attributes, https):
-                told.add(name)
+                named.add(name)
                 yield finding
 
 

@@ -1,4 +1,4 @@
-"""Which packages a bundle says it is built from, as its own lock files and metadata declare them.
+"""Reads which packages a bundle is built from, as its own lock files and metadata declare them.
 
 Read are, by their names: requirements files of pip, pylock.toml, uv.lock, poetry.lock and the METADATA of installed
 Python packages; `*.deps.json` of .NET; package-lock.json, npm-shrinkwrap.json and node_modules/.package-lock.json.
@@ -48,7 +48,7 @@ class Package:
 
 @dataclass
 class Declared:
-    """What was found: each package with the first file that declares it.
+    """The declared packages, each with the first file that declares it.
 
     `loose` are, by file, what has no exact version; `unreadable` says by file why it could not be read; `included`
     are the files that others name.
@@ -60,7 +60,7 @@ class Declared:
     included: dict[str, str] = field(default_factory=dict)
 
     def add(self, path: str, ecosystem: Ecosystem, name: str, version: str | None) -> None:
-        """Take down what the file at `path` declares; a version that is none makes it loose."""
+        """Add what the file at `path` declares; without an exact version it is loose."""
         if version and _NAME.fullmatch(name) and is_version(ecosystem, version):
             if len(self.packages) < PACKAGES_LIMIT:
                 self.packages.setdefault(_spelled(ecosystem, name, version), path)
@@ -70,7 +70,7 @@ class Declared:
             self.loose.setdefault(path, []).append((ecosystem, name))
 
     def findings(self) -> Iterator[Finding]:
-        """What could not be looked up for want of a version or of a readable file. Rules: `unpinned`, `unreadable`."""
+        """Name what cannot be looked up for want of a version or a readable file. Rules: `unpinned`, `unreadable`."""
         exact = {(package.ecosystem, canonicalize_name(package.name)) for package in self.packages}
         for path, items in sorted(self.loose.items()):
             names = sorted(
@@ -121,7 +121,7 @@ def _read(context: CheckContext, files: list[tuple[FileEntry, _Reader]], found: 
 
 
 def read_declaration(path: str, content: bytes, found: Declared, reader: _Reader | None = None) -> None:
-    """Add to `found` what one file declares; by its name it is known how to read it, unless `reader` is given."""
+    """Add to `found` what one file declares, read by `reader`, or as its name says."""
     reader = reader or _reader_of(path)
     if reader is None:
         return
@@ -166,7 +166,7 @@ def _requirement(path: str, text: str, found: Declared) -> None:
 
 
 def _toml(path: str, content: bytes, found: Declared) -> None:
-    """The packages that come from an index; the project itself and what comes from a directory are no packages."""
+    """Add the packages that come from an index; the project itself and what comes from a directory are none."""
     document = tomllib.loads(content.decode("utf-8"))
     for item in [*document.get("package", ()), *document.get("packages", ())]:
         source = item.get("source", {})
@@ -212,7 +212,7 @@ def _npm(path: str, content: bytes, found: Declared) -> None:
 
 
 def _spelled(ecosystem: Ecosystem, name: str, version: str) -> Package:
-    """The package in the one spelling under which OSV keeps those of PyPI; the others have one anyway."""
+    """Make the package, in the one spelling under which OSV keeps those of PyPI; the others have one anyway."""
     if ecosystem == "PyPI":
         return Package(ecosystem, canonicalize_name(name), canonicalize_version(version, strip_trailing_zero=False))
     return Package(ecosystem, name, version)

@@ -1,4 +1,4 @@
-"""Advisories in the OSV format: what they say of one version of a package, how bad it is, and what to do about it.
+"""Reads advisories in the OSV format: whether they affect a version of a package, how bad it is, what fixes it.
 
 The format and the way versions are matched are those of https://ossf.github.io/osv-schema/ (`versions`, and `ranges`
 of type SEMVER and ECOSYSTEM; GIT ranges say nothing of a version).
@@ -85,7 +85,7 @@ class Affected(_Part):
     database_specific: Any = None
 
     def concerns(self, package: Package) -> bool:
-        """Whether it speaks of that package, in any version."""
+        """Tell whether the advisory names that package, in any version."""
         named = self.package
         return (
             named is not None
@@ -107,7 +107,7 @@ class Advisory(_Part):
     database_specific: Any = None
 
     def affects(self, package: Package) -> bool:
-        """Whether that version is affected; a withdrawn record affects nothing.
+        """Tell whether that version is affected; a withdrawn record affects nothing.
 
         Raises:
             ValueError: a version of the record cannot be read, so that nobody can tell.
@@ -117,7 +117,7 @@ class Advisory(_Part):
         return any(_includes(each, package) for each in self.affected if each.concerns(package))
 
     def fixed_in(self, package: Package) -> str | None:
-        """The lowest version above the package's own that is said to be fixed, None where there is none."""
+        """Find the lowest version above the package's own that is said to be fixed; None where there is none."""
         fixes = {
             event.fixed
             for each in self.affected
@@ -142,7 +142,7 @@ def _includes(affected: Affected, package: Package) -> bool:
 
 
 def _in_range(events: Sequence[Event], package: Package) -> bool:
-    """The schema's evaluation: the last turn at or below the version decides; limits bound the whole range."""
+    """Evaluate a range by the schema: the last event at or below the version decides; limits bound the whole range."""
 
     def read(text: str) -> Any:
         return parse_version(package.ecosystem, text)
@@ -175,7 +175,7 @@ UNRATED = Rating("high", "")
 
 
 def rating(advisory: Advisory, package: Package) -> Rating:
-    """CVSS where there is a vector (7.0 and above is high), else the database's own word, else unrated: high.
+    """Rate by CVSS where there is a vector (7.0 and above is high), else by the database's own word, else as high.
 
     What nobody has rated may be anything, and a package known to be malicious is as bad as it gets.
     """
@@ -206,7 +206,7 @@ def _points(score: Score) -> Decimal | None:
 
 
 def findings(found: dict[Package, list[Advisory]], places: dict[Package, str]) -> Iterator[Finding]:
-    """A finding for each vulnerability of each package. Rule: `vulnerable`, path: the package's name."""
+    """Make a finding for each vulnerability of each package. Rule: `vulnerable`, path: the package's name."""
     for package, advisories in sorted(found.items()):
         for group in _same_vulnerability(advisories):
             yield _finding(package, group, places.get(package, ""))
@@ -231,7 +231,7 @@ def _finding(package: Package, group: Sequence[Advisory], place: str) -> Finding
 
 
 def _same_vulnerability(advisories: Iterable[Advisory]) -> list[list[Advisory]]:
-    """The records of one vulnerability together: databases give it an id each, and name each other's as aliases."""
+    """Group the records of one vulnerability: databases give it an id each, and name each other's as aliases."""
     groups: list[tuple[set[str], list[Advisory]]] = []
     for advisory in sorted(advisories, key=lambda each: each.id):
         ids, members = {advisory.id, *advisory.aliases}, [advisory]

@@ -1,4 +1,4 @@
-"""Advisories from a server that speaks OSV's API (https://google.github.io/osv.dev/api/), within hard limits.
+"""Fetches advisories from a server that speaks OSV's API (https://google.github.io/osv.dev/api/), with hard limits.
 
 Only names and versions of packages are sent. Many packages are asked about in one request, the records that concern
 them are then fetched side by side; what may pass (a lost connection, 429, 502 to 504) is tried again.
@@ -36,7 +36,7 @@ _Message = TypeVar("_Message", bound=BaseModel)
 
 
 class _PassingError(AdvisoriesUnknownError):
-    """The same, but it may be over when asked again."""
+    """The advisories could not be had, but a later request may succeed."""
 
 
 class _GoneError(AdvisoriesUnknownError):
@@ -57,7 +57,7 @@ class _Batch(BaseModel):
 
 
 def shown(url: str) -> str:
-    """`url` without the credentials it may hold."""
+    """Take the credentials that it may hold out of a URL."""
     try:
         return str(httpx.URL(url).copy_with(userinfo=b"")).rstrip("/")
     except httpx.InvalidURL:
@@ -65,7 +65,7 @@ def shown(url: str) -> str:
 
 
 def ask_osv(url: str, packages: Sequence[Package], seconds: float = SECONDS) -> dict[Package, list[Advisory]]:
-    """What the server at `url` knows of `packages`; those it knows nothing of are left out.
+    """Fetch what the server at `url` knows of `packages`; those it knows nothing of are left out.
 
     Raises:
         AdvisoriesUnknownError: it gave no whole answer within `seconds`, or none that can be read.
@@ -112,7 +112,7 @@ class _Server:
         await self._client.aclose()
 
     async def hits(self, packages: Sequence[Package]) -> dict[Package, list[str]]:
-        """The ids of the advisories for each package, page by page."""
+        """Fetch the ids of the advisories for each package, page by page."""
         found: dict[Package, list[str]] = {package: [] for package in packages}
         left: dict[Package, str | None] = dict.fromkeys(packages)
         for _ in range(PAGES):
@@ -133,7 +133,7 @@ class _Server:
         raise AdvisoriesUnknownError(f"had more than {PAGES} pages of advisories for one package")
 
     async def record(self, one: str, gate: asyncio.Semaphore) -> Advisory:
-        """One advisory, by its id; of one that is no longer there, only the id."""
+        """Fetch one advisory, by its id; of one that is no longer there, only the id."""
         try:
             async with gate:
                 record = await self._ask(Advisory, f"/v1/vulns/{quote(one, safe='')}")

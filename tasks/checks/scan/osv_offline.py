@@ -1,4 +1,4 @@
-"""Advisories from a copy of OSV's database on this machine, for operators who ask nobody outside.
+"""Reads advisories from a copy of OSV's database on this machine, for operators who ask nobody outside.
 
 A copy is one of the zips that OSV publishes for each ecosystem (`PyPI/all.zip`), or a directory of such zips and of
 JSON records. It is read through once, a record at a time: only those that name one of the packages are parsed.
@@ -42,12 +42,12 @@ class Copy:
     modified: datetime | None = None
 
     def stale(self, now: datetime) -> bool:
-        """Whether it is so old that what became known since may matter."""
+        """Tell whether the copy is so old that what became known since may matter."""
         return self.modified is None or now - self.modified > FRESH
 
 
 def read_copy(path: str, packages: Sequence[Package], seconds: float = SECONDS) -> Copy:
-    """What the copy at `path` knows of `packages`.
+    """Read what the copy at `path` knows of `packages`.
 
     Raises:
         AdvisoriesUnknownError: there is none, it cannot be read within `seconds`, or it holds nothing about an
@@ -76,7 +76,7 @@ def read_copy(path: str, packages: Sequence[Package], seconds: float = SECONDS) 
 
 
 def _records(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every record below `path`, with where it stands."""
+    """Yield every record below `path`, with its place."""
     if path.is_dir():
         for inner in sorted(path.rglob("*")):
             if inner.suffix in (".json", ".zip") and inner.is_file():
@@ -96,7 +96,7 @@ def _records(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _consider(copy: Copy, where: str, raw: bytes, names: dict[str, list[Package]]) -> str:
-    """Keep the record if it affects one of the packages; when it was last changed."""
+    """Keep the record if it affects one of the packages; return when it was last changed."""
     modified, concerned = "", []
     for key, value in _FIELD.findall(raw):
         if key == b"modified":
@@ -129,7 +129,7 @@ def _text(value: bytes) -> str:
 
 
 def _loosely(name: str) -> str:
-    """A spelling under which every spelling of a package's name in any ecosystem is one."""
+    """Fold the spellings of a package's name, in any ecosystem, into one."""
     return _BETWEEN.sub("-", name).casefold()
 
 

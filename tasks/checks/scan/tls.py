@@ -1,4 +1,4 @@
-"""What the TLS of a server is like, seen from here: who vouches for it, for how long, and which protocols it takes.
+"""Inspects the TLS of a server: who vouches for its certificate, for how long, and which protocols it takes.
 
 Rules: `certificate` (not trusted, for another name, expired), `certificate-expiry` (soon), `tls-protocol`,
 `plain-http`; their path is HOST:PORT. RFC 8996 forbids TLS 1.0 and 1.1.
@@ -28,7 +28,7 @@ _NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is to speak TLS, and whom `trust` lets vouch for it (None: those that everybody trusts)."""
+    """A server that is to speak TLS; `trust` has the authorities that may vouch for it (None: the usual ones)."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ class Server:
 
     @property
     def place(self) -> str:
-        """What a finding calls it."""
+        """HOST:PORT, as findings name the server."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -48,8 +48,8 @@ class _Seen:
     certificate: x509.Certificate
 
 
-def look_at(url: str, trust: ssl.SSLContext | None, now: datetime, soon: timedelta) -> Iterator[Finding]:
-    """What is wrong with the way to `url`; plain http is good enough as long as it stays on this machine.
+def inspect_tls(url: str, trust: ssl.SSLContext | None, now: datetime, soon: timedelta) -> Iterator[Finding]:
+    """Find what is wrong with the connection to `url`; plain http is good enough to this machine itself.
 
     A certificate that ends within `soon` is pointed out.
     """
@@ -63,7 +63,7 @@ def look_at(url: str, trust: ssl.SSLContext | None, now: datetime, soon: timedel
 
 
 def unverified() -> ssl.SSLContext:
-    """A context that connects to anybody, to look at what an untrusted server shows; nothing secret goes over it."""
+    """Make a context that connects to any server, to see what an untrusted one shows; nothing secret goes over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -72,7 +72,7 @@ def unverified() -> ssl.SSLContext:
 
 def _tls(server: Server, now: datetime, soon: timedelta) -> Iterator[Finding]:
     try:
-        seen, trouble = _first_look(server)
+        seen, trouble = _connected(server)
     except ssl.SSLError as error:
         yield _no_protocol(server, error)
         return
@@ -90,8 +90,8 @@ def _tls(server: Server, now: datetime, soon: timedelta) -> Iterator[Finding]:
     yield from _protocols(server, seen.protocol)
 
 
-def _first_look(server: Server) -> tuple[_Seen, Finding | None]:
-    """The server as it is met by those who check its certificate, or, if that is no good, by those who do not."""
+def _connected(server: Server) -> tuple[_Seen, Finding | None]:
+    """Connect and check the certificate; where that fails, connect without, and return the finding too."""
     try:
         return _handshake(server, server.trust or httpx.create_ssl_context()), None
     except ssl.SSLCertVerificationError as error:
@@ -148,14 +148,14 @@ def _protocols(server: Server, negotiated: str) -> Iterator[Finding]:
     if taken:
         text = f"{server.place} still takes {' and '.join(taken)}, which are forbidden (RFC 8996): turn them off"
         yield Finding("medium", text, "tls-protocol", server.place)
-    told = f"{server.place} speaks {negotiated}"
-    told += f"; it refuses {' and '.join(refused)}" if refused else ""
-    told += f"; {' and '.join(untried)} cannot be offered by this machine's OpenSSL, so not tried" if untried else ""
-    yield Finding("low", told)
+    text = f"{server.place} speaks {negotiated}"
+    text += f"; it refuses {' and '.join(refused)}" if refused else ""
+    text += f"; {' and '.join(untried)} cannot be offered by this machine's OpenSSL, so not tried" if untried else ""
+    yield Finding("low", text)
 
 
 def _no_protocol(server: Server, error: ssl.SSLError) -> Finding:
-    """Why there was no handshake at all: old protocols only, or something that is no TLS."""
+    """Find why there was no handshake at all: old protocols only, or something that is no TLS."""
     for version, name in reversed(_OLD.items()):
         context = _only(version)
         if context is not None and _accepts(server, context):
@@ -183,7 +183,7 @@ def _accepts(server: Server, context: ssl.SSLContext) -> bool:
 
 
 def _only(version: ssl.TLSVersion) -> ssl.SSLContext | None:
-    """A context that offers that old version alone; None where this machine's OpenSSL can not even offer it."""
+    """Make a context that offers that old version alone; None where this machine's OpenSSL cannot offer it."""
     context = unverified()
     try:
         context.set_ciphers("ALL:@SECLEVEL=0")

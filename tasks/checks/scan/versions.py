@@ -1,4 +1,4 @@
-"""Versions as each ecosystem orders them: PEP 440 for PyPI, Semantic Versioning for npm, NuGet's own for NuGet."""
+"""Compares versions as each ecosystem orders them: PEP 440 for PyPI, Semantic Versioning for npm, NuGet's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _read_nuget: Callable[[str], Any] = NuGetVersion.from_string
 
 @lru_cache(maxsize=4096)
 def parse_version(ecosystem: Ecosystem, text: str) -> Any:
-    """A value that compares with others of the same ecosystem.
+    """Parse a version into a value that compares with others of the same ecosystem.
 
     Raises:
         ValueError: the text is no version there.
@@ -41,7 +41,7 @@ def parse_version(ecosystem: Ecosystem, text: str) -> Any:
 
 
 def is_version(ecosystem: Ecosystem, text: object) -> bool:
-    """Whether `text` is one exact version there."""
+    """Tell whether `text` is one exact version there."""
     try:
         parse_version(ecosystem, text if isinstance(text, str) else "")
     except ValueError:
@@ -50,7 +50,7 @@ def is_version(ecosystem: Ecosystem, text: object) -> bool:
 
 
 def same_name(ecosystem: Ecosystem, one: str, other: str) -> bool:
-    """Whether two spellings name one package: npm tells capitals apart, NuGet does not, PyPI folds more (PEP 503)."""
+    """Tell whether two spellings name one package: npm minds capitals, NuGet does not, PyPI folds more (PEP 503)."""
     if ecosystem == "PyPI":
         return canonicalize_name(one) == canonicalize_name(other)
     return one == other if ecosystem == "npm" else one.casefold() == other.casefold()

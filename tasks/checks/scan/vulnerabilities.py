@@ -1,4 +1,4 @@
-"""Known vulnerabilities of what a bundle declares, looked up where the verification policy says."""
+"""Looks up the known vulnerabilities of what a bundle declares, where the verification policy says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.checks.scan.osv_offline import read_copy
 
 @dataclass
 class LookUp:
-    """What came of it. `source` says who was asked; `unknown` why nothing can be told, "" where all was."""
+    """What a look-up found. `source` names the database; `unknown` says why nothing is known, "" where all is."""
 
     source: str
     packages: int
@@ -27,17 +27,17 @@ class LookUp:
 
     @property
     def counted(self) -> str:
-        """The packages in words."""
+        """The number of packages in words."""
         return f"{self.packages} package" + ("" if self.packages == 1 else "s")
 
     @property
-    def told(self) -> bool:
+    def looked_up(self) -> bool:
         """Whether packages were looked up."""
         return bool(self.packages) and not self.unknown and self.source != "off"
 
 
 def look_up(declared: Declared, policy: Policy, left: float, now: datetime) -> LookUp:
-    """Look up every declared package in at most half of the `left` seconds; where there is none, nobody is asked."""
+    """Look up every declared package, in at most half of the `left` seconds; without packages, nobody is asked."""
     packages = sorted(declared.packages)
     source = {"osv": shown(policy.osv_url), "file": policy.osv_file}.get(policy.advisories, "off")
     result = LookUp(source, len(packages))

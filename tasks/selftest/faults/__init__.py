@@ -9,7 +9,7 @@ from tasks.selftest.faults.base import Seeded
 
 
 def catalogue() -> tuple[Seeded, ...]:
-    """Every seeded fault of this package, file by file; the files that faults are made with have no `FAULTS`.
+    """List the seeded faults of this package, file by file; files that only help to make faults have no `FAULTS`.
 
     Raises:
         ImportError: a file of the package cannot be loaded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.selftest.faults.base import Seeded, edited, promising_nothing, replace_text, told
+from tasks.selftest.faults.base import Seeded, edited, faulty, promising_nothing, replace_text
 
 ITEM = "/api/market/items/starter-pack"
 _ROOMS = """[[endpoint]]
@@ -22,7 +22,7 @@ time_limit = 1
 
 
 def _undocumented(tree: Path, path: str, now: str | None = None) -> None:
-    """A path is gone from the OpenAPI document, or is called `now` there."""
+    """Remove a path from the OpenAPI document, or call it `now` there."""
     file = tree / "Modules" / "Core" / "openapi.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     item = document["paths"].pop(path)
@@ -32,7 +32,7 @@ def _undocumented(tree: Path, path: str, now: str | None = None) -> None:
 
 
 def _without_rooms(tree: Path) -> None:
-    """Chat's list of rooms is gone from the program, from its OpenAPI document, and from what raos.toml promises."""
+    """Remove Chat's list of rooms from the program, from its OpenAPI document, and from what raos.toml promises."""
     places = '[[endpoint]]\nname = "Chat lists its places"\npath = "/api/chat/places"\n'
     replace_text(
         tree, "Modules/Chat/__init__.py", '"GET", "/api/chat/rooms", rooms', '"GET", "/api/chat/places", rooms'
@@ -42,22 +42,22 @@ def _without_rooms(tree: Path) -> None:
 
 
 def _without_me(tree: Path) -> None:
-    """What strangers are refused is gone from the program, and from what is promised."""
+    """Remove what strangers are refused from the program, and from what is promised."""
     replace_text(tree, "Modules/Auth/__init__.py", '"/api/auth/me"', '"/api/auth/self"')
     replace_text(tree, "raos.toml", _STRANGER, "")
     _undocumented(tree, "/api/auth/me", "/api/auth/self")
 
 
 FAULTS: tuple[Seeded, ...] = (
-    told("api", r"GET /api/market/items/starter-pack\): status 500 instead of 200", f"status={ITEM}@500"),
-    told("api", r"json\.id is missing", f"empty={ITEM}"),
-    told("api", r"the answer is no valid JSON", f"bad-json={ITEM}"),
-    told("api", r"the answer is not UTF-8", f"bad-charset={ITEM}"),
-    told("api", r"no whole answer within 1 s", f"hang={ITEM}"),
-    told("api", r"no whole answer within 1 s", f"drip={ITEM}"),
-    told("api", r"no whole answer within 1 s", f"drip-headers={ITEM}"),
-    told("api", r"the answer has more than 1048576 bytes", f"huge={ITEM}"),
-    told("api", r"status 302, a redirect to /api/market/items/starter-pack", f"redirect={ITEM}"),
+    faulty("api", r"GET /api/market/items/starter-pack\): status 500 instead of 200", f"status={ITEM}@500"),
+    faulty("api", r"json\.id is missing", f"empty={ITEM}"),
+    faulty("api", r"the answer is no valid JSON", f"bad-json={ITEM}"),
+    faulty("api", r"the answer is not UTF-8", f"bad-charset={ITEM}"),
+    faulty("api", r"no whole answer within 1 s", f"hang={ITEM}"),
+    faulty("api", r"no whole answer within 1 s", f"drip={ITEM}"),
+    faulty("api", r"no whole answer within 1 s", f"drip-headers={ITEM}"),
+    faulty("api", r"the answer has more than 1048576 bytes", f"huge={ITEM}"),
+    faulty("api", r"status 302, a redirect to /api/market/items/starter-pack", f"redirect={ITEM}"),
     edited(
         "an endpoint is gone",
         "api",
@@ -90,7 +90,7 @@ FAULTS: tuple[Seeded, ...] = (
         "application/json; charset=utf-8",
         "application/json",
     ),
-    told("api", r"status 500 instead of", "error-every=2"),
+    faulty("api", r"status 500 instead of", "error-every=2"),
     edited(
         "a time is a number",
         "api",
@@ -139,7 +139,7 @@ FAULTS: tuple[Seeded, ...] = (
         '"/openapi.json", openapi',
         '"/openapi.yaml", openapi',
     ),
-    told("api", r"/openapi\.json cannot be read: no valid JSON", "bad-json=/openapi.json"),
+    faulty("api", r"/openapi\.json cannot be read: no valid JSON", "bad-json=/openapi.json"),
     Seeded(
         "an endpoint of the release before is gone",
         "api",

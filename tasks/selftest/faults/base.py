@@ -1,4 +1,4 @@
-"""What a seeded fault is: a bad release made from a good one, the check that must notice, and what it must say."""
+"""Seeded faults: a bad release made from a good one, the check that must notice, and what it must say."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Around = Callable[[CheckContext], AbstractContextManager[CheckContext]]
 class Seeded:
     """One bad release. `says` is a pattern for what the check sees; `faults` are RaOS's own that it uses.
 
-    `expects` is the answer that catches it: a failure, unless a person is to decide. A `late` one shows itself only
+    `expects` is the outcome that catches it: a failure, unless a person is to decide. A `late` one shows itself only
     when /health has been asked a few times more; one `against_before` only where the good release ran before, and, for
-    the checks that compare, the rehearsal measured both. `around` makes what no bundle shows: while its block lasts,
-    the check is given what it gives (a server with a bad certificate, a policy).
+    the checks that compare, the rehearsal measured both. `around` makes a fault that no bundle can hold, such as a bad
+    certificate: it is a context manager that gives the check another context.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Seeded:
     expects: Outcome = "fail"
 
 
-def told(check: str, says: str, *faults: str, late: bool = False, expects: Outcome = "fail") -> Seeded:
-    """A release that tells itself to misbehave, by its faults.toml."""
+def faulty(check: str, says: str, *faults: str, late: bool = False, expects: Outcome = "fail") -> Seeded:
+    """Make a release that switches on some of RaOS's own faults, by its faults.toml."""
 
     def change(tree: Path) -> None:
         listed = ", ".join(f'"{fault}"' for fault in faults)
@@ -46,7 +46,7 @@ def told(check: str, says: str, *faults: str, late: bool = False, expects: Outco
 
 
 def edited(name: str, check: str, says: str, path: str, old: str, new: str) -> Seeded:
-    """A release with one text replaced in one of its files."""
+    """Make a release with one text replaced in one of its files."""
     return Seeded(name, check, says, lambda tree: replace_text(tree, path, old, new))
 
 
@@ -64,7 +64,7 @@ def replace_text(tree: Path, path: str, old: str, new: str) -> None:
 
 
 def promising_nothing(checks: Iterable[tuple[str, str]]) -> tuple[Seeded, ...]:
-    """A release whose raos.toml has only its name and version, for each check and what it is to say of that."""
+    """Make a release whose raos.toml has only its name and version, for each check and what it must say of that."""
 
     def change(tree: Path) -> None:
         file = tree / "raos.toml"
@@ -75,7 +75,7 @@ def promising_nothing(checks: Iterable[tuple[str, str]]) -> tuple[Seeded, ...]:
 
 
 def added(name: str, says: str, path: str, content: str | bytes) -> Seeded:
-    """A release with a file that should not be in it."""
+    """Make a release with a file that should not be in it."""
 
     def change(tree: Path) -> None:
         file = tree / path

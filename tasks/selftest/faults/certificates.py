@@ -1,4 +1,4 @@
-"""A certificate authority of our own, and certificates for this machine signed by it, good or bad."""
+"""Makes a certificate authority, and certificates for this machine that it signs, good or bad."""
 
 from __future__ import annotations
 

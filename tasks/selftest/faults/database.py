@@ -10,11 +10,11 @@ from typing import Any, cast
 from ashat.client.node import NodeClient
 from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
 from tasks.checks.kit.base import CheckContext, Outcome
-from tasks.selftest.faults.base import Seeded, edited, promising_nothing, told
+from tasks.selftest.faults.base import Seeded, edited, faulty, promising_nothing
 
 
 class _Busy:
-    """The node, whose look at the database has other figures: a crowded or distant server is not at hand here."""
+    """The node, with other figures of the database: no crowded or distant database server is at hand here."""
 
     def __init__(self, node: NodeClient, figures: dict[str, Any]) -> None:
         self._node = node
@@ -24,12 +24,12 @@ class _Busy:
         return getattr(self._node, name)
 
     def probe_database(self, request: DatabaseProbeRequest) -> DatabaseProbe:
-        """What the node found, with those figures."""
+        """Return what the node found, with those figures."""
         return self._node.probe_database(request).model_copy(update=self._figures)
 
 
 def _measured(name: str, says: str, expects: Outcome = "fail", **figures: Any) -> Seeded:
-    """A good release beside a database of which the node measures `figures`."""
+    """Make a good release beside a database of which the node measures `figures`."""
 
     @contextmanager
     def around(context: CheckContext) -> Iterator[CheckContext]:
@@ -39,14 +39,14 @@ def _measured(name: str, says: str, expects: Outcome = "fail", **figures: Any) -
 
 
 FAULTS: tuple[Seeded, ...] = (
-    told("database", r"tables are missing: orders", "drop-table=orders"),
-    told("database", r"stands at migration 0002, but raos\.toml says 0003", "skip-migration=0003"),
-    told("database", r"1 of 3 migrations were not applied: migrations/0002_talk\.sql", "skip-migration=0002"),
-    told("database", r"cannot be written to: .*locked", "database-locked"),
-    told("database", r"cannot be written to: .*readonly database", "database-read-only"),
-    told("database", r"the table orders cannot be read: no such table: main\.orders_lost", "unreadable-table=orders"),
-    told("database", r"could not be looked at: there is no database", "database-gone=8", late=True),
-    told("database", r"could not be looked at: .*not a database", "database-damaged=8", late=True),
+    faulty("database", r"tables are missing: orders", "drop-table=orders"),
+    faulty("database", r"stands at migration 0002, but raos\.toml says 0003", "skip-migration=0003"),
+    faulty("database", r"1 of 3 migrations were not applied: migrations/0002_talk\.sql", "skip-migration=0002"),
+    faulty("database", r"cannot be written to: .*locked", "database-locked"),
+    faulty("database", r"cannot be written to: .*readonly database", "database-read-only"),
+    faulty("database", r"the table orders cannot be read: no such table: main\.orders_lost", "unreadable-table=orders"),
+    faulty("database", r"could not be looked at: there is no database", "database-gone=8", late=True),
+    faulty("database", r"could not be looked at: .*not a database", "database-damaged=8", late=True),
     edited(
         "a migration is promised that does not exist",
         "database",

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ashat.client.local_node import sample_directory
 from tasks.checks.kit.base import CheckContext
-from tasks.selftest.faults.base import Seeded, told
+from tasks.selftest.faults.base import Seeded, faulty
 from tasks.selftest.faults.staging import StagingError
 
 
 def _hurried(fault: Seeded) -> Seeded:
-    """The same release, which promises to start within a second."""
+    """Make the release promise to start within a second."""
 
     def change(tree: Path) -> None:
         fault.change(tree)
@@ -34,7 +34,7 @@ def _hurried(fault: Seeded) -> Seeded:
 
 @contextmanager
 def _old_process(context: CheckContext) -> Iterator[CheckContext]:
-    """The good release's own program, under another bundle's name, where the new one's is looked for."""
+    """Run the good release's program under another bundle's name, where the check expects the new one."""
     with tempfile.TemporaryDirectory(prefix="ashat-old-") as data:
         environment = {**os.environ, "RAOS_DATA": data, "RAOS_FAULT": "wrong-bundle"}
         words = [sys.executable, str(sample_directory() / "raos.py"), "--port", "0"]
@@ -50,7 +50,7 @@ def _old_process(context: CheckContext) -> Iterator[CheckContext]:
 
 
 FAULTS: tuple[Seeded, ...] = (
-    told("health", r"reports version 9\.4\.0, but raos\.toml says 9\.4\.1", "wrong-version=9.4.0"),
+    faulty("health", r"reports version 9\.4\.0, but raos\.toml says 9\.4\.1", "wrong-version=9.4.0"),
     Seeded(
         "a healthy old process answers",
         "health",
@@ -59,11 +59,11 @@ FAULTS: tuple[Seeded, ...] = (
         ("wrong-bundle",),
         around=_old_process,
     ),
-    told("health", r"looks were not healthy; the last: .*seeded fault", "unhealthy-after=8"),
-    told("health", r"looks were not healthy; the last: .*503", "flapping=3"),
-    told("health", r"restarted .*while it was watched; the last time, .* on signal 9", "crash-on-health=8"),
-    told("health", r"restarted once after it was switched to .* on signal 9", "crash-once=8", late=True),
-    _hurried(told("health", r"not ready within 1 s .*\(/health is well\): /ready: status 503", "not-ready")),
-    told("health", r"looks found it alive, but not ready; the last: /ready: status 503", "unready-after=3"),
-    _hurried(told("health", r"took \d+\.\d s from its start until it was healthy, over the 1 s", "slow-start=1.5")),
+    faulty("health", r"looks were not healthy; the last: .*seeded fault", "unhealthy-after=8"),
+    faulty("health", r"looks were not healthy; the last: .*503", "flapping=3"),
+    faulty("health", r"restarted .*while it was watched; the last time, .* on signal 9", "crash-on-health=8"),
+    faulty("health", r"restarted once after it was switched to .* on signal 9", "crash-once=8", late=True),
+    _hurried(faulty("health", r"not ready within 1 s .*\(/health is well\): /ready: status 503", "not-ready")),
+    faulty("health", r"looks found it alive, but not ready; the last: /ready: status 503", "unready-after=3"),
+    _hurried(faulty("health", r"took \d+\.\d s from its start until it was healthy, over the 1 s", "slow-start=1.5")),
 )

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.checks.kit.base import CheckContext
-from tasks.selftest.faults.base import Change, Seeded, edited, promising_nothing, replace_text, told
+from tasks.selftest.faults.base import Change, Seeded, edited, faulty, promising_nothing, replace_text
 
 _ENOUGH = 400
 _PATIENT_MS = 5000
 
 
 def _than_before(name: str, says: str, change: Change, *faults: str, error_rate: int = 0) -> Seeded:
-    """A release that is within its budgets, and worse than the one before; asked often enough to be sure."""
+    """Make a release that keeps its budgets and is worse than the previous one, with enough requests to be sure."""
 
     def changed(tree: Path) -> None:
         change(tree)
@@ -37,7 +37,7 @@ def _items_take(seconds: float) -> Change:
 
 
 def _lenient(tree: Path) -> None:
-    told("performance", "", "error-every=10").change(tree)
+    faulty("performance", "", "error-every=10").change(tree)
     replace_text(tree, "raos.toml", "error_rate = 0", "error_rate = 1000")
 
 
@@ -46,13 +46,13 @@ def _strictly(context: CheckContext) -> nullcontext[CheckContext]:
 
 
 FAULTS: tuple[Seeded, ...] = (
-    told("performance", r"p95 is \d+\.\d ms, 250 ms are allowed", "slow=300"),
-    told("performance", r"of \d+ requests failed, 0 in 1000 are allowed; the last: .*: status 500", "error-every=10"),
+    faulty("performance", r"p95 is \d+\.\d ms, 250 ms are allowed", "slow=300"),
+    faulty("performance", r"of \d+ requests failed, 0 in 1000 are allowed; the last: .*: status 500", "error-every=10"),
     Seeded("one path is slow", "performance", r"the slowest is /api/market/items at", _items_take(0.3)),
     _than_before(
         "slower than before, within the budgets",
         r"takes \d+ % longer than before: \d+\.\d+ ms in the median instead of \d+\.\d+ ms, 20 % are allowed",
-        told("performance", "", "slower=300").change,
+        faulty("performance", "", "slower=300").change,
         "slower",
     ),
     _than_before(
@@ -63,7 +63,7 @@ FAULTS: tuple[Seeded, ...] = (
     _than_before(
         "fails more often than before, within the budgets",
         r"more requests fail than before: \d+ of (400|600|800) instead of 0 of (400|600|800)",
-        told("performance", "", "error-every=20").change,
+        faulty("performance", "", "error-every=20").change,
         error_rate=100,
     ),
     Seeded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.selftest.faults.base import Seeded, edited, told
+from tasks.selftest.faults.base import Seeded, edited, faulty
 
 FAULTS: tuple[Seeded, ...] = (
     edited(
@@ -13,8 +13,8 @@ FAULTS: tuple[Seeded, ...] = (
         "Welcome to RaOS",
         "It works!",
     ),
-    told("own-greeting", r"GET /: no whole answer within 5 s", "hang=/"),
-    told(
+    faulty("own-greeting", r"GET /: no whole answer within 5 s", "hang=/"),
+    faulty(
         "own-boards",
         r"GET /api/forum/boards: the answer does not match",
         "empty=/api/forum/boards",

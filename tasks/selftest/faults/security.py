@@ -1,7 +1,7 @@
 """Seeded faults: secrets, what a release is built from, exposure, and TLS.
 
 No credential below is one: they are put together at run time, so that none is found in this repository. The packages
-and their vulnerabilities are invented, too; `tasks/selftest/osv` is a database of them.
+and their vulnerabilities are invented, too; `osv/` beside this file is a database of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.checks.kit.base import CheckContext, Outcome
-from tasks.selftest.faults.base import Around, Seeded, added, told
+from tasks.selftest.faults.base import Around, Seeded, added, faulty
 from tasks.selftest.faults.certificates import make_identity
 from tasks.selftest.faults.tls_proxy import tls_in_front_of, trusting
 
@@ -48,7 +48,7 @@ def over_tls(
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     **options: Any,
 ) -> Around:
-    """The program behind a server that speaks TLS for it, with a certificate as `make_identity` makes it of `options`.
+    """Put the program behind a server that speaks TLS, with a certificate that `make_identity` makes of `options`.
 
     Its authority is `trusted`, so that what is wrong is wrong with the certificate alone, or with the protocols,
     from the `oldest` to the `newest`.
@@ -100,11 +100,11 @@ FAULTS: tuple[Seeded, ...] = (
         "web/package-lock.json",
         json.dumps(_NPM),
     ),
-    told("security", r"the header X-Frame-Options is missing at /health", "no-header=X-Frame-Options"),
-    told("security", r"the cookie session at /api/core/status lacks HttpOnly", "cookie=/api/core/status"),
-    told("security", r"anyone can read /raos\.toml", "exposed"),
-    told("security", r"/static/ lists a directory", "listing=/static/"),
-    told("security", r"/api/forum/boards shows a credential: AWS Access Key", "leak=/api/forum/boards"),
+    faulty("security", r"the header X-Frame-Options is missing at /health", "no-header=X-Frame-Options"),
+    faulty("security", r"the cookie session at /api/core/status lacks HttpOnly", "cookie=/api/core/status"),
+    faulty("security", r"anyone can read /raos\.toml", "exposed"),
+    faulty("security", r"/static/ lists a directory", "listing=/static/"),
+    faulty("security", r"/api/forum/boards shows a credential: AWS Access Key", "leak=/api/forum/boards"),
     _badly_certified(
         "an expired certificate", r"the certificate of .* expired on", ends=datetime.now(UTC) - timedelta(1)
     ),
@@ -132,11 +132,11 @@ FAULTS: tuple[Seeded, ...] = (
         oldest=ssl.TLSVersion.TLSv1,
         newest=ssl.TLSVersion.TLSv1_1,
     ),
-    told("security", r"anyone can read /\.git/config", "serves=/.git/config"),
-    told("security", r"anyone can read /\.git/HEAD", "serves=/.git/HEAD"),
-    told("security", r"anyone can read /\.env", "serves=/.env"),
-    told("security", r"raos\.py is 4755 on the server", "loose-mode=raos.py@4755"),
-    told("security", r"raos\.py is 0646 on the server: anybody there can change", "loose-mode=raos.py@646"),
+    faulty("security", r"anyone can read /\.git/config", "serves=/.git/config"),
+    faulty("security", r"anyone can read /\.git/HEAD", "serves=/.git/HEAD"),
+    faulty("security", r"anyone can read /\.env", "serves=/.env"),
+    faulty("security", r"raos\.py is 4755 on the server", "loose-mode=raos.py@4755"),
+    faulty("security", r"raos\.py is 0646 on the server: anybody there can change", "loose-mode=raos.py@646"),
     Seeded(
         "a program that was none before",
         "security",

@@ -1,4 +1,4 @@
-"""A Public Server of one's own for the self-test: one node on this machine, which runs whatever release is tried."""
+"""Runs a Public Server for the self-test: one node on this machine, which runs the release that is tried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ashat.protocol.messages import OperationRequest, Role
 from ashat.raos_toml.load import raos_toml_of
 from tasks.checks.kit.base import CheckContext
 
-# Less patience than a real server has, so that a release that is broken on purpose is told quickly.
+# Less patience than a real server has, so that a release that is broken on purpose is noticed quickly.
 SETTINGS = {
     "ASHAT_NODE_APP__COMMAND": json.dumps([sys.executable, "raos.py"]),
     "ASHAT_NODE_APP__SETTLE": "0.2",
@@ -34,7 +34,7 @@ SETTINGS = {
     "ASHAT_NODE_DATABASE__DSN": "sqlite:///{data}/raos.db",
     "ASHAT_NODE_DATABASE__TIMEOUT": "1",
 }
-# The sample's promises, held to in less time.
+# The sample's promises, so changed that checking them takes less time.
 QUICKER = (
     ("start_seconds = 10", "start_seconds = 5"),
     ("time_limit = 2", "time_limit = 1"),
@@ -42,7 +42,7 @@ QUICKER = (
     ("requests = 300", "requests = 40"),
     ("concurrency = 4", "concurrency = 8"),
 )
-# What it holds itself to, besides.
+# The release's own checks.
 OWN = """
 [[check]]
 name = "greeting"
@@ -74,7 +74,7 @@ class Staging:
         self.current: str | None = None
 
     def run(self, tree: Path) -> str:
-        """Have the node run `tree`; its digest.
+        """Have the node run `tree`; return its digest.
 
         Raises:
             StagingError: the node switched back, and says why.
@@ -104,7 +104,7 @@ class Staging:
         shutil.rmtree(self.data / "app-data", ignore_errors=True)
 
     def context(self, previous: Manifest | None = None, **changes: Any) -> CheckContext:
-        """What a check is given of the release that runs now."""
+        """Make the context in which a check looks at the release that runs now."""
         assert self.current is not None
         manifest = self.client.manifest(self.current)
         url = self.client.state().app.url
@@ -140,7 +140,7 @@ class Staging:
 
 @contextmanager
 def staging(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Staging]:
-    """A node below `directory`, which ends with the block.
+    """Run a node below `directory`, which ends with the block.
 
     Raises:
         LocalNodeError: it did not start.
@@ -156,7 +156,7 @@ def staging(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
 
 
 def quick_sample(place: Path) -> Path:
-    """A good copy of the sample program at `place`, with checks of its own, whose promises are held to in less time.
+    """Copy the good sample program to `place`, with checks of its own, and promises that take less time to check.
 
     Raises:
         StagingError: the sample no longer says what is to be quickened.

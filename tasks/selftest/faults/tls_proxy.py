@@ -1,4 +1,4 @@
-"""A server in front of another that speaks TLS for it, so that a bad certificate or protocol can be met for real."""
+"""Runs a server that speaks TLS for another, so that checks meet a bad certificate or protocol for real."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tls_in_front_of(
 
 
 def trusting(authority: Path) -> ssl.SSLContext:
-    """A client's context that trusts that authority alone."""
+    """Make a client's context that trusts that authority alone."""
     return ssl.create_default_context(cafile=authority)
 
 

@@ -1,0 +1,70 @@
+"""What CONTRIBUTING.md and docs/dependencies.md name is there, and what is there they name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+
+from packaging.utils import canonicalize_name
+
+from scripts.dependencies import ROOT, bytes_on_disk, closure, direct_dependencies
+from tests.repository.test_architecture import SHIPPED, sources
+
+# Parts of FastAPI, HTTPX, jsonschema and pydantic that these say to import from there.
+BROUGHT = {"anyio", "httpcore", "jsonschema-specifications", "pydantic-core", "starlette"}
+
+
+def section(document: str, heading: str) -> str:
+    text = (ROOT / document).read_text("utf-8")
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_where_is_what_names_files_that_are_there() -> None:
+    rows = [line for line in section("CONTRIBUTING.md", "Where is what").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 12
+    named = [re.findall(r"`([\w./-]+(?:/|\.py|\.md|\.toml))`", row) for row in rows]
+    assert all(named), "each task names what to open"
+    assert [path for paths in named for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_documented_dependencies_are_those_of_pyproject() -> None:
+    asked = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
+    headings = {"base": "The base", "operator": "The extra `operator`"}
+    others = {name for group, names in asked.items() if group not in headings for name in names}
+    wanted = {heading: asked[group] for group, heading in headings.items()} | {"Other extras": others}
+    for heading, names in wanted.items():
+        rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (.+) \|$", section("docs/dependencies.md", heading), re.MULTILINE)
+        assert [row[0] for row in rows] == sorted(names), heading
+        assert all(len(words.split()) > 1 or words == "YAML" for row in rows for words in row[1:])
+
+
+def test_what_the_code_imports_is_a_dependency_or_comes_with_one() -> None:
+    distributions = packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path in sources(*SHIPPED)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    foreign = imported - set(SHIPPED) - set(sys.stdlib_module_names)
+    direct = {canonicalize_name(each.name) for group in direct_dependencies().values() for each in group}
+    found = {canonicalize_name(distributions[name][0]) for name in foreign if name in distributions}
+    assert found - direct <= BROUGHT
+    drivers = {"psycopg", "pymysql", "python-pkcs11"}  # SQLAlchemy and securesystemslib import these
+    assert direct - found == drivers
+
+
+def test_the_cost_of_a_dependency_is_counted_with_what_it_needs() -> None:
+    groups = direct_dependencies()
+    base, everything = closure(groups["base"]), closure(each for group in groups.values() for each in group)
+    assert {"starlette", "httpcore"} <= base < everything
+    assert "prefect" in everything - base
+    assert bytes_on_disk("tenacity") > 50_000
