@@ -352,17 +352,17 @@ def verify(*words: str) -> subprocess.CompletedProcess[str]:
     return FORKS.run(["ashat.node", "verify-receipt", *words], env={"PYTHONPATH": str(ROOT)}, timeout=60)
 
 
-def test_the_commands(locked: Office, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(alone: Office, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["receipt", "UPD-1", "--mainframe", "acme"]) == 0
     told = capsys.readouterr()
     assert "UPD-1.receipt.json: ashat-node verify-receipt" in told.out
     assert "It also names bolt, cook" in told.err
-    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(locked.tree))
+    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("UPD-1 (attempt 1) was approved for omega, channel stable, as release_seq 1. Everything")
     for words in (
-        f"bundle {locked.bundle}; {locked.tree} is exactly that",
+        f"bundle {alone.bundle}; {alone.tree} is exactly that",
         "attention, 2 checks",
         "Built     by builder from ",
         "Signed    approver, key ",
@@ -372,8 +372,8 @@ def test_the_commands(locked: Office, capsys: pytest.CaptureFixture[str]) -> Non
         "events 2, 6, 9, 11, 12 of 20 of ashat-deploy/ledger-",
     ):
         assert words in done.stdout, words
-    (locked.tree / "more.txt").write_text("more")
-    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(locked.tree))
+    (alone.tree / "more.txt").write_text("more")
+    done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
     assert "is not what was approved: it makes the bundle" in done.stderr
@@ -394,7 +394,7 @@ def test_the_commands(locked: Office, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_what_has_no_receipt_is_said_so(
-    locked: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alone: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fails(words: list[str], told: str, code: int = 1) -> None:
         assert run(["receipt", *words]) == code
@@ -407,7 +407,7 @@ def test_what_has_no_receipt_is_said_so(
     fails(["UPD-1", "--mainframe", "dora"], "No Mainframe 'dora' is known to have been offered 'UPD-1': acme, bolt, ")
     fails(["UPD-1", "--mainframe", "bolt"], "bolt has not reported 'UPD-1' (not heard of yet): nothing shows what")
     fails(["UPD-1", "--out", "nowhere/receipt.json"], "cannot be written", 2)
-    monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{locked.home / 'ledger.db'}")
+    monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{alone.home / 'ledger.db'}")
     monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))
     fails(["UPD-1"], "is not on this machine", 2)
     assert not (tmp_path / "elsewhere/audit").exists()
