@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import socket
 import subprocess
 import time
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-LOG_LIMIT = 16 * 1024 * 1024
 # The kernel's record of when it booted can move a little with the clock, and creation times with it.
 CLOCK_TOLERANCE = 2.0
 _LAST_WORDS = 4096
@@ -73,14 +71,6 @@ def last_words(log: Path, start: int = 0) -> str:
         file.seek(max(start, file.seek(0, os.SEEK_END) - _LAST_WORDS))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1].strip() if lines else ""
-
-
-def rotate_log(log: Path) -> None:
-    """Copy a log that grew over 16 MiB to `<name>.1`, and empty it in place: its writer keeps it open for appending."""
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_LIMIT:
-            shutil.copy(log, log.with_name(f"{log.name}.1"))
-            os.truncate(log, 0)
 
 
 def free_port(preferred: int = 0) -> int:

@@ -20,7 +20,8 @@ from ashat.cli.control_plane.children import child_environment, children, provis
 from ashat.cli.control_plane.connect import READY_TIMEOUT, Say
 from ashat.cli.control_plane.state import LOCK_FILE, LOG_FILE, ControlState, end_processes, read_state, write_state
 from ashat.cli.terminal.interrupts import on_ending_signals
-from ashat.common.processes import ProcessRef, free_port, last_words, rotate_log, start
+from ashat.common.processes import ProcessRef, free_port, last_words, start
+from ashat.common.rotation import rotate_in_place
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
 
@@ -127,7 +128,7 @@ class Supervisor:
             if time.monotonic() >= trim_due:
                 trim_due = time.monotonic() + _TRIM_SECONDS
                 for log in (self._home / LOG_FILE, *(child.log for child in self._children)):
-                    rotate_log(log)
+                    rotate_in_place(log)
 
     def _restart_the_dead(self) -> None:
         for child in self._children:

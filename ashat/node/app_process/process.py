@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
-from ashat.common.processes import kill_group, last_words, rotate_log, start
+from ashat.common.processes import kill_group, last_words, start
+from ashat.common.rotation import rotate_in_place
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -116,7 +117,7 @@ class HookedProgram:
             },
         )
         log_path = self._config.data / "hook.log"
-        rotate_log(log_path)
+        rotate_in_place(log_path)
         began = log_path.stat().st_size if log_path.exists() else 0
         try:
             hook = start(app.hook, log_path, env=environment, cwd=self._config.data)

@@ -26,11 +26,11 @@ from ashat.common.processes import (
     free_port,
     has_variable,
     kill_group,
-    rotate_log,
     start,
     wait_ended,
     with_variable,
 )
+from ashat.common.rotation import rotate_in_place
 from ashat.node.app_process.process import ProgramError, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
@@ -163,7 +163,7 @@ class SupervisedProgram:
 
     def upkeep(self) -> None:
         """Keep the log from growing without end."""
-        rotate_log(self._log)
+        rotate_in_place(self._log)
 
     def close(self) -> None:
         """End the program."""
@@ -188,7 +188,7 @@ class SupervisedProgram:
             "RAOS_DATA": str(self._config.app_data),
         }
         environment = {key: _fill(word, values) for key, word in program_environment(self._config, own).items()}
-        rotate_log(self._log)
+        rotate_in_place(self._log)
         try:
             process = start(command, self._log, env=environment, cwd=release.path)
         except OSError as error:

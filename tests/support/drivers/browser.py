@@ -1,7 +1,7 @@
 """What a person does in Prefect's UI, in a real browser: run a deployment, answer a gate, cancel and retry a run.
 
-The selectors are those of the first of Prefect 3.9's two UIs, which the address of a run opens. Every wait is for a condition, with a deadline that leaves a loaded
-machine its time.
+The selectors are those of the first of Prefect 3.9's two UIs, which the address of a run opens. Every wait is for a
+condition, with a deadline that leaves a loaded machine its time.
 """
 
 from __future__ import annotations

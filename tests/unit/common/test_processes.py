@@ -12,12 +12,10 @@ from pathlib import Path
 import psutil
 
 from ashat.common.processes import (
-    LOG_LIMIT,
     ProcessRef,
     end,
     free_port,
     last_words,
-    rotate_log,
     start,
     wait_ended,
     with_variable,
@@ -98,22 +96,6 @@ def test_the_last_words_are_those_since_a_start(tmp_path: Path) -> None:
     with log.open("a") as file:
         file.write("one\n  two  \n\n")
     assert last_words(log, 7) == "two"
-
-
-def test_a_log_is_cut_while_somebody_writes_to_it(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    rotate_log(log)
-    with log.open("ab") as writer:
-        writer.write(b"x" * LOG_LIMIT)
-        writer.flush()
-        rotate_log(log)
-        assert not (tmp_path / "log.1").exists()
-        writer.write(b"y")
-        writer.flush()
-        rotate_log(log)
-        writer.write(b"z")
-    assert log.read_bytes() == b"z"
-    assert (tmp_path / "log.1").stat().st_size == LOG_LIMIT + 1
 
 
 def test_a_port_that_is_taken_is_not_given() -> None:
