@@ -16,6 +16,7 @@ import psutil
 from ashat.client.node import NodeClient
 from ashat.common.files import replace_file
 from ashat.common.processes import end, free_port, last_words, start
+from ashat.common.text import last_line
 from ashat.errors import AshatError, NodeError
 from ashat.protocol.messages import Role
 
@@ -112,6 +113,6 @@ def _ashat_node(*words: str) -> str:
     command = [sys.executable, "-m", "ashat.node", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it failed without a word."]
-        raise LocalNodeError(f"ashat-node {words[0]} failed: {lines[-1].removeprefix('ashat-node: ')}")
+        reason = last_line(done.stderr, "it gave no reason.").removeprefix("ashat-node: ")
+        raise LocalNodeError(f"ashat-node {words[0]} failed: {reason}")
     return done.stdout.strip()

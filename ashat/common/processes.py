@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ashat.common.text import last_line
+
 if TYPE_CHECKING:
     import psutil
 
@@ -69,8 +71,7 @@ def last_words(log: Path, start: int = 0) -> str:
     """Read the last line, blank ones apart, that `log` got after its first `start` bytes; "" where there is none."""
     with open(log, "rb") as file:
         file.seek(max(start, file.seek(0, os.SEEK_END) - _LAST_WORDS))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""
+        return last_line(file.read().decode("utf-8", "replace"))
 
 
 def free_port(preferred: int = 0) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ashat.cli.terminal import output
+from ashat.common.text import last_line
 from ashat.errors import ControlPlaneError
 
 
@@ -87,5 +88,5 @@ def _prepare(prefect_file: Path | None) -> None:
 
     done = subprocess.run(provision_command(prefect_file, "--external"), capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it failed without a word."]
-        raise ControlPlaneError(f"The Prefect server was not prepared: {lines[-1]}")
+        reason = last_line(done.stderr, "no reason was given.")
+        raise ControlPlaneError(f"The Prefect server was not prepared: {reason}")

@@ -7,7 +7,9 @@ ends when each pool has a worker.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import shlex
 import sys
 import time
@@ -37,6 +39,7 @@ import ashat
 import flows
 from ashat.cli.control_plane.children import POOLS
 from ashat.cli.control_plane.connect import READY_TIMEOUT, wait_for
+from ashat.common.text import last_line
 from ashat.errors import AshatError, ControlPlaneError
 
 QUEUE, QUEUE_POOL, QUEUE_LIMIT = "omega", "control", 1
@@ -85,13 +88,19 @@ def apply(client: SyncPrefectClient, prefect_file: Path, entries: list[dict[str,
     for name in blocks.__all__:
         getattr(blocks, name).register_type_and_schema()
     load_flows(prefect_file, entries)
-    sys.argv = ["prefect", "deploy", "--all", "--prefect-file", str(prefect_file)]
-    try:
-        app()
-    except SystemExit as ended:
-        if ended.code:
-            raise ControlPlaneError(f"prefect deploy --all refused {prefect_file}; its log says why.") from None
+    _run_prefect("deploy", "--all", "--prefect-file", str(prefect_file))
     Variable.set(APPLIED, version, overwrite=True)
+
+
+def _run_prefect(*words: str) -> None:
+    """Run a command of Prefect in this process, which has imported it already: a process of its own takes 3 s."""
+    sys.argv = ["prefect", *words]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            app()
+        except SystemExit as ended:
+            if ended.code:
+                raise ControlPlaneError(f"prefect {' '.join(words)}: {last_line(output.getvalue())}") from None
 
 
 def read_prefect_file(path: Path) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
 from ashat.common.processes import end, with_variable
+from ashat.common.text import last_line
 from ashat.deployment.stages import Stage
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError, SessionError, UsageError
@@ -316,7 +317,7 @@ def _make_source(to: Path) -> None:
         except FileNotFoundError:
             raise DemoError("git is not installed; the demonstration needs it.") from None
         if done.returncode:
-            raise DemoError(f"git {words[0]} failed: {(done.stderr.strip() or 'it gave no reason').splitlines()[-1]}")
+            raise DemoError(f"git {words[0]} failed: {last_line(done.stderr, 'it gave no reason.')}")
 
 
 def _bundle_of(node: LocalNode) -> str | None:
