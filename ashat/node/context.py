@@ -84,7 +84,7 @@ class NodeContext:
 
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[NodeContext]:
-    """The node whose data is in `config.data`, for this process alone, until the block ends. Nothing runs yet.
+    """Open the node whose data is in `config.data`, for this process alone, until the block ends; nothing runs yet.
 
     Raises:
         UsageError: another process has it, it is another role's, or the directory cannot be used.
@@ -139,7 +139,7 @@ def _check_owner(config: NodeConfig, db: Database) -> None:
 
 
 def context_of(connection: HTTPConnection) -> NodeContext:
-    """The node that serves this request."""
+    """Return the node that serves this request."""
     context: NodeContext = connection.app.state.context
     return context
 

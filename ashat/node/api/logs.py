@@ -1,4 +1,4 @@
-"""The calls of `docs/node-api.md` about what was asked of a node, and what was done to it."""
+"""The calls of `docs/node-api.md` that read the access log and the change log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Requests(Wire):
 
 
 class Changes(Wire):
-    """What was done to the node, oldest first; `size` is how many entries the journal has."""
+    """What was done to the node, oldest first; `size` is how many entries the change log has."""
 
     origin: str
     size: int

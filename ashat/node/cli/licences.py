@@ -119,7 +119,7 @@ def trust_keys(
 
 
 def parse_expiry(text: str) -> datetime:
-    """The instant at which a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
+    """Read when a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
 
     Raises:
         UsageError: it is neither.
@@ -140,7 +140,7 @@ def parse_expiry(text: str) -> datetime:
 
 
 def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str, datetime | None]]:
-    """The licences that lines of KEY,NAME[,EXPIRES] name, as CSV; empty lines are left out.
+    """Read licences from lines of KEY,NAME[,EXPIRES], as CSV; empty lines are left out.
 
     Raises:
         UsageError: a line is not of that form. It names the line's number and never a key.

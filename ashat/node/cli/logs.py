@@ -109,8 +109,8 @@ def _text(path: Path) -> str:
 def _change_in_a_line(change: Change) -> str:
     facts = dict(change.facts)
     words = (str(change.number), f"{str(facts.pop('at'))[:19]}Z", str(facts.pop("kind")), f"by {facts.pop('by')}:")
-    told = (f"{name} {json.dumps(value)}" for name, value in facts.items() if value not in (None, "", []))
-    return "  ".join((*words, ", ".join(told)))
+    rest = (f"{name} {json.dumps(value)}" for name, value in facts.items() if value not in (None, "", []))
+    return "  ".join((*words, ", ".join(rest)))
 
 
 def _in_a_line(line: AccessLogLine) -> str:

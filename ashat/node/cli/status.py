@@ -15,7 +15,7 @@ from ashat.node.serve import ADDRESS_FILE
 
 
 def describe(data: Path) -> tuple[bool, list[str]]:
-    """Whether the node of `data` serves, and lines that say so.
+    """Tell whether the node of `data` serves, with lines that say so.
 
     Raises:
         AshatError: no node has ever served from there, or its record cannot be read.

@@ -107,7 +107,7 @@ def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, to
 
 
 def data_of(config: Path | None, data: Path | None) -> Path:
-    """The node's data directory: `--data`, else what the settings say, else `ASHAT_NODE_DATA`.
+    """Find the node's data directory: `--data`, else what the settings say, else `ASHAT_NODE_DATA`.
 
     Raises:
         UsageError: none of them says, or the settings are wrong.

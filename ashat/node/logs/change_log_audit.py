@@ -1,4 +1,4 @@
-"""Whether a node's journal of changes is what was written, and whether the node's record is what the journal says."""
+"""Audits a node's change log: is it what was written, and is the node's record what it says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Audited:
 
 
 def read_changes(database: Database, *, after: int = 0, limit: int = -1) -> list[Change]:
-    """The entries behind the first `after`, oldest first, at most `limit` (-1: all).
+    """Read the entries behind the first `after`, oldest first, at most `limit` (-1: all).
 
     Raises:
         AuditError: one is no JSON object.
@@ -54,7 +54,7 @@ def read_changes(database: Database, *, after: int = 0, limit: int = -1) -> list
 
 
 def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
-    """The proof that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
+    """Prove that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
     if not 0 < earlier < size:
         return []
     rows = database.all("SELECT entry FROM changes WHERE seq < ? ORDER BY seq", (size,))

@@ -39,7 +39,7 @@ class Reports(Wire):
 
 
 def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> APIRouter:
-    """The routes; `require(scope)` is the dependency that refuses who may not."""
+    """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
 

@@ -96,7 +96,7 @@ def require_licence(licences: LicenceStore) -> Callable[[Request], Licence]:
 
 
 def check_licence(licences: LicenceStore, request: Request) -> Licence:
-    """The licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
+    """Find the licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
 
     Raises:
         ApiError: 401 `unauthenticated` without a licence that is kept here; 403 `licence_expired`, `licence_revoked`.
