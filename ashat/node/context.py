@@ -21,7 +21,7 @@ from ashat.node.app_process.health import Health
 from ashat.node.app_process.process import HookedProgram, NoProgram, Program
 from ashat.node.app_process.supervisor import SupervisedProgram
 from ashat.node.core.config import NodeConfig
-from ashat.node.core.db import Database
+from ashat.node.core.db import RECORD_FILE, Database
 from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
@@ -33,7 +33,6 @@ from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
 
 LOCK_FILE = "node.lock"
-RECORD_FILE = "node.db"
 
 
 class Service(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ashat.errors import AshatError
 
+RECORD_FILE = "node.db"
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from ashat.common.canonical_json import canonical_json
-from ashat.common.files import replace_file, sync_directory
-from ashat.errors import AuditError, NodeConflictError, UsageError
+from ashat.common.files import replace_file
+from ashat.errors import AuditError, NodeConflictError
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.mainframe.omega_client import OmegaClient
-from ashat.protocol.messages import Role, SignedCheckpoint
+from ashat.protocol.messages import SignedCheckpoint
 from ashat.transparency.checkpoint import Verifier
 from ashat.transparency.witness import Witness
 
@@ -52,7 +52,7 @@ class OmegaWitness:
     def __init__(self, data: Path, database: Database) -> None:
         self._database = database
         self._witness = Witness(data, "omega", begin_anew=_GIVE_UP)
-        self._doubt = _doubt_in(data)
+        _, self._doubt = memory_of(data)
         self._looked = -LOOK_INTERVAL
 
     def look(self, omega: OmegaClient) -> WitnessStatus:
@@ -108,29 +108,6 @@ class OmegaWitness:
             change_log.append(connection, "omega-journal-doubted", why=why)
 
 
-def forget_change_log(data: Path) -> None:
-    """Give up what the Mainframe of that data directory, which may serve meanwhile, remembers of OMEGA's log.
-
-    Raises:
-        UsageError: there is no Mainframe, it remembers nothing, or that cannot be removed.
-    """
-    if not (data / "node.db").is_file():
-        raise UsageError(f"There is no node in {data}; give --data or --config.")
-    database = Database(data / "node.db")
-    kept = [path for path in (Witness(data, "omega").path, _doubt_in(data)) if path.exists()]
-    try:
-        if database.get_meta("role") != Role.MAINFRAME or not kept:
-            raise UsageError("This node remembers no OMEGA's journal of changes: nothing was changed.")
-        for path in kept:
-            path.unlink()
-        sync_directory(kept[0].parent)
-        with change_log.asked_by(change_log.local_operator()), database.transaction() as connection:
-            change_log.append(connection, "omega-journal-forgotten")
-    except OSError as error:
-        raise UsageError(f"{error.filename} cannot be removed: {error.strerror}.") from None
-    finally:
-        database.close()
-
-
-def _doubt_in(data: Path) -> Path:
-    return data / "witnessed" / "omega.doubt.json"
+def memory_of(data: Path) -> tuple[Path, Path]:
+    """Name the files in which the Mainframe of a data directory remembers OMEGA's change log, and what it doubts."""
+    return Witness(data, "omega").path, data / "witnessed" / "omega.doubt.json"
