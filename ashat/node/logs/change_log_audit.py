@@ -20,7 +20,7 @@ _OPERATION = ("action", "bundle", "update_id", "attempt", "release_seq")
 
 @dataclass(frozen=True)
 class Change:
-    """An entry of the journal, counted from 1; `facts` are `at`, `by`, `kind` and what its kind has."""
+    """An entry of the change log, counted from 1; `facts` are `at`, `by`, `kind` and what its kind has."""
 
     number: int
     facts: dict[str, Any]
@@ -62,7 +62,7 @@ def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
 
 
 def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited:
-    """Check every entry, `checkpoints` that were signed earlier, and the node's record against the journal.
+    """Check every entry, `checkpoints` that were signed earlier, and the node's record against the change log.
 
     Raises:
         AuditError: something does not fit; the message names the first entry that does not, where one can be named.
