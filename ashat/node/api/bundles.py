@@ -18,7 +18,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, Digest, Scope, Wire
+from ashat.protocol.messages import FRAMES, Digest, Message, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 
@@ -30,19 +30,19 @@ _UPLOADS = 8
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class DigestList(Wire):
+class DigestList(Message):
     """The objects that a call is about."""
 
     digests: Annotated[list[Digest], Field(max_length=200_000)]
 
 
-class MissingObjects(Wire):
+class MissingObjects(Message):
     """Those of the objects asked that are not here, in order."""
 
     missing: list[Digest]
 
 
-class Received(Wire):
+class Received(Message):
     """What came of an upload: objects that came, that were new, and bytes of the first."""
 
     received: int
@@ -50,7 +50,7 @@ class Received(Wire):
     bytes: int
 
 
-class StoredBundle(Wire):
+class StoredBundle(Message):
     """A bundle that is durable here."""
 
     bundle: Digest

@@ -11,19 +11,19 @@ from ashat.node.context import Context
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import read_changes
-from ashat.protocol.messages import AccessLogLine, Caller, Scope, SignedCheckpoint, Wire
+from ashat.protocol.messages import AccessLogLine, Caller, Message, Scope, SignedCheckpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]
 
 
-class Requests(Wire):
+class Requests(Message):
     """What was asked of the node, newest first."""
 
     requests: list[AccessLogLine]
 
 
-class Changes(Wire):
+class Changes(Message):
     """What was done to the node, oldest first; `size` is how many entries the change log has."""
 
     origin: str

@@ -124,7 +124,7 @@ class SupervisedProgram:
                 self._begin(release)
 
     def adopt(self, release: Release | None) -> bool:
-        """Tell whether an earlier process of this node started what runs now, from this directory; then take it over."""
+        """Tell whether an earlier process of this node started what runs, from this directory; then take it over."""
         if release is None:
             return False
         with self._turn:

@@ -105,7 +105,7 @@ def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, to
 
 @contextmanager
 def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> Iterator[TokenFile]:
-    """The node's tokens; its journal of changes, where the node has a record yet, says what is done to them."""
+    """Open the node's tokens; its change log, where the node has a record yet, says what is done to them."""
     if token_file is None and config is not None:
         token_file = NodeConfig.load(config, data=data).tokens_path
     if data is None and config is None and token_file is not None:

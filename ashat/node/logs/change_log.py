@@ -2,9 +2,9 @@
 
 Each entry is canonical JSON and a leaf of a Merkle tree (RFC 9162); its row holds the tree's root with it, so the first
 entry that was altered, moved or taken out can be named. Signed checkpoints of it (`<data>/audit/`) show to whoever kept
-one that the journal only grew since. Triggers of the database refuse to change a row.
+one that the log only grew since. Triggers of the database refuse to change a row.
 
-What lies outside the record (tokens, the trust root) is followed: the journal says what is found there at each look
+What lies outside the record (tokens, the trust root) is followed: the log says what is found there at each look
 that finds it changed. A token opens nothing before.
 """
 
@@ -122,7 +122,7 @@ def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
     """Sign a checkpoint of the change log of the node in `data`, which continues the last one; return its key, too.
 
     Raises:
-        AuditError: the journal does not continue what was signed last.
+        AuditError: the log does not continue what was signed last.
         CheckpointError: the key cannot be read or made.
     """
     keys = LogSigner(data, head(database).origin)

@@ -116,7 +116,7 @@ def _change(row: sqlite3.Row) -> Change:
 
 
 def _compare_operations(connection: sqlite3.Connection, changes: list[Change]) -> None:
-    """Ask whether the record's operations, from the journal's beginning on, are those that the journal has."""
+    """Ask whether the record's operations, from the log's beginning on, are those that the log has."""
     began = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-began"}
     ended = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-ended"}
     first = changes[0].facts.get("operations_before", 0) if changes else 0
@@ -154,7 +154,7 @@ def _same(one: Change, other: Change) -> bool:
 
 
 def _compare_licences(connection: sqlite3.Connection, changes: list[Change]) -> None:
-    """Ask whether each licence that the journal knows is in the record as it was last kept, or revoked."""
+    """Ask whether each licence that the log knows is in the record as it was last kept, or revoked."""
     kept = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-kept"}
     revoked = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-revoked"}
     rows = {row["id"]: row for row in connection.execute("SELECT * FROM licences")}

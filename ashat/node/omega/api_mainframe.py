@@ -167,9 +167,9 @@ class OfferedObjects:
             return self._objects
 
 
-def _release_response(offer: Offer | None, request: Request, after: int | None, journal: int) -> Response:
-    """The answer; with it is said how long the journal of changes is."""
-    headers = {CHANGE_LOG_HEADER: str(journal)}
+def _release_response(offer: Offer | None, request: Request, after: int | None, log_size: int) -> Response:
+    """Answer what is offered, and how many entries the change log has."""
+    headers = {CHANGE_LOG_HEADER: str(log_size)}
     if offer is None:
         return Response(status_code=204, headers=headers)
     headers["ETag"] = f'"{offer.release_seq}"'

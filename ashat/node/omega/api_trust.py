@@ -21,7 +21,7 @@ from ashat.protocol.messages import LogLeaves, LogProof, LogState, Scope, TrustM
 def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: Require) -> APIRouter:
     """Make the routes for operators; `require(scope)` is the dependency that refuses who may not.
 
-    The journal of changes in `database` says what is kept.
+    The change log in `database` says what is kept.
     """
     router = APIRouter(prefix="/v1", tags=["Trust"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
