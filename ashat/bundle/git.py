@@ -42,7 +42,7 @@ class TreeFile(NamedTuple):
 
 
 def git_info(path: Path) -> GitInfo | None:
-    """What git says of the directory `path`; None where it is in no repository, or one without a commit.
+    """Ask git about the directory `path`; None where it is in no repository, or one without a commit.
 
     Raises:
         UsageError: git is not installed, or refuses to read the repository.
@@ -75,7 +75,7 @@ def commit_tracked(path: Path, message: str) -> str:
 
 
 def ancestors(repo: Path, commit: str) -> set[str]:
-    """The ids of every commit that `commit` builds on, itself included; empty where the repository lacks it.
+    """List the ids of every commit that `commit` builds on, itself included; empty where the repository lacks it.
 
     Raises:
         UsageError: git is not installed.
@@ -104,12 +104,12 @@ def clone(url: str, directory: Path, ref: str | None = None) -> None:
 
 
 def without_credentials(text: str) -> str:
-    """`text` with the user and password of every URL in it left out."""
+    """Leave the user and password of every URL in `text` out."""
     return _CREDENTIALS.sub("", text)
 
 
 def resolve(repo: Path, ref: str) -> str:
-    """The id of the commit that `ref` names.
+    """Find the id of the commit that `ref` names.
 
     Raises:
         UsageError: it names none, or `repo` is no repository.
@@ -123,7 +123,7 @@ def resolve(repo: Path, ref: str) -> str:
 
 
 def tree_files(repo: Path, ref: str) -> Iterator[TreeFile]:
-    """The files of commit `ref`, below directory `repo` if that is not the top of its repository.
+    """List the files of commit `ref`, below directory `repo` if that is not the top of its repository.
 
     Raises:
         UsageError: `ref` names no commit, or `repo` is no repository.
@@ -152,7 +152,7 @@ class Blobs:
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=git_env())
 
     def read(self, file: TreeFile, part_size: int) -> Iterator[bytes]:
-        """The file's bytes, `part_size` at a time; one empty part for an empty file. Exhaust it before the next.
+        """Read the file's bytes, `part_size` at a time; one empty part for an empty file. Exhaust it before the next.
 
         Raises:
             BundleError: git does not have it whole, or has only a Git LFS pointer.
@@ -202,12 +202,12 @@ def run_git(
 
 
 def git_command(where: Path, *words: str) -> list[str]:
-    """The command line that runs git in directory `where`."""
+    """Make the command line that runs git in directory `where`."""
     return ["git", "-C", str(where), *words]
 
 
 def git_env() -> dict[str, str]:
-    """This process's environment without what steers git; git answers in English and asks nothing."""
+    """Make this process's environment without what steers git; git answers in English and asks nothing."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _KEPT.match(name)}
     return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 
@@ -231,5 +231,5 @@ def _refused(where: Path, done: subprocess.CompletedProcess[bytes]) -> UsageErro
 def _why(done: subprocess.CompletedProcess[bytes]) -> str:
     """The line of git's own words that says what is wrong."""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
-    said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
-    return without_credentials(said)
+    words = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+    return without_credentials(words)

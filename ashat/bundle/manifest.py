@@ -55,14 +55,14 @@ class FileEntry:
         return self.mode == EXECUTABLE_MODE
 
     def objects(self) -> Iterator[tuple[str, int]]:
-        """The stored objects the file is made of, as (sha256, size), in order."""
+        """List the stored objects the file is made of, as (sha256, size), in order."""
         if not self.parts:
             yield self.sha256, self.size
         for index, part in enumerate(self.parts):
             yield part, min(PART_SIZE, self.size - index * PART_SIZE)
 
     def as_json(self) -> dict[str, Any]:
-        """The file as it stands in the manifest."""
+        """Write the file as it stands in the manifest."""
         entry: dict[str, Any] = {"path": self.path, "size": self.size, "mode": self.mode, "sha256": self.sha256}
         if self.parts:
             entry["parts"] = list(self.parts)
@@ -78,7 +78,7 @@ class Manifest:
 
     @classmethod
     def from_files(cls, files: Iterable[FileEntry]) -> Manifest:
-        """A manifest of `files`, sorted.
+        """Make a manifest of `files`, sorted.
 
         Raises:
             ManifestError: a rule is broken; the message names the rule and the path.
@@ -89,7 +89,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """The manifest that `raw` spells.
+        """Read the manifest that `raw` spells.
 
         Raises:
             ManifestError: it is no canonical manifest, or breaks a bundle rule.
@@ -155,7 +155,7 @@ class BundleDiff:
         return not (self.added or self.removed or self.changed or self.mode_changed)
 
     def by_module(self) -> dict[str, dict[str, int]]:
-        """How many files of each module were added, removed, changed (a mode change counts as changed)."""
+        """Count the files of each module that were added, removed, changed (a mode change counts as changed)."""
         counts: dict[str, dict[str, int]] = {}
         kinds = (("added", self.added), ("removed", self.removed), ("changed", self.changed + self.mode_changed))
         for kind, paths in kinds:
@@ -166,7 +166,7 @@ class BundleDiff:
 
 
 def diff(old: Manifest | None, new: Manifest) -> BundleDiff:
-    """What changes when `new` takes the place of `old` (None: nothing ran)."""
+    """Compare two bundles: what changes when `new` takes the place of `old` (None: nothing ran)."""
     before = old.by_path if old else {}
     after = new.by_path
     both = sorted(before.keys() & after.keys())
@@ -181,7 +181,7 @@ def diff(old: Manifest | None, new: Manifest) -> BundleDiff:
 
 
 def module_of(path: str) -> str:
-    """The module a path belongs to: NAME for `Modules/NAME/...`, else ""."""
+    """Name the module that a path belongs to: NAME for `Modules/NAME/...`, else ""."""
     head, _, rest = path.partition("/")
     name, slash, _ = rest.partition("/")
     return name if head == MODULES_DIR and slash else ""
@@ -237,7 +237,7 @@ def check_paths(paths: list[str]) -> None:
 
 
 def fold(path: str) -> str:
-    """`path` as a case-insensitive filesystem compares it (Unicode 3.13, canonical caseless matching)."""
+    """Fold `path` as a case-insensitive filesystem compares it (Unicode 3.13, canonical caseless matching)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

@@ -56,11 +56,11 @@ class Packed(ABC):
         }
 
     def path_of(self, digest: str) -> str:
-        """A file that holds the object."""
+        """Find a file that holds the object."""
         return self._places[digest].path
 
     def read_object(self, digest: str) -> bytes:
-        """The object's bytes (at most 4 MiB); any thread may ask.
+        """Read the object's bytes (at most 4 MiB); any thread may ask.
 
         Raises:
             SourceChangedError: the file is not what was packed; the message names it.
@@ -68,7 +68,7 @@ class Packed(ABC):
         return self._read(self._places[digest])
 
     def read_file(self, path: str) -> bytes:
-        """A whole file's bytes.
+        """Read a whole file's bytes.
 
         Raises:
             KeyError: the bundle has no such file.
@@ -78,7 +78,7 @@ class Packed(ABC):
         return b"".join(self.read_object(digest) for digest in objects)
 
     def stream_object(self, digest: str, chunk: int) -> Iterator[bytes]:
-        """The object's bytes, at most `chunk` at a time; raises as `read_object`."""
+        """Yield the object's bytes, at most `chunk` at a time; raises as `read_object`."""
         return self._stream(self._places[digest], chunk)
 
     @abstractmethod
@@ -123,7 +123,7 @@ def pack_directory(
     cache: StatCache | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Packed:
-    """The bundle of the tree in directory `root`.
+    """Pack the tree in directory `root` into a bundle.
 
     `cache` spares the reading of files that have not changed since it saw them. `progress` is called, from several
     threads, with the bytes hashed so far.
@@ -145,7 +145,7 @@ def pack_directory(
 
 
 def manifest_of(files: Iterable[FileEntry]) -> Manifest:
-    """A manifest of the source's files.
+    """Make a manifest of the source's files.
 
     Raises:
         BundleError: they break a bundle rule; the message names the rule and the path.
@@ -157,7 +157,7 @@ def manifest_of(files: Iterable[FileEntry]) -> Manifest:
 
 
 def digests_of(chunks: Iterable[bytes]) -> tuple[str, tuple[str, ...]]:
-    """The sha256 of a file that comes in chunks of `PART_SIZE` (the last may be less), and of its parts, if several."""
+    """Hash a file that comes in chunks of `PART_SIZE` (the last may be less), and its parts, if there are several."""
     whole = hashlib.sha256()
     parts: list[str] = []
     for chunk in chunks:
@@ -200,7 +200,7 @@ class PackedGit(Packed):
 
 
 def pack_git_ref(repo: Path, ref: str) -> Packed:
-    """The bundle of the tree of commit `ref`, below directory `repo` if that is not the top of its repository.
+    """Pack the tree of commit `ref` into a bundle, below directory `repo` if that is not the top of its repository.
 
     The blobs are taken as they are: no filter runs, no end of line is converted.
 
@@ -257,14 +257,14 @@ class _Reader:
             os.close(self._fd)
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`."""
+        """Read `size` bytes from `offset`."""
         content = os.pread(self._fd, size, offset)
         if len(content) != size:
             raise changed(self._path)
         return content
 
     def parts(self) -> Iterator[bytes]:
-        """The whole file, a part at a time."""
+        """Yield the whole file, a part at a time."""
         for offset in range(0, max(self._expected.size, 1), PART_SIZE):
             yield self.read(offset, min(PART_SIZE, self._expected.size - offset))
 
@@ -274,7 +274,7 @@ class _Reader:
 
 
 def changed(path: str) -> SourceChangedError:
-    """The refusal of a file that is not what it was."""
+    """Make the refusal of a file that is not what it was."""
     return SourceChangedError(f"{path!r} changed while it was packed or sent; push again when the tree is at rest.")
 
 

@@ -30,7 +30,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> FileState:
-        """The state of the file that `found` is about."""
+        """Return the state of the file that `found` is about."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
@@ -45,12 +45,12 @@ class StatCache:
 
     @classmethod
     def for_source(cls, home: Path, source: Path) -> StatCache:
-        """The cache of directory `source`, under `home`."""
+        """Open the cache of directory `source`, under `home`."""
         name = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:32]
         return cls(home / "digests" / f"{name}.json")
 
     def get(self, path: str, state: FileState) -> Digests | None:
-        """The digests of file `path` if it is still in `state`: of the whole, and of its parts."""
+        """Return the digests of file `path` if it is still in `state`: of the whole, and of its parts."""
         entry = self._known.get(path)
         if entry is None or tuple(entry[:4]) != state:
             return None

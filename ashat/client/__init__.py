@@ -1,1 +1,1 @@
-"""The client of a node: how to reach it (`transport`), how bytes move (`transfer`)."""
+"""The client of a node: how to reach it (`http`), its calls (`node`), how bytes move (`transfer`)."""

@@ -1,4 +1,4 @@
-"""One server's HTTP: its address, who we are there, and every failure as one line of ours.
+"""HTTP to one server: its address, our token or licence, and each failure as an error of one line.
 
 Nothing is retried here: the tasks above know what may be asked twice.
 """
@@ -121,7 +121,7 @@ class Transport:
             return response
 
     def json(self, method: str, path: str, **options: Unpack[RequestOptions]) -> dict[str, Any]:
-        """`request`, and the JSON object that it answers.
+        """Ask, as `request` does, and return the JSON object that is answered.
 
         Raises:
             NodeError: as `request`; NodeRefusedError where the answer is no JSON object, so no node's.
@@ -162,7 +162,7 @@ class Transport:
             raise self._no_answer(error) from error
 
     def refusal(self, response: httpx.Response, content: bytes) -> NodeError:
-        """The error that says whose fault an answer with the body `content` is."""
+        """Make the error that says whose fault an answer with the body `content` is."""
         status = response.status_code
         body = _decode(content) or {}
         detail = body.get("detail") or _guess(self, response)
@@ -206,7 +206,7 @@ class Transport:
 
 
 def normalise_url(text: str) -> str:
-    """`text` as a URL: a bare host or address, with or without a port, becomes http.
+    """Read `text` as a URL: a bare host or address, with or without a port, becomes http.
 
     Raises:
         UsageError: it cannot be a server's address.
@@ -228,7 +228,7 @@ def normalise_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine, so that what is sent there crosses no network."""
+    """Tell whether `host` is this machine, so that what is sent there crosses no network."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -96,11 +96,11 @@ class NodeClient:
     # Who it is
 
     def identity(self) -> Identity:
-        """Who the node is; needs no token."""
+        """Ask who the node is; needs no token."""
         return self._get(Identity, "/v1/identity")
 
     def check_role(self) -> Identity:
-        """Who the node is, if it is what `expect_role` says.
+        """Ask who the node is, and see that it is what `expect_role` says.
 
         Raises:
             WrongRoleError: it is another kind of server.
@@ -120,11 +120,11 @@ class NodeClient:
         return state
 
     def token(self) -> TokenInfo:
-        """The token that this client asks with, as the node keeps it."""
+        """Ask for the token that this client asks with, as the node keeps it."""
         return self._get(TokenInfo, "/v1/token")
 
     def token_scopes(self) -> tuple[Scope, ...] | None:
-        """What the token that this client asks with opens; None where the node is too old to say."""
+        """Ask what the token that this client asks with opens; None where the node is too old to say."""
         try:
             return self.token().opens
         except NodeRefusedError as error:
@@ -133,7 +133,7 @@ class NodeClient:
             raise
 
     def checkpoint(self, since: int = 0) -> SignedCheckpoint | None:
-        """A checkpoint of its journal of changes, proved to continue the one of size `since`; None of an old node."""
+        """Ask for a checkpoint of its change log, proved to continue the one of size `since`; None of an old node."""
         try:
             return self._get(SignedCheckpoint, "/v1/journal/checkpoint", params={"since": since})
         except NodeRefusedError as error:
@@ -142,7 +142,7 @@ class NodeClient:
             raise
 
     def metrics(self) -> str:
-        """Its figures, as Prometheus text."""
+        """Ask for its figures, as Prometheus text."""
         return self.transport.request("GET", "/metrics").text
 
     # Bytes
@@ -178,7 +178,7 @@ class NodeClient:
         return transfer.relay_bundle(self.transport, target.transport, digest, progress=progress)
 
     def manifest(self, digest: str) -> Manifest:
-        """A bundle's manifest, verified.
+        """Fetch a bundle's manifest, verified.
 
         Raises:
             IntegrityError: the node sent another one.
@@ -186,13 +186,13 @@ class NodeClient:
         return transfer.fetch_manifest(self.transport, digest)
 
     def head_of(self, file: FileEntry, size: int) -> bytes:
-        """The first `size` bytes of a file of a bundle, or fewer, as the node sends them: they cannot be verified."""
+        """Fetch the first `size` bytes of a file of a bundle, or fewer, as the node sends them: not verified."""
         digest, _ = next(iter(file.objects()))
         answer = self.transport.request("GET", f"/v1/objects/{digest}", headers={"Range": f"bytes=0-{size - 1}"})
         return answer.content[:size]
 
     def file_bytes(self, manifest: Manifest, path: str) -> bytes:
-        """One file of a bundle, verified.
+        """Fetch one file of a bundle, verified.
 
         Raises:
             KeyError: the bundle has no such file.
@@ -201,7 +201,7 @@ class NodeClient:
         return next(self.files_bytes([manifest.by_path[path]]))
 
     def files_bytes(self, files: Iterable[FileEntry]) -> Iterator[bytes]:
-        """Files of a bundle, in order, each verified; in one request, and a file at a time in memory.
+        """Fetch files of a bundle, in order, each verified; in one request, and a file at a time in memory.
 
         Raises:
             IntegrityError: the node sent other bytes.
@@ -228,12 +228,12 @@ class NodeClient:
         return self._send(Operation, "PUT", _operation_path(operation_id), request)
 
     def operation(self, operation_id: str, wait: float = 0) -> Operation:
-        """The operation, after waiting up to `wait` seconds (at most 60) for it to end."""
+        """Ask for the operation, waiting up to `wait` seconds (at most 60) for it to end."""
         options: RequestOptions = {"params": {"wait": wait}, "timeout": wait + DEFAULT_TIMEOUTS.read} if wait else {}
         return self._get(Operation, _operation_path(operation_id), **options)
 
     def wait_operation(self, operation_id: str, timeout: float = 600, *, patience: float = 30) -> Operation:
-        """The operation once it has ended. A node that is away for less than `patience` seconds is waited for.
+        """Wait for the operation to end. A node that is away for less than `patience` seconds is waited for.
 
         Raises:
             NodeUnreachableError: it did not end within `timeout` seconds, or the node stayed away.
@@ -260,19 +260,19 @@ class NodeClient:
     # Probes
 
     def probe_health(self) -> HealthProbe:
-        """The program's health, asked now."""
+        """Have the program's health asked now."""
         return self._get(HealthProbe, "/v1/probes/health")
 
     def probe_modules(self) -> ModulesProbe:
-        """The program's report of its modules, asked now."""
+        """Have the program's report of its modules asked now."""
         return self._get(ModulesProbe, "/v1/probes/modules")
 
     def probe_database(self, request: DatabaseProbeRequest) -> DatabaseProbe:
-        """What the node finds in the program's database now."""
+        """Have the node look at the program's database now."""
         return self._send(DatabaseProbe, "POST", "/v1/probes/database", request)
 
     def tree(self) -> Tree:
-        """The running release, hashed now as it lies on the node's disk."""
+        """Have the running release hashed now, as it lies on the node's disk."""
         return self._get(Tree, "/v1/tree")
 
     # OMEGA
@@ -282,12 +282,12 @@ class NodeClient:
         return self._send(Offer, "PUT", "/v1/offer", offer)
 
     def mainframes(self) -> list[Mainframe]:
-        """Every licensed install that OMEGA knows."""
+        """List every licensed install that OMEGA knows."""
         found = self.transport.json("GET", "/v1/mainframes").get("mainframes")
         return [self._parse(Mainframe, item) for item in found] if isinstance(found, list) else []
 
     def trust(self) -> TrustState:
-        """Whose signatures OMEGA demands, and what they signed last."""
+        """Ask whose signatures OMEGA demands, and what they signed last."""
         return self._get(TrustState, "/v1/trust")
 
     def put_trust(self, given: TrustMetadata) -> TrustState:

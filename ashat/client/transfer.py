@@ -66,7 +66,7 @@ class TransferReport:
 
 
 def missing(transport: Transport, digests: Iterable[str]) -> list[str]:
-    """Those of `digests` that the node does not hold, in order.
+    """List those of `digests` that the node does not hold, in order.
 
     Raises:
         NodeError: as `Transport.request`.
@@ -122,7 +122,7 @@ def relay_bundle(
 
     def send(batch: Batch, tell: Callable[[int], None]) -> None:
         with fetching(source, batch, "/v1") as response:
-            _post_frames(target, batch, verified(_told(response, tell, batch, source.name), batch, source.name))
+            _post_frames(target, batch, verified(_counted(response, tell, batch, source.name), batch, source.name))
 
     return _fill(target, fetch_manifest(source, digest), send, progress, connections)
 
@@ -152,7 +152,7 @@ def pull_bundle(
 
     def fetch(batch: Batch, tell: Callable[[int], None]) -> None:
         with store.receive() as incoming, fetching(transport, batch, prefix) as response:
-            incoming.feed(_told(response, tell, batch, transport.name))
+            incoming.feed(_counted(response, tell, batch, transport.name))
             incoming.finish()
 
     for last in (False, False, True):
@@ -169,7 +169,7 @@ def pull_bundle(
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
-    """A bundle's manifest, verified against its digest.
+    """Fetch a bundle's manifest, verified against its digest.
 
     Raises:
         IntegrityError: the node sent another manifest.
@@ -183,7 +183,7 @@ def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") ->
 
 
 def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str = "/v1") -> Iterator[tuple[str, bytes]]:
-    """Objects by their digests, in order, each verified.
+    """Fetch objects by their digests, in order, each verified.
 
     Raises:
         IntegrityError: the node sent other bytes, another object, or not all of them.
@@ -344,13 +344,13 @@ def _packed_frames(packed: Packed, batch: Batch, tell: Callable[[int], None]) ->
 
 @contextmanager
 def fetching(source: Transport, batch: Batch, prefix: str) -> Iterator[httpx.Response]:
-    """The answer of `source` to being asked for the objects of `batch`."""
+    """Ask `source` for the objects of `batch`."""
     digests = [digest for digest, _ in batch]
     with source.stream("POST", f"{prefix}/objects/fetch", json={"digests": digests}) as response:
         yield response
 
 
-def _told(response: httpx.Response, tell: Callable[[int], None], batch: Batch, name: str) -> Iterator[bytes]:
+def _counted(response: httpx.Response, tell: Callable[[int], None], batch: Batch, name: str) -> Iterator[bytes]:
     """The answer as it comes, as long as it is not longer than what was asked for."""
     left = frames_size(size for _, size in batch)
     for chunk in response.iter_raw():
@@ -362,7 +362,7 @@ def _told(response: httpx.Response, tell: Callable[[int], None], batch: Batch, n
 
 
 def verified(chunks: Iterator[bytes], batch: Batch, name: str) -> Iterator[bytes]:
-    """`chunks`, passed on only while they are the frames of `batch`, each matching its digest."""
+    """Pass `chunks` on only while they are the frames of `batch`, each matching its digest."""
     decoder, hashing = FrameDecoder(), hashlib.sha256()
     expected = iter(batch)
     for chunk in chunks:

@@ -1,1 +1,1 @@
-"""What has no subject of its own: canonical JSON, durable files, identifiers, fail points."""
+"""Helpers without a domain: canonical JSON, durable files, rotated logs, identifiers, fail points."""

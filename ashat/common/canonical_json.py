@@ -15,7 +15,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of `value`.
+    """Spell `value` in the one way that there is.
 
     Raises:
         ValueError: it holds a float, a key that is no string, or a type JSON does not have.
@@ -25,12 +25,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def digest_of(value: Any) -> str:
-    """The sha256 of `value`'s canonical JSON, as 64 lower-case hex digits."""
+    """Hash `value`'s canonical JSON: its sha256 as 64 lower-case hex digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def is_digest(text: object) -> bool:
-    """Whether `text` is a sha256 as this project writes it."""
+    """Tell whether `text` is a sha256 as this project writes it."""
     return isinstance(text, str) and DIGEST.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""A file read whole, but never more of it than what it is for can have."""
+"""Files that a crash leaves old or new, and reads that never take more than a file may have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """What the file `path` holds.
+    """Read the file `path` whole, but never more than `limit` bytes.
 
     Raises:
         OSError: it cannot be read, or has more than `limit` bytes; `strerror` says which.

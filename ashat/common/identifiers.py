@@ -14,7 +14,7 @@ _LICENCE = re.compile(r"RACORE(-[0-9A-F]{8}){3}")
 
 
 def check_update_id(text: str) -> str:
-    """`text`, if it can be an update id: 1 to 64 of letters, digits, `.`, `_`, `-`, the first a letter or digit.
+    """Return `text` if it can be an update id: 1 to 64 of letters, digits, `.`, `_`, `-`, the first a letter or digit.
 
     Raises:
         UsageError: it cannot; the message says why.
@@ -34,7 +34,7 @@ def check_update_id(text: str) -> str:
 
 
 def check_server_name(text: str) -> str:
-    """`text`, if it can name a server's block: lower-case letters, digits and dashes.
+    """Return `text` if it can name a server's block: lower-case letters, digits and dashes.
 
     Raises:
         UsageError: it cannot.
@@ -45,7 +45,7 @@ def check_server_name(text: str) -> str:
 
 
 def check_licence_key(text: str) -> str:
-    """`text`, if it has the form RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX (upper-case hex).
+    """Return `text` if it has the form RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX (upper-case hex).
 
     Raises:
         UsageError: it has not. The key itself is not repeated in the message.

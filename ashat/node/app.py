@@ -20,7 +20,7 @@ from ashat.protocol.messages import Role
 
 
 def create_app(context: NodeContext) -> FastAPI:
-    """The application that serves the node `context`. Its lifespan starts the services, and ends the program."""
+    """Make the application that serves the node `context`. Its lifespan starts the services, and ends the program."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -21,7 +21,7 @@ from ashat.node.app_process.health import Health
 from ashat.node.app_process.process import HookedProgram, NoProgram, Program
 from ashat.node.app_process.supervisor import SupervisedProgram
 from ashat.node.core.config import NodeConfig
-from ashat.node.core.db import Database
+from ashat.node.core.db import RECORD_FILE, Database
 from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
@@ -33,7 +33,6 @@ from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
 
 LOCK_FILE = "node.lock"
-RECORD_FILE = "node.db"
 
 
 class Service(Protocol):
@@ -84,7 +83,7 @@ class NodeContext:
 
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[NodeContext]:
-    """The node whose data is in `config.data`, for this process alone, until the block ends. Nothing runs yet.
+    """Open the node whose data is in `config.data`, for this process alone, until the block ends; nothing runs yet.
 
     Raises:
         UsageError: another process has it, it is another role's, or the directory cannot be used.
@@ -139,7 +138,7 @@ def _check_owner(config: NodeConfig, db: Database) -> None:
 
 
 def context_of(connection: HTTPConnection) -> NodeContext:
-    """The node that serves this request."""
+    """Return the node that serves this request."""
     context: NodeContext = connection.app.state.context
     return context
 

@@ -1,4 +1,4 @@
-"""What a node does by itself now and then: look at the program's health, cut logs, and drop what nobody needs."""
+"""Maintains a node: looks at the program's health, cuts logs, signs the change log, drops what nobody needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY = 86400.0
 
 
 def services(context: NodeContext) -> Iterator[Service]:
-    """The services that every node has, in the order in which to start them."""
+    """List the services that every node has, in the order in which to start them."""
     yield context.operations
     yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
     yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
@@ -25,7 +25,7 @@ def services(context: NodeContext) -> Iterator[Service]:
 
 
 def needed_bundles(context: NodeContext) -> set[str]:
-    """The bundles that the store must keep however old they are: what runs, what ran, what is about to, what is
+    """List the bundles that the store must keep however old they are: what runs, what ran, what is about to, what is
     offered."""
     standing = records.standing(context.db)
     needed = {current.bundle for current in (standing.current, standing.previous) if current}

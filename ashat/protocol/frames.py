@@ -30,12 +30,12 @@ class Piece(NamedTuple):
 
 
 def frame_header(digest: str, size: int) -> bytes:
-    """The 40 bytes that go before an object of `size` bytes."""
+    """Make the 40 bytes that go before an object of `size` bytes."""
     return bytes.fromhex(digest) + size.to_bytes(FRAME_HEADER - _DIGEST_BYTES, "big")
 
 
 def frames_size(sizes: Iterable[int]) -> int:
-    """How many bytes objects of these sizes take as frames."""
+    """Count the bytes that objects of these sizes take as frames."""
     return sum(FRAME_HEADER + size for size in sizes)
 
 
@@ -49,7 +49,7 @@ class FrameDecoder:
         self._offset = 0
 
     def feed(self, chunk: bytes | memoryview) -> Iterator[Piece]:
-        """The pieces of objects that `chunk` holds, as views of it. Exhaust it before feeding more.
+        """Yield the pieces of objects that `chunk` holds, as views of it. Exhaust it before feeding more.
 
         Raises:
             FrameTooLargeError: a frame announces more than 4 MiB.

@@ -40,13 +40,13 @@ class TokenRole(StrEnum):
     OWNER = "owner"
 
 
-class Wire(BaseModel):
+class Message(BaseModel):
     """A message: unknown fields are ignored, so that old and new versions can talk."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
-class Current(Wire):
+class Current(Message):
     """What a server runs, and since when."""
 
     bundle: Digest
@@ -56,7 +56,7 @@ class Current(Wire):
     since: AwareDatetime
 
 
-class Identity(Wire):
+class Identity(Message):
     """Who a node is; open to anyone."""
 
     role: Role
@@ -66,7 +66,7 @@ class Identity(Wire):
     status: str
 
 
-class TokenInfo(Wire):
+class TokenInfo(Message):
     """The token that asks, as the node keeps it; `opens` are its scopes and those that they include."""
 
     id: str
@@ -76,9 +76,9 @@ class TokenInfo(Wire):
     expires: AwareDatetime | None = None
 
 
-class MainframeStatus(Wire):
+class MainframeStatus(Message):
     """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered, `journal` what is wrong with its
-    journal of changes."""
+    change log."""
 
     status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
     detail: str = ""
@@ -86,7 +86,7 @@ class MainframeStatus(Wire):
     journal: str = ""
 
 
-class Lease(Wire):
+class Lease(Message):
     """Who has the server."""
 
     holder: str
@@ -96,7 +96,7 @@ class Lease(Wire):
     expires: AwareDatetime
 
 
-class LeaseRequest(Wire):
+class LeaseRequest(Message):
     """A wish to have the server for `ttl` seconds."""
 
     holder: Line = Field(min_length=1, max_length=128)
@@ -105,7 +105,7 @@ class LeaseRequest(Wire):
     ttl: float = Field(gt=0, le=3600)
 
 
-class Decision(Wire):
+class Decision(Message):
     """A person's approval of one release for one target, as OMEGA is shown it."""
 
     id: str = Field(min_length=1, max_length=128)
@@ -121,7 +121,7 @@ class Decision(Wire):
     at: AwareDatetime
 
 
-class SignedRelease(Wire):
+class SignedRelease(Message):
     """What the approvers signed, byte for byte: a release document, what names it, the provenance that it names."""
 
     document: str = Field(max_length=64 * 1024)
@@ -129,7 +129,7 @@ class SignedRelease(Wire):
     provenance: str | None = Field(default=None, max_length=64 * 1024)
 
 
-class OperationRequest(Wire):
+class OperationRequest(Message):
     """A change of what runs. `signed` is what OMEGA demands once it keeps a trust root."""
 
     action: Literal["switch", "promote", "rollback"]
@@ -143,14 +143,14 @@ class OperationRequest(Wire):
     reason: str = Field(default="", max_length=1000)
 
 
-class Step(Wire):
+class Step(Message):
     """A part of an operation and how long it took, in seconds."""
 
     name: str
     seconds: float
 
 
-class Operation(Wire):
+class Operation(Message):
     """A change of what runs, as the node records it."""
 
     id: str
@@ -169,7 +169,7 @@ class Operation(Wire):
     interrupted: bool = False
 
 
-class App(Wire):
+class App(Message):
     """The supervised program.
 
     `started_at` is of its latest start, `healthy_after_ms` how long after that it was first seen healthy (None: not
@@ -186,7 +186,7 @@ class App(Wire):
     failure: str = ""
 
 
-class Offer(Wire):
+class Offer(Message):
     """What OMEGA offers to Mainframes."""
 
     release_seq: int = Field(ge=1, le=1 << 53)
@@ -195,7 +195,7 @@ class Offer(Wire):
     attempt: int = Field(ge=1, le=1 << 53)
 
 
-class TrustMetadata(Wire):
+class TrustMetadata(Message):
     """What was signed offline, for OMEGA to keep: its first root and targets, or later versions of them. The first root
     fixes `target`, whose releases are approved here; `roots`, oldest first, are those between it and the one pinned."""
 
@@ -206,7 +206,7 @@ class TrustMetadata(Wire):
     production: str | None = Field(default=None, max_length=1 << 20)
 
 
-class LogState(Wire):
+class LogState(Message):
     """What OMEGA keeps of the ledger's log: how many events, and the root over them in hexadecimal; "" before any."""
 
     origin: str = ""
@@ -214,7 +214,7 @@ class LogState(Wire):
     root: str = ""
 
 
-class LogLeaves(Wire):
+class LogLeaves(Message):
     """The log goes on: the hashes of its events from the one at `first` (counted from 0) on, for OMEGA to keep. These
     and what it keeps have to reach as far as the checkpoint that `signed` names."""
 
@@ -223,13 +223,13 @@ class LogLeaves(Wire):
     leaves: list[Digest] = []
 
 
-class LogProof(Wire):
+class LogProof(Message):
     """A consistency proof between two sizes of the log, as RFC 9162, section 2.1.4, defines it."""
 
     proof: list[Digest]
 
 
-class TrustState(Wire):
+class TrustState(Message):
     """Whose signatures OMEGA demands: TUF metadata as it was signed, None for what it does not keep yet.
 
     `online` are the public halves of its own Ed25519 keys by role, in hexadecimal, `documents` the release documents by
@@ -247,7 +247,7 @@ class TrustState(Wire):
     pinned: str | None = None
 
 
-class StoreState(Wire):
+class StoreState(Message):
     """How much the content store holds, and what is free on its disk."""
 
     objects: int
@@ -255,7 +255,7 @@ class StoreState(Wire):
     free_bytes: int
 
 
-class NodeState(Wire):
+class NodeState(Message):
     """Everything a node says about itself to who may read."""
 
     role: Role
@@ -273,7 +273,7 @@ class NodeState(Wire):
     store: StoreState
 
 
-class HealthProbe(Wire):
+class HealthProbe(Message):
     """The program's answer to its health path; `ms` is how long it took."""
 
     healthy: bool
@@ -285,7 +285,7 @@ class HealthProbe(Wire):
     detail: str = ""
 
 
-class ModuleReport(Wire):
+class ModuleReport(Message):
     """One module as the running program reports it; `load_ms` is how long it took to load."""
 
     name: str
@@ -296,7 +296,7 @@ class ModuleReport(Wire):
     load_ms: int | None = None
 
 
-class ModulesProbe(Wire):
+class ModulesProbe(Message):
     """The program's module report; `ok` says that the report itself could be read."""
 
     ok: bool
@@ -304,14 +304,14 @@ class ModulesProbe(Wire):
     detail: str = ""
 
 
-class DatabaseProbeRequest(Wire):
+class DatabaseProbeRequest(Message):
     """What the database is expected to hold."""
 
     tables: list[str] = []
     migration: str | None = None
 
 
-class DatabaseProbe(Wire):
+class DatabaseProbe(Message):
     """What the node found with the operator's DSN; the DSN itself never leaves it.
 
     `connect_ms` is None where no connection came about; `round_trips_us` is empty from a node that measures none.
@@ -337,7 +337,7 @@ class DatabaseProbe(Wire):
     detail: str = ""
 
 
-class TreeFile(Wire):
+class TreeFile(Message):
     """A file of the running release, as it lies on disk."""
 
     sha256: Digest
@@ -345,7 +345,7 @@ class TreeFile(Wire):
     size: int
 
 
-class Tree(Wire):
+class Tree(Message):
     """The running release hashed as it lies on disk; `extra` are paths the manifest does not name."""
 
     bundle: Digest | None
@@ -353,7 +353,7 @@ class Tree(Wire):
     extra: list[str] = []
 
 
-class LicenceRequest(Wire):
+class LicenceRequest(Message):
     """A licence to keep."""
 
     key: str
@@ -361,8 +361,8 @@ class LicenceRequest(Wire):
     expires: AwareDatetime | None = None
 
 
-class MainframeReport(Wire):
-    """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's journal of changes."""
+class MainframeReport(Message):
+    """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's change log."""
 
     release_seq: int = Field(ge=1, le=1 << 53)
     bundle: Digest
@@ -371,7 +371,7 @@ class MainframeReport(Wire):
     journal: str = Field(default="", max_length=2000)
 
 
-class Mainframe(Wire):
+class Mainframe(Message):
     """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key."""
 
     id: str
@@ -385,7 +385,7 @@ class Mainframe(Wire):
     journal: str = ""
 
 
-# The header with which OMEGA tells Mainframes how many entries its journal of changes has.
+# The header with which OMEGA tells Mainframes how many entries its change log has.
 CHANGE_LOG_HEADER = "Ashat-Journal"
 
 
@@ -397,7 +397,7 @@ class Caller(StrEnum):
     ANONYMOUS = "strangers"
 
 
-class AccessLogLine(Wire):
+class AccessLogLine(Message):
     """A request as a node wrote it down: the id of its token or licence, "" of neither; `ms` until it was answered.
 
     `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.
@@ -416,8 +416,8 @@ class AccessLogLine(Wire):
     detail: str = ""
 
 
-class SignedCheckpoint(Wire):
-    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's journal of changes, and its verifier key.
+class SignedCheckpoint(Message):
+    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's change log, and its verifier key.
 
     `proof` are the hashes, in hexadecimal, that prove that it continues an earlier one (RFC 9162, section 2.1.4).
     """

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ashat.common.text import printable
 from ashat.raos_toml.schema import Allow, DatabaseSection, OwnCheck, PerformanceSection, RaosToml, Request
 from ashat.verification.policy import Policy
 
@@ -214,7 +215,7 @@ def _shown(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    flat = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    flat = " ".join(printable(text).split())
     return flat if len(flat) <= TEXT_LIMIT else flat[: TEXT_LIMIT - 1] + "…"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ashat.common.text import printable
 from ashat.deployment.approval_rules import TAIL
 from ashat.verification.evidence import Evidence, EvidencedCheck, EvidencedRehearsal, figure_in_words
 from ashat.verification.policy import Policy
@@ -41,7 +42,7 @@ def _plain(value: object) -> object:
     """`value` without the characters that are not to be seen, such as those that turn the direction of text."""
     if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
-    return "".join(char if char.isprintable() else " " for char in value)
+    return printable(value)
 
 
 def _shown(evidence: Evidence) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def test_the_command_shows_signs_and_verifies(run: Run, database: Database, tmp_
         assert (found, err.count("\n")) == (code, 1), err
         assert text in err
     code, _, err = run("journal", "changes", "--data", tmp_path / "nowhere")
-    assert (code, "No node has served from" in err) == (2, True)
+    assert (code, "There is no node in" in err) == (2, True)
 
 
 def test_an_omega_writes_down_all_that_is_done_to_it(tmp_path: Path, run: Run) -> None:

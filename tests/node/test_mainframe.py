@@ -10,7 +10,7 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
-from ashat.node.mainframe.omega_witness import forget_change_log
+from ashat.node.cli.forget import forget_change_log
 from ashat.node.omega.licences import licence_id, new_key
 from ashat.protocol.messages import (
     Current,

@@ -1,1 +1,1 @@
-"""Who may ask a node for what: tokens, their scopes and roles."""
+"""Access to a node: tokens, their scopes and roles."""

@@ -1,4 +1,4 @@
-"""Who may ask a node what: scoped bearer tokens, kept as hashes in a file that only the owner may read.
+"""Scoped bearer tokens, kept as hashes in a file that only the owner may read.
 
 A token is 32 random bytes, so its plain sha256 cannot be searched and needs no salt. The file is
 `{"tokens": [{"id", "name", "scopes", "sha256", "created", "expires"}]}` and is read again whenever it changes, so that
@@ -59,11 +59,11 @@ class Token(BaseModel):
     expires: AwareDatetime | None = None
 
     def allows(self, scope: Scope) -> bool:
-        """Whether one of its scopes is or includes `scope`."""
+        """Tell whether one of its scopes is or includes `scope`."""
         return any(scope in _INCLUDES[own] for own in self.scopes)
 
     def expired(self, at: datetime) -> bool:
-        """Whether it opens nothing any more at that time."""
+        """Tell whether the token opens nothing any more at that time."""
         return self.expires is not None and at >= self.expires
 
 
@@ -72,8 +72,8 @@ class _File(BaseModel):
 
 
 class TokenFile:
-    """The tokens of one node. `follow` is told of them before they count: at each look that finds the file changed,
-    and before it is written."""
+    """The tokens of one node. `follow` gets them before they count: at each look that finds the file changed, and
+    before it is written."""
 
     def __init__(self, path: Path, follow: Callable[[list[Token]], None] | None = None) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class TokenFile:
         self._tokens: list[Token] = []
 
     def identify(self, presented: str) -> Token | None:
-        """The token that `presented` is, expired or not; None where it is none of ours. Takes as long for each."""
+        """Find the token that `presented` is, expired or not; None where it is none of ours. Takes as long for each."""
         digest = hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
         for token in self.all():
@@ -92,7 +92,7 @@ class TokenFile:
         return found
 
     def all(self) -> list[Token]:
-        """Every token, oldest first; none where there is no file.
+        """List every token, oldest first; none where there is no file.
 
         Raises:
             UsageError: the file cannot be read, is not ours, or others may read it.
@@ -189,7 +189,7 @@ class TokenFile:
 
 
 def follow_in(database: Database) -> Callable[[list[Token]], None]:
-    """What has the journal of changes in `database` say which tokens there are, for `TokenFile`."""
+    """Make what writes into the change log in `database` which tokens there are, for `TokenFile`."""
 
     def follow(tokens: list[Token]) -> None:
         facts = {token.id: token.model_dump(mode="json", exclude={"id", "sha256"}) for token in tokens}

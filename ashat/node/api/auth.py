@@ -22,7 +22,7 @@ _Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 def require(scope: Scope) -> Callable[..., Token]:
-    """A dependency that is the token asking; it refuses who has none (401), or none with `scope` (403)."""
+    """Make a dependency that is the token asking; it refuses who has none (401), or none with `scope` (403)."""
 
     def allowed(request: Request, _: _Bearer = None) -> Token:
         return _allowed(request, scope)
@@ -31,7 +31,7 @@ def require(scope: Scope) -> Callable[..., Token]:
 
 
 def require_change(request: Request, context: Context, _: _Bearer = None) -> Token:
-    """As `require`, of the scope that changes what this server runs: `promote` on OMEGA, elsewhere `push`."""
+    """Require, as `require` does, the scope that changes what this server runs: `promote` on OMEGA, else `push`."""
     return _allowed(request, Scope.PROMOTE if context.config.role is Role.OMEGA else Scope.PUSH)
 
 

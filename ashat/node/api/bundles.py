@@ -18,7 +18,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, Digest, Scope, Wire
+from ashat.protocol.messages import FRAMES, Digest, Message, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 
@@ -30,19 +30,19 @@ _UPLOADS = 8
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class DigestList(Wire):
+class DigestList(Message):
     """The objects that a call is about."""
 
     digests: Annotated[list[Digest], Field(max_length=200_000)]
 
 
-class MissingObjects(Wire):
+class MissingObjects(Message):
     """Those of the objects asked that are not here, in order."""
 
     missing: list[Digest]
 
 
-class Received(Wire):
+class Received(Message):
     """What came of an upload: objects that came, that were new, and bytes of the first."""
 
     received: int
@@ -50,7 +50,7 @@ class Received(Wire):
     bytes: int
 
 
-class StoredBundle(Wire):
+class StoredBundle(Message):
     """A bundle that is durable here."""
 
     bundle: Digest
@@ -59,7 +59,7 @@ class StoredBundle(Wire):
 
 
 def transfer_router(store: Store, require: Require) -> APIRouter:
-    """The routes; `require(scope)` is the dependency that refuses who may not."""
+    """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["Moving bytes"])
     push, read = [Depends(require(Scope.PUSH))], [Depends(require(Scope.READ))]
     uploads = _Uploads()
@@ -120,14 +120,14 @@ async def receive_objects(store: Store, request: Request) -> Received:
 
 
 async def objects_response(store: Store, digests: list[str]) -> Response:
-    """The objects as frames, in order; 404 names the first that is not here, before any byte is sent."""
+    """Answer with objects as frames, in order; 404 names the first that is not here, before any byte is sent."""
     sizes = await asyncio.to_thread(lambda: [store.size(digest) for digest in digests])
     length = {"Content-Length": str(frames_size(sizes))}
     return StreamingResponse(stream_objects(store, digests), media_type=FRAMES, headers=length)
 
 
 async def stream_objects(store: Store, digests: list[str]) -> AsyncIterator[bytes]:
-    """The frames of durable objects, in chunks of about 1 MiB, read in a thread.
+    """Yield the frames of durable objects, in chunks of about 1 MiB, read in a thread.
 
     Raises:
         NotStoredError, IntegrityError: an object went away or was damaged since it was asked for; the caller can
@@ -139,7 +139,7 @@ async def stream_objects(store: Store, digests: list[str]) -> AsyncIterator[byte
 
 
 def object_response(store: Store, digest: str, request: Request) -> Response:
-    """One object, or the part of it that `Range` asks for; 304 where the client has it."""
+    """Answer with one object, or the part of it that `Range` asks for; 304 where the client has it."""
     with _damage_is_ours():
         content = store.read(digest)
     headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
@@ -154,7 +154,7 @@ def object_response(store: Store, digest: str, request: Request) -> Response:
 
 
 def manifest_response(store: Store, digest: str, request: Request) -> Response:
-    """A bundle's manifest; 304 where the client has it."""
+    """Answer with a bundle's manifest; 304 where the client has it."""
     with _damage_is_ours():
         raw = store.manifest_bytes(digest)
     headers = {"ETag": f'"{digest}"'}

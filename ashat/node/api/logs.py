@@ -1,4 +1,4 @@
-"""The calls of `docs/node-api.md` about what was asked of a node, and what was done to it."""
+"""The calls of `docs/node-api.md` that read the access log and the change log."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ashat.node.context import Context
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import read_changes
-from ashat.protocol.messages import AccessLogLine, Caller, Scope, SignedCheckpoint, Wire
+from ashat.protocol.messages import AccessLogLine, Caller, Message, Scope, SignedCheckpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]
 
 
-class Requests(Wire):
+class Requests(Message):
     """What was asked of the node, newest first."""
 
     requests: list[AccessLogLine]
 
 
-class Changes(Wire):
-    """What was done to the node, oldest first; `size` is how many entries the journal has."""
+class Changes(Message):
+    """What was done to the node, oldest first; `size` is how many entries the change log has."""
 
     origin: str
     size: int

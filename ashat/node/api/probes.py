@@ -1,4 +1,4 @@
-"""What a node finds when it looks at its program now: its health, its modules, its database, its files."""
+"""The probes of a node's program: its health, its modules, its database, its files, looked at now."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DEFAULT_REPORT = "/modules"
 
 
 def probes_router(context: NodeContext) -> APIRouter:
-    """The routes. All of them take threads: what they ask may be slow."""
+    """Make the routes. All of them take threads: what they ask may be slow."""
     router = APIRouter(prefix="/v1", tags=["Probes"], dependencies=[Depends(require(Scope.READ))])
     look = DatabaseLook(context.config.database)
 
@@ -73,7 +73,7 @@ def probes_router(context: NodeContext) -> APIRouter:
 
 
 def report_path(release: Release | None) -> str:
-    """Where the running release reports its modules: `[modules] report` of its `raos.toml`, else `/modules`."""
+    """Find where the running release reports its modules: `[modules] report` of its `raos.toml`, else `/modules`."""
     if release is None:
         return _DEFAULT_REPORT
     try:
@@ -84,7 +84,7 @@ def report_path(release: Release | None) -> str:
 
 
 def read_report(path: str, body: bytes) -> ModulesProbe:
-    """The module report that the program sent: a list of modules, or an object that holds it as `modules`.
+    """Read the module report that the program sent: a list of modules, or an object that holds it as `modules`.
 
     One of more than `MODULES` modules is refused, and the first entry that is none ends the reading; what a module
     says is cut at 2,000 characters.
@@ -115,7 +115,7 @@ def _cut(module: Any) -> Any:
 
 
 def running_tree(context: NodeContext) -> Tree:
-    """The running release as it lies on disk, against its manifest.
+    """Compare the running release, as it lies on disk, with its manifest.
 
     Raises:
         ApiError: its manifest is gone, so that there is nothing to hold it against (404).

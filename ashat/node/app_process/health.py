@@ -67,7 +67,7 @@ async def _ask(url: str, timeout: float, limit: int) -> Answer:
 
 
 def check_health(url: str, config: AppConfig, *, bundle: str | None = None, restarts: int = 0) -> HealthProbe:
-    """Whether the program at `url` is well: 2xx at the health path, and not as another bundle than `bundle`.
+    """Ask whether the program at `url` is well: 2xx at the health path, and not as another bundle than `bundle`.
 
     A JSON body may name its `version` and its `bundle`.
     """
@@ -77,19 +77,19 @@ def check_health(url: str, config: AppConfig, *, bundle: str | None = None, rest
     except ProgramSilentError as error:
         ms = round((time.monotonic() - began) * 1000)
         return HealthProbe(healthy=False, status=None, ms=ms, restarts=restarts, detail=f"{error}")
-    said = _object(answer.body)
-    version, runs = said.get("version"), said.get("bundle")
-    bundle_said = runs if isinstance(runs, str) and is_digest(runs) else None
+    body = _object(answer.body)
+    version, named = body.get("version"), body.get("bundle")
+    runs = named if isinstance(named, str) and is_digest(named) else None
     detail = "" if 200 <= answer.status < 300 else f"answers {answer.status} at {config.health_path}"
-    if not detail and bundle and bundle_said and bundle_said != bundle:
-        detail = f"another release answers there: {bundle_said[:12]}, not {bundle[:12]}"
+    if not detail and bundle and runs and runs != bundle:
+        detail = f"another release answers there: {runs[:12]}, not {bundle[:12]}"
     return HealthProbe(
         healthy=not detail,
         status=answer.status,
         ms=answer.ms,
         restarts=restarts,
         version=version if isinstance(version, str) else None,
-        bundle=bundle_said,
+        bundle=runs,
         detail=detail,
     )
 

@@ -42,8 +42,8 @@ class Program(Protocol):
         """
 
     def adopt(self, release: Release | None) -> bool:
-        """Whether the program runs from this very directory already, or nothing does (None); then it is looked after
-        from now on."""
+        """Tell whether the program runs from this very directory already, or nothing does (None); if so, look after
+        it from now on."""
 
     def failure(self) -> str | None:
         """Tell how the program ended since it was last started on purpose; None while it did not."""
@@ -135,7 +135,7 @@ class HookedProgram:
         self._db.set_meta(_HOOKED, release.path.name if release else "")
 
     def adopt(self, release: Release | None) -> bool:
-        """Whether the hook was last run, to its end, for this directory; None: for nothing, or never."""
+        """Tell whether the hook was last run, to its end, for this directory; None: for nothing, or never."""
         return (self._db.get_meta(_HOOKED) or "") == (release.path.name if release else "")
 
     def failure(self) -> str | None:
@@ -157,6 +157,6 @@ class HookedProgram:
 
 
 def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the program: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
+    """Make the program's environment: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}

@@ -124,7 +124,7 @@ class SupervisedProgram:
                 self._begin(release)
 
     def adopt(self, release: Release | None) -> bool:
-        """Whether an earlier process of this node started what runs now, from this directory; then take it over."""
+        """Tell whether an earlier process of this node started what runs, from this directory; then take it over."""
         if release is None:
             return False
         with self._turn:
@@ -133,12 +133,12 @@ class SupervisedProgram:
             return self._take_over(release)
 
     def failure(self) -> str | None:
-        """How the program ended since it was last started on purpose; None while it did not."""
+        """Say how the program ended since it was last started on purpose; None while it did not."""
         with self._lock:
             return self._run.failure if self._run else None
 
     def state(self) -> App:
-        """What is known of the program without asking it."""
+        """Return what is known of the program without asking it."""
         with self._lock:
             run = self._run
             if run is None:

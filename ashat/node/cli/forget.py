@@ -1,12 +1,14 @@
-"""`ashat-node forget-log`: the way on after the ledger was lost, or restored from a backup that is too old."""
+"""`ashat-node forget-log` and `forget-journal`: the way on after the ledger was lost, or OMEGA was built anew."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ashat.common.files import sync_directory
 from ashat.errors import UsageError
-from ashat.node.core.db import Database
-from ashat.node.logs.change_log import append, asked_by, local_operator
+from ashat.node.cli.record import open_record
+from ashat.node.logs.change_log import append
+from ashat.node.mainframe.omega_witness import memory_of
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.protocol.messages import Role
 from ashat.trust.release.known_log import RememberedLog
@@ -19,17 +21,31 @@ def forget_log(data: Path) -> None:
         UsageError: there is no such node, or one that knows of no log.
         TrustError: what it remembers cannot be removed.
     """
-    if not (data / "node.db").is_file():
-        raise UsageError(f"There is no node in {data}; give --data or --config.")
-    database = Database(data / "node.db")
-    try:
-        with asked_by(local_operator()):
-            if database.get_meta("role") == Role.OMEGA:
-                known = bool(KeptLog(database).forget().origin)
-            elif known := RememberedLog(data / "trust" / "log.json").forget():
-                with database.transaction() as connection:
-                    append(connection, "log-forgotten")
-    finally:
-        database.close()
+    with open_record(data) as database:
+        if database.get_meta("role") == Role.OMEGA:
+            known = bool(KeptLog(database).forget().origin)
+        elif known := RememberedLog(data / "trust" / "log.json").forget():
+            with database.transaction() as connection:
+                append(connection, "log-forgotten")
     if not known:
         raise UsageError("This node knows of no log: nothing was changed.")
+
+
+def forget_change_log(data: Path) -> None:
+    """Give up what the Mainframe of that data directory, which may serve meanwhile, remembers of OMEGA's change log.
+
+    Raises:
+        UsageError: there is no Mainframe, it remembers nothing, or that cannot be removed.
+    """
+    with open_record(data) as database:
+        kept = [path for path in memory_of(data) if path.exists()]
+        if database.get_meta("role") != Role.MAINFRAME or not kept:
+            raise UsageError("This node remembers no OMEGA's journal of changes: nothing was changed.")
+        try:
+            for path in kept:
+                path.unlink()
+            sync_directory(kept[0].parent)
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be removed: {error.strerror}.") from None
+        with database.transaction() as connection:
+            append(connection, "omega-journal-forgotten")

@@ -18,9 +18,7 @@ import typer
 
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
-from ashat.node.core.config import NodeConfig
-from ashat.node.core.db import Database
-from ashat.node.logs.change_log import asked_by, local_operator
+from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.omega.licences import Licence, LicenceStore, new_key
 from ashat.protocol.messages import Role
 
@@ -28,10 +26,6 @@ NAME_LENGTH = 128
 
 licence_app = typer.Typer(no_args_is_help=True, help="The licences of Mainframes, on OMEGA.")
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="OMEGA's settings, a TOML file.")]
-Data = Annotated[
-    Path | None, typer.Option("--data", envvar="ASHAT_NODE_DATA", help="The directory that holds all OMEGA keeps.")
-]
 Name = Annotated[str, typer.Option(help="Whose install it is, such as a customer.")]
 LicenceId = Annotated[str, typer.Argument(metavar="ID", help="As `licence list` shows it.")]
 Expires = Annotated[
@@ -119,7 +113,7 @@ def trust_keys(
 
 
 def parse_expiry(text: str) -> datetime:
-    """The instant at which a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
+    """Read when a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
 
     Raises:
         UsageError: it is neither.
@@ -140,7 +134,7 @@ def parse_expiry(text: str) -> datetime:
 
 
 def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str, datetime | None]]:
-    """The licences that lines of KEY,NAME[,EXPIRES] name, as CSV; empty lines are left out.
+    """Read licences from lines of KEY,NAME[,EXPIRES], as CSV; empty lines are left out.
 
     Raises:
         UsageError: a line is not of that form. It names the line's number and never a key.
@@ -160,10 +154,7 @@ def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str,
 
 
 def _directory(config: Path | None, data: Path | None) -> Path:
-    if data is None:
-        if config is None:
-            raise UsageError("Which node? Give OMEGA's --data DIR or --config FILE.")
-        data = NodeConfig.load(config).data
+    data = data_of(config, data)
     if not data.is_dir():
         raise UsageError(f"There is no directory {data}; give OMEGA's --data.")
     return data
@@ -172,15 +163,11 @@ def _directory(config: Path | None, data: Path | None) -> Path:
 @contextmanager
 def _open_licences(config: Path | None, data: Path | None) -> Iterator[LicenceStore]:
     data = _directory(config, data)
-    database = Database(data / "node.db")
-    try:
+    with open_record(data, make=True) as database:
         role = database.get_meta("role")
         if role not in (None, Role.OMEGA):
             raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
-        with asked_by(local_operator()):
-            yield LicenceStore(database)
-    finally:
-        database.close()
+        yield LicenceStore(database)
 
 
 def _check_name(name: str) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ashat.errors import UsageError
-from ashat.node.cli.tokens import Config, Data, data_of
-from ashat.node.core.db import Database
+from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import Change, audit, read_changes
@@ -45,7 +42,7 @@ def show_changes(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show what was done to this node, oldest first: when, who asked, and what."""
-    with _record(config, data) as (database, _):
+    with open_record(data_of(config, data)) as database:
         size = change_log.head(database).size
         found = read_changes(database, after=max(size - limit, 0))
     for change in found:
@@ -55,7 +52,8 @@ def show_changes(
 @journal_app.command()
 def checkpoint(config: Config = None, data: Data = None) -> None:
     """Sign and print a checkpoint of the changes, to be kept on another machine; --since of verify takes it."""
-    with _record(config, data) as (database, directory):
+    directory = data_of(config, data)
+    with open_record(directory) as database:
         note, key = change_log.sign_checkpoint(database, directory)
     typer.echo(note, nl=False)
     typer.echo(f"The key that checks it: {key}", err=True)
@@ -74,7 +72,8 @@ def verify(
 ) -> None:
     """Check the changes, the checkpoints of them, and the record against them; name the first entry that is wrong."""
     notes = [_text(path) for path in since or ()]
-    with _record(config, data) as (database, directory):
+    directory = data_of(config, data)
+    with open_record(directory) as database:
         keys = LogSigner(directory, change_log.head(database).origin)
         verifier = Verifier.parse(key) if key else keys.verifier()
         known = [open_checkpoint(note, [verifier] if verifier else []) for note in notes]
@@ -84,18 +83,6 @@ def verify(
         found.checkpoints
     )
     typer.echo(f"{found.size} entries of {found.origin} are in order, root {found.root.hex()[:12]}{held}.")
-
-
-@contextmanager
-def _record(config: Path | None, data: Path | None) -> Iterator[tuple[Database, Path]]:
-    directory = data_of(config, data)
-    if not (directory / "node.db").exists():
-        raise UsageError(f"No node has served from {directory} yet, so nothing was done to it.")
-    database = Database(directory / "node.db")
-    try:
-        yield database, directory
-    finally:
-        database.close()
 
 
 def _text(path: Path) -> str:
@@ -109,8 +96,8 @@ def _text(path: Path) -> str:
 def _change_in_a_line(change: Change) -> str:
     facts = dict(change.facts)
     words = (str(change.number), f"{str(facts.pop('at'))[:19]}Z", str(facts.pop("kind")), f"by {facts.pop('by')}:")
-    told = (f"{name} {json.dumps(value)}" for name, value in facts.items() if value not in (None, "", []))
-    return "  ".join((*words, ", ".join(told)))
+    rest = (f"{name} {json.dumps(value)}" for name, value in facts.items() if value not in (None, "", []))
+    return "  ".join((*words, ", ".join(rest)))
 
 
 def _in_a_line(line: AccessLogLine) -> str:

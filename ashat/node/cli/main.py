@@ -14,7 +14,8 @@ from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
 from ashat.node.cli.licences import licence_app, trust_keys
 from ashat.node.cli.logs import journal_app
-from ashat.node.cli.tokens import Config, Data, data_of, token_app
+from ashat.node.cli.record import Config, Data, data_of
+from ashat.node.cli.tokens import token_app
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Role, Scope
 
@@ -135,7 +136,7 @@ def forget_log(config: Config = None, data: Data = None) -> None:
 @app.command("forget-journal")
 def forget_journal(config: Config = None, data: Data = None) -> None:
     """Give up what a Mainframe remembers of OMEGA's journal of changes, after OMEGA was built anew: for good."""
-    from ashat.node.mainframe.omega_witness import forget_change_log as forget
+    from ashat.node.cli.forget import forget_change_log as forget
 
     forget(data_of(config, data))
     typer.echo("Forgotten. The journal that OMEGA shows next is remembered as it comes: nothing vouches for it.")

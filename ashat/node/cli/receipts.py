@@ -7,13 +7,14 @@ from datetime import UTC
 from pathlib import Path
 
 from ashat.common.files import read_bounded
+from ashat.common.text import printable
 from ashat.deployment.events import Event, Promoted
 from ashat.errors import AshatError, ReceiptError, UsageError
 from ashat.receipts.receipt import LIMIT, VerifiedReceipt, approvals, prove
 
 
 def verify_receipt(file: Path, root: Path, log_key: str = "", bundle: Path | None = None) -> Iterator[str]:
-    """Lines that say what the receipt in `file` proves. `bundle` is a directory that is held against it, too.
+    """Say, in lines, what the receipt in `file` proves. `bundle` is a directory that is held against it, too.
 
     `log_key` is a verifier key, or a file that holds one.
 
@@ -59,12 +60,12 @@ def _lines(proved: VerifiedReceipt, bundle: Path | None) -> Iterator[str]:
     yield f"  Bytes     bundle {document.bundle}; {held}"
     checks = evidence.get("checks")
     count = len(checks) if isinstance(checks, list) else 0
-    yield f"  Evidence  {document.evidence}: {_plain(evidence.get('outcome'))}, {count} checks"
+    yield f"  Evidence  {document.evidence}: {printable(str(evidence.get('outcome')))}, {count} checks"
     if proved.origin is not None:
-        told = proved.origin.parameters
-        commit = f", commit {_plain(told.commit)}" if told.commit else ""
-        dirty = ", with uncommitted changes" if told.dirty else ""
-        yield f"  Built     by {proved.origin.builder} from {_plain(told.source)}{commit}{dirty}"
+        source = proved.origin.parameters
+        commit = f", commit {printable(source.commit)}" if source.commit else ""
+        dirty = ", with uncommitted changes" if source.dirty else ""
+        yield f"  Built     by {proved.origin.builder} from {printable(source.source)}{commit}{dirty}"
     for name, keyid in proved.approvers:
         yield f"  Signed    {name}, key {keyid}"
     yield f"  Needed    {proved.threshold} of those who may approve"
@@ -74,23 +75,18 @@ def _lines(proved: VerifiedReceipt, bundle: Path | None) -> Iterator[str]:
             "machine's files can sign; it does not show who approved, and nobody had to agree with them."
         )
     for answer in approvals([event for _, event in proved.events]):
-        said = f": {_plain(answer.comment)}" if answer.comment else ""
-        yield f"  Answered  {_plain(answer.approver) or 'by somebody unnamed'}, {_time(answer)}{said}"
+        comment = f": {printable(answer.comment)}" if answer.comment else ""
+        yield f"  Answered  {printable(answer.approver) or 'by somebody unnamed'}, {_time(answer)}{comment}"
     promoted = next((event for _, event in proved.events if isinstance(event, Promoted)), None)
     if promoted is not None:
         yield f"  Promoted  {document.target} runs it since {_time(promoted)}, the record says"
     if proved.mainframe is not None:
         found = proved.mainframe
-        why = f": {_plain(found.reason)}" if found.reason else ""
-        yield f"  Mainframe {_plain(found.name)} ({_plain(found.id)}): {found.result}{why}, the record says"
+        why = f": {printable(found.reason)}" if found.reason else ""
+        yield f"  Mainframe {printable(found.name)} ({printable(found.id)}): {found.result}{why}, the record says"
     places = ", ".join(str(index + 1) for index, _ in proved.events)
-    yield f"  Log       events {places} of {proved.checkpoint.size} of {_plain(proved.checkpoint.origin)}"
+    yield f"  Log       events {places} of {proved.checkpoint.size} of {printable(proved.checkpoint.origin)}"
 
 
 def _time(event: Event) -> str:
     return f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _plain(text: object) -> str:
-    """`text` without what a terminal would obey."""
-    return "".join(char if char.isprintable() else " " for char in str(text))

@@ -8,14 +8,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ashat.errors import AshatError
-from ashat.node.context import LOCK_FILE, RECORD_FILE
-from ashat.node.core.db import Database
+from ashat.node.cli.record import open_record
+from ashat.node.context import LOCK_FILE
 from ashat.node.operations import lease, records
 from ashat.node.serve import ADDRESS_FILE
 
 
 def describe(data: Path) -> tuple[bool, list[str]]:
-    """Whether the node of `data` serves, and lines that say so.
+    """Tell whether the node of `data` serves, with lines that say so.
 
     Raises:
         AshatError: no node has ever served from there, or its record cannot be read.
@@ -26,11 +26,8 @@ def describe(data: Path) -> tuple[bool, list[str]]:
     except (OSError, ValueError, KeyError):
         raise AshatError(f"No node has served from {data} yet; run: ashat-node serve") from None
     serves = _held(data / LOCK_FILE)
-    db = Database(data / RECORD_FILE)
-    try:
+    with open_record(data) as db:
         current, operation, held = records.standing(db).current, records.latest(db), lease.held(db)
-    finally:
-        db.close()
     lines = [f"{name} serves on {url}, pid {address['pid']}" if serves else f"{name} is not running"]
     if current:
         seq = f", release {current.release_seq}" if current.release_seq else ""

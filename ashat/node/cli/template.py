@@ -49,7 +49,7 @@ trust_root = "root.json"    # who approves releases: root.json of trust/authorit
 
 
 def first_config(*, role: Role, name: str, host: str, port: int, omega: str) -> str:
-    """A node.toml with the settings given and examples of the others."""
+    """Write a node.toml with the settings given and examples of the others."""
     own = {Role.OMEGA: _PINNED, Role.MAINFRAME: _OMEGA.format(url=json.dumps(omega))}
     return _TEMPLATE.format(
         role=json.dumps(str(role)),

@@ -6,7 +6,6 @@ A token is shown once, when it is made: only its hash is kept.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,9 +17,9 @@ import typer
 from ashat.errors import UsageError
 from ashat.node.access.tokens import SCOPES, Token, TokenFile, follow_in
 from ashat.node.cli.licences import parse_expiry
+from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.core.config import NodeConfig
-from ashat.node.core.db import Database, now
-from ashat.node.logs.change_log import asked_by, local_operator
+from ashat.node.core.db import RECORD_FILE, now
 from ashat.protocol.messages import Role, Scope, TokenRole
 
 NAME_LENGTH = 128
@@ -28,8 +27,6 @@ _LONGEST_OVERLAP = 90 * 86400
 
 token_app = typer.Typer(no_args_is_help=True, help="The tokens that open this node.")
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The node's settings, a TOML file.")]
-Data = Annotated[Path | None, typer.Option("--data", help="The directory that holds everything the node keeps.")]
 TokenPath = Annotated[Path | None, typer.Option("--token-file", help="The tokens' hashes; <data>/tokens.json.")]
 TokenId = Annotated[str, typer.Argument(metavar="ID", help="Its id, as `token list` shows it.")]
 Expires = Annotated[
@@ -106,24 +103,9 @@ def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, to
     typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
 
 
-def data_of(config: Path | None, data: Path | None) -> Path:
-    """The node's data directory: `--data`, else what the settings say, else `ASHAT_NODE_DATA`.
-
-    Raises:
-        UsageError: none of them says, or the settings are wrong.
-    """
-    if data is not None:
-        return data.absolute()
-    if config is not None:
-        return NodeConfig.load(config).data
-    if os.environ.get("ASHAT_NODE_DATA"):
-        return Path(os.environ["ASHAT_NODE_DATA"]).absolute()
-    raise UsageError("Which node? Give --data DIR or --config FILE.")
-
-
 @contextmanager
 def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> Iterator[TokenFile]:
-    """The node's tokens; its journal of changes, where the node has a record yet, says what is done to them."""
+    """Open the node's tokens; its change log, where the node has a record yet, says what is done to them."""
     if token_file is None and config is not None:
         token_file = NodeConfig.load(config, data=data).tokens_path
     if data is None and config is None and token_file is not None:
@@ -131,15 +113,11 @@ def _tokens(config: Path | None, data: Path | None, token_file: Path | None) -> 
         return
     data = data_of(config, data)
     path = token_file or data / "tokens.json"
-    if not (data / "node.db").exists():
+    if not (data / RECORD_FILE).exists():
         yield TokenFile(path)
         return
-    database = Database(data / "node.db")
-    try:
-        with asked_by(local_operator()):
-            yield TokenFile(path, follow_in(database))
-    finally:
-        database.close()
+    with open_record(data) as database:
+        yield TokenFile(path, follow_in(database))
 
 
 def _role(config: Path | None, data: Path | None) -> Role:
@@ -147,13 +125,9 @@ def _role(config: Path | None, data: Path | None) -> Role:
     if config is not None:
         return NodeConfig.load(config, data=data).role
     data = data_of(None, data)
-    record = data / "node.db"
-    if record.exists():
-        database = Database(record)
-        try:
+    if (data / RECORD_FILE).exists():
+        with open_record(data) as database:
             role = database.get_meta("role")
-        finally:
-            database.close()
         if role is not None:
             return Role(role)
     if (data / "node.toml").exists():

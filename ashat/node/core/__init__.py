@@ -1,1 +1,1 @@
-"""What every part of a node stands on: its settings, its database, its refusals, its metrics."""
+"""The base of every part of a node: its settings, its database, its refusals, its metrics."""

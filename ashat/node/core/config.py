@@ -82,7 +82,7 @@ class DatabaseConfig(BaseModel):
         return self
 
     def read_dsn(self) -> SecretStr | None:
-        """The DSN, from the setting or its file; None where there is none.
+        """Read the DSN, from the setting or its file; None where there is none.
 
         Raises:
             UsageError: the file cannot be read, or others may read it.
@@ -143,7 +143,7 @@ class NodeConfig(BaseSettings):
 
     @classmethod
     def load(cls, file: Path | None = None, **flags: Any) -> NodeConfig:
-        """The settings from `flags` (None: not given), the environment and `file`.
+        """Load the settings from `flags` (None: not given), the environment and `file`.
 
         Raises:
             UsageError: a line for each setting that is wrong, naming it and where it came from.
@@ -197,7 +197,7 @@ def split_words(name: str, text: str) -> list[str]:
 
 
 def read_secret(path: Path, setting: str) -> str:
-    """The first line of a secret file, stripped.
+    """Read the first line of a secret file, stripped.
 
     Raises:
         UsageError: it cannot be read, is empty, or its group or others may read it.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ashat.errors import AshatError
 
+RECORD_FILE = "node.db"
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -122,7 +123,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is durable when the block ends and undone when it raises. Does not nest."""
+        """Open a transaction that is durable when the block ends and undone when it raises. Does not nest."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -135,7 +136,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """One state of the record, to read only; it waits for no writer, nor for the disk."""
+        """Open one state of the record, to read only; it waits for no writer, nor for the disk."""
         with self._reading:
             self._reader.execute("BEGIN")
             try:
@@ -144,18 +145,18 @@ class Database:
                 self._reader.execute("ROLLBACK")
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
-        """The first row of what is committed, None where there is none."""
+        """Read the first row of what is committed, None where there is none."""
         with self._reading:
             row: sqlite3.Row | None = self._reader.execute(sql, parameters).fetchone()
             return row
 
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
-        """Every row of what is committed."""
+        """Read every row of what is committed."""
         with self._reading:
             return self._reader.execute(sql, parameters).fetchall()
 
     def get_meta(self, key: str) -> str | None:
-        """A kept value, None where there is none."""
+        """Read a kept value, None where there is none."""
         row = self.one("SELECT value FROM meta WHERE key = ?", (key,))
         return str(row["value"]) if row else None
 
@@ -178,15 +179,15 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
 def to_text(time: datetime) -> str:
-    """`time` as the record keeps it: RFC 3339 in UTC, microseconds always, so that text sorts as time does."""
+    """Write `time` as the record keeps it: RFC 3339 in UTC, microseconds always, so that text sorts as time does."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def from_text(text: str) -> datetime:
-    """The time that `to_text` wrote."""
+    """Read the time that `to_text` wrote."""
     return datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""How a node says no: `{"error": CODE, "detail": ...}` with the statuses of `docs/node-api.md`."""
+"""A node's refusals: `{"error": CODE, "detail": ...}` with the statuses of `docs/node-api.md`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ApiError(Exception):
         self.fields = fields
 
     def response(self) -> JSONResponse:
-        """The refusal as it goes out."""
+        """Return the refusal as it goes out."""
         body = {"error": self.code, "detail": self.detail, **self.fields}
         return JSONResponse(body, status_code=self.status, headers=self.headers)
 

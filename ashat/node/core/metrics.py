@@ -42,7 +42,7 @@ class Metrics:
         )
 
     def render(self, state: NodeState) -> bytes:
-        """The text format, with the gauges taken from `state`."""
+        """Write the figures as Prometheus text, with the gauges taken from `state`."""
         self._restarts.set(state.app.restarts)
         self._healthy.set(state.app.healthy)
         self._leased.set(state.lease is not None)

@@ -1,1 +1,1 @@
-"""Looking at the program's own database: dialects, the probe, what its answers leave out, how often it is asked."""
+"""The probe of the program's own database: its dialects, what answers leave out, how often it is asked."""

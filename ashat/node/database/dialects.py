@@ -1,4 +1,4 @@
-"""What differs between the databases that a node can look at: SQLite, PostgreSQL and MariaDB (or MySQL).
+"""The dialects of the databases that a node can look at: SQLite, PostgreSQL and MariaDB (or MySQL).
 
 Connections commit each statement by itself; `rolled_back` is the one place where a transaction begins, and none is
 ever committed. PostgreSQL's limits on time are set there as well, so that they hold for that transaction only: a pool
@@ -39,7 +39,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def options(self, url: sa.URL) -> dict[str, Any]:
-        """What the driver is to be told besides the DSN.
+        """Return what the driver is to be told besides the DSN.
 
         Raises:
             AshatError: the DSN cannot be used.
@@ -59,18 +59,18 @@ class Dialect(ABC):
 
     @abstractmethod
     def connections(self, connection: sa.Connection) -> tuple[int, int] | None:
-        """How many are taken, and how many the DSN's user may have at most; None where nothing limits them.
+        """Count the connections taken, and those that the DSN's user may have at most; None where nothing limits them.
 
         Where several limits hold, the one with the fewest left counts.
         """
 
     @abstractmethod
     def denied(self, error: SQLAlchemyError) -> bool:
-        """Whether the DSN's user lacks a right, rather than the database something."""
+        """Tell whether the DSN's user lacks a right, rather than the database something."""
 
     @contextmanager
     def rolled_back(self, connection: sa.Connection, *, writes: bool = False) -> Iterator[None]:
-        """A transaction that comes to nothing, whatever is done in it."""
+        """Open a transaction that comes to nothing, whatever is done in it."""
         connection.exec_driver_sql(self._opening(writes=writes))
         try:
             yield
@@ -91,7 +91,7 @@ class Sqlite(Dialect):
     round_trip = "SELECT count(*) FROM sqlite_master"  # reads the file, under its lock; SELECT 1 would not
 
     def options(self, url: sa.URL) -> dict[str, Any]:
-        """How long to wait for locks.
+        """Return how long to wait for locks.
 
         Raises:
             AshatError: no file is named, or it is not there; SQLite would make an empty one.
@@ -108,11 +108,11 @@ class Sqlite(Dialect):
             _make_and_write(connection, "TABLE")
 
     def connections(self, connection: sa.Connection) -> None:
-        """Nothing limits them."""
+        """Return None: nothing limits them."""
         return
 
     def denied(self, error: SQLAlchemyError) -> bool:
-        """It knows no rights."""
+        """Return False: SQLite knows no rights."""
         return False
 
     def _opening(self, *, writes: bool) -> str:
@@ -141,7 +141,7 @@ class Postgresql(Dialect):
         """
 
     def options(self, url: sa.URL) -> dict[str, Any]:
-        """When to give up connecting; and no prepared statements, which a pool in between may not know."""
+        """Return when to give up connecting; and no prepared statements, which a pool in between may not know."""
         options: dict[str, Any] = {"connect_timeout": max(round(self.seconds), 2)}
         if url.get_driver_name() == "psycopg":
             options["prepare_threshold"] = None
@@ -167,7 +167,7 @@ class Postgresql(Dialect):
             raise NotWritableError("the DSN's user may write to none of the tables that raos.toml names")
 
     def connections(self, connection: sa.Connection) -> tuple[int, int]:
-        """All clients against what the server leaves to ordinary users; the user's and the database's own limits.
+        """Count clients against what the server leaves to ordinary users; the user's and the database's limits, too.
 
         Who may not see others' activity still sees that they are there.
         """
@@ -177,7 +177,7 @@ class Postgresql(Dialect):
         return min(pairs, key=lambda pair: pair[1] - pair[0])
 
     def denied(self, error: SQLAlchemyError) -> bool:
-        """By its SQLSTATE."""
+        """Tell it by the SQLSTATE."""
         original = getattr(error, "orig", None)
         return (getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)) in self._no_right
 
@@ -200,7 +200,7 @@ class MariaDb(Dialect):
     _no_right = frozenset({1044, 1142, 1143, 1227})
 
     def options(self, url: sa.URL) -> dict[str, Any]:
-        """When to give up connecting, reading and writing."""
+        """Return when to give up connecting, reading and writing."""
         if url.get_driver_name() not in ("pymysql", "mysqldb"):
             return {}
         whole = max(round(self.seconds), 1)
@@ -213,7 +213,7 @@ class MariaDb(Dialect):
         connection.exec_driver_sql(f"{limits} /*M!100100 , max_statement_time = {whole + 1} */")
 
     def write(self, connection: sa.Connection, tables: Sequence[str]) -> None:
-        """A row into a temporary table, and none into a table of the program."""
+        """Write a row into a temporary table, and none into a table of the program."""
         self._write_to_a_temporary_table(connection)
         refusal: DBAPIError | None = None
         for table in tables or self._some_tables(connection):
@@ -234,7 +234,7 @@ class MariaDb(Dialect):
             raise NotWritableError("the server is read-only")
 
     def connections(self, connection: sa.Connection) -> tuple[int, int]:
-        """All threads against the server's limit; the user's own against theirs, where they have one."""
+        """Count all threads against the server's limit; the user's own against theirs, where they have one."""
         with self.rolled_back(connection):
             taken = connection.exec_driver_sql("SHOW GLOBAL STATUS WHERE Variable_name = 'Threads_connected'").one()[1]
             row = connection.exec_driver_sql(
@@ -248,7 +248,7 @@ class MariaDb(Dialect):
         return min(pairs, key=lambda pair: pair[1] - pair[0])
 
     def denied(self, error: SQLAlchemyError) -> bool:
-        """By its number."""
+        """Tell it by the error's number."""
         return _code(error) in self._no_right
 
     def _opening(self, *, writes: bool) -> str:
@@ -283,7 +283,7 @@ _KINDS: dict[str, type[Dialect]] = {
 
 
 def dialect_of(url: sa.URL, seconds: float) -> Dialect:
-    """What knows the kind of database that `url` names.
+    """Find the dialect of the database that `url` names.
 
     Raises:
         AshatError: it is none that a node can look at.
@@ -295,7 +295,7 @@ def dialect_of(url: sa.URL, seconds: float) -> Dialect:
 
 
 def with_driver(url: sa.URL) -> sa.URL:
-    """`url` with the driver that our extras install, where it names none and that one is here."""
+    """Name in `url` the driver that our extras install, where it names none and that one is here."""
     preferred = _PREFERRED.get(url.drivername)
     if preferred is None or importlib.util.find_spec(preferred) is None:
         return url

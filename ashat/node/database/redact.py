@@ -1,4 +1,4 @@
-"""What a database's driver says, retold so that nothing of the DSN goes with it.
+"""Redacts what a database's driver says, so that nothing of the DSN goes with it.
 
 Drivers put the host, the user and the database into their messages, so what goes wrong before a statement is run is
 told in words of our own; what a statement is refused with is passed on without whatever the DSN holds. The driver's
@@ -11,6 +11,8 @@ import re
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
+
+from ashat.common.text import printable
 
 WORDS = 200
 _HIDDEN = "***"
@@ -53,7 +55,7 @@ _REASONS = tuple(
 
 
 def why_no_connection(error: BaseException) -> str:
-    """Why there is no connection, in our own words."""
+    """Say why there is no connection, in our own words."""
     text = str(_original(error))
     for pattern, words in _REASONS:
         if pattern.search(text):
@@ -62,7 +64,7 @@ def why_no_connection(error: BaseException) -> str:
 
 
 def why_refused(error: BaseException, url: sa.URL) -> str:
-    """The first line of what a statement was refused with, without anything that the DSN holds."""
+    """Return the first line of what a statement was refused with, without anything that the DSN holds."""
     hidden = without_password(error, url)
     secrets = {url.username, url.host, url.database, str(url.port) if url.port else None}
     for value in url.query.values():
@@ -74,7 +76,7 @@ def why_refused(error: BaseException, url: sa.URL) -> str:
 
 
 def without_password(error: BaseException, url: sa.URL | None) -> str:
-    """The first line of what the driver said, for the node's own log."""
+    """Return the first line of what the driver said, for the node's own log."""
     text = _text(error)
     for password in _passwords(url) if url is not None else ():
         for spelling in (password, quote(password, safe=""), quote_plus(password)):
@@ -84,8 +86,8 @@ def without_password(error: BaseException, url: sa.URL | None) -> str:
 
 def _passwords(url: sa.URL) -> list[str]:
     options = [value for key, value in url.query.items() if _SECRET_OPTION.search(key)]
-    told = [url.password, *(each for value in options for each in ([value] if isinstance(value, str) else value))]
-    return [str(password) for password in told if password]
+    given = [url.password, *(each for value in options for each in ([value] if isinstance(value, str) else value))]
+    return [str(password) for password in given if password]
 
 
 def _original(error: BaseException) -> BaseException:
@@ -97,5 +99,5 @@ def _text(error: BaseException) -> str:
     original = _original(error)
     number, *words = original.args if len(original.args) == 2 else (None, str(original))  # MariaDB's drivers number
     lines = str(words[0] if isinstance(number, int) else original).strip().splitlines()
-    first = "".join(char if char.isprintable() else " " for char in lines[0]) if lines else ""
+    first = printable(lines[0]) if lines else ""
     return first.strip() or type(original).__name__

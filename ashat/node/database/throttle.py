@@ -1,4 +1,4 @@
-"""When a look at the program's database is taken: one at once, for at most the configured time."""
+"""Looks at the program's database one at a time, each for at most the configured time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DatabaseLook:
         self._turn = threading.Lock()
 
     def __call__(self, request: DatabaseProbeRequest, app_data: Path) -> DatabaseProbe:
-        """What is there. Whatever goes wrong is in `detail`, without anything of the DSN."""
+        """Look at what is there. Whatever goes wrong is in `detail`, without anything of the DSN."""
         ends = time.monotonic() + self._config.timeout
         try:
             dsn = self._config.read_dsn()

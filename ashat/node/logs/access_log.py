@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ashat.common.rotation import RotatedFile, newest_first
-from ashat.common.text import without_secrets
+from ashat.common.text import printable, without_secrets
 from ashat.protocol.messages import AccessLogLine, Caller
 
 log = logging.getLogger("ashat.node")
@@ -56,10 +56,10 @@ def cleaned(line: AccessLogLine) -> AccessLogLine:
     """Copy `line` with its texts cut to what a log can hold, printable, and without secrets."""
     return line.model_copy(
         update={
-            "method": _printable(line.method)[:20],
+            "method": printable(line.method)[:20],
             "path": without_secrets(line.path)[:PATH_LENGTH],
-            "client": _printable(line.client)[:64],
-            "detail": _printable(without_secrets(line.detail))[:DETAIL_LENGTH],
+            "client": printable(line.client)[:64],
+            "detail": printable(without_secrets(line.detail))[:DETAIL_LENGTH],
         }
     )
 
@@ -86,7 +86,3 @@ def read_access_log(
 
 def _path(directory: Path, caller: Caller) -> Path:
     return directory / f"{caller}.jsonl"
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,10 +1,10 @@
-"""The journal of changes: everything that was done to a node, append-only and in the same transactions.
+"""The change log: everything that was done to a node, append-only and in the same transactions.
 
 Each entry is canonical JSON and a leaf of a Merkle tree (RFC 9162); its row holds the tree's root with it, so the first
 entry that was altered, moved or taken out can be named. Signed checkpoints of it (`<data>/audit/`) show to whoever kept
-one that the journal only grew since. Triggers of the database refuse to change a row.
+one that the log only grew since. Triggers of the database refuse to change a row.
 
-What lies outside the record (tokens, the trust root) is followed: the journal says what is found there at each look
+What lies outside the record (tokens, the trust root) is followed: the log says what is found there at each look
 that finds it changed. A token opens nothing before.
 """
 
@@ -44,7 +44,7 @@ def asked_by(who: str) -> Iterator[None]:
 
 
 def local_operator() -> str:
-    """Who types on the node's own machine, for `asked_by`."""
+    """Name who types on the node's own machine, for `asked_by`."""
     try:
         return f"{getpass.getuser().encode('utf-8', 'replace').decode()} on this machine"
     except (KeyError, OSError):
@@ -52,7 +52,7 @@ def local_operator() -> str:
 
 
 def begin(database: Database) -> None:
-    """Begin the journal, where it has not begun; what happened before is not in it."""
+    """Begin the change log, where it has not begun; what happened before is not in it."""
     with database.transaction() as connection:
         _log(connection)
 
@@ -79,14 +79,14 @@ def follow(database: Database, kind: str, found: Mapping[str, Facts]) -> None:
 
 
 def size(database: Database) -> int:
-    """How many entries the journal has; 0 where it has not begun."""
+    """Count the entries of the change log; 0 where it has not begun."""
     row = database.one("SELECT size FROM changes_log")
     return int(row["size"]) if row else 0
 
 
 @dataclass(frozen=True)
 class Head:
-    """The journal as it is now: what a checkpoint is made of."""
+    """The change log as it is now: what a checkpoint is made of."""
 
     origin: str
     size: int
@@ -94,7 +94,7 @@ class Head:
     _database: Database
 
     def require_extends(self, checkpoint: Checkpoint) -> None:
-        """Ask whether the journal begins with the entries of `checkpoint`.
+        """See that the change log begins with the entries of `checkpoint`.
 
         Raises:
             AuditError: it does not.
@@ -103,7 +103,7 @@ class Head:
 
 
 def head(database: Database) -> Head:
-    """The journal as it is now.
+    """Return the change log as it is now.
 
     Raises:
         AuditError: there is none yet, or its last entries are gone.
@@ -119,10 +119,10 @@ def head(database: Database) -> Head:
 
 
 def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
-    """A signed checkpoint of the journal of the node in `data`, which continues the last one; and its verifier key.
+    """Sign a checkpoint of the change log of the node in `data`, which continues the last one; return its key, too.
 
     Raises:
-        AuditError: the journal does not continue what was signed last.
+        AuditError: the log does not continue what was signed last.
         CheckpointError: the key cannot be read or made.
     """
     keys = LogSigner(data, head(database).origin)
@@ -134,7 +134,7 @@ def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
 
 
 def require_extends(checkpoint: Checkpoint, origin: str, size: int, root: bytes | None) -> None:
-    """Ask whether a journal of `size` entries begins with those of `checkpoint`; `root` is what it had at that size.
+    """See that a log of `size` entries begins with those of `checkpoint`; `root` is what it had at that size.
 
     Raises:
         AuditError: it does not.

@@ -1,4 +1,4 @@
-"""Whether a node's journal of changes is what was written, and whether the node's record is what the journal says."""
+"""Audits a node's change log: is it what was written, and is the node's record what it says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPERATION = ("action", "bundle", "update_id", "attempt", "release_seq")
 
 @dataclass(frozen=True)
 class Change:
-    """An entry of the journal, counted from 1; `facts` are `at`, `by`, `kind` and what its kind has."""
+    """An entry of the change log, counted from 1; `facts` are `at`, `by`, `kind` and what its kind has."""
 
     number: int
     facts: dict[str, Any]
@@ -44,7 +44,7 @@ class Audited:
 
 
 def read_changes(database: Database, *, after: int = 0, limit: int = -1) -> list[Change]:
-    """The entries behind the first `after`, oldest first, at most `limit` (-1: all).
+    """Read the entries behind the first `after`, oldest first, at most `limit` (-1: all).
 
     Raises:
         AuditError: one is no JSON object.
@@ -54,7 +54,7 @@ def read_changes(database: Database, *, after: int = 0, limit: int = -1) -> list
 
 
 def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
-    """The proof that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
+    """Prove that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
     if not 0 < earlier < size:
         return []
     rows = database.all("SELECT entry FROM changes WHERE seq < ? ORDER BY seq", (size,))
@@ -62,7 +62,7 @@ def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
 
 
 def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited:
-    """Check every entry, `checkpoints` that were signed earlier, and the node's record against the journal.
+    """Check every entry, `checkpoints` that were signed earlier, and the node's record against the change log.
 
     Raises:
         AuditError: something does not fit; the message names the first entry that does not, where one can be named.
@@ -116,7 +116,7 @@ def _change(row: sqlite3.Row) -> Change:
 
 
 def _compare_operations(connection: sqlite3.Connection, changes: list[Change]) -> None:
-    """Ask whether the record's operations, from the journal's beginning on, are those that the journal has."""
+    """Ask whether the record's operations, from the log's beginning on, are those that the log has."""
     began = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-began"}
     ended = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-ended"}
     first = changes[0].facts.get("operations_before", 0) if changes else 0
@@ -154,7 +154,7 @@ def _same(one: Change, other: Change) -> bool:
 
 
 def _compare_licences(connection: sqlite3.Connection, changes: list[Change]) -> None:
-    """Ask whether each licence that the journal knows is in the record as it was last kept, or revoked."""
+    """Ask whether each licence that the log knows is in the record as it was last kept, or revoked."""
     kept = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-kept"}
     revoked = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-revoked"}
     rows = {row["id"]: row for row in connection.execute("SELECT * FROM licences")}

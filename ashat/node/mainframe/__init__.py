@@ -1,1 +1,1 @@
-"""The agent on a Licensed Mainframe: what it asks OMEGA, what it believes, and what it does then."""
+"""The agent of a Licensed Mainframe: OMEGA's client and witness, the verifier of offers, and the plan."""

@@ -71,17 +71,17 @@ class Patience:
     failures: int = 0
 
     def after_failure(self, at_least: float | None = None) -> float:
-        """After one more failure to reach OMEGA or to do what it offers: 1 s, doubling up to the slow pace."""
+        """Wait, after one more failure to reach OMEGA or to do what it offers: 1 s, doubling up to the slow pace."""
         self.failures += 1
         pause = min(2.0 ** min(self.failures - 1, 10), SLOW * self.interval) * _random.uniform(0.75, 1.25)
         return max(pause, at_least or 0.0)
 
     def after_refusal(self) -> float:
-        """After OMEGA refused the licence: the slow pace."""
+        """Wait, after OMEGA refused the licence: the slow pace."""
         return SLOW * self.interval * _random.uniform(0.75, 1.25)
 
     def after_answer(self, took: float | None) -> float:
-        """After an answer that took so many seconds while OMEGA was asked to wait: what is left of the interval.
+        """Wait, after an answer that took so many seconds while OMEGA was asked to wait: what is left of the interval.
 
         None where it was not asked to wait: it is now.
         """
@@ -96,9 +96,9 @@ class MainframeAgent:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._link = OmegaClient(context.config)
-        self._journal = OmegaWitness(context.config.data, context.db)
-        self._standing = WitnessStatus()
+        self._omega = OmegaClient(context.config)
+        self._witness = OmegaWitness(context.config.data, context.db)
+        self._witnessed = WitnessStatus()
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)
         self._stopping = context.stopping
@@ -111,7 +111,7 @@ class MainframeAgent:
         self._thread = threading.Thread(target=self._run, name="mainframe", daemon=True)
 
     def state(self) -> MainframeStatus:
-        """How it gets on."""
+        """Report how the agent gets on."""
         return self._state
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class MainframeAgent:
         except Stopping:
             log.info("the node stops; what was offered is taken up at its next start")
         finally:
-            self._link.close()
+            self._omega.close()
 
     def _turn(self) -> float:
         """Ask OMEGA once and do what follows; how many seconds to wait before the next turn."""
@@ -156,18 +156,18 @@ class MainframeAgent:
 
     def _follow(self) -> float:
         self._await_operation()
-        self._link.open()
+        self._omega.open()
         began, waits = time.monotonic(), self._known is not None
         offer = self._ask()
-        self._standing = self._journal.look(self._link)
+        self._witnessed = self._witness.look(self._omega)
         position = read_position(self._context.db)
         todo = plan(offer, position, now=now(), retry_delay=SLOW * self._interval, just_started=self._just_started)
         self._just_started = False
         self._known = offer.release_seq if offer else 0
         match todo:
             case Idle():
-                told = "OMEGA offers nothing yet."
-                self._say("refused" if self._standing.refuses else "waiting", self._and_journal(told), contact=True)
+                status: Status = "refused" if self._witnessed.refuses else "waiting"
+                self._say(status, self._and_doubt("OMEGA offers nothing yet."), contact=True)
             case Running(offer):
                 self._report(offer, "running")
                 self._running(offer)
@@ -183,7 +183,7 @@ class MainframeAgent:
         """What OMEGA offers; once that is dealt with, OMEGA answers as soon as it changes, or after an interval."""
         self._asking = True
         try:
-            news, offer = self._link.ask(self._known, min(self._interval, WAIT_LIMIT))
+            news, offer = self._omega.ask(self._known, min(self._interval, WAIT_LIMIT))
         finally:
             self._asking = False
         if self._stopping.is_set():
@@ -195,32 +195,32 @@ class MainframeAgent:
     def _running(self, offer: Offer) -> None:
         try:
             self._refuse_doubted()
-            self._link.look()
+            self._omega.look()
         except TrustError as error:
             self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
             return
-        self._say("running", self._and_journal(f"{_named(offer)} runs here."), contact=True)
+        self._say("running", self._and_doubt(f"{_named(offer)} runs here."), contact=True)
 
     def _refuse_doubted(self) -> None:
-        if self._standing.refuses:
-            raise TrustError(self._standing.words)
+        if self._witnessed.refuses:
+            raise TrustError(self._witnessed.words)
 
-    def _and_journal(self, told: str) -> str:
-        return f"{told} {self._standing.words}".rstrip()
+    def _and_doubt(self, detail: str) -> str:
+        return f"{detail} {self._witnessed.words}".rstrip()
 
     def _install(self, offer: Offer, attempt: int, running: str | None) -> float:
         """See that it is signed, pull and switch. The next turn, at once, looks at how that ended and reports it."""
         self._known = None
         try:
             self._refuse_doubted()
-            self._link.check(offer)
+            self._omega.check(offer)
         except TrustError as error:
             self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
             self._report(offer, "failed", f"refused: {error}")
             return self._patience.after_failure()
         self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
         try:
-            moved = self._link.pull(offer, self._context.store, self._progress)
+            moved = self._omega.pull(offer, self._context.store, self._progress)
         except NodeRefusedError as error:
             self._say("waiting", f"{_named(offer)} could not be had any more: {error}", contact=True)
             return self._patience.after_failure()
@@ -255,16 +255,16 @@ class MainframeAgent:
 
     def _report(self, offer: Offer, result: Literal["running", "failed"], reason: str = "") -> None:
         """Tell OMEGA, unless it was the last thing that it was told."""
-        said = MainframeReport(
+        report = MainframeReport(
             release_seq=offer.release_seq,
             bundle=offer.bundle,
             result=result,
             reason=reason[:_REASON_LENGTH],
-            journal=self._standing.words[:_REASON_LENGTH],
+            journal=self._witnessed.words[:_REASON_LENGTH],
         )
-        if said != self._reported:
-            self._link.report(said)
-            self._reported = said
+        if report != self._reported:
+            self._omega.report(report)
+            self._reported = report
             fault_point("mainframe.reported")
 
     def _progress(self, _done: int, _total: int) -> None:
@@ -273,7 +273,7 @@ class MainframeAgent:
 
     def _lost(self, status: Status, error: AshatError, pause: float, *, contact: bool = False) -> float:
         """Begin anew with OMEGA: the licence is read again, and what runs here is reported again."""
-        self._link.close()
+        self._omega.close()
         self._known = self._reported = None
         self._say(status, f"{error} {_KEEPS_RUNNING}", contact=contact)
         return pause
@@ -283,11 +283,11 @@ class MainframeAgent:
         if (status, detail) != (self._state.status, self._state.detail):
             log.log(logging.WARNING if status in ("failed", "refused", "unreachable") else logging.INFO, "%s", detail)
         seen = now() if contact else self._state.last_contact
-        self._state = MainframeStatus(status=status, detail=detail, last_contact=seen, journal=self._standing.words)
+        self._state = MainframeStatus(status=status, detail=detail, last_contact=seen, journal=self._witnessed.words)
 
 
 def read_position(db: Database) -> Position:
-    """What this Mainframe runs, and how the newest release that it accepted went, from its record."""
+    """Read from the record what this Mainframe runs, and how the newest release that it accepted went."""
     current = records.standing(db).current
     attempts = db.all(_NEWEST)
     failed = [row for row in attempts if row["status"] == "failed"]

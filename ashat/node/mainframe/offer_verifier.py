@@ -1,4 +1,4 @@
-"""Whether the approvers signed what OMEGA offers: a Mainframe's own look, which believes nothing that OMEGA says."""
+"""Verifies that the approvers signed what OMEGA offers, and believes nothing that OMEGA says."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OfferVerifier:
         fault_point("trust.accepted")
 
     def look(self, transport: Transport) -> None:
-        """Now and then, see that OMEGA still serves what is current: else somebody withholds what is newer.
+        """See now and then that OMEGA still serves what is current: else somebody withholds what is newer.
 
         Raises:
             TrustError: it does not.

@@ -22,7 +22,8 @@ _GRACE = 30.0
 
 
 class OmegaClient:
-    """For one thread, but for `close`. The licence file is read at each `open`, so that it can be replaced meanwhile.
+    """The connection of one thread, which any may close. The licence file, which may be replaced meanwhile, is read at
+    each `open`.
 
     Every method that asks raises `NodeError`, of the class that says whose fault it is.
     """
@@ -33,7 +34,7 @@ class OmegaClient:
         self._licence = ""
         self._transport: Transport | None = None
         self.change_log_size: int | None = None
-        """How many entries OMEGA's journal of changes has, by its last answer to `ask`; None where it does not say."""
+        """How many entries OMEGA's change log has, by its last answer to `ask`; None where it does not say."""
 
     def open(self) -> None:
         """Be ready to ask with the licence that is in the file now.
@@ -52,8 +53,8 @@ class OmegaClient:
         self._transport, self._licence = self._connect(licence), licence
 
     def ask(self, after: int | None, wait: float) -> tuple[bool, Offer | None]:
-        """What is offered, and whether that is news. With `after`, a `release_seq` (0: none), OMEGA answers as soon
-        as it offers another, and after `wait` seconds in any case."""
+        """Ask OMEGA what it offers, and whether that is news. With `after`, a `release_seq` (0: none), OMEGA answers
+        as soon as it offers another, and after `wait` seconds in any case."""
         params = {} if after is None else {"after": after, "wait": wait}
         answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
         size = answer.headers.get(CHANGE_LOG_HEADER, "")
@@ -64,9 +65,9 @@ class OmegaClient:
             return after != 0, None
         return True, _read(Offer, answer.content)
 
-    def journal(self, since: int) -> SignedCheckpoint | None:
-        """A checkpoint of OMEGA's journal of changes, with proof that it continues the one of size `since`; None where
-        it shows none."""
+    def checkpoint(self, since: int) -> SignedCheckpoint | None:
+        """Ask OMEGA for a checkpoint of its change log, with proof that it continues the one of size `since`; None
+        where it shows none."""
         try:
             answer = self._open.request("GET", f"{PREFIX}/journal", params={"since": since})
         except NodeRefusedError as error:
@@ -84,7 +85,7 @@ class OmegaClient:
         self._signed.check(self._open, offer)
 
     def look(self) -> None:
-        """Now and then, see that what OMEGA serves is current; see `OfferVerifier.look`.
+        """See now and then that what OMEGA serves is current; see `OfferVerifier.look`.
 
         Raises:
             TrustError: it is not.
@@ -100,9 +101,9 @@ class OmegaClient:
         """
         return pull_bundle(self._open, offer.bundle, store, prefix=PREFIX, progress=progress)
 
-    def report(self, said: MainframeReport) -> None:
+    def report(self, report: MainframeReport) -> None:
         """Tell OMEGA what came of an offer."""
-        self._open.request("POST", f"{PREFIX}/report", json=said.model_dump(mode="json"))
+        self._open.request("POST", f"{PREFIX}/report", json=report.model_dump(mode="json"))
 
     def close(self) -> None:
         """Forget the connection and the licence."""

@@ -1,6 +1,6 @@
-"""What a Mainframe remembers of OMEGA's journal of changes, and what it does when that does not go on from there.
+"""Witnesses OMEGA's change log: remembers a checkpoint of it, and refuses an OMEGA whose log does not continue it.
 
-OMEGA says with each answer how long its journal is. Where that is news, and now and then, a Mainframe asks for a signed
+OMEGA says with each answer how long its log is. Where that is news, and now and then, a Mainframe asks for a signed
 checkpoint with the proof (RFC 9162) that it continues the one that it remembers (`ashat.transparency.witness`). The
 first is taken as it comes, with its key. One that does not continue it was written anew: then nothing more is taken
 from that OMEGA, and what runs keeps running, until an operator gives up what is remembered.
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from ashat.common.canonical_json import canonical_json
-from ashat.common.files import replace_file, sync_directory
-from ashat.errors import AuditError, NodeConflictError, UsageError
+from ashat.common.files import replace_file
+from ashat.errors import AuditError, NodeConflictError
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.mainframe.omega_client import OmegaClient
-from ashat.protocol.messages import Role, SignedCheckpoint
+from ashat.protocol.messages import SignedCheckpoint
 from ashat.transparency.checkpoint import Verifier
 from ashat.transparency.witness import Witness
 
@@ -40,23 +40,23 @@ _SHOWS_NONE = (
 
 @dataclass(frozen=True)
 class WitnessStatus:
-    """What is to be said of OMEGA's journal ("" where all is well), and whether it keeps from taking what it offers."""
+    """What is wrong with OMEGA's change log ("" where nothing is), and whether that keeps from taking its offers."""
 
     words: str = ""
     refuses: bool = False
 
 
 class OmegaWitness:
-    """For one thread. What it remembers is read each time, so that it can be given up meanwhile."""
+    """The witness of OMEGA, for one thread. What it remembers is read each time: it may be given up meanwhile."""
 
     def __init__(self, data: Path, database: Database) -> None:
         self._database = database
         self._witness = Witness(data, "omega", begin_anew=_GIVE_UP)
-        self._doubt = _doubt_in(data)
+        _, self._doubt = memory_of(data)
         self._looked = -LOOK_INTERVAL
 
-    def look(self, link: OmegaClient) -> WitnessStatus:
-        """Ask OMEGA for what is new in its journal, after it answered what it offers.
+    def look(self, omega: OmegaClient) -> WitnessStatus:
+        """Ask OMEGA for what is new in its change log, after it answered what it offers.
 
         Raises:
             NodeError: OMEGA said no, or nothing.
@@ -67,27 +67,27 @@ class OmegaWitness:
             return WitnessStatus(doubt, refuses=True)
         try:
             known = self._witness.size() if self._witness.path.exists() else None
-            if link.change_log_size is None:
+            if omega.change_log_size is None:
                 return WitnessStatus(_SHOWS_NONE if known is not None else "")
-            if link.change_log_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
+            if omega.change_log_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
                 return WitnessStatus()
-            told = link.journal(known or 0)
+            shown = omega.checkpoint(known or 0)
         except (AuditError, NodeConflictError) as error:
             return WitnessStatus(str(error), refuses=True)
-        if told is None:
+        if shown is None:
             return WitnessStatus(_SHOWS_NONE if known is not None else "")
-        return self._judge(told, first=known is None)
+        return self._judge(shown, first=known is None)
 
-    def _judge(self, told: SignedCheckpoint, *, first: bool) -> WitnessStatus:
+    def _judge(self, shown: SignedCheckpoint, *, first: bool) -> WitnessStatus:
         try:
-            self._witness.judge(told)
+            self._witness.judge(shown)
         except AuditError as error:
             if not first:
-                self._keep_doubt(told, str(error))
+                self._keep_doubt(shown, str(error))
             return WitnessStatus(str(error), refuses=True)
         self._looked = time.monotonic()
         if first:
-            key = Verifier.parse(told.key)
+            key = Verifier.parse(shown.key)
             log.info("OMEGA's journal of changes is remembered from now on, by the key that it showed: %s", key.vkey)
             with self._database.transaction() as connection:
                 change_log.append(connection, "omega-journal-remembered", origin=key.name, key=key.key_id.hex())
@@ -101,36 +101,13 @@ class OmegaWitness:
         except (OSError, ValueError, KeyError, TypeError):
             return f"{self._doubt}, which says what is wrong with OMEGA's journal, cannot be read; {_GIVE_UP}."
 
-    def _keep_doubt(self, told: SignedCheckpoint, why: str) -> None:
-        content = canonical_json({"told": told.model_dump(mode="json"), "why": why})
+    def _keep_doubt(self, shown: SignedCheckpoint, why: str) -> None:
+        content = canonical_json({"told": shown.model_dump(mode="json"), "why": why})
         replace_file(self._doubt, content, mode=0o600)
         with self._database.transaction() as connection:
             change_log.append(connection, "omega-journal-doubted", why=why)
 
 
-def forget_change_log(data: Path) -> None:
-    """Give up what the Mainframe of that data directory, which may serve meanwhile, remembers of OMEGA's journal.
-
-    Raises:
-        UsageError: there is no Mainframe, it remembers nothing, or that cannot be removed.
-    """
-    if not (data / "node.db").is_file():
-        raise UsageError(f"There is no node in {data}; give --data or --config.")
-    database = Database(data / "node.db")
-    kept = [path for path in (Witness(data, "omega").path, _doubt_in(data)) if path.exists()]
-    try:
-        if database.get_meta("role") != Role.MAINFRAME or not kept:
-            raise UsageError("This node remembers no OMEGA's journal of changes: nothing was changed.")
-        for path in kept:
-            path.unlink()
-        sync_directory(kept[0].parent)
-        with change_log.asked_by(change_log.local_operator()), database.transaction() as connection:
-            change_log.append(connection, "omega-journal-forgotten")
-    except OSError as error:
-        raise UsageError(f"{error.filename} cannot be removed: {error.strerror}.") from None
-    finally:
-        database.close()
-
-
-def _doubt_in(data: Path) -> Path:
-    return data / "witnessed" / "omega.doubt.json"
+def memory_of(data: Path) -> tuple[Path, Path]:
+    """Name the files in which the Mainframe of a data directory remembers OMEGA's change log, and what it doubts."""
+    return Witness(data, "omega").path, data / "witnessed" / "omega.doubt.json"

@@ -1,4 +1,4 @@
-"""What a Mainframe should do next about what OMEGA offers: rules only, no I/O.
+"""Decides what a Mainframe does next about what OMEGA offers: rules only, no I/O.
 
 `release_seq` counts what OMEGA accepted. A Mainframe never goes back along it, so a stolen or replayed answer cannot
 make it install an old release; a rollback on OMEGA is a new number for an old bundle.
@@ -68,7 +68,7 @@ Plan = Idle | Install | Running | Failed
 def plan(
     offer: Offer | None, position: Position, *, now: datetime, retry_delay: float, just_started: bool = False
 ) -> Plan:
-    """What to do about `offer`.
+    """Decide what to do about `offer`.
 
     A release that failed is tried `ATTEMPTS` times in all, `retry_delay` seconds after the first failure and twice as
     long after each next; each try costs the program a restart, so it then waits for another release. A node that has

@@ -13,12 +13,12 @@ from ashat.errors import UsageError
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.offers import Offers
-from ashat.protocol.messages import LicenceRequest, Mainframe, MainframeReport, Offer, Scope, Wire
+from ashat.protocol.messages import LicenceRequest, Mainframe, MainframeReport, Message, Offer, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 
 
-class Mainframes(Wire):
+class Mainframes(Message):
     """Every licensed install."""
 
     mainframes: list[Mainframe]
@@ -32,14 +32,14 @@ class ReportLine(MainframeReport):
     times: int
 
 
-class Reports(Wire):
+class Reports(Message):
     """What a Mainframe reported, newest first."""
 
     reports: list[ReportLine]
 
 
 def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> APIRouter:
-    """The routes; `require(scope)` is the dependency that refuses who may not."""
+    """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
 

@@ -96,7 +96,7 @@ def require_licence(licences: LicenceStore) -> Callable[[Request], Licence]:
 
 
 def check_licence(licences: LicenceStore, request: Request) -> Licence:
-    """The licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
+    """Find the licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
 
     Raises:
         ApiError: 401 `unauthenticated` without a licence that is kept here; 403 `licence_expired`, `licence_revoked`.
@@ -167,9 +167,9 @@ class OfferedObjects:
             return self._objects
 
 
-def _release_response(offer: Offer | None, request: Request, after: int | None, journal: int) -> Response:
-    """The answer; with it is said how long the journal of changes is."""
-    headers = {CHANGE_LOG_HEADER: str(journal)}
+def _release_response(offer: Offer | None, request: Request, after: int | None, log_size: int) -> Response:
+    """Answer what is offered, and how many entries the change log has."""
+    headers = {CHANGE_LOG_HEADER: str(log_size)}
     if offer is None:
         return Response(status_code=204, headers=headers)
     headers["ETag"] = f'"{offer.release_seq}"'

@@ -19,9 +19,9 @@ from ashat.protocol.messages import LogLeaves, LogProof, LogState, Scope, TrustM
 
 
 def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: Require) -> APIRouter:
-    """The routes for operators; `require(scope)` is the dependency that refuses who may not.
+    """Make the routes for operators; `require(scope)` is the dependency that refuses who may not.
 
-    The journal of changes in `database` says what is kept.
+    The change log in `database` says what is kept.
     """
     router = APIRouter(prefix="/v1", tags=["Trust"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
@@ -56,7 +56,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
 
 
 def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceStore) -> APIRouter:
-    """The TUF repository and proofs from the log, for whoever has a licence that counts."""
+    """Make the routes of the TUF repository and of proofs from the log, for whoever has a licence that counts."""
     licensed = Depends(require_licence(licences))
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"], dependencies=[licensed])
 

@@ -1,4 +1,4 @@
-"""What OMEGA lets change what it runs: a person's decision for exactly that, used once; or the way back from it.
+"""Authorizes a change of what OMEGA runs: by a decision for exactly that, used once, or as the way back from it.
 
 The `judge_` functions are rules only. `AuthorizationRule` is what the node's operations ask, inside the transaction
 that records the operation: the decision, and what was signed, are kept as part of the operation's request, so they
@@ -69,7 +69,7 @@ class AuthorizationRule:
 
 
 def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: RunningRelease) -> int:
-    """The `release_seq` that a change gets: that of the document, which the approvers signed for this very change.
+    """Give a change its `release_seq`: that of the document which the approvers signed for this very change.
 
     Raises:
         ApiError: 409 `untrusted` where the decision is about something else than what was signed; where a rollback is
@@ -97,7 +97,7 @@ def judge_signed(request: OperationRequest, signed: ReleaseDocument, standing: R
 
 
 def judge_promotion(request: OperationRequest, standing: RunningRelease, uses: Sequence[Use]) -> int:
-    """The `release_seq` that a promotion gets: its decision's. `uses` are the operations under that decision so far.
+    """Give a promotion its `release_seq`: its decision's. `uses` are the operations under that decision so far.
 
     Raises:
         ApiError: `decision_missing` without a decision for exactly this change, or with a `release_seq` that is not
@@ -123,7 +123,7 @@ def judge_promotion(request: OperationRequest, standing: RunningRelease, uses: S
 
 
 def judge_rollback(request: OperationRequest, standing: RunningRelease) -> int:
-    """The `release_seq` that a rollback gets: one above the highest.
+    """Give a rollback its `release_seq`: one above the highest.
 
     The approval that brought the release which runs covers the way back to what that release replaced, and nothing
     else.

@@ -46,7 +46,7 @@ class KeptLog:
         self._proof = lru_cache(_KEPT_PROOFS)(self._make_proof)
 
     def state(self) -> LogState:
-        """What is kept."""
+        """Return what is kept of the log."""
         head = self._database.one("SELECT origin, size, root FROM log_head")
         return LogState(origin=head["origin"], size=head["size"], root=head["root"].hex()) if head else LogState()
 
@@ -92,7 +92,7 @@ class KeptLog:
             connection.execute("UPDATE log_head SET published = max(published, ?)", (found.size,))
 
     def proof(self, earlier: int, size: int) -> list[bytes]:
-        """The consistency proof between two sizes of the log that is kept.
+        """Prove that one size of the log that is kept continues another.
 
         Raises:
             ApiError: 404 where it never had these sizes.
@@ -105,7 +105,7 @@ class KeptLog:
         return self._proof(earlier, size, kept.root)
 
     def forget(self) -> LogState:
-        """Keep nothing of the log any more; what was kept until now."""
+        """Forget the log, and return what was kept of it until now."""
         kept = self.state()
         with self._database.transaction() as connection:
             if kept.origin:

@@ -1,4 +1,4 @@
-"""Licence keys: how they are made, known again, and when they count. Rules only, no I/O.
+"""Licences: their keys, when they count, where they are kept, and what their Mainframes reported.
 
 A key holds 96 random bits, so it is kept as a plain sha256: there is nothing to guess offline, and a lookup by hash
 tells a caller nothing through its timing. For the same reason there is no lock-out after wrong keys, which would only
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
+from ashat.common.text import printable
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.logs import change_log
 from ashat.protocol.messages import Mainframe, MainframeReport
@@ -23,23 +24,23 @@ LicenceStatus = Literal["active", "expired", "revoked"]
 
 
 def new_key() -> str:
-    """A fresh key, `RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX`, from the system's random source."""
+    """Make a fresh key, `RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX`, from the system's random source."""
     groups = (secrets.token_hex(4).upper() for _ in range(3))
     return "-".join(("RACORE", *groups))
 
 
 def key_hash(key: str) -> str:
-    """What OMEGA keeps of `key`: its sha256 as 64 lower-case hex digits."""
+    """Hash `key` into what OMEGA keeps: its sha256 as 64 lower-case hex digits."""
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
 def licence_id(key: str) -> str:
-    """The name by which people speak of the licence: the first 12 digits of `key_hash(key)`."""
+    """Name the licence with `key` as people speak of it: the first 12 digits of `key_hash(key)`."""
     return key_hash(key)[:ID_LENGTH]
 
 
 def licence_status(*, expires: datetime | None, revoked_at: datetime | None, now: datetime) -> LicenceStatus:
-    """Whether the licence counts at `now`. It expires at the very instant `expires`; revoked beats expired."""
+    """Tell whether the licence counts at `now`. It expires at the very instant `expires`; revoked beats expired."""
     if revoked_at is not None:
         return "revoked"
     if expires is not None and now >= expires:
@@ -128,7 +129,7 @@ class LicenceStore:
         return self.keep_all([(key, name, expires)])[0]
 
     def keep_all(self, licences: list[tuple[str, str, datetime | None]]) -> list[tuple[Licence, bool]]:
-        """`upsert` for each of `licences`: all of them or, if that fails, none."""
+        """Do `upsert` for each of `licences`: all of them or, if that fails, none."""
         kept = []
         with self._database.transaction() as connection:
             for key, name, expires in licences:
@@ -161,7 +162,7 @@ class LicenceStore:
         return [_licence(row) for row in self._database.all("SELECT * FROM licences ORDER BY name, id")]
 
     def find(self, key: str) -> Licence | None:
-        """The licence with `key`, whatever its status."""
+        """Find the licence with `key`, whatever its status."""
         row = self._database.one("SELECT * FROM licences WHERE key_hash = ?", (key_hash(key),))
         return _licence(row) if row else None
 
@@ -173,15 +174,12 @@ class LicenceStore:
                 connection.execute("UPDATE licences SET last_seen = ? WHERE id = ?", (to_text(time), licence.id))
 
     def report(self, licence: Licence, report: MainframeReport) -> None:
-        """Add to the Mainframe's history what it says; the same again only counts up.
+        """Add a report to the Mainframe's history; the same again only counts up.
 
         Its texts are a stranger's, and end up on terminals: they are kept as one printable line each.
         """
-        reason, doubt = (
-            "".join(letter if letter.isprintable() else " " for letter in text)
-            for text in (report.reason, report.journal)
-        )
-        said = (report.release_seq, report.bundle, report.result, reason)
+        reason, doubt = printable(report.reason), printable(report.journal)
+        reported = (report.release_seq, report.bundle, report.result, reason)
         time = to_text(now())
         with self._database.transaction() as connection:
             connection.execute("UPDATE licences SET last_seen = ? WHERE id = ?", (time, licence.id))
@@ -191,7 +189,7 @@ class LicenceStore:
             last = connection.execute(
                 "SELECT * FROM reports WHERE licence = ? ORDER BY seq DESC LIMIT 1", (licence.id,)
             ).fetchone()
-            if last and (last["release_seq"], last["bundle"], last["result"], last["reason"]) == said:
+            if last and (last["release_seq"], last["bundle"], last["result"], last["reason"]) == reported:
                 connection.execute(
                     "UPDATE reports SET times = times + 1, last_at = ? WHERE seq = ?", (time, last["seq"])
                 )
@@ -199,11 +197,11 @@ class LicenceStore:
                 connection.execute(
                     "INSERT INTO reports (licence, release_seq, bundle, result, reason, first_at, last_at) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (licence.id, *said, time, time),
+                    (licence.id, *reported, time, time),
                 )
 
     def reports(self, licence: str, limit: int = 100) -> list[Report]:
-        """What the Mainframe with licence id `licence` reported, newest first."""
+        """List what the Mainframe with licence id `licence` reported, newest first."""
         rows = self._database.all(
             "SELECT release_seq, bundle, result, reason, first_at, last_at, times FROM reports "
             "WHERE licence = ? ORDER BY seq DESC LIMIT ?",
@@ -215,7 +213,7 @@ class LicenceStore:
         ]
 
     def mainframes(self) -> list[Mainframe]:
-        """Every licensed install and the last thing it reported, by name."""
+        """List every licensed install with the last thing that it reported, by name."""
         return [
             Mainframe(
                 id=row["id"],

@@ -27,7 +27,7 @@ class OfferLongPoll:
         self._watching: asyncio.Task[None] | None = None
 
     async def other_than(self, known: int | None, seconds: float) -> Offer | None:
-        """The offer as soon as its `release_seq` is not `known` (0: none), else what it is after `seconds`.
+        """Return the offer as soon as its `release_seq` is not `known` (0: none), else what it is after `seconds`.
 
         Raises:
             sqlite3.Error: the record cannot be read.

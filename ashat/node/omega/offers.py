@@ -1,4 +1,4 @@
-"""What Mainframes are offered: the rules, and where the offer is kept."""
+"""The offer to Mainframes: the rules, and where it is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RAN = "SELECT 1 FROM operations WHERE status = 'succeeded' AND release_seq = ? 
 
 
 def effective_offer(put: Offer | None, current: Current | None, *, rolled_back: bool) -> Offer | None:
-    """What Mainframes are offered, from the offer that was last `put` and what OMEGA runs.
+    """Decide what Mainframes are offered, from the offer that was last `put` and what OMEGA runs.
 
     A promotion is not offered before somebody says so: until then Mainframes stay with the offer before. A rollback
     (`rolled_back`: it brought `current`) is offered by itself as soon as it is done, because what it replaced must
@@ -44,7 +44,7 @@ def effective_offer(put: Offer | None, current: Current | None, *, rolled_back: 
 
 
 def offer_of(current: Current) -> Offer | None:
-    """The offer of what OMEGA runs; None where that came without a `release_seq`."""
+    """Make the offer of what OMEGA runs; None where that came without a `release_seq`."""
     if current.release_seq is None:
         return None
     return Offer(
@@ -53,7 +53,7 @@ def offer_of(current: Current) -> Offer | None:
 
 
 def why_not_offered(offer: Offer, current: Current | None) -> str | None:
-    """Why `offer` cannot be put while OMEGA runs `current`; None where it can."""
+    """Say why `offer` cannot be put while OMEGA runs `current`; None where it can."""
     if current is None:
         return "OMEGA runs nothing yet, so there is nothing to offer. Promote a release first."
     running = offer_of(current)
@@ -79,7 +79,7 @@ class Offers:
         database.ensure(_SCHEMA)
 
     def effective(self) -> Offer | None:
-        """What Mainframes are offered now. What the approvers signed for it is published before anybody hears of it."""
+        """Return what Mainframes are offered now. What the approvers signed for that is published first."""
         with self._database.snapshot() as connection:
             put, offer = _look(connection)
         if offer in (put, self._let_out):

@@ -32,7 +32,7 @@ class OnlineKeyFiles:
         self._loaded: dict[Path, CryptoSigner] = {}
 
     def newest(self) -> OnlineKeys:
-        """The pair that was made last; the first is made where there is none.
+        """Return the pair that was made last; the first is made where there is none.
 
         Raises:
             KeyFileError: it cannot be read or written.
@@ -49,7 +49,7 @@ class OnlineKeyFiles:
         return self._make(max(self._taken(), default=0) + 1)
 
     def named_by(self, root: Root) -> OnlineKeys:
-        """The pair that `root` names, else the newest.
+        """Return the pair that `root` names, else the newest.
 
         Raises:
             KeyFileError: it cannot be read.
@@ -128,6 +128,6 @@ class OnlineKeyFiles:
 
 
 def public_keys(pair: OnlineKeys) -> dict[str, str]:
-    """The public halves by role, in hexadecimal."""
+    """Return the public halves by role, in hexadecimal."""
     halves = {Snapshot.type: pair.snapshot, Timestamp.type: pair.timestamp}
     return {role: public_hex(signer) for role, signer in halves.items()}

@@ -78,8 +78,8 @@ class OmegaTrust:
             raise TrustError(f"{self._directory / 'target'} cannot be read: {error}.") from None
 
     def public_keys(self, *, new: bool = False) -> dict[str, str]:
-        """The public halves of OMEGA's newest keys by role, in hexadecimal; made the first time, and each time anew
-        where `new`. What is `new` signs nothing before a root names it.
+        """Return the public halves of OMEGA's newest keys by role, in hexadecimal; the first time, and where `new`, a
+        pair is made first. A new pair signs nothing before a root names it.
 
         Raises:
             KeyFileError: they cannot be read or written.
@@ -87,7 +87,7 @@ class OmegaTrust:
         return public_keys(self._keys.make() if new else self._keys.newest())
 
     def begun(self) -> bool:
-        """Whether it keeps a root, and so demands signatures.
+        """Tell whether OMEGA keeps a root, and so demands signatures.
 
         Raises:
             TrustError: it kept one, or had begun to, and what is left is not whole: that is not to have none.
@@ -109,7 +109,7 @@ class OmegaTrust:
         return False
 
     def demands(self) -> bool:
-        """`begun`, for what answers a request.
+        """Tell, for an answer to a request, whether OMEGA demands signatures.
 
         Raises:
             ApiError: 409 `untrusted` as that raises.
@@ -123,7 +123,7 @@ class OmegaTrust:
         return Repository(self._files).exists()
 
     def state(self) -> TrustState:
-        """What it keeps, for who signs the next.
+        """Return the metadata and documents that OMEGA keeps, for whoever signs the next.
 
         Raises:
             TrustError: it cannot be read.
@@ -149,7 +149,7 @@ class OmegaTrust:
         )
 
     def kept(self) -> dict[str, dict[str, Any]]:
-        """What was signed offline and is kept, by role: its version and sha256; and for which name.
+        """Return what was signed offline and is kept, by role: its version and sha256; and for which name.
 
         Raises:
             TrustError: it cannot be read.
@@ -196,7 +196,7 @@ class OmegaTrust:
             raise TrustError(f"{self._directory} cannot be written: {error.strerror}; nothing was changed.") from error
 
     def _change(self, given: TrustMetadata) -> None:
-        """Do what was given, from wherever a crash left it."""
+        """Carry the change out, from wherever a crash left it."""
         parts = _all_roles(_parts(given))
         held = self.repository.read() if self._whole() else None
         earlier = self._check_first(given, held)
@@ -255,7 +255,7 @@ class OmegaTrust:
             log.warning("the change of trust that was begun cannot be ended: %s", error)
 
     def judge(self, request: OperationRequest) -> ReleaseDocument | None:
-        """The signed document that permits `request`; None where none is demanded.
+        """Find the signed document that permits `request`; None where none is demanded.
 
         Raises:
             ApiError: 409 `trust_missing`, `unsigned`, `unproven` without the provenance that is demanded, or
@@ -282,7 +282,7 @@ class OmegaTrust:
         return document
 
     def read_signed(self, signed: SignedRelease) -> ReleaseDocument:
-        """The release document that enough approvers signed, to follow on what was published last.
+        """Read the release document, and see that enough approvers signed it to follow on what was published last.
 
         Raises:
             ApiError: 409 `unproven`, `untrusted` with what is wrong with it.
@@ -297,7 +297,7 @@ class OmegaTrust:
         return document
 
     def publish(self, signed: SignedRelease) -> ReleaseDocument:
-        """Let Mainframes have what was signed, and return it; again changes nothing.
+        """Publish to Mainframes what was signed, and return the document; again changes nothing.
 
         Raises:
             TrustError: it no longer counts.
@@ -331,8 +331,8 @@ class OmegaTrust:
             repository.renew(self._online, now=at)
 
     def keep_current(self) -> bool:
-        """`renew`, and whether what is kept is whole. What is wrong with it goes into the log: what runs keeps
-        running, and nothing new is let in before it is mended."""
+        """Renew as `renew` does, and tell whether what is kept is whole. What is wrong goes into the log: what runs
+        keeps running, and nothing new is let in before it is repaired."""
         whole = False
         try:
             self.renew()
@@ -344,7 +344,7 @@ class OmegaTrust:
         return whole
 
     def file(self, name: str) -> bytes:
-        """A file of the repository, by its name there.
+        """Read a file of the repository, by its name there.
 
         Raises:
             ApiError: 404.
@@ -381,8 +381,8 @@ class OmegaTrust:
 
 
 def _parts(given: TrustMetadata) -> dict[str, bytes]:
-    told = {Root.type: given.root, Targets.type: given.targets, PRODUCTION: given.production}
-    return {role: text.encode() for role, text in told.items() if text is not None}
+    texts = {Root.type: given.root, Targets.type: given.targets, PRODUCTION: given.production}
+    return {role: text.encode() for role, text in texts.items() if text is not None}
 
 
 def _all_roles(parts: dict[str, bytes]) -> dict[str, bytes | None]:

@@ -11,7 +11,7 @@ from ashat.protocol.messages import Lease, LeaseRequest
 
 
 def held(db: Database) -> Lease | None:
-    """The lease that is in force, None where there is none."""
+    """Read the lease that is in force, None where there is none."""
     row = db.one("SELECT * FROM lease")
     return _in_force(row, now())
 

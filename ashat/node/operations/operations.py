@@ -77,7 +77,7 @@ class Operations:
         return self.get(operation_id)
 
     def get(self, operation_id: str) -> Operation:
-        """The operation with that id.
+        """Read the operation with that id.
 
         Raises:
             ApiError: there is none (404).
@@ -88,7 +88,7 @@ class Operations:
         return found
 
     def latest(self) -> Operation | None:
-        """The operation under way, else the last one, else None."""
+        """Read the operation under way, else the last one, else None."""
         return records.latest(self._db)
 
     def start(self) -> None:

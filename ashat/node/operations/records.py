@@ -42,13 +42,13 @@ class Unfinished:
 
 
 def standing(db: Database) -> RunningRelease:
-    """What the node runs now."""
+    """Read what the node runs now."""
     with db.snapshot() as connection:
         return read_standing(connection)
 
 
 def read_standing(connection: sqlite3.Connection) -> RunningRelease:
-    """What the node runs, as this transaction sees it."""
+    """Read what the node runs, as this transaction sees it."""
     rows = {row["slot"]: row for row in connection.execute("SELECT * FROM releases")}
     current = rows.get("current")
     brought = None
@@ -65,19 +65,19 @@ def read_standing(connection: sqlite3.Connection) -> RunningRelease:
 
 
 def find(db: Database, operation_id: str) -> Operation | None:
-    """The operation with that id, None where there is none."""
+    """Read the operation with that id, None where there is none."""
     row = db.one("SELECT * FROM operations WHERE id = ?", (operation_id,))
     return to_operation(row) if row else None
 
 
 def latest(db: Database) -> Operation | None:
-    """The operation under way, else the last one."""
+    """Read the operation under way, else the last one."""
     row = db.one("SELECT * FROM operations ORDER BY seq DESC LIMIT 1")
     return to_operation(row) if row else None
 
 
 def unfinished(db: Database) -> Unfinished | None:
-    """The operation under way, with how far its undoing is; None where there is none."""
+    """Read the operation under way, with how far its undoing is; None where there is none."""
     row = db.one("SELECT * FROM operations WHERE status = 'running'")
     return Unfinished(to_operation(row), bool(row["undoing"]), row["resumed"]) if row else None
 
@@ -175,7 +175,7 @@ def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool) -
 
 
 def to_operation(row: sqlite3.Row) -> Operation:
-    """The operation that a row of `operations` holds."""
+    """Make the operation that a row of `operations` holds."""
     return Operation.model_validate(
         {
             "id": row["id"],

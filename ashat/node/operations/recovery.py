@@ -1,4 +1,4 @@
-"""What a node does when it starts, from what it finds: rules only, no I/O.
+"""Decides what a node does when it starts, by what it finds: rules only, no I/O.
 
     an operation under way   its undoing had begun   taken up before   then
     no                       -                       -                 hold: run `current` of the record
@@ -41,7 +41,7 @@ class Undo:
 
 
 def plan(left: Unfinished | None) -> Hold | Resume | Undo:
-    """What to do about the operation that an earlier process of the node left."""
+    """Decide what to do about the operation that an earlier process of the node left."""
     if left is None:
         return Hold()
     if left.undoing:

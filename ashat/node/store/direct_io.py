@@ -28,7 +28,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self) -> memoryview:
-        """A buffer; what it holds is left from its last use."""
+        """Take a buffer; what it holds is left from its last use."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()

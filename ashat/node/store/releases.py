@@ -61,7 +61,7 @@ class TreeState:
     extra: list[str] = field(default_factory=list)
 
     def matches(self, manifest: Manifest) -> bool:
-        """Whether exactly the manifest's files are there, each with its bytes and mode."""
+        """Tell whether exactly the manifest's files are there, each with its bytes and mode."""
         return not self.extra and self.files == {
             file.path: FileState(file.sha256, file.mode, file.size) for file in manifest.files
         }
@@ -77,7 +77,7 @@ class Releases:
         self._root.mkdir(mode=0o755, exist_ok=True)
 
     def linked(self) -> Release | None:
-        """The release that `current` points at; None where it points at none of ours or is not there."""
+        """Return the release that `current` points at; None where it points at none of ours or is not there."""
         try:
             target = os.readlink(self._link)
         except OSError:
@@ -86,7 +86,7 @@ class Releases:
         return Release(name.partition(".")[0], self._root / name) if _NAME.fullmatch(name) else None
 
     def materialise(self, bundle: str) -> Release:
-        """The bundle as a directory that was checked against its manifest just now, byte for byte, and is durable.
+        """Make the bundle a directory that was checked against its manifest just now, byte for byte, and is durable.
 
         Raises:
             NotStoredError: the store lacks it or one of its objects.
@@ -105,7 +105,7 @@ class Releases:
         return Release(bundle, path)
 
     def unverified(self, bundle: str) -> Release | None:
-        """The bundle's directory as it lies there, the current one first; None where there is none."""
+        """Find the bundle's directory as it lies there, the current one first; None where there is none."""
         return next((Release(bundle, path) for path in self._existing(bundle)), None)
 
     def link(self, release: Release | None) -> None:
@@ -193,7 +193,7 @@ class Releases:
 
 
 def read_tree(root: Path, manifest: Manifest) -> TreeState:
-    """The directory `root` as it lies on disk, every file of `manifest` hashed. Links are not followed.
+    """Read the directory `root` as it lies on disk, every file of `manifest` hashed. Links are not followed.
 
     Raises:
         OSError: a file or directory cannot be read.

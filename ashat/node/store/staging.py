@@ -1,4 +1,4 @@
-"""Where objects wait, whole and verified, until a manifest that names them is put.
+"""Staged objects: they wait, whole and verified, until a manifest that names them is put.
 
 A staged object is a file `DIGEST.N`. It was written in one go from bytes that matched its digest, but nothing has
 waited for the disk yet: what a crash leaves of it is only believed once it is hashed again.
@@ -51,11 +51,11 @@ class Staging:
                 self._number = max(self._number, int(entry.name.partition(".")[2]))
 
     def has(self, digest: str) -> bool:
-        """Whether the object is here. No lock: an object is in one of the two at any instant, see `take`."""
+        """Tell whether the object is here. No lock: an object is in one of the two at any instant, see `take`."""
         return digest in self._waiting or digest in self._taken
 
     def new_path(self, digest: str) -> str:
-        """A name for the object's file that no other upload uses."""
+        """Name a file for the object that no other upload uses."""
         with self._lock:
             self._number += 1
             return f"{self._directory}/{digest}.{self._number}"
@@ -71,7 +71,7 @@ class Staging:
         return new
 
     def take(self, digests: Iterable[str]) -> dict[str, Staged]:
-        """Those of the objects that are here, set aside for one commit so that nobody discards them."""
+        """Take those of the objects that are here, set aside for one commit so that nobody discards them."""
         with self._lock:
             taken = {digest: self._waiting[digest] for digest in digests if digest in self._waiting}
             self._taken = taken
@@ -80,7 +80,7 @@ class Staging:
             return dict(taken)
 
     def committed(self, digest: str) -> None:
-        """The object taken has left `directory`."""
+        """Note that the object taken has left `directory`."""
         with self._lock:
             del self._taken[digest]
 

@@ -103,18 +103,18 @@ class Store:
     # Objects
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of `digests` that the store does not hold whole, in order, each once.
+        """List those of `digests` that the store does not hold whole, in order, each once.
 
         A staged object counts as held: its bytes were verified, and `put_manifest` makes it durable.
         """
         return [digest for digest in dict.fromkeys(digests) if not self.has(digest)]
 
     def has(self, digest: str) -> bool:
-        """Whether the store holds the object whole."""
+        """Tell whether the store holds the object whole."""
         return self._staging.has(digest) or self._is_stored(digest)
 
     def receive(self) -> Incoming:
-        """An upload to feed a stream of frames to, in a `with` block."""
+        """Open an upload to feed a stream of frames to, in a `with` block."""
         return Incoming(self)
 
     def add(self, digest: str, buffer: memoryview, size: int) -> bool:
@@ -140,7 +140,7 @@ class Store:
         self._staging.discard(digests)
 
     def path(self, digest: str) -> Path:
-        """Where a durable object lies. Read it only: it is shared by every bundle that names it.
+        """Find where a durable object lies. Read it only: it is shared by every bundle that names it.
 
         Raises:
             NotStoredError: no such object.
@@ -149,7 +149,7 @@ class Store:
         return Path(self._object_path(digest))
 
     def size(self, digest: str) -> int:
-        """How many bytes a durable object has.
+        """Count the bytes of a durable object.
 
         Raises:
             NotStoredError: no such object.
@@ -160,7 +160,7 @@ class Store:
             raise NotStoredError(f"There is no object {digest} here.") from None
 
     def read(self, digest: str) -> bytes:
-        """A durable object's bytes (at most 4 MiB), verified.
+        """Read a durable object's bytes (at most 4 MiB), verified.
 
         Raises:
             NotStoredError: no such object.
@@ -184,7 +184,7 @@ class Store:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def verify(self, digest: str) -> bool:
-        """Whether a durable object is there and its bytes match its digest.
+        """Tell whether a durable object is there and its bytes match its digest.
 
         A damaged one is removed, so that the next push or pull of a bundle that names it brings it back.
         """
@@ -218,7 +218,7 @@ class Store:
         return manifest, new
 
     def manifest_bytes(self, digest: str) -> bytes:
-        """The canonical bytes of a bundle's manifest, verified.
+        """Read the canonical bytes of a bundle's manifest, verified.
 
         Raises:
             NotStoredError: no such bundle.
@@ -233,21 +233,21 @@ class Store:
         return raw
 
     def manifest(self, digest: str) -> Manifest:
-        """A bundle's manifest; raises as `manifest_bytes` does."""
+        """Read a bundle's manifest; raises as `manifest_bytes` does."""
         return Manifest.parse(self.manifest_bytes(digest))
 
     def has_bundle(self, digest: str) -> bool:
-        """Whether the bundle is here."""
+        """Tell whether the bundle is here."""
         return (self._bundles / digest).exists()
 
     def bundles(self) -> list[str]:
-        """The digests of all bundles here, sorted."""
+        """List the digests of all bundles here, sorted."""
         return sorted(name for name in os.listdir(self._bundles) if is_digest(name))
 
     # Upkeep
 
     def state(self) -> StoreState:
-        """How much durable content there is, and how much room. Counted once, then kept up to date."""
+        """Measure how much durable content there is, and how much room. Counted once, then kept up to date."""
         count, size = self._totals or self._count_all()
         return StoreState(objects=count, bytes=size, free_bytes=shutil.disk_usage(self.root).free)
 
