@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 
 from ashat.trust.update_client.client import ReleaseClient
-from tests.support import needs
+from tests.support import durations, needs
 from tests.support.builders.trust_world import Server, World, mainframe, serving
 from tests.support.processes import leftovers, node_cli
 from tests.support.processes.forks import FORKS
@@ -34,31 +34,40 @@ _found = pytest.StashKey[list[str]]()
 _of_the_group = pytest.StashKey[ExitStack]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="Record how long each group of tests takes.")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_of_the_group] = ExitStack()
     config.addinivalue_line("markers", "needs(name, ...): what must be here, such as postgresql")
     if not _is_worker(config):
         _leave_the_home_alone()
         signal.signal(signal.SIGTERM, _interrupt)
+        _take_interrupts()
+        if config.getoption("record_durations"):
+            config.pluginmanager.register(durations.Recorder())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module on one worker unless it says otherwise, so that its fixtures are made once.
 
-    Groups that ask for the most time, by the timeouts of all their tests, come first, so that no worker is left alone
-    with one at the end; a group is never interrupted by another.
+    The group that took longest, when that was recorded, comes first, so that no worker is left alone with one at the
+    end; a group is never interrupted by another.
     """
-    patience: dict[str, float] = {}
-    first: dict[str, int] = {}
-    for number, item in enumerate(items):
+    for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-        timeout = item.get_closest_marker("timeout")
-        asked = float(timeout.args[0]) if timeout else 0
-        patience[_group(item)] = patience.get(_group(item), 0) + asked
-        first.setdefault(_group(item), number)
-    items.sort(key=lambda item: (-patience[_group(item)], first[_group(item)]))
+            item.add_marker(pytest.mark.xdist_group(durations.group_of(item)))
+    place = {group: number for number, group in enumerate(durations.order_groups(items))}
+    items.sort(key=lambda item: place[durations.group_of(item)])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.group = durations.group_of(item)  # type: ignore[attr-defined]
+    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -77,7 +86,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     try:
         return (yield)
     finally:
-        if nextitem is None or _group(nextitem) != _group(item):
+        if nextitem is None or durations.group_of(nextitem) != durations.group_of(item):
             item.config.stash[_of_the_group].close()
 
 
@@ -176,12 +185,6 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
-
-
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
@@ -202,6 +205,12 @@ def _leave_the_home_alone() -> None:
     os.environ["ASHAT_TEST_HOMES"] = homes
     os.environ["ASHAT_HOME"] = os.path.join(homes, "ashat")
     os.environ["PREFECT_HOME"] = os.path.join(homes, "prefect")
+
+
+def _take_interrupts() -> None:
+    """Do not ignore SIGINT, as what a shell starts in the background does, and what that starts: some tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The checks against a real node and a real program: each passes on the good release, and notices every bad one.
 
-What is seeded is tried by `deploy verify --self-test` itself, once, and held against what each fault is to show; with
-`-k` it tries the chosen faults alone.
+What is seeded is tried by `deploy verify --self-test` itself, once for each of some portions that workers share, and
+held against what each fault is to show; with `-k` it tries the chosen faults alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from tasks.verify.proofs import SELF_TEST, SelfTestResult, proofs_of
 
 pytestmark = pytest.mark.timeout(1200)
 CHECKS = {check.name: check for check in all_checks()}
+# Which checks' faults are tried together; every other check's are one portion more.
+PORTIONS = (("api",), ("security",), ("database",))
+OTHERS = tuple(sorted({fault.check for fault in catalogue()} - {check for portion in PORTIONS for check in portion}))
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,27 @@ def test_the_good_release_passes(good: dict[str, CheckResult], name: str) -> Non
     assert CheckResult.from_json(result.as_json()) == result
 
 
-def _chosen(session: pytest.Session) -> tuple[Seeded, ...]:
-    """The faults that this run of the tests is for."""
+def _chosen(session: pytest.Session, portion: tuple[str, ...]) -> tuple[Seeded, ...]:
+    """The faults of that portion that this run of the tests is for."""
     names = {item.name for item in session.items if item.path == Path(__file__)}
-    chosen = tuple(fault for fault in catalogue() if f"test_each_bad_release_is_caught[{_spelled(fault)}]" in names)
-    return chosen or catalogue()
+    faults = tuple(fault for fault in catalogue() if fault.check in portion)
+    chosen = tuple(fault for fault in faults if f"test_each_bad_release_is_caught[{_spelled(fault)}]" in names)
+    return chosen or faults
 
 
 def _spelled(fault: Seeded) -> str:
     return f"{fault.check}: {fault.name}"
 
 
+def _worker_of(portion: tuple[str, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.xdist_group(f"seeded faults: {', '.join(portion)}")
+
+
 @pytest.fixture(scope="module")
 def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listed]:
-    """What the command lists, and what it records."""
+    """What the command lists, and what it records, of a portion of the faults."""
     home = tmp_path_factory.mktemp("self-test")
-    chosen = _chosen(request.session)
+    chosen = _chosen(request.session, request.param)
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.setenv("ASHAT_HOME", str(home))
@@ -112,7 +120,16 @@ def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Listed(chosen, status, shown.getvalue().splitlines(), proofs_of(ledger.newest(SELF_TEST)))
 
 
-@pytest.mark.parametrize("fault", catalogue(), ids=_spelled)
+@pytest.mark.parametrize(
+    ("listed", "fault"),
+    [
+        pytest.param(portion, fault, id=_spelled(fault), marks=_worker_of(portion))
+        for portion in (*PORTIONS, OTHERS)
+        for fault in catalogue()
+        if fault.check in portion
+    ],
+    indirect=["listed"],
+)
 def test_each_bad_release_is_caught(listed: Listed, fault: Seeded) -> None:
     (line,) = [line for line in listed.lines if f" {fault.check}: {fault.name}: " in line]
     mark, _, seen = line.partition(f" {fault.check}: {fault.name}: ")
@@ -120,6 +137,11 @@ def test_each_bad_release_is_caught(listed: Listed, fault: Seeded) -> None:
     assert mark == "  ✅", line
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [pytest.param(portion, id=", ".join(portion), marks=_worker_of(portion)) for portion in (*PORTIONS, OTHERS)],
+    indirect=True,
+)
 def test_the_self_test_ends_well_and_records_what_it_proved(listed: Listed) -> None:
     checks = {fault.check for fault in listed.faults}
     for check in checks:

@@ -59,12 +59,20 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
         docs_stack.end(home)
 
 
+@pytest.fixture(scope="module")
+def forks(console: Console) -> Iterator[docs_stack.Forks]:
+    with docs_stack.Forks(console.home) as prepared:
+        yield prepared
+
+
 _broken: list[str] = []
 
 
 @pytest.mark.timeout(SECTION_SECONDS)
 @pytest.mark.parametrize(("document", "section"), _sections(), ids=lambda value: getattr(value, "stem", value))
-def test_the_commands_shown_print_what_is_shown(console: Console, document: Path, section: str) -> None:
+def test_the_commands_shown_print_what_is_shown(
+    console: Console, forks: docs_stack.Forks, document: Path, section: str
+) -> None:
     if _broken:
         pytest.fail(f"'{_broken[0]}' failed before, and this goes on from there", pytrace=False)
     _broken.append(section)
@@ -72,6 +80,7 @@ def test_the_commands_shown_print_what_is_shown(console: Console, document: Path
         if block.section == section:
             for command in commands(block):
                 console.run(command)
+                forks.prepare()
                 if command.text.startswith("deploy approve UPD-1 "):
                     docs_stack.compare_no_more(console.home)
     _broken.clear()

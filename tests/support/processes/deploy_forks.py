@@ -10,9 +10,33 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Self
 
-from tests.support.processes.fork_server import Fork, ForkServer
+from ashat.cli.control_plane.state import read_state
+from tests.support.processes.fork_server import Fork, ForkServer, command
+from tests.support.processes.prefect_api import ask_prefect
 
 IMPORTS = "tests.support.processes.deploy_imports"
+
+
+def prefect_environment(home: Path) -> dict[str, str]:
+    """What Prefect reads as it is imported, where the control plane of `home` is to be used."""
+    state = read_state(home)
+    assert state is not None
+    return {
+        "PREFECT_HOME": str(home.resolve() / "prefect"),
+        "PREFECT_API_URL": state.api_url,
+        "PREFECT_UI_URL": state.ui_url,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+
+
+def fork_flow_runs(api_url: str, address: Path) -> None:
+    """Have the workers fork what they start, from a process that listens at `address`.
+
+    The deployments keep this over the control plane's end.
+    """
+    variables = {"command": command(address, "prefect.engine", IMPORTS)}
+    for deployment in ask_prefect(api_url, "POST", "/deployments/filter", {}):
+        ask_prefect(api_url, "PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
 
 
 class Job:

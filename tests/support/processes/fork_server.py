@@ -127,7 +127,7 @@ class ForkServer:
         `env` is its whole environment; without `streams` it is given /dev/null.
         """
         asking = socket.socket(socket.AF_UNIX)
-        asking.connect(str(self._listening()))
+        asking.connect(str(self.address))
         asked = {"words": list(words), "env": dict(os.environ if env is None else env), "cwd": str(cwd or Path.cwd())}
         with open(os.devnull, "r+b") as nothing:
             _send(asking, asked, [stream.fileno() for stream in streams or (nothing, nothing, nothing)])
@@ -170,7 +170,9 @@ class ForkServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _listening(self) -> Path:
+    @property
+    def address(self) -> Path:
+        """Where it listens; `command` may be given this."""
         if self._address is None:
             homes = os.environ.get("ASHAT_TEST_HOMES")  # a pytest directory's path may be too long for a socket
             address = Path(self._closing.enter_context(TemporaryDirectory(prefix="forks-", dir=homes))) / "socket"

@@ -19,8 +19,7 @@ from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import LicenceRequest, Role, Scope
 from ashat.trust.authority.authority import Authority
 from tests.support.fakes.certificates import make_certificate
-from tests.support.processes import fork_server
-from tests.support.processes.deploy_forks import IMPORTS, DeployForks
+from tests.support.processes.deploy_forks import DeployForks, fork_flow_runs, prefect_environment
 from tests.support.processes.node import EXAMPLE, ROOT, NodeProcess, example_app, example_database, to_toml
 from tests.support.processes.prefect_api import ask_prefect
 from tests.support.processes.prefect_database import begin_with_empty_database
@@ -93,7 +92,7 @@ class Stack:
             if not self._reconciles:
                 self.hold_reconcile()
             self._warm = closing.enter_context(self._warmed())
-            self._warm_runs()
+            fork_flow_runs(self.api_url, self._directory / "runs")
             self.configure("public", self.public, Scope.PUSH)
             if self._omega:
                 self.configure("omega", self.omega, Scope.ADMIN)
@@ -160,19 +159,8 @@ class Stack:
         )
 
     def _warmed(self) -> DeployForks:
-        prefect = {
-            "PREFECT_HOME": str(self.home.resolve() / "prefect"),
-            "PREFECT_API_URL": self.api_url,
-            "PREFECT_UI_URL": self.ui_url,
-            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        }
-        return DeployForks(self.source, {**self.environment, **prefect}, self._directory / "outputs")
-
-    def _warm_runs(self) -> None:
-        """Have the workers fork what they start: a deployment keeps this over the control plane's end."""
-        variables = {"command": fork_server.command(self._directory / "runs", "prefect.engine", IMPORTS)}
-        for deployment in self.api("POST", "/deployments/filter", {}):
-            self.api("PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
+        env = {**self.environment, **prefect_environment(self.home)}
+        return DeployForks(self.source, env, self._directory / "outputs")
 
     def configure(self, kind: str, node: NodeProcess, scope: Scope) -> None:
         """Tell `deploy` of a server."""
