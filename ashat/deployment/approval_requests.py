@@ -19,40 +19,32 @@ from ashat.errors import SessionError
 class _Rules(NamedTuple):
     """What holds for one subject: what messages call it, what refuses to have it asked, and what its decision changes.
 
-    `of_itself` says that the update itself would run by it, and no other one that the question names. `withdrawn` says
-    that a reject ends the question even after another answer to the same asking was judged: nothing else does.
+    `opened` says that an event of its own opens the request (GateOpened), and says what it is about and when it ends;
+    else each asking does. `withdrawn` says that a reject ends it even after another answer to the same asking was
+    judged: nothing else does.
     """
 
     called: str
     refuse_to_ask: Callable[[State], None]
     decide: Callable[[State, e.ApprovalAnswered], State]
-    of_itself: bool
+    opened: bool
     withdrawn: bool
 
 
 def asked(state: State, event: e.ApprovalRequested) -> State:
     """Put the question, or put it again; signatures over the same proposal stay."""
-    rules = _SUBJECTS[event.subject]
+    rules, before = _SUBJECTS[event.subject], state.undecided(event.subject)
     rules.refuse_to_ask(state)
     number = state.askings.get(event.subject, 0) + 1
     if event.ordinal != number:
         raise SessionError(
             f"Deployment '{state.update_id}': the next asking about its {event.subject} is number {number}."
         )
-    before = state.undecided(event.subject)
-    expires = event.expires or (before.expires if before else None)
-    if expires is None:
-        raise SessionError(f"Deployment '{state.update_id}': a question about its {event.subject} needs an end.")
-    itself = state.update_id, state.attempt, state.evidence
-    update_id, attempt, evidence = itself if rules.of_itself else (event.to_update, event.to_attempt, event.evidence)
-    request = ApprovalRequest(
-        subject=event.subject,
-        expires=expires,
-        update_id=update_id,
-        attempt=attempt,
-        evidence=evidence or "",
-        run=event.run or (before.run if before else ""),
-        ordinal=event.ordinal,
+    request = before if rules.opened and before else _asked_by(state, event)
+    put = replace(
+        request,
+        run=event.run or request.run,
+        ordinal=number,
         why=event.why,
         target_bundle=event.target_bundle,
         shown=event.shown,
@@ -61,7 +53,15 @@ def asked(state: State, event: e.ApprovalRequested) -> State:
         reason=event.reason,
         answered=False,
     )
-    return replace(state.with_request(request), askings={**state.askings, event.subject: number})
+    return replace(state.with_request(put), askings={**state.askings, event.subject: number})
+
+
+def _asked_by(state: State, event: e.ApprovalRequested) -> ApprovalRequest:
+    if event.expires is None or event.evidence is None:
+        raise SessionError(
+            f"Deployment '{state.update_id}': a question about its {event.subject} needs evidence, and an end."
+        )
+    return ApprovalRequest(event.subject, event.expires, event.to_update, event.to_attempt, event.evidence)
 
 
 def answered(state: State, event: e.ApprovalAnswered) -> State:
@@ -122,8 +122,6 @@ def _called(state: State, event: e.ApprovalAnswered) -> str:
 
 
 _SUBJECTS: dict[e.Subject, _Rules] = {
-    "release": _Rules("'{}'", _refuse_release, _decide_release, of_itself=True, withdrawn=False),
-    "rollback": _Rules(
-        "the rollback of '{}'", _refuse_unneeded, lambda state, _: state, of_itself=False, withdrawn=True
-    ),
+    "release": _Rules("'{}'", _refuse_release, _decide_release, opened=True, withdrawn=False),
+    "rollback": _Rules("the rollback of '{}'", _refuse_unneeded, lambda state, _: state, opened=False, withdrawn=True),
 }

@@ -156,10 +156,10 @@ class _ApprovalEvent(Event):
 class ApprovalRequested(_ApprovalEvent):
     """People are asked whether `subject` may happen, for the `ordinal`-th time; `reason` says why they are asked again.
 
-    Of a rollback, `to_update` and `to_attempt` are what would run again, and `evidence` is that of its verification;
-    `why` says why people are asked at all. `run` is the flow run that waits. `expires` is None where the request was
-    opened before, with its time. `shown` is the digest of the document that holds what a person is shown, `proposal`
-    that of what they sign; None in the one-person mode.
+    `to_update` and `to_attempt` are what would run by it, `evidence` is that of its verification, and `expires` when it
+    ends: of a release, GateOpened has said so, and that holds. `why` says why people are asked at all, `run` is the
+    flow run that waits. `shown` is the digest of the document that holds what a person is shown, `proposal` that of
+    what they sign; None in the one-person mode.
     """
 
     kind: Literal["asked", "rollback_asked"] = "asked"

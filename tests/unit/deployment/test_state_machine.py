@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -290,6 +291,25 @@ def test_nobody_is_asked_about_what_never_reached_omega_or_is_being_rolled_back(
         apply(one_person, signed_back("kim"))
     done = apply(one_person, signed_back("kim", proposal=B, complete=True))
     assert done.approvals["rollback"].proposal == B
+
+
+def test_what_an_earlier_version_wrote_about_a_rollback_reads_as_it_was() -> None:
+    now = {"asked": ROLLBACK_ASKED, "answered": signed_back("kim", complete=True)}
+    for kind, event in now.items():
+        then = {**e.event_to_data(event), "kind": f"rollback_{kind}"}
+        unknown_then = {"subject", "release_seq"} if kind == "answered" else {"subject", "why", "target_bundle"}
+        earlier = {name: value for name, value in then.items() if name not in unknown_then}
+        if kind == "asked":
+            earlier["missing"] = event.why
+        assert e.event_from_json(json.dumps(earlier)) == event
+        assert event.name == f"rollback {kind}"
+
+
+def test_a_question_about_a_release_is_about_that_release_until_its_gate_closes() -> None:
+    other = {"to_update": "UPD-0", "to_attempt": 3, "evidence": B, "expires": at(900)}
+    gate = apply(after(*UP_TO_THE_GATE[:-1]), ASKED.model_copy(update=other)).gate
+    assert gate is not None
+    assert (gate.update_id, gate.attempt, gate.evidence, gate.expires) == ("UPD-1", 1, EVIDENCE, at(100))
 
 
 ANY = st.sampled_from([*THE_WHOLE_WAY, STARTED, e.Failed(at=T0, reason="r"), e.Cancelled(at=T0)])
