@@ -1,4 +1,4 @@
-"""How a flow run ends: its final Prefect state carries the name of the deployment's stage."""
+"""How a flow run asks people, and how it ends: its final Prefect state carries the name of the deployment's stage."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from prefect import Flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun, FailedRun
+from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
+from pydantic import ValidationError
 
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import AshatError
+from ashat.errors import AshatError, ConflictError
+from tasks.approval.gate import GateForm, answer_of
+from tasks.approval.request import ask, judge, page_text
+from tasks.approval.subject import Subject
+from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.flow_processes import note_process
-from tasks.runtime.ledger import ledger
+from tasks.runtime.ledger import ledger, now
+from tasks.runtime.reporting import reporter
 
 P = ParamSpec("P")
 
@@ -25,12 +32,12 @@ _CALLED_OFF = {Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED}
 
 def ending(state: State) -> PrefectState[Any]:
     """The Prefect state that stands for the deployment's stage."""
-    told = f"{state.update_id}: {state.stage.value}" + (f": {state.reason}" if state.reason else "")
+    message = f"{state.update_id}: {state.stage.value}" + (f": {state.reason}" if state.reason else "")
     if state.stage is Stage.FAILED:
-        return Failed(name=state.stage.value, message=told)
+        return Failed(name=state.stage.value, message=message)
     if state.stage in _CALLED_OFF:
-        return Cancelled(name=state.stage.value, message=told)
-    return Completed(name=state.stage.value, message=told)
+        return Cancelled(name=state.stage.value, message=message)
+    return Completed(name=state.stage.value, message=message)
 
 
 def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, PrefectState[Any]]:
@@ -62,6 +69,47 @@ def run_here(flow: Flow[..., PrefectState[Any]], update_id: str, **parameters: A
         raise found
     with ledger() as record:
         return record.load(update_id)
+
+
+def await_approval(state: State, subject: Subject) -> State:
+    """Ask people about `subject` until an answer settles it; the state then. Returns at once where it is settled.
+
+    The run suspends for each asking, and is resumed with its answer from its first line.
+
+    Raises:
+        SessionError: nobody may be asked, or nobody answered in time.
+    """
+    resumed = resumed_pause_keys()
+    while True:
+        with ledger() as record:
+            state = record.load(state.update_id, state.attempt)
+        settled = subject.settled(state, resumed)
+        if settled is not None:
+            return settled
+        state = ask(state, subject, resumed_keys=resumed)
+        request = state.approvals[subject.name]
+        text, key = page_text(request), subject.key(request.ordinal)
+        publish_markdown(f"{subject.prefix}-{state.update_id}-{state.attempt}", text, "What is to be decided")
+        try:
+            form = suspend_flow_run(
+                wait_for_input=GateForm.with_initial_data(description=text),
+                key=key,
+                timeout=max(1, int((request.expires - now()).total_seconds())),
+            )
+        except ValidationError as error:
+            reporter().say(f"An answer could not be read, so it is asked again: {error.errors()[0]['msg']}")
+            resumed -= {key}
+            continue
+        resumed |= {key}
+        try:
+            judged = judge(state, subject, answer_of(form)).approvals[subject.name]
+        except ConflictError as error:
+            reporter().say(f"This answer was not used: {error}")
+            continue
+        if not judged.decision:
+            signed = ", ".join(signature.name for signature in judged.signatures)
+            why = f"The answer does not count: {judged.reason}"
+            reporter().say(why if judged.reason else f"Signed by {signed}; others must sign too.")
 
 
 def resumed_pause_keys() -> frozenset[str]:

@@ -1,22 +1,17 @@
-"""The way back from an update, on every server that it reached.
+"""The rollback of an update, on every server that it reached.
 
-Where the target demands signatures and no way back that counts was signed with the approval, the run suspends until
-people have signed it.
+Where the target demands signatures and no signed rollback counts, the run suspends until people have signed it.
 """
 
 from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
-from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed
-from pydantic import ValidationError
 
-from ashat.deployment.state_machine import State
-from ashat.errors import ConflictError, SessionError
-from flows._runs import ending, report_refusals, resumed_pause_keys
-from tasks.approval.gate import GateForm, answer_of, run_url
-from tasks.rollback.approval import ask_rollback, judge_rollback, other_rollback, rollback_key, rollback_text
+from flows._runs import await_approval, ending, report_refusals
+from tasks.approval.gate import run_url
+from tasks.approval.request import other_run
 from tasks.rollback.rollback import (
     end_rollback,
     follow_mainframes,
@@ -25,8 +20,7 @@ from tasks.rollback.rollback import (
     roll_back_public,
     start_rollback,
 )
-from tasks.rollback.signed_return import RollbackToSign, rollback_to_sign
-from tasks.runtime.artifacts import publish_markdown
+from tasks.rollback.signed_rollback import rollback_to_sign
 from tasks.runtime.ledger import ledger, now
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
@@ -54,70 +48,27 @@ def rollback(
     """
     with ledger() as record:
         state = record.load(update_id, attempt)
-    way = look_back(state)
-    if "omega" in way.servers and not state.rolling_back and (wanted := rollback_to_sign(state)) is not None:
-        if holder := other_rollback(state):
+    plan = look_back(state)
+    if "omega" in plan.servers and not state.rolling_back and (wanted := rollback_to_sign(state, reason)) is not None:
+        waiting = state.undecided(wanted.name)
+        if waiting and waiting.waits(now()) and (holder := other_run(waiting)):
             return Completed(name="AlreadyWaiting", message=f"Another run asks about it: {run_url(holder)}")
-        state = pass_rollback_gate(state, wanted, reason)
-        if state.rollback_gate is not None and state.rollback_gate.decision == "reject":
-            return Cancelled(name="Rejected", message=_rejected(state))
-        way = look_back(state)
+        state = await_approval(state, wanted)
+        decided = state.approvals[wanted.name]
+        if decided.decision == "reject":
+            who = decided.decided_by or "somebody"
+            message = f"The rollback of '{update_id}' was rejected by {who}: nothing was changed."
+            return Cancelled(name="Rejected", message=message)
+        plan = look_back(state)
     start_rollback(state.update_id, state.attempt, reason, by)
-    for place, why in way.kept.items():
+    for place, why in plan.kept.items():
         reporter().say(f"{place} is left alone: {why}")
-    if "omega" in way.servers:
+    if "omega" in plan.servers:
         sequence = roll_back_omega(state.update_id, state.attempt)
         if sequence is not None:
             follow_mainframes(state, sequence)
-    if "public" in way.servers:
+    if "public" in plan.servers:
         roll_back_public(state.update_id, state.attempt)
     state = end_rollback(state.update_id, state.attempt)
     notify(f"{update_id} was rolled back", reason)
     return ending(state)
-
-
-def pass_rollback_gate(state: State, wanted: RollbackToSign, reason: str) -> State:
-    """Ask until enough have signed the way back, or one has rejected it. Returns at once where that is so already.
-
-    Raises:
-        SessionError: nobody answered in time, or nothing can be signed. Nothing was changed.
-    """
-    resumed = resumed_pause_keys()
-    while True:
-        with ledger() as record:
-            state = record.load(state.update_id, state.attempt)
-        gate = state.rollback_gate
-        if gate is not None and gate.decision and rollback_key(gate.ordinal) in resumed:
-            return state
-        if gate is not None and rollback_key(gate.ordinal) in resumed and not gate.waits(now()):
-            raise SessionError(f"Nobody answered whether '{state.update_id}' may be rolled back: nothing was changed.")
-        state = ask_rollback(state, wanted, reason, resumed_keys=resumed)
-        gate = state.rollback_gate
-        assert gate is not None
-        text, key = rollback_text(state), rollback_key(gate.ordinal)
-        publish_markdown(f"rollback-{state.update_id}-{state.attempt}", text, "What is to be decided")
-        resumed |= {key}
-        try:
-            form = suspend_flow_run(
-                wait_for_input=GateForm.with_initial_data(description=text),
-                key=key,
-                timeout=max(1, int((gate.expires - now()).total_seconds())),
-            )
-        except ValidationError as error:
-            reporter().say(f"An answer could not be read, so it is asked again: {error.errors()[0]['msg']}")
-            resumed -= {key}
-            continue
-        try:
-            judged = judge_rollback(state, answer_of(form)).rollback_gate
-        except ConflictError as error:
-            reporter().say(f"This answer was not used: {error}")
-            continue
-        if judged is not None and not judged.decision:
-            signed = ", ".join(signature.name for signature in judged.signatures)
-            why = f"The answer does not count: {judged.reason}"
-            reporter().say(why if judged.reason else f"Signed by {signed}; others must sign too.")
-
-
-def _rejected(state: State) -> str:
-    by = state.rollback_gate.decided_by if state.rollback_gate else ""
-    return f"The rollback of '{state.update_id}' was rejected by {by or 'somebody'}: nothing was changed."

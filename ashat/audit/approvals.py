@@ -16,8 +16,8 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.audit.auditor import check_origin
 from ashat.common.canonical_json import digest_of
-from ashat.deployment.events import AnyEvent, ApprovalAnswered, Promoted, RollbackAnswered
-from ashat.deployment.state import Gate, RollbackGate, State
+from ashat.deployment.events import AnyEvent, ApprovalAnswered, Promoted
+from ashat.deployment.state import ApprovalRequest, State
 from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
 from ashat.ledger.leaf import Record
 from ashat.protocol.messages import ReleaseSignature
@@ -30,8 +30,6 @@ from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
 RootAt = Callable[[int], bytes]
 """Gives the root of the tree over a log's first events, as many of them as were read or fewer."""
-Answer = ApprovalAnswered | RollbackAnswered
-Question = Gate | RollbackGate
 
 
 @dataclass(frozen=True)
@@ -103,49 +101,43 @@ class Approvals:
         self._proposals.setdefault(key, {}).update(self._fresh)
         self._fresh = {}
         self._states[key] = state
-        if isinstance(event, Answer):
+        if isinstance(event, ApprovalAnswered):
             if event.accepted and event.decision == "approve":
                 self._approval(event, state, record.seq, root_at)
         elif isinstance(event, Promoted):
             _check_promoted(event, state)
         elif _carries_signatures(event):
             self._counts[f"signatures in events of the kind {event.kind!r}, which this version cannot check"] += 1
-        if state.ended and (state.rollback_gate is None or state.rollback_gate.decision):
+        if state.ended and state.undecided("rollback") is None:
             self._proposals.pop(key, None)
 
-    def _approval(self, event: Answer, state: State, seq: int, root_at: RootAt) -> None:
+    def _approval(self, event: ApprovalAnswered, state: State, seq: int, root_at: RootAt) -> None:
         if event.signature is None:
             if state.target in self._signed_for:
                 raise UnsignedError(f"it carries no signature, as approvals for {state.target} before it do")
             self._counts["approved without a signature, before there were any: nothing shows by whom"] += 1
             return
-        gate, about = self._asked(event, state)
-        if gate is None or gate.proposal is None or about is None:
+        request = state.approvals[event.subject]
+        about = self._states.get((request.update_id, request.attempt))
+        if request.proposal is None or about is None:
             raise UnsignedError("what was signed is not in the record")
-        content = self._proposals.get((state.update_id, state.attempt), {}).get(gate.proposal)
+        content = self._proposals.get((state.update_id, state.attempt), {}).get(request.proposal)
         if content is None:
-            raise UnsignedError(f"what was signed, {gate.proposal[:12]}…, is no proposal of this deployment")
+            raise UnsignedError(f"what was signed, {request.proposal[:12]}…, is no proposal of this deployment")
         proposal = Proposal.from_json(content)
         self._check_document(proposal, about)
         self._check_targets(proposal)
         _check_signature(proposal, event.signature)
         self._check_log(proposal.release.document, seq, root_at)
-        if event.complete if isinstance(event, RollbackAnswered) else event.release_seq is not None:
-            self._complete(event, gate, proposal, about)
+        if event.settles:
+            self._complete(event, request, proposal, about)
 
-    def _asked(self, event: Answer, state: State) -> tuple[Question | None, State | None]:
-        """What was asked, and the deployment that would run by it: of a rollback, the one that would run again."""
-        if isinstance(event, ApprovalAnswered):
-            return state.gate, state
-        gate = state.rollback_gate
-        return gate, self._states.get((gate.to_update, gate.to_attempt)) if gate else None
-
-    def _complete(self, event: Answer, gate: Question, proposal: Proposal, state: State) -> None:
+    def _complete(self, event: ApprovalAnswered, request: ApprovalRequest, proposal: Proposal, state: State) -> None:
         document = proposal.release.document
-        found = proposal.count(gate.signatures)
+        found = proposal.count(request.signatures)
         if not found.complete:
             raise UnsignedError(f"the release is signed by {found}")
-        if isinstance(event, ApprovalAnswered) and event.release_seq != document.release_seq:
+        if event.subject == "release" and event.release_seq != document.release_seq:
             raise AuditError(f"it was approved as release {event.release_seq}, and {document.release_seq} was signed")
         if document.log is None:
             self._counts["approved without a checkpoint of the log: no approver vouches for what came before"] += 1
@@ -203,7 +195,7 @@ class Approvals:
 
     def _check_provenance(self, proposal: Proposal, state: State) -> None:
         proven = None
-        for draft in (proposal.way_back, proposal.release):
+        for draft in (proposal.rollback, proposal.release):
             if draft is not None:
                 proven = verify_provenance(proposal.targets.signed, draft.document, _given(draft))
         if proven is None:

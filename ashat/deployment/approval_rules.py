@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from ashat.deployment.state_machine import Stage, State
+from ashat.deployment.events import Subject
+from ashat.deployment.state import State
 from ashat.verification.evidence import Evidence
 from ashat.verification.policy import Policy
 
@@ -41,30 +42,35 @@ class ApprovalContext:
     decay: str = ""
 
 
-def refusal(state: State, answer: Answer, world: ApprovalContext) -> str:
+def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalContext) -> str:
     """Why `answer` does not count, or "" where it does.
 
-    A reject always counts while the gate is open: it changes nothing that runs in production. An approval counts
+    A reject always counts while people are asked: it changes nothing that runs in production. An approval counts
     where the person typed the end of the evidence that is shown, and nothing moved since it was shown.
     """
-    gate = state.gate
-    if state.stage is not Stage.AWAITING_APPROVAL or gate is None or state.evidence is None:
-        return f"the deployment is {state.stage.value} and awaits no approval"
-    if world.now >= gate.expires:
-        return f"the gate closed at {gate.expires:%Y-%m-%d %H:%M} UTC"
+    request = state.undecided(subject)
+    if request is None:
+        return f"the deployment is {state.stage.value} and awaits no approval of its {subject}"
+    if world.now >= request.expires:
+        return f"it could be answered until {request.expires:%Y-%m-%d %H:%M} UTC"
     if answer.decision == "reject":
         return ""
-    if answer.tail.strip().lower() != state.evidence[-TAIL:]:
-        return "the evidence typed is not the evidence shown: type its last 8 characters"
-    if state.outcome == "attention" and not answer.comment.strip():
+    if answer.tail.strip().lower() != request.evidence[-TAIL:]:
+        return f"the evidence typed is not the evidence shown: type its last {TAIL} characters"
+    if needs_comment(state, subject) and not answer.comment.strip():
         return "a check did not pass cleanly: approving that needs a comment that says why"
     if world.target_missing:
         return world.target_missing
     if world.decay:
         return f"{world.decay}: deploy verify {state.update_id}"
-    if world.target_bundle != gate.target_bundle:
+    if world.target_bundle != (state.bundle if subject == "rollback" else request.target_bundle):
         return f"{state.target} runs something else than when this was asked: read the difference again"
     return ""
+
+
+def needs_comment(state: State, subject: Subject) -> bool:
+    """Whether an approval has to say why: a check of the release that it lets in did not pass cleanly."""
+    return subject == "release" and state.outcome == "attention"
 
 
 def pushers(state: State, builder: str = "") -> frozenset[str]:

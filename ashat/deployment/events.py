@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from ashat.protocol.messages import Digest, ReleaseSignature, Source
 
 Text = Annotated[str, Field(max_length=4000)]
+Subject = Literal["release", "rollback"]
 
 
 class Event(BaseModel):
@@ -20,8 +21,14 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: str
     at: AwareDatetime
     by: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.kind.replace("_", " ")
 
 
 class CheckOutcome(BaseModel):
@@ -123,37 +130,74 @@ class GateClaimed(Event):
     run: str
 
 
-class ApprovalRequested(Event):
-    """The question was put: `ordinal` counts the askings of this attempt, `reason` says why it is asked again.
+class _ApprovalEvent(Event):
+    """The base of what happens to an approval request; `subject` is what people are asked about.
 
-    `shown` is the digest of the document that holds what the person was shown, `proposal` that of what they sign.
+    An earlier version wrote those about a rollback under kinds of their own, `rollback_asked` and `rollback_answered`.
     """
 
-    kind: Literal["asked"] = "asked"
+    subject: Subject = "release"
     ordinal: int
-    target_bundle: Digest | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_kind(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("kind") not in ("rollback_asked", "rollback_answered"):
+            return data
+        fields = {{"missing": "why"}.get(name, name): value for name, value in data.items()}
+        return {**fields, "kind": data["kind"].removeprefix("rollback_"), "subject": "rollback"}
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.kind if self.subject == "release" else f"{self.subject} {self.kind}"
+
+
+class ApprovalRequested(_ApprovalEvent):
+    """People are asked whether `subject` may happen, for the `ordinal`-th time; `reason` says why they are asked again.
+
+    `to_update` and `to_attempt` are what would run by it, `evidence` is that of its verification, and `expires` when it
+    ends: of a release, GateOpened has said so, and that holds. `why` says why people are asked at all, `run` is the
+    flow run that waits. `shown` is the digest of the document that holds what a person is shown, `proposal` that of
+    what they sign; None in the one-person mode.
+    """
+
+    kind: Literal["asked", "rollback_asked"] = "asked"
+    run: str = ""
+    expires: AwareDatetime | None = None
+    target_bundle: Digest | None = None
+    to_update: str = ""
+    to_attempt: int = 0
+    evidence: Digest | None = None
+    why: Text = ""
     shown: Digest | None = None
     proposal: Digest | None = None
     reason: Text = ""
 
 
-class ApprovalAnswered(Event):
+class ApprovalAnswered(_ApprovalEvent):
     """An answer, judged once.
 
-    `release_seq` is set where an approval was accepted and enough have signed. In the one-person mode what is signed
-    is proposed only then: `proposal` is its digest.
+    `complete` says that enough have signed; of a release `release_seq` says so, the number that it got by then. In the
+    one-person mode what is signed is proposed only then: `proposal` is its digest.
     """
 
-    kind: Literal["answered"] = "answered"
-    ordinal: int
+    kind: Literal["answered", "rollback_answered"] = "answered"
     decision: Literal["approve", "reject"]
     accepted: bool
     approver: Text = ""
     comment: Text = ""
     reason: Text = ""
+    complete: bool = False
     release_seq: int | None = None
     proposal: Digest | None = None
     signature: ReleaseSignature | None = None
+
+    @property
+    def settles(self) -> bool:
+        """Whether the request is decided by it."""
+        enough = self.release_seq is not None if self.subject == "release" else self.complete
+        return self.accepted and (self.decision == "reject" or enough)
 
 
 class DecisionVoid(Event):
@@ -220,47 +264,6 @@ class PublicRestored(Event):
     kept: Text = ""
 
 
-class RollbackAsked(Event):
-    """People are asked whether the target may go back, since no way back that counts was signed.
-
-    `to_update` and `to_attempt` are what would run again, `evidence` is that of its verification. `ordinal` counts the
-    askings of this attempt, `run` is the flow run that waits, `missing` says why no signed way back counts, and
-    `reason` why it is asked again. `shown` is the digest of what the person is shown, `proposal` that of what they
-    sign; None in the one-person mode.
-    """
-
-    kind: Literal["rollback_asked"] = "rollback_asked"
-    ordinal: int
-    run: str
-    expires: AwareDatetime
-    to_update: str
-    to_attempt: int
-    evidence: Digest
-    missing: Text
-    shown: Digest
-    proposal: Digest | None = None
-    reason: Text = ""
-
-
-class RollbackAnswered(Event):
-    """An answer to that, judged once.
-
-    `complete` says that enough have signed. In the one-person mode what is signed is proposed only then: `proposal` is
-    its digest.
-    """
-
-    kind: Literal["rollback_answered"] = "rollback_answered"
-    ordinal: int
-    decision: Literal["approve", "reject"]
-    accepted: bool
-    approver: Text = ""
-    comment: Text = ""
-    reason: Text = ""
-    complete: bool = False
-    proposal: Digest | None = None
-    signature: ReleaseSignature | None = None
-
-
 class RollbackStarted(Event):
     """Intent: every server the update reached is about to be put back."""
 
@@ -305,8 +308,6 @@ AnyEvent = Annotated[
     | Cancelled
     | Expired
     | PublicRestored
-    | RollbackAsked
-    | RollbackAnswered
     | RollbackStarted
     | ServerRolledBack
     | RolledBack,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ashat.deployment import events as e
 from ashat.deployment.stages import ENDED, PUT_BACK, Stage
@@ -21,45 +22,30 @@ _STATUS = {
 
 
 @dataclass(frozen=True)
-class Gate:
-    """The open question: which asking, until when, over what the target ran at that asking.
+class ApprovalRequest:
+    """What people are asked about an update: whether `subject` may happen; `decision` is "" until enough have signed,
+    or one has rejected it.
 
-    `proposal` is the digest of what is signed, `signatures` are those that came so far.
+    `update_id` and `attempt` are what would run by it, `evidence` is that of its verification. `ordinal` counts the
+    askings, `reason` says why people are asked again, and `why` why they are asked at all. `target_bundle` is what the
+    target ran by then. `proposal` is the digest of what is signed, `signatures` are those that came so far.
     """
 
-    opening: int
+    subject: e.Subject
     expires: datetime
+    update_id: str
+    attempt: int
+    evidence: str
     run: str = ""
     ordinal: int = 0
+    why: str = ""
     target_bundle: str | None = None
     shown: str | None = None
     proposal: str | None = None
     signatures: tuple[ReleaseSignature, ...] = ()
     reason: str = ""
     answered: bool = True
-
-
-@dataclass(frozen=True)
-class RollbackGate:
-    """The question whether the target may go back to `to_update`, and what came of it: `decision` is "" until enough
-    have signed, or one has rejected it.
-
-    `proposal` is the digest of what is signed, `signatures` are those that came so far.
-    """
-
-    ordinal: int
-    expires: datetime
-    run: str
-    to_update: str
-    to_attempt: int
-    evidence: str
-    missing: str
-    shown: str
-    proposal: str | None = None
-    signatures: tuple[ReleaseSignature, ...] = ()
-    reason: str = ""
-    answered: bool = False
-    decision: str = ""
+    decision: Literal["", "approve", "reject"] = ""
     decided_by: str = ""
 
     def waits(self, now: datetime) -> bool:
@@ -111,9 +97,9 @@ class State:
     attested: str | None = None
     outcome: str = ""
     checks: tuple[e.CheckOutcome, ...] = ()
-    gate: Gate | None = None
+    approvals: Mapping[e.Subject, ApprovalRequest] = field(default_factory=dict)
     openings: int = 0
-    askings: int = 0
+    askings: Mapping[e.Subject, int] = field(default_factory=dict)
     decision: e.ApprovalAnswered | None = None
     promoting: str | None = None
     omega_before: str | None = None
@@ -127,7 +113,11 @@ class State:
     rolling_back: bool = False
     rollback_run: str = ""
     rolled_back: dict[str, e.ServerRolledBack] = field(default_factory=dict)
-    rollback_gate: RollbackGate | None = None
+
+    @property
+    def gate(self) -> ApprovalRequest | None:
+        """The request to let the update into production; None where none was made since it was verified last."""
+        return self.approvals.get("release")
 
     @property
     def status(self) -> str:
@@ -159,9 +149,24 @@ class State:
         """Whether the gate is past its time, said or not."""
         return self.stage is Stage.AWAITING_APPROVAL and self.gate is not None and now >= self.gate.expires
 
-    def rollback_waits(self, now: datetime) -> bool:
-        """Whether people are asked by now whether the target may go back."""
-        return self.rollback_gate is not None and not self.rolling_back and self.rollback_gate.waits(now)
+    def undecided(self, subject: e.Subject) -> ApprovalRequest | None:
+        """The request about `subject` that no answer and no other event has settled; None where there is none."""
+        found = self.approvals.get(subject)
+        settled = self.stage is not Stage.AWAITING_APPROVAL if subject == "release" else self.rolling_back
+        return None if found is None or found.decision or settled else found
+
+    def awaited(self, now: datetime) -> ApprovalRequest | None:
+        """The request that people may answer now; about a rollback first, where there are two."""
+        found = (self.undecided(subject) for subject in ("rollback", "release"))
+        return next((request for request in found if request and request.waits(now)), None)
+
+    def with_request(self, request: ApprovalRequest) -> State:
+        """The state in which `request` is the one about its subject."""
+        return replace(self, approvals={**self.approvals, request.subject: request})
+
+    def without_gate(self) -> State:
+        """The state in which nobody is asked about the release."""
+        return replace(self, approvals={key: one for key, one in self.approvals.items() if key != "release"})
 
     def stage_at(self, now: datetime) -> Stage:
         """The stage a reader is shown: an overdue gate is Expired at once."""
@@ -169,6 +174,7 @@ class State:
 
     def summary(self) -> dict[str, Any]:
         """What a list of deployments shows, JSON-ready."""
+        rollback = self.undecided("rollback")
         return {
             "update_id": self.update_id,
             "attempt": self.attempt,
@@ -190,9 +196,5 @@ class State:
             "created_at": self.created_at.isoformat() if self.created_at else None,
             "updated_at": self.updated_at.isoformat() if self.updated_at else None,
             "expires": self.gate.expires.isoformat() if self.gate else None,
-            "rollback_expires": self._rollback_expires(),
+            "rollback_expires": rollback.expires.isoformat() if rollback else None,
         }
-
-    def _rollback_expires(self) -> str | None:
-        gate = self.rollback_gate
-        return gate.expires.isoformat() if gate and not gate.decision and not self.rolling_back else None

@@ -9,19 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ashat.deployment import approval_requests, rollback_rules
 from ashat.deployment import events as e
-from ashat.deployment import rollback_rules
 from ashat.deployment.rollback_rules import refuse_rollback
 from ashat.deployment.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
-from ashat.deployment.state import Gate, PreviousRelease, State
+from ashat.deployment.state import ApprovalRequest, PreviousRelease, State
 from ashat.errors import SessionError
-from ashat.protocol.messages import ReleaseSignature
 
 __all__ = [
     "BEFORE_APPROVAL",
     "ENDED",
     "PUT_BACK",
-    "Gate",
     "Stage",
     "State",
     "apply",
@@ -122,7 +120,7 @@ def _pushed(state: State, event: e.Pushed) -> State:
 def _verification_started(state: State, event: e.VerificationStarted) -> State:
     _refuse(state, "verification", Stage.PUSHED, Stage.TESTING, Stage.AWAITING_APPROVAL)
     return replace(
-        state,
+        state.without_gate(),
         stage=Stage.TESTING,
         run_verify=event.run,
         policy=event.policy,
@@ -131,7 +129,6 @@ def _verification_started(state: State, event: e.VerificationStarted) -> State:
         evidence_before=state.evidence or state.evidence_before,
         outcome="",
         checks=(),
-        gate=None,
     )
 
 
@@ -163,93 +160,33 @@ def _gate_opened(state: State, event: e.GateOpened) -> State:
         raise SessionError(f"Deployment '{state.update_id}' has no evidence yet: deploy verify {state.update_id}.")
     if event.opening != state.openings + 1:
         raise SessionError(f"Deployment '{state.update_id}': the next opening of its gate is {state.openings + 1}.")
-    return replace(
-        state,
-        stage=Stage.AWAITING_APPROVAL,
-        openings=event.opening,
-        gate=Gate(opening=event.opening, expires=event.expires),
-    )
+    gate = ApprovalRequest("release", event.expires, state.update_id, state.attempt, state.evidence)
+    return replace(state.with_request(gate), stage=Stage.AWAITING_APPROVAL, openings=event.opening)
 
 
-def _gate(state: State, what: str) -> Gate:
+def _gate(state: State, what: str) -> ApprovalRequest:
     _refuse(state, what, Stage.AWAITING_APPROVAL)
     if state.gate is None:
         raise SessionError(f"Deployment '{state.update_id}' has no open gate.")
     return state.gate
 
 
-def _gate_taken(state: State, event: e.GateClaimed) -> State:
-    return replace(state, gate=replace(_gate(state, "taking the gate"), run=event.run))
-
-
-def _asked(state: State, event: e.ApprovalRequested) -> State:
-    gate = _gate(state, "asking")
-    if event.ordinal != state.askings + 1:
-        raise SessionError(f"Deployment '{state.update_id}': the next asking is number {state.askings + 1}.")
-    asked = replace(
-        gate,
-        ordinal=event.ordinal,
-        target_bundle=event.target_bundle,
-        shown=event.shown,
-        proposal=event.proposal,
-        signatures=gate.signatures if event.proposal == gate.proposal else (),
-        reason=event.reason,
-        answered=False,
-    )
-    return replace(state, askings=event.ordinal, gate=asked)
-
-
-def _answered(state: State, event: e.ApprovalAnswered) -> State:
-    gate = _gate(state, "an answer")
-    if event.ordinal != gate.ordinal or gate.answered:
-        raise SessionError(f"Deployment '{state.update_id}': answer {event.ordinal} was judged already or never asked.")
-    judged = replace(gate, answered=True, reason="" if event.accepted else event.reason)
-    if not event.accepted:
-        return replace(state, gate=judged)
-    if event.decision == "reject":
-        why = event.comment or f"rejected by {event.approver}"
-        return replace(state, gate=judged, stage=Stage.REJECTED, decision=event, reason=why)
-    if event.at >= gate.expires:
-        raise SessionError(f"Deployment '{state.update_id}' could be approved until {gate.expires.isoformat()}.")
-    if event.proposal is not None:
-        gate = replace(gate, proposal=event.proposal, signatures=())
-        judged = replace(judged, proposal=event.proposal)
-    if event.signature is not None:
-        judged = replace(judged, signatures=_with_signature(state, gate, event.signature))
-    if event.release_seq is None:
-        if event.signature is None:
-            raise SessionError("An accepted approval carries its release_seq, or a signature that others are to join.")
-        return replace(state, gate=judged)
-    return replace(
-        state,
-        gate=judged,
-        stage=Stage.DEPLOYING,
-        decision=event,
-        release_seq=event.release_seq,
-        omega_before=gate.target_bundle,
-    )
-
-
-def _with_signature(state: State, gate: Gate, signature: ReleaseSignature) -> tuple[ReleaseSignature, ...]:
-    if gate.proposal is None:
-        raise SessionError(f"Deployment '{state.update_id}' has nothing proposed that could be signed.")
-    if any(signature.keyid == earlier.keyid for earlier in gate.signatures):
-        raise SessionError(f"{signature.name} has signed '{state.update_id}' already.")
-    return (*gate.signatures, signature)
+def _gate_claimed(state: State, event: e.GateClaimed) -> State:
+    return state.with_request(replace(_gate(state, "taking the gate"), run=event.run))
 
 
 def _decision_void(state: State, event: e.DecisionVoid) -> State:
     _refuse(state, "voiding the approval", Stage.DEPLOYING)
     if state.gate is None:
         raise SessionError(f"Deployment '{state.update_id}' has no gate to return to.")
+    asked_again = replace(state.gate, decision="", decided_by="", reason=event.reason)
     return replace(
-        state,
+        state.with_request(asked_again),
         stage=Stage.AWAITING_APPROVAL,
         decision=None,
         release_seq=None,
         omega_before=None,
         promoting=None,
-        gate=replace(state.gate, reason=event.reason),
     )
 
 
@@ -312,9 +249,9 @@ _RULES: dict[type[e.Event], Any] = {
     e.VerificationStarted: _verification_started,
     e.Verified: _verified,
     e.GateOpened: _gate_opened,
-    e.GateClaimed: _gate_taken,
-    e.ApprovalRequested: _asked,
-    e.ApprovalAnswered: _answered,
+    e.GateClaimed: _gate_claimed,
+    e.ApprovalRequested: approval_requests.asked,
+    e.ApprovalAnswered: approval_requests.answered,
     e.DecisionVoid: _decision_void,
     e.Promoting: _promoting,
     e.Promoted: _promoted,
@@ -324,8 +261,6 @@ _RULES: dict[type[e.Event], Any] = {
     e.Cancelled: _cancelled,
     e.Expired: _expired,
     e.PublicRestored: _public_restored,
-    e.RollbackAsked: rollback_rules.asked,
-    e.RollbackAnswered: rollback_rules.answered,
     e.RollbackStarted: rollback_rules.started,
     e.ServerRolledBack: rollback_rules.server_rolled_back,
     e.RolledBack: rollback_rules.rolled_back,

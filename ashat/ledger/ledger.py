@@ -300,7 +300,7 @@ class Ledger:
         first, newest = happened[seen.version], fold(seen.update_id, seen.attempt, happened)
         who = f" by {first.by}" if first.by else ""
         return (
-            f"Deployment '{seen.update_id}' moved on: {first.kind.replace('_', ' ')}{who}; "
+            f"Deployment '{seen.update_id}' moved on: {first.name}{who}; "
             f"it is {newest.stage.value} now. Nothing of yours was applied."
         )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # shown on terminals and in logs
@@ -444,11 +444,16 @@ class Source(BaseModel):
 
 
 class ReleaseSignature(BaseModel):
-    """One approver's signatures in hexadecimal: over the release, and over the way back from it if one was proposed."""
+    """One approver's signatures in hexadecimal: over the release, and over its rollback if one was proposed.
+
+    An earlier version called the second `way_back`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     keyid: Digest
     release: str = Field(pattern=r"^[0-9a-f]{16,208}$")
-    way_back: str | None = Field(default=None, pattern=r"^[0-9a-f]{16,208}$")
+    rollback: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{16,208}$", validation_alias=AliasChoices("rollback", "way_back")
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 from ashat.common.text import printable
 from ashat.raos_toml.schema import Allow, DatabaseSection, OwnCheck, PerformanceSection, RaosToml, Request
-from ashat.verification.policy import Policy
+from ashat.verification.policy import Policy, in_current_names
 
 TEXT_LIMIT = 80
 _WILD = "*?["
@@ -225,7 +225,7 @@ def weakened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
     A key that a policy of another version lacks is as built in.
     """
     usual = Policy().model_dump(mode="json")
-    before, after = {**usual, **old}, {**usual, **new}
+    before, after = ({**usual, **in_current_names(policy)} for policy in (old, new))
     lines = [
         f"{key}: {name}"
         for key in ("skips", "warns")
@@ -238,8 +238,8 @@ def weakened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
     lines += [
         f"{key} is off" for key in ("rehearses", "four_eyes", "requires_self_test") if before[key] and not after[key]
     ]
-    if after["signs_way_back"] and not before["signs_way_back"]:
-        lines.append("signs_way_back is on: a rollback needs no decision of its own")
+    if after["presign_rollback"] and not before["presign_rollback"]:
+        lines.append("presign_rollback is on: a rollback needs no decision of its own")
     for key, more_is_weaker in _NUMBERS.items():
         if after[key] > before[key] if more_is_weaker else after[key] < before[key]:
             lines.append(f"{key} is {after[key]} instead of {before[key]}")

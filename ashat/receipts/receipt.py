@@ -315,9 +315,14 @@ def _check_story(events: Sequence[AnyEvent], document: ReleaseDocument, producti
 
 
 def approvals(events: Sequence[AnyEvent]) -> Iterator[ApprovalAnswered]:
-    """The approvals that count among events."""
+    """The approvals of a release that count among events."""
     for event in events:
-        if isinstance(event, ApprovalAnswered) and event.accepted and event.decision == "approve":
+        if (
+            isinstance(event, ApprovalAnswered)
+            and event.subject == "release"
+            and event.accepted
+            and event.decision == "approve"
+        ):
             yield event
 
 

@@ -129,7 +129,7 @@ def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -
             return event.bundle == document.bundle
         case Verified():
             return event.evidence == document.evidence
-        case ApprovalAnswered():
+        case ApprovalAnswered(subject="release"):
             return event.accepted and event.signature is not None and event.signature.release in signatures
         case Promoted():
             return event.release_seq == document.release_seq

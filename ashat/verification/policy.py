@@ -6,13 +6,15 @@ The operator's side of the bargain whose other side is the release's `raos.toml`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ashat.common.canonical_json import digest_of
 
 CheckName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+_EARLIER_NAMES = {"signs_way_back": "presign_rollback"}
 _STEPS_OF_SEVERITY = ("high", "medium", "low")
 
 
@@ -101,9 +103,9 @@ class Policy(BaseModel):
         title="Four eyes",
         description="Who pushed an update may not be one of those who sign it. Needs approvers with keys of their own.",
     )
-    signs_way_back: bool = Field(
+    presign_rollback: bool = Field(
         default=True,
-        title="Sign the way back",
+        title="Sign the rollback beforehand",
         description="With a release, approvers sign the return to what it replaces. Off: a rollback waits for them.",
     )
     requires_self_test: bool = Field(
@@ -111,6 +113,11 @@ class Policy(BaseModel):
         title="Require the self-test",
         description="A check that no self-test of this version has proved counts as a warning.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_earlier_names(cls, data: Any) -> Any:
+        return in_current_names(data) if isinstance(data, dict) else data
 
     @property
     def digest(self) -> str:
@@ -124,3 +131,8 @@ class Policy(BaseModel):
     def blocks(self, severity: str) -> bool:
         """Whether a finding of that severity fails its check."""
         return _STEPS_OF_SEVERITY.index(severity) <= _STEPS_OF_SEVERITY.index(self.blocks_from)
+
+
+def in_current_names(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys and values of a policy, such as evidence holds one, that an earlier version may have written."""
+    return {_EARLIER_NAMES.get(name, name): value for name, value in policy.items()}

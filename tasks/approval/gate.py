@@ -1,9 +1,8 @@
-"""The gate: what a person is shown, how their answer reaches the suspended run, and how it is judged and recorded."""
+"""The runs that wait for people: the form they fill in, and how an answer reaches the run that is suspended."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -19,24 +18,10 @@ from prefect.states import Cancelled
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from ashat.common.failpoints import fault_point
-from ashat.deployment.approval_rules import Answer, ApprovalContext, refusal, stale_reason
-from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, GateClaimed
+from ashat.deployment.approval_rules import Answer
+from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import ConflictError, ControlPlaneError, NodeError, NotConfiguredError, SessionError, TrustError
-from ashat.protocol.messages import NodeState
-from ashat.trust.release.proposal import Proposal
-from ashat.verification.evidence import Evidence
-from blocks.policy import load_policy
-from blocks.server import load_server
-from tasks.approval.page import compose, running
-from tasks.approval.signing import Countersigned, countersign, proposed
-from tasks.runtime.ledger import ledger, now, run_id, whoami
-from tasks.runtime.step import step
-from tasks.servers.drift import why_not_owner
-from tasks.verify.proofs import SELF_TEST, known_proofs
-from tasks.verify.verdict import untrusted
-from tasks.verify.verification import current_versions
+from ashat.errors import ConflictError, ControlPlaneError, SessionError
 
 APPROVE_DEPLOYMENT = "approve/approve"
 _SUSPENDS_WITHIN = 30.0
@@ -113,63 +98,6 @@ def close_gate_run(flow_run: str, message: str, stage: Stage = Stage.CANCELLED) 
             return
 
 
-def take_gate(update_id: str, attempt: int) -> str:
-    """Take charge of the gate for this run; returns "" or the id of the living run that has it."""
-    mine = run_id()
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        holder = state.gate.run if state.gate else ""
-        if holder and holder != mine and is_alive(holder):
-            return holder
-        if state.stage is Stage.AWAITING_APPROVAL and holder != mine:
-            record.append(state, GateClaimed(at=now(), by=whoami(), run=mine))
-            fault_point("gate.taken")
-    return ""
-
-
-def asking_key(ordinal: int) -> str:
-    """The key under which a run suspends for an asking; Prefect keeps the answer under it."""
-    return f"gate-{ordinal}"
-
-
-def ask(state: State, *, resumed_keys: frozenset[str]) -> State:
-    """Record that the question is put (again), unless `resumed_keys` says that this run was resumed with its answer."""
-    gate = state.gate
-    if gate is not None and not gate.answered and asking_key(gate.ordinal) in resumed_keys:
-        return state
-    seen, missing = look_at_target(state)
-    bundle, proposal = running(seen), None
-    if seen is not None and not missing:
-        proposal, missing = _proposed(state, seen)
-    text = compose_question(state.update_id, state.attempt, seen, missing, proposal)
-    with ledger() as record:
-        if gate is not None and gate.run != run_id():
-            state = record.append(state, GateClaimed(at=now(), by=whoami(), run=run_id()))
-        shown = record.put_document("gate", {"markdown": text})
-        state = record.append(
-            state,
-            ApprovalRequested(
-                at=now(),
-                by=whoami(),
-                ordinal=state.askings + 1,
-                target_bundle=bundle,
-                shown=shown,
-                proposal=proposal,
-                reason=gate.reason if gate else "",
-            ),
-        )
-    fault_point("gate.asked")
-    return state
-
-
-def _proposed(state: State, seen: NodeState) -> tuple[str | None, str]:
-    """What is to be signed, and why nothing can be ("" where it can)."""
-    try:
-        return proposed(state, seen), ""
-    except (TrustError, NodeError) as error:
-        return None, str(error)
-
-
 def _await_suspended(flow_run: str) -> None:
     """Wait while the run is about to suspend; an answer that comes before could not be checked against the form.
 
@@ -198,130 +126,25 @@ def _has_form(client: SyncPrefectClient, flow_run: str, state: PrefectState) -> 
     return True
 
 
-def gate_text(state: State) -> str:
-    """What the person is shown who decides, as Markdown: what was recorded when the question was put."""
-    if state.gate is None or state.gate.shown is None:
-        raise SessionError(f"The gate of '{state.update_id}' is only being opened; try again in a few seconds.")
-    with ledger() as record:
-        return str(record.document(state.gate.shown)["markdown"])
-
-
-def judge(state: State, answer: Answer) -> State:
-    """Judge an answer to the asking in `state`, once, and record what came of it.
-
-    Raises:
-        ConflictError: somebody else's event came first; the answer is not recorded, nor used.
-    """
-    if state.gate is None:
-        raise SessionError(f"Deployment '{state.update_id}' has no open gate.")
-    seen, missing = look_at_target(state)
-    world = ApprovalContext(
-        now=now(),
-        target_bundle=running(seen),
-        target_missing=missing,
-        decay=decay_of(state, running(seen)),
-    )
-    why = refusal(state, answer, world)
-    signed: Countersigned | None = None
-    if not why and answer.decision == "approve" and seen is not None:
-        try:
-            signed = countersign(state, seen, answer.signature)
-        except (TrustError, NodeError) as error:
-            why = str(error)
-    with ledger() as record:
-        return record.append(
-            state,
-            ApprovalAnswered(
-                at=world.now,
-                by=whoami(),
-                ordinal=state.gate.ordinal,
-                decision=answer.decision,
-                accepted=not why,
-                approver=signed.signature.name if signed and not signed.proposal else answer.approver,
-                comment=answer.comment,
-                reason=why,
-                release_seq=signed.release_seq if signed else None,
-                proposal=signed.proposal if signed else None,
-                signature=signed.signature if signed else None,
-            ),
-        )
-
-
-def decay_of(state: State, target_bundle: str | None) -> str:
-    """Why the evidence of `state` no longer counts, "" where it does; see `approval_rules.stale_reason`."""
-    if state.evidence is None:
-        return ""
-    with ledger() as record:
-        evidence = Evidence.read(record.document(state.evidence))
-        proofs = known_proofs(record.newest(SELF_TEST))
-    policy = load_policy(state.policy).policy()
-    return stale_reason(
-        evidence,
-        now=now(),
-        policy=policy,
-        versions=current_versions(policy),
-        target_bundle=target_bundle,
-        untrusted=untrusted(proofs),
-    )
-
-
-def look_at_target(state: State) -> tuple[NodeState | None, str]:
-    """The target's state, and why it cannot be asked, or not for a change ("" where it can)."""
-    try:
-        return see_target(state.target), why_not_owner(state.target)
-    except NotConfiguredError as error:
-        return None, str(error)
-    except NodeError as error:
-        return None, f"{state.target} does not answer: {error}"
-
-
-@step("see-target", description="See what the target runs now.")
-def see_target(name: str) -> NodeState:
-    """The state of the server of that name."""
-    with load_server(name).client() as target:
-        return target.state()
-
-
-@step("compose-question", description="Write what the person is shown: what changes on the target, and the checks.")
-def compose_question(update_id: str, attempt: int, seen: NodeState | None, missing: str, proposal: str | None) -> str:
-    """The gate's page as Markdown, over a target that is as `seen`, or that cannot be asked because of `missing`.
-
-    `proposal` is the digest of what people are to sign, None where nobody has to.
-    """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        signing = Proposal.from_json(record.document(proposal)) if proposal else None
-        return compose(state, seen, missing, signing)
-
-
-def answer_gate(state: State, answer: Answer) -> None:
-    """Hand a person's answer to the suspended run.
+def answer(request: ApprovalRequest, given: Answer, update_id: str) -> None:
+    """Hand a person's answer to the suspended run that asks about `update_id`.
 
     Raises:
         SessionError: no run waits for an answer.
         ConflictError: somebody else answered first.
     """
-    if state.gate is None or not state.gate.run:
-        raise SessionError(f"The gate of '{state.update_id}' is only being opened; try again in a few seconds.")
-    resume(state.gate.run, answer, state.update_id)
-
-
-def resume(flow_run: str, answer: Answer, update_id: str) -> None:
-    """Hand a person's answer to a suspended run, which asks about `update_id`.
-
-    Raises:
-        ConflictError: somebody else answered first.
-    """
+    if not request.run:
+        raise SessionError(f"The gate of '{update_id}' is only being opened; try again in a few seconds.")
     form = {
-        "decision": answer.decision,
-        "evidence": answer.tail,
-        "approver": answer.approver,
-        "comment": answer.comment,
-        "signature": answer.signature,
+        "decision": given.decision,
+        "evidence": given.tail,
+        "approver": given.approver,
+        "comment": given.comment,
+        "signature": given.signature,
     }
-    _await_suspended(flow_run)
+    _await_suspended(request.run)
     with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(UUID(flow_run), run_input=form)
+        result = client.resume_flow_run(UUID(request.run), run_input=form)
     if result.status is SetStateStatus.ACCEPT:
         return
     reason = getattr(result.details, "reason", "") or "it is not waiting"
@@ -329,11 +152,6 @@ def resume(flow_run: str, answer: Answer, update_id: str) -> None:
         f"Your answer did not reach the gate of '{update_id}' ({reason}): somebody else answered, or it closed. "
         "Look at deploy status."
     )
-
-
-def seconds_left(state: State, at: datetime) -> int:
-    """Whole seconds until the gate closes; at least 1."""
-    return max(1, int((state.gate.expires - at).total_seconds())) if state.gate else 1
 
 
 def answer_of(form: Any) -> Answer:

@@ -17,6 +17,8 @@ from ashat.client.node import NodeClient
 from ashat.common.canonical_json import canonical_json
 from ashat.common.failpoints import fault_point
 from ashat.deployment.approval_rules import pushers
+from ashat.deployment.events import Subject
+from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import State
 from ashat.errors import AuditError, SessionError, TrustError, UnprovenError, UnsignedError
 from ashat.ledger.ledger import Ledger
@@ -91,31 +93,31 @@ class Countersigned:
     proposal: str | None = None
 
 
-def countersign(state: State, seen: NodeState, line: str) -> Countersigned:
+def countersign(state: State, request: ApprovalRequest, seen: NodeState, line: str) -> Countersigned:
     """Judge the signature `line` that came with an approval; in the one-person mode, sign what was approved.
 
     Raises:
         UnsignedError: it is missing, no approver's, over something else, by somebody who has signed already, or by who
-            pushed it where the policy wants four eyes.
+            pushed what would run where the policy wants four eyes.
         TrustError: of other classes: what is trusted here, or on the target, cannot be used.
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
-        trust = ensure_trust_root(target, state.target)
+        trust, update = ensure_trust_root(target, state.target), record.load(request.update_id, request.attempt)
+        fresh = propose(record, update, seen, trust, presigned=presigns_rollback(request.subject, update))
+        sequence = fresh.release.document.release_seq
         if signs_by_itself(trust):
-            refuse_one_pair_of_eyes(state)
-            proposal = propose(record, state, seen, trust)
-            signature = Authority(Settings().ensure_home(), trust.target).embedded_approver()
-            digest = record.put_document("proposal", proposal.to_json())
-            return Countersigned(proposal.sign(signature), proposal.release.document.release_seq, digest)
-        found, fresh = proposal_of(record, state), propose(record, state, seen, trust)
-        refuse_too_few_eyes(state, fresh)
+            refuse_one_pair_of_eyes(update)
+            signer = Authority(Settings().ensure_home(), trust.target).embedded_approver()
+            return Countersigned(fresh.sign(signer), sequence, record.put_document("proposal", fresh.to_json()))
+        refuse_too_few_eyes(update, fresh)
+        found = proposal_of(record, request)
         if found is None or not same(found, fresh):
             raise UnsignedError("what is to be signed is something else by now: read it again")
-        given, complete = join(found, _earlier(state), line, state.update_id)
-        if wants_four_eyes(state):
-            refuse_own_signature(state, found, given.name)
-        return Countersigned(given, found.release.document.release_seq if complete else None)
+        given, complete = join(found, request.signatures, line, state.update_id)
+        if wants_four_eyes(update):
+            refuse_own_signature(update, found, given.name)
+        return Countersigned(given, sequence if complete else None)
 
 
 def join(
@@ -135,24 +137,31 @@ def join(
     return given, proposal.count((*earlier, given)).complete
 
 
-def proposed(state: State, seen: NodeState) -> str | None:
-    """The digest of what approvers are to sign: what was proposed before, if that still holds, so that its signatures
-    do too. None in the one-person mode, where what was approved is signed by itself.
+def proposed(state: State, subject: Subject, update: State, seen: NodeState) -> str | None:
+    """The digest of what approvers are to sign to let `update` run: what was proposed before, if that still holds, so
+    that its signatures do too. None in the one-person mode, where what was approved is signed by itself.
 
     Raises:
-        TrustError: what is trusted here, or on the target, cannot be used.
+        TrustError: what is trusted here, or on the target, cannot be used, or nothing can be signed.
         NodeError: the target does not answer.
     """
     with ledger() as record, load_server(state.target).client() as target:
-        trust = ensure_trust_root(target, state.target)
-        fresh, before = propose(record, state, seen, trust), proposal_of(record, state)
+        trust, request = ensure_trust_root(target, state.target), state.undecided(subject)
+        fresh = propose(record, update, seen, trust, presigned=presigns_rollback(subject, update))
         if signs_by_itself(trust):
-            refuse_one_pair_of_eyes(state)
+            refuse_one_pair_of_eyes(update)
             return None
-        refuse_too_few_eyes(state, fresh)
-        if before is not None and state.gate is not None and same(before, fresh):
-            return state.gate.proposal
+        refuse_too_few_eyes(update, fresh)
+        before = proposal_of(record, request)
+        if request is not None and before is not None and same(before, fresh):
+            return request.proposal
         return record.put_document("proposal", fresh.to_json())
+
+
+def presigns_rollback(subject: Subject, update: State) -> bool:
+    """Whether approvers sign the rollback together with what they are asked about: a release, where the policy has it
+    so."""
+    return subject == "release" and load_policy(update.policy).presign_rollback
 
 
 def wants_four_eyes(state: State) -> bool:
@@ -215,11 +224,9 @@ def refuse_one_pair_of_eyes(state: State) -> None:
         )
 
 
-def propose(
-    record: Ledger, state: State, seen: NodeState, trust: TrustState, *, way_back: bool | None = None
-) -> Proposal:
-    """What approvers would sign to let the update into the target, which is as `seen`; and back out of it, as
-    `way_back` or else the policy has it.
+def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *, presigned: bool) -> Proposal:
+    """What approvers would sign to let the update into the target, which is as `seen`; with `presigned`, its rollback
+    besides.
 
     It is for the name that the target's root was made for, whatever it is configured as here.
 
@@ -248,8 +255,7 @@ def propose(
     )
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
     verify_provenance(targets, release, _bytes(provenance))
-    returns = load_policy(state.policy).signs_way_back if way_back is None else way_back
-    back, theirs = _way_back(record, release, seen, trust, targets) if returns else (None, None)
+    back, theirs = _rollback(record, release, seen, trust, targets) if presigned else (None, None)
     return Proposal.make(
         trust.targets.encode(),
         trust.production.encode() if trust.production is not None else None,
@@ -262,10 +268,10 @@ def propose(
     )
 
 
-def _way_back(
+def _rollback(
     record: Ledger, release: ReleaseDocument, seen: NodeState, trust: TrustState, targets: Targets
 ) -> tuple[ReleaseDocument | None, str | None]:
-    """The document of the way back from `release`, and its provenance; None where none can be signed: the target runs
+    """The document of the rollback of `release`, and its provenance; None where none can be signed: the target runs
     nothing, or not what was signed last, or that has not the provenance that is demanded by now."""
     last, current = _signed_last(trust), seen.current
     if last is None or current is None or _identity(last) != (current.bundle, current.update_id, current.attempt):
@@ -304,11 +310,11 @@ def _bytes(text: str | None) -> bytes | None:
     return text.encode() if text is not None else None
 
 
-def proposal_of(record: Ledger, state: State) -> Proposal | None:
-    """What was proposed when the gate of `state` was last asked or answered; None where nothing was."""
-    if state.gate is None or state.gate.proposal is None:
+def proposal_of(record: Ledger, request: ApprovalRequest | None) -> Proposal | None:
+    """What was proposed when the request was last put or answered; None where nothing was."""
+    if request is None or request.proposal is None:
         return None
-    return Proposal.from_json(record.document(state.gate.proposal))
+    return Proposal.from_json(record.document(request.proposal))
 
 
 def signed_release(record: Ledger, state: State) -> SignedRelease | None:
@@ -317,7 +323,7 @@ def signed_release(record: Ledger, state: State) -> SignedRelease | None:
     Raises:
         UnsignedError: too few have signed it.
     """
-    proposal = proposal_of(record, state)
+    proposal = proposal_of(record, state.gate)
     if proposal is None or state.gate is None:
         return None
     found = proposal.count(state.gate.signatures)
@@ -358,21 +364,17 @@ def _log_of(record: Ledger) -> LogEntry:
     return LogEntry(checkpoint=note, key=vkey)
 
 
-def _earlier(state: State) -> tuple[ReleaseSignature, ...]:
-    return state.gate.signatures if state.gate else ()
-
-
 def same(one: Proposal, other: Proposal) -> bool:
     """Whether two proposals differ in nothing but the time of their making, and in how far the log was by then."""
 
-    def told(proposal: Proposal) -> object:
-        drafts = [draft for draft in (proposal.release, proposal.way_back) if draft]
+    def content(proposal: Proposal) -> object:
+        drafts = [draft for draft in (proposal.release, proposal.rollback) if draft]
         return [proposal.targets.to_bytes()] + [
             (draft.production.signed.version, draft.document.log is None, _but_for_time(draft.document))
             for draft in drafts
         ]
 
-    return told(one) == told(other)
+    return content(one) == content(other)
 
 
 def _but_for_time(document: ReleaseDocument) -> dict[str, object]:

@@ -12,7 +12,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from ashat.deployment.events import Cancelled, Expired, RollbackAnswered
+from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import ControlPlaneError
 from tasks.approval.gate import close_gate_run, is_alive, start_approve_run
@@ -80,16 +80,17 @@ def needs_gate(state: State) -> bool:
 def end_lost_rollback(state: State) -> str:
     """Record that nobody may answer any more whether the target goes back, where somebody cancelled the run in Prefect
     that asked; "" where none did."""
-    gate = state.rollback_gate
-    if gate is None or not state.rollback_waits(now()) or _state_type(gate.run) is not StateType.CANCELLED:
+    request = state.undecided("rollback")
+    if request is None or not request.waits(now()) or _state_type(request.run) is not StateType.CANCELLED:
         return ""
     with ledger() as record:
         record.append(
             state,
-            RollbackAnswered(
+            ApprovalAnswered(
                 at=now(),
                 by="reconcile",
-                ordinal=gate.ordinal,
+                subject="rollback",
+                ordinal=request.ordinal,
                 decision="reject",
                 accepted=True,
                 approver="reconcile",
@@ -111,10 +112,10 @@ def restart_rollback(state: State) -> str:
 
 def go_on_with_rollback(state: State) -> str:
     """Start a run of `rollback` where the one that people answered died before it began; its id, "" where none did."""
-    gate = state.rollback_gate
-    if gate is None or gate.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
+    request = state.approvals.get("rollback")
+    if request is None or request.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
         return ""
-    return _start_rollback(state, gate.run) if _state_type(gate.run) is StateType.CRASHED else ""
+    return _start_rollback(state, request.run) if _state_type(request.run) is StateType.CRASHED else ""
 
 
 def _start_rollback(state: State, dead: str) -> str:

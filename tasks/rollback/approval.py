@@ -1,196 +1,88 @@
-"""The gate of a rollback: people are asked to sign the way back, where none that counts was signed with the release."""
+"""The rollback as a subject of approval: may the target go back, where no signed rollback that counts is there?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from ashat.bundle.manifest import diff
-from ashat.common.failpoints import fault_point
-from ashat.deployment.approval_rules import TAIL, Answer
-from ashat.deployment.events import RollbackAnswered, RollbackAsked
-from ashat.deployment.state import RollbackGate
+from ashat.deployment.events import Subject as SubjectName
 from ashat.deployment.state_machine import State
-from ashat.errors import NodeError, NotConfiguredError, SessionError, TrustError
+from ashat.errors import SessionError
 from ashat.protocol.messages import NodeState
 from ashat.settings import Settings
-from ashat.trust.release.proposal import Proposal
 from blocks.server import load_server
-from tasks.approval.gate import is_alive, look_at_target, resume
-from tasks.approval.page import difference, one_person, reach, running, signed_by
-from tasks.approval.signing import Countersigned
-from tasks.rollback.signed_return import RollbackToSign, countersign_return, proposed_return
+from tasks.approval.page import difference, reach, running
+from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
-from tasks.runtime.ledger import ledger, now, run_id, whoami
-from tasks.runtime.step import step
+from tasks.runtime.ledger import now
 
 
-def rollback_key(ordinal: int) -> str:
-    """The key under which a run suspends for an asking; Prefect keeps the answer under it."""
-    return f"rollback-{ordinal}"
+@dataclass(frozen=True)
+class Rollback(Subject):
+    """Whether the target may go back to `to`; `why` says why no signed rollback counts, `reason` why it should."""
 
+    name: ClassVar[SubjectName] = "rollback"
+    prefix: ClassVar[str] = "rollback"
 
-def other_rollback(state: State) -> str:
-    """The id of another living run that asks about the rollback of `state`; "" where none does."""
-    gate = state.rollback_gate
-    if gate is None or gate.run == run_id() or not state.rollback_waits(now()):
-        return ""
-    return gate.run if is_alive(gate.run) else ""
+    to: State
+    why: str
+    reason: str = ""
 
+    def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
+        """The state once an answer that this run was resumed with has decided it.
 
-def ask_rollback(state: State, wanted: RollbackToSign, reason: str, *, resumed_keys: frozenset[str]) -> State:
-    """Record that the question is put (again), unless `resumed_keys` says that this run was resumed with its answer.
+        Raises:
+            SessionError: nobody answered in time. Nothing was changed.
+        """
+        request = state.approvals.get(self.name)
+        if request is None or self.key(request.ordinal) not in resumed_keys:
+            return None
+        if not request.decision and not request.waits(now()):
+            raise SessionError(f"Nobody answered whether '{state.update_id}' may be rolled back: nothing was changed.")
+        return state if request.decision else None
 
-    Raises:
-        SessionError: the target cannot be asked, or nothing can be signed. Nothing is recorded.
-    """
-    gate = state.rollback_gate
-    if gate is not None and not gate.answered and rollback_key(gate.ordinal) in resumed_keys:
-        return state
-    goes_on = gate is not None and gate.waits(now())
-    seen, missing = look_at_target(state)
-    if missing or seen is None:
-        raise SessionError(f"{missing} Nothing was changed.")
-    try:
-        proposal = proposed_return(state, wanted.to, seen)
-    except TrustError as error:
-        why = f"No way back from '{state.update_id}' can be signed: {error}"
-        raise SessionError(f"{why}. Nothing was changed.") from None
-    expires = gate.expires if gate and goes_on else now() + timedelta(seconds=Settings().gate_timeout)
-    again = gate.reason if gate and goes_on else ""
-    text = compose_return(state.update_id, state.attempt, seen, wanted, proposal, expires, reason, again)
-    with ledger() as record:
-        shown = record.put_document("gate", {"markdown": text})
-        state = record.append(
-            state,
-            RollbackAsked(
-                at=now(),
-                by=whoami(),
-                ordinal=gate.ordinal + 1 if gate else 1,
-                run=run_id(),
-                expires=expires,
-                to_update=wanted.to.update_id,
-                to_attempt=wanted.to.attempt,
-                evidence=wanted.to.evidence or "",
-                missing=wanted.missing,
-                shown=shown,
-                proposal=proposal,
-                reason=again,
-            ),
+    def update(self, state: State) -> State:
+        """The one that would run again."""
+        return self.to
+
+    def expires(self, state: State) -> datetime:
+        """As it was asked first, if that may still be answered."""
+        request, at = state.undecided(self.name), now()
+        return request.expires if request and request.waits(at) else at + timedelta(seconds=Settings().gate_timeout)
+
+    def refuse_to_ask(self, state: State, missing: str) -> None:
+        """Refuse: a rollback that cannot be done is not waited for.
+
+        Raises:
+            SessionError: always.
+        """
+        raise SessionError(
+            f"The rollback of '{state.update_id}' cannot be approved: {missing.rstrip('.')}. Nothing was changed."
         )
-    fault_point("rollback.asked")
-    return state
 
+    def stale_reason(self, state: State, target_bundle: str | None) -> str:
+        """Nothing: what would run again ran there before, under evidence that counted then."""
+        return ""
 
-@step("compose-return", description="Write what the person is shown: what would run again, and what that changes.")
-def compose_return(
-    update_id: str,
-    attempt: int,
-    seen: NodeState,
-    wanted: RollbackToSign,
-    proposal: str | None,
-    expires: datetime,
-    reason: str,
-    again: str,
-) -> str:
-    """The page of a rollback's gate as Markdown, over a target that is as `seen`."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        signing = Proposal.from_json(record.document(proposal)) if proposal else None
-    gate, to, target = state.rollback_gate, wanted.to, escape(state.target)
-    evidence, name = to.evidence or "", escape(update_id)
-    verified = f", verified {to.verified_at:%Y-%m-%d %H:%M} UTC" if to.verified_at else ""
-    lines = [f"# May {target} go back from {name} to {escape(to.update_id)}?", ""]
-    lines += [f"> ⚠️ **Asked again:** {escape(again)}", ""] if again else []
-    lines += [f"**{escape(reason)}**", ""] if reason.strip() else []
-    lines += [
-        f"- People are asked because {escape(wanted.missing)}",
-        f"- Would run again: {escape(to.update_id)}, version {escape(to.bundle_version)}, bundle "
-        f"`{(to.bundle or '')[:12]}`{verified}",
-        f"- Will reach {target} and {reach(state)}",
-        f"- Open until {expires:%Y-%m-%d %H:%M} UTC; until then {target} keeps running what it runs",
-        "",
-        "## What changes",
-        "",
-        _changes(state, to, running(seen)),
-        "",
-    ]
-    earlier = gate.signatures if gate and not gate.decision and gate.proposal == proposal else ()
-    lines += signed_by(update_id, signing, earlier) if signing else one_person(state)
-    lines += ["## Evidence", "", f"`{evidence[:32]}` `{evidence[32:]}`", ""]
-    return "\n".join([*lines, f"To decide, type its last {TAIL} characters: **`{evidence[-TAIL:]}`**."])
+    def page(self, state: State, seen: NodeState | None) -> Page:
+        """Why people are asked, what would run again, and what that changes on the target."""
+        to, target = self.to, escape(state.target)
+        verified = f", verified {to.verified_at:%Y-%m-%d %H:%M} UTC" if to.verified_at else ""
+        facts = [f"**{escape(self.reason)}**", ""] if self.reason.strip() else []
+        facts += [
+            f"- People are asked because {escape(self.why)}",
+            f"- Would run again: {escape(to.update_id)}, version {escape(to.bundle_version)}, bundle "
+            f"`{(to.bundle or '')[:12]}`{verified}",
+            f"- Will reach {target} and {reach(state)}",
+            f"- Open until {self.expires(state):%Y-%m-%d %H:%M} UTC; until then {target} keeps running what it runs",
+        ]
+        title = f"May {target} go back from {escape(state.update_id)} to {escape(to.update_id)}?"
+        return Page(title, facts, [_changes(state, to, running(seen))])
 
 
 def _changes(state: State, to: State, target_bundle: str | None) -> str:
     with load_server(state.target).client() as target:
         now_runs = target.manifest(target_bundle) if target_bundle else None
         return difference(diff(now_runs, target.manifest(to.bundle or "")))
-
-
-def rollback_text(state: State) -> str:
-    """What the person is shown who decides, as Markdown: what was recorded when the question was put."""
-    with ledger() as record:
-        return str(record.document(_open(state).shown)["markdown"])
-
-
-def judge_rollback(state: State, answer: Answer) -> State:
-    """Judge an answer to the asking in `state`, once, and record what came of it.
-
-    Raises:
-        ConflictError: somebody else's event came first; the answer is not recorded, nor used.
-    """
-    gate, at = _open(state), now()
-    seen, missing = look_at_target(state)
-    why = _refusal(state, gate, answer, seen, missing, at)
-    signed: Countersigned | None = None
-    if not why and answer.decision == "approve" and seen is not None:
-        try:
-            signed = countersign_return(state, gate, seen, answer.signature)
-        except (TrustError, NodeError, NotConfiguredError) as error:
-            why = str(error)
-    event = RollbackAnswered(
-        at=at,
-        by=whoami(),
-        ordinal=gate.ordinal,
-        decision=answer.decision,
-        accepted=not why,
-        approver=signed.signature.name if signed and not signed.proposal else answer.approver,
-        comment=answer.comment,
-        reason=why,
-        complete=signed is not None and signed.release_seq is not None,
-        proposal=signed.proposal if signed else None,
-        signature=signed.signature if signed else None,
-    )
-    with ledger() as record:
-        state = record.append(state, event)
-    fault_point("rollback.answer-judged")
-    return state
-
-
-def _refusal(
-    state: State, gate: RollbackGate, answer: Answer, seen: NodeState | None, missing: str, at: datetime
-) -> str:
-    if at >= gate.expires:
-        return f"the question about the rollback closed at {gate.expires:%Y-%m-%d %H:%M} UTC"
-    if answer.decision == "reject":
-        return ""
-    if answer.tail.strip().lower() != gate.evidence[-TAIL:]:
-        return f"the evidence typed is not the evidence shown: type its last {TAIL} characters"
-    if missing:
-        return missing
-    return "" if running(seen) == state.bundle else f"{state.target} runs something else by now"
-
-
-def answer_rollback(state: State, answer: Answer) -> None:
-    """Hand a person's answer to the run that waits for it.
-
-    Raises:
-        SessionError: none does.
-        ConflictError: somebody else answered first.
-    """
-    resume(_open(state).run, answer, state.update_id)
-
-
-def _open(state: State) -> RollbackGate:
-    if state.rollback_gate is None:
-        raise SessionError(f"Nobody is asked whether '{state.update_id}' may be rolled back.")
-    return state.rollback_gate

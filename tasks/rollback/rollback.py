@@ -1,4 +1,4 @@
-"""The way back: each server that an update reached runs again what it ran before, unless something else runs by now."""
+"""The rollback: each server that an update reached runs again what it ran before, unless something else runs by now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ashat.protocol.messages import NodeState, Offer, OperationRequest
 from blocks.server import load_server
 from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
-from tasks.rollback.signed_return import signed_way_back
+from tasks.rollback.signed_rollback import signed_rollback
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
@@ -27,14 +27,14 @@ Place = Literal["public", "omega", "mainframes"]
 
 
 @dataclass(frozen=True)
-class WayBack:
+class RollbackPlan:
     """What a rollback will do: the servers that are put back, in order, and why each other is left alone."""
 
     servers: tuple[Place, ...]
     kept: dict[Place, str]
 
 
-def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: PreviousRelease) -> WayBack:
+def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: PreviousRelease) -> RollbackPlan:
     """What can be put back, from what the servers run now, and what Public ran `before`. Pure.
 
     Raises:
@@ -73,17 +73,17 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
         raise SessionError(
             f"Deployment '{state.update_id}' no longer runs anywhere ({'; '.join(kept.values())}): nothing was changed."
         )
-    return WayBack(tuple(servers), kept)
+    return RollbackPlan(tuple(servers), kept)
 
 
-def look_back(state: State) -> WayBack:
+def look_back(state: State) -> RollbackPlan:
     """Look at the servers, and refuse what cannot be done; all of what was begun, where it was.
 
     Raises:
         SessionError: there is nothing that can be put back, or not by this token.
     """
     if state.rolling_back:
-        return WayBack(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
+        return RollbackPlan(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
     with load_server(state.public).client() as public:
         public_seen = settled(public)
     with ledger() as record:
@@ -106,7 +106,7 @@ def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> None:
 
 @step("roll-back-omega", description="Let OMEGA run what this update replaced, and offer that to the Mainframes.")
 def roll_back_omega(update_id: str, attempt: int) -> int | None:
-    """Put the target back under the approval that covers the way back; the new `release_seq`, None if left alone.
+    """Put the target back under the approval that covers the rollback; the new `release_seq`, None if left alone.
 
     Raises:
         SwitchFailedError: what ran before no longer becomes healthy.
@@ -167,7 +167,7 @@ def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> 
     if not _runs(seen, state):
         return
     before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
-    signed = signed_way_back(record, state)
+    signed = signed_rollback(record, state)
     if signed is not None:
         send_log(record, target, signed)
     request = OperationRequest(

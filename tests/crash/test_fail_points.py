@@ -52,9 +52,9 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
         fragile.arm(point)
         fragile.see_killed(point, fragile.warm.deploy("verify", "UPD-1"))
         assert fragile.state("UPD-1").stage is Stage.TESTING
-    fragile.arm("gate.opened", "gate.taken", "trust.begun", "gate.asked")
+    fragile.arm("gate.opened", "gate.taken", "trust.begun", "approval.asked")
     fragile.see_killed("gate.opened", fragile.begin_flow("reconcile"))
-    for number, point in enumerate(("gate.taken", "trust.begun", "gate.asked"), 1):
+    for number, point in enumerate(("gate.taken", "trust.begun", "approval.asked"), 1):
         # Where it is slow enough to see the run die that it started, one `reconcile` starts the next, too.
         if (fragile.faults / point).exists():
             fragile.flow("reconcile")
@@ -64,9 +64,9 @@ def test_the_flows_of_a_release_and_the_mainframe_that_takes_it(fragile: Fragile
     state = fragile.wait_asked("UPD-1", 2)
     assert len(fragile.events("UPD-1", "gate_opened")) == 1
 
-    fragile.arm("promote.answer-judged", "promote.objects-relayed", *PROMOTE, *PUBLISH, *MAINFRAME)
+    fragile.arm("approval.judged", "promote.objects-relayed", *PROMOTE, *PUBLISH, *MAINFRAME)
     assert fragile.answer(state, "approve")["status"] == "ACCEPT"
-    fragile.wait_killed("promote.answer-judged")
+    fragile.wait_killed("approval.judged")
     fragile.wait_crashed(APPROVE)
     fragile.flow("reconcile")
     fragile.wait_killed("promote.objects-relayed")
@@ -144,29 +144,30 @@ def test_a_rollback(fragile: FragileStack) -> None:
 
 
 def test_a_rollback_that_a_person_is_asked_about(fragile: FragileStack) -> None:
-    fragile.configure_policy("asks", rehearses=False, signs_way_back=False)
-    fragile.change("no way back is signed")
-    fragile.deploy("push", "UPD-4", "No way back", "--allow-dirty")
+    fragile.configure_policy("asks", rehearses=False, presign_rollback=False)
+    fragile.change("no rollback is signed")
+    fragile.deploy("push", "UPD-4", "No rollback", "--allow-dirty")
     fragile.deploy("verify", "UPD-4", "--policy", "asks")
     fragile.answer(fragile.wait_asked("UPD-4"), "approve", comment="however noisy it was")
     fragile.wait("UPD-4", lambda state: state.stage is Stage.COMPLETED)
 
-    fragile.arm("rollback.asked")
+    fragile.arm("approval.asked")
     fragile.start_run("rollback/rollback", update_id="UPD-4", reason="a test")
-    fragile.wait_killed("rollback.asked")
+    fragile.wait_killed("approval.asked")
     fragile.wait_crashed("rollback/rollback")
     run = fragile.start_run("rollback/rollback", update_id="UPD-4", reason="a test")
     fragile.wait_run(run, "Suspended")
     fragile.check_runs("UPD-4", *fragile.servers)
-    fragile.arm("rollback.answer-judged")
+    fragile.arm("approval.judged")
     told = fragile.deploy("approve", "UPD-4", "--evidence", (fragile.state("UPD-1").evidence or "")[-8:], check=False)
     assert told.returncode == 1
-    fragile.wait_killed("rollback.answer-judged")
+    fragile.wait_killed("approval.judged")
     fragile.wait_crashed("rollback/rollback")
     fragile.flow("reconcile")
     fragile.wait("UPD-4", lambda state: state.stage is Stage.ROLLED_BACK)
-    kinds = ("rollback_asked", "rollback_answered", "rolled_back")
-    assert [len(fragile.events("UPD-4", kind)) for kind in kinds] == [2, 1, 1]
+    events = [event.name for kind in ("asked", "answered", "rolled_back") for event in fragile.events("UPD-4", kind)]
+    counted = [events.count(name) for name in ("rollback asked", "rollback answered", "rolled back")]
+    assert counted == [2, 1, 1]
     fragile.check_runs("UPD-1", *fragile.servers)
 
 

@@ -113,9 +113,9 @@ def test_a_rollback_and_the_approval_of_another(fragile: FragileStack) -> None:
     assert "omega runs something else than when this was verified: deploy verify RACE-4" in told
     fragile.deploy("verify", "RACE-4")
     state = fragile.wait_asked("RACE-4", 3)
-    fragile.arm("promote.answer-judged")
+    fragile.arm("approval.judged")
     assert fragile.answer(state, "approve")["status"] == "ACCEPT"
-    fragile.wait_killed("promote.answer-judged")
+    fragile.wait_killed("approval.judged")
     fragile.settle(APPROVE)
 
     rollback = fragile.begin_flow("rollback", update_id="RACE-3")

@@ -29,7 +29,7 @@ from ashat.client.node import NodeClient
 from ashat.deployment import events as e
 from ashat.deployment.state_machine import Stage, State, fold
 from ashat.ledger.ledger import Ledger
-from ashat.protocol.messages import LogLeaves, Offer, OperationRequest, Role, Scope, SignedRelease
+from ashat.protocol.messages import LogLeaves, Offer, OperationRequest, ReleaseSignature, Role, Scope, SignedRelease
 from ashat.transparency.merkle import leaf_hash
 from ashat.trust.keys.files import load_signer
 from ashat.trust.release.known_log import open_log
@@ -95,6 +95,8 @@ def unpack(directory: Path) -> None:
 
 def told(value: Any) -> Any:
     """A state, field by field, as JSON has it."""
+    if isinstance(value, ReleaseSignature):
+        return {"way_back" if name == "rollback" else name: text for name, text in value.model_dump().items()}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value):
@@ -108,6 +110,31 @@ def told(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+def as_then(state: State) -> dict[str, Any]:
+    """The fold, field by field, under the names of `expected.json`: the approval requests stood in fields of their own,
+    and what the one about the release would let run was the update itself."""
+    found: dict[str, Any] = told(state)
+    requests, asked = found.pop("approvals"), found.pop("askings")
+    found |= {"gate": None, "rollback_gate": None, "askings": asked.pop("release", 0)}
+    if gate := requests.pop("release", None):
+        about = {name: gate.pop(name) for name in ("update_id", "attempt", "evidence")}
+        assert about == {name: found[name] for name in about}
+        new = {name: gate.pop(name) for name in ("subject", "why", "decision", "decided_by")}
+        assert new["decision"] == (found["decision"] or {}).get("decision", "")
+        found["gate"] = {**gate, "opening": found["openings"]}
+    if back := requests.pop("rollback", None):
+        assert asked.pop("rollback") == back["ordinal"]
+        assert (back.pop("subject"), back.pop("target_bundle")) == ("rollback", None)
+        then = {"update_id": "to_update", "attempt": "to_attempt", "why": "missing"}
+        found["rollback_gate"] = {then.get(name, name): value for name, value in back.items()}
+    assert (requests, asked) == ({}, {})
+    if found["decision"]:
+        assert (found["decision"].pop("subject"), found["decision"].pop("complete")) == ("release", False)
+        if state.decision and state.decision.signature:
+            found["decision"]["signature"] = told(state.decision.signature)
+    return found
+
+
 def told_of(state: State, events: list[Any]) -> dict[str, Any]:
     """What `expected.json` says of an attempt."""
     return {
@@ -115,9 +142,9 @@ def told_of(state: State, events: list[Any]) -> dict[str, Any]:
         "attempt": state.attempt,
         "stage": state.stage.value,
         "status": state.status,
-        "events": [event.kind for event in events],
+        "events": [event.name.replace(" ", "_") for event in events],
         "summary": state.summary(),
-        "state": told(state),
+        "state": as_then(state),
     }
 
 
@@ -230,7 +257,7 @@ def test_what_awaited_approval_is_signed_and_ships(place: Place, run: Run, capsy
     assert (state.stage, [one.name for one in state.gate.signatures]) == (Stage.AWAITING_APPROVAL, ["kim"])
     proposal = Proposal.from_json(ledger.document(state.gate.proposal))
     signature = proposal.sign(load_signer(place.directory / "people" / "lee.pem", lambda: PASSPHRASE))
-    wanted, back = proposal.release.document, proposal.way_back
+    wanted, back = proposal.release.document, proposal.rollback
     assert back is not None
     answer: dict[str, Any] = {"ordinal": state.gate.ordinal, "decision": "approve", "accepted": True, "approver": "lee"}
     state = ledger.append(
@@ -264,7 +291,7 @@ def test_what_awaited_approval_is_signed_and_ships(place: Place, run: Run, capsy
             expected_current=wanted.bundle,
             update_id=back.document.update_id,
             attempt=back.document.attempt,
-            signed=proposal.signed_way_back(state.gate.signatures),
+            signed=proposal.signed_rollback(state.gate.signatures),
         )
         assert perform(omega, undone).status == "succeeded"
         await_running(place.nodes["mainframe-1"], back.document.bundle)

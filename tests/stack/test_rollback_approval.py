@@ -1,4 +1,4 @@
-"""A rollback for which no way back was signed waits for the people who sign, and one of them may refuse it."""
+"""A rollback for which no rollback was signed waits for the people who sign, and one of them may refuse it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def keys(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 
 @pytest.fixture(scope="module")
 def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """An OMEGA for which two of three people approve, under a policy by which they sign no way back beforehand; it runs
+    """An OMEGA for which two of three people approve, under a policy by which they sign no rollback beforehand; it runs
     BACK-2, which replaced BACK-1."""
     directory = tmp_path_factory.mktemp("back") / "production-north"
     with demanding_region(directory) as node:
@@ -36,7 +36,7 @@ def region(stack: Stack, keys: dict[str, str], tmp_path_factory: pytest.TempPath
         stack.deploy("trust", "init", "--as", "omega-north", *approvers, "--threshold", "2")
         for name in NAMES[:2]:
             stack.deploy("trust", "sign", "--as", "omega-north", "--key", keys[name], env=OPENED)
-        stack.configure_policy("asks", rehearses=False, signs_way_back=False)
+        stack.configure_policy("asks", rehearses=False, presign_rollback=False)
         for update_id in ("BACK-1", "BACK-2"):
             ship(stack, keys, update_id)
         yield node
@@ -69,18 +69,15 @@ def runs(node: NodeProcess) -> str:
 
 def asked(stack: Stack, ordinal: int) -> State:
     """BACK-2 once the question about its rollback was put for the `ordinal`-th time, and its run is suspended."""
-    state = stack.wait(
-        "BACK-2", lambda s: s.rollback_gate and s.rollback_gate.ordinal == ordinal and not s.rollback_gate.answered
-    )
-    assert state.rollback_gate is not None
-    stack.wait_run(state.rollback_gate.run, "Suspended")
+    state = stack.wait("BACK-2", lambda s: (r := s.undecided("rollback")) and r.ordinal == ordinal and not r.answered)
+    stack.wait_run(state.approvals["rollback"].run, "Suspended")
     return state
 
 
 def test_one_rejects_and_nothing_changes(stack: Stack, region: NodeProcess, keys: dict[str, str]) -> None:
     told = stack.deploy("rollback", "BACK-2", "--reason", "it is slow", check=False)
     assert told.returncode == 1
-    assert "waits for people (no way back was signed with its approval): deploy approve BACK-2 --key" in told.stderr
+    assert "waits for people (no rollback was signed with its approval): deploy approve BACK-2 --key" in told.stderr
     again = stack.deploy("rollback", "BACK-2", check=False)
     assert (again.returncode, "waits for people" in again.stderr) == (1, True)
     asked(stack, 1)
@@ -91,8 +88,7 @@ def test_one_rejects_and_nothing_changes(stack: Stack, region: NodeProcess, keys
     assert runs(region) == "BACK-2"
     state = stack.state("BACK-2")
     assert (state.stage, state.rolling_back) == (Stage.COMPLETED, False)
-    assert state.rollback_gate is not None
-    assert stack.run(state.rollback_gate.run)["state_name"] == "Rejected"
+    assert stack.run(state.approvals["rollback"].run)["state_name"] == "Rejected"
 
 
 def test_a_run_that_is_cancelled_in_prefect_asks_no_more(
@@ -100,11 +96,10 @@ def test_a_run_that_is_cancelled_in_prefect_asks_no_more(
 ) -> None:
     assert stack.deploy("rollback", "BACK-2", check=False).returncode == 1
     state = asked(stack, 2)
-    assert state.rollback_gate is not None
     cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
-    stack.api("POST", f"/flow_runs/{state.rollback_gate.run}/set_state", cancelled)
+    stack.api("POST", f"/flow_runs/{state.approvals['rollback'].run}/set_state", cancelled)
     stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
-    state = stack.wait("BACK-2", lambda s: s.rollback_gate and s.rollback_gate.decision == "reject")
+    state = stack.wait("BACK-2", lambda s: s.approvals["rollback"].decision == "reject")
     assert "waits for people" not in stack.deploy("status", "BACK-2").stdout
     assert runs(region) == "BACK-2"
 
@@ -131,12 +126,10 @@ def test_two_sign_and_it_goes_back(stack: Stack, region: NodeProcess, keys: dict
 
     # noa signs elsewhere; whoever is at the form pastes it.
     line = stack.deploy("sign", "BACK-2", "--key", keys["noa"], env=OPENED).stdout.strip().splitlines()[-1]
-    assert state.rollback_gate is not None
     form = {"decision": "approve", "evidence": tail, "approver": "lee", "comment": "", "signature": line}
-    stack.api("POST", f"/flow_runs/{state.rollback_gate.run}/resume", {"run_input": form})
+    stack.api("POST", f"/flow_runs/{state.approvals['rollback'].run}/resume", {"run_input": form})
     done = stack.wait("BACK-2", lambda s: s.stage is Stage.ROLLED_BACK)
-    assert done.rollback_gate is not None
-    assert [one.name for one in done.rollback_gate.signatures] == ["kim", "noa"]
+    assert [one.name for one in done.approvals["rollback"].signatures] == ["kim", "noa"]
     assert done.rolled_back["omega"].release_seq == 3
     assert runs(region) == "BACK-1"
     with region.client() as client:

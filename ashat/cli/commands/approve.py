@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ashat.cli.commands.approve_rollback import decide_rollback
+from ashat.cli.commands.cancel_rollback import tell_rollback
 from ashat.cli.commands.given_public import PublicCa, PublicToken, PublicUrl, given_public
 from ashat.cli.commands.inspect import evidence_of
 from ashat.cli.commands.recheck import recheck as check_again
@@ -25,7 +25,9 @@ from ashat.deployment.stages import Stage
 from ashat.errors import NotConfiguredError, SessionError, UsageError
 
 if TYPE_CHECKING:
-    from ashat.deployment.events import AnyEvent
+    from ashat.deployment.approval_rules import Answer
+    from ashat.deployment.events import AnyEvent, Subject
+    from ashat.deployment.state import ApprovalRequest
     from ashat.deployment.state_machine import State
 
 _OPENING_SECONDS = 60.0
@@ -49,8 +51,7 @@ def approve(
     public_ca: PublicCa = None,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
+    from ashat.deployment.approval_rules import needs_comment
 
     decided = Decided(evidence, reject, reason, comment, by)
     _refuse_words(decided, recheck=recheck, policy=policy)
@@ -59,39 +60,64 @@ def approve(
     known = given_public(public, public_ca, token_stdin=public_token_stdin)
     with open_ledger() as ledger:
         state = ledger.load(update_id)
-    if state.rollback_waits(output.now()):
-        decide_rollback(state, decided, key, passphrase_file, recheck=recheck, public=known)
-        return
-    refuse_decision(state, output.now())
-    plane = ensure_control_plane(Settings(), output.note)
-
-    from ashat.cli.control_plane.blocks import is_configured
-    from ashat.cli.control_plane.runs import warn_if_nobody_works
-    from tasks.approval.gate import answer_gate, gate_text
-
-    warn_if_nobody_works("control")
-    if not reject and not is_configured(state.target):
-        raise NotConfiguredError(_without_target(state))
-    state = _asked(state)
-    show_page(gate_text(state))
-    if state.gate is not None:
-        output.say(f"In a browser: {plane.run_url(state.gate.run)}")
-    if not reject:
-        evidence_of(state)
+    request = state.awaited(output.now())
+    if recheck and request is not None and request.subject != "release":
+        raise UsageError(f"--recheck looks before a release is approved; this is about a {request.subject}.")
+    state, request = _shown(state, request.subject if request else "release", reject=reject)
     seen = inspected(state, known) if key is not None and not reject else None
     rechecked = check_again(state, policy, known) if recheck else ""
-    answer = ask_answer(decided, state.evidence or "", unclean=state.outcome == "attention")
+    answer = ask_answer(decided, request.evidence, unclean=needs_comment(state, request.subject))
     if answer is None:
-        output.say(f"Nothing was decided: '{update_id}' keeps waiting.")
+        output.say(f"Nothing was decided: {_about(request, update_id)} keeps waiting.")
         return
     if answer.decision == "approve":
         line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
         answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
-    _refuse_if_asked_again(state)
-    answer_gate(state, answer)
-    advice = f"Your answer is given, and the deployment goes on without you: deploy status {update_id}."
-    with when_interrupted(advice):
-        watch(state)
+    _give(state, request, answer)
+
+
+def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, ApprovalRequest]:
+    """Show the person what they are asked about `subject`, once its question is put: the state then, and the request.
+
+    Raises:
+        SessionError: nobody is asked.
+        NotConfiguredError: it could not be done here; a rejection can.
+    """
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    refuse_decision(state, subject, output.now())
+    plane = ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.control_plane.blocks import is_configured
+    from ashat.cli.control_plane.runs import warn_if_nobody_works
+    from tasks.approval.request import page_text
+
+    warn_if_nobody_works("control")
+    if not reject and not is_configured(state.target):
+        raise NotConfiguredError(_without_target(state, subject))
+    state, request = _asked(state, subject)
+    show_page(page_text(request))
+    output.say(f"In a browser: {plane.run_url(request.run)}")
+    if not reject and subject == "release":
+        evidence_of(state)
+    return state, request
+
+
+def _give(state: State, request: ApprovalRequest, answer: Answer) -> None:
+    """Hand the answer over, unless the question was put anew meanwhile, and tell what comes of it."""
+    from tasks.approval import gate
+
+    with open_ledger() as ledger:
+        newest = ledger.load(state.update_id, state.attempt)
+    refuse_decision(newest, request.subject, output.now())
+    if newest.approvals[request.subject].ordinal != request.ordinal:
+        raise SessionError(
+            f"'{state.update_id}' was asked again meanwhile. Read it anew: deploy approve {state.update_id}."
+        )
+    gate.answer(request, answer, state.update_id)
+    with when_interrupted(f"Your answer is given, and it goes on without you: deploy status {state.update_id}."):
+        watch(state, request)
 
 
 def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
@@ -103,13 +129,17 @@ def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> No
         raise UsageError("--policy says what --recheck asks: give both.")
 
 
-def refuse_decision(state: State, at: datetime) -> None:
+def refuse_decision(state: State, subject: Subject, at: datetime) -> None:
     """Refuse to decide on what does not await a decision.
 
     Raises:
         SessionError: the message says in which stage it is, and what to do about it.
     """
-    name = f"Deployment '{state.update_id}'"
+    request, name = state.undecided(subject), f"Deployment '{state.update_id}'"
+    if subject != "release":
+        if request is None or not request.waits(at):
+            raise SessionError(f"That {subject} is decided by now: deploy status {state.update_id} shows how.")
+        return
     stage = state.stage_at(at)
     if state.rolling_back:
         raise SessionError(f"{name} is being rolled back: deploy status {state.update_id} shows how far it is.")
@@ -132,57 +162,61 @@ def refuse_decision(state: State, at: datetime) -> None:
         raise SessionError(f"{name} {words[stage]}")
 
 
-def _without_target(state: State) -> str:
+def _without_target(state: State, subject: Subject) -> str:
+    request = state.undecided(subject)
     kind = state.target if state.target == "omega" else f"omega <url> <name> --as {state.target}"
-    until = f" until {state.gate.expires:%Y-%m-%d %H:%M} UTC" if state.gate else ""
+    until = f" until {request.expires:%Y-%m-%d %H:%M} UTC" if request else ""
     how = f"deploy configure {kind}" if " " in kind else f"deploy configure {kind} <url> <name>"
     return f"{state.target} is not configured: {how}. '{state.update_id}' keeps waiting{until}."
 
 
-def _asked(state: State) -> State:
-    """The state once the run that has the gate has put its question, which takes a few seconds after `verify`.
+def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
+    """The state, and the request, once its run has put the question (again), which takes a few seconds.
 
     Raises:
         SessionError: it did not.
     """
-    told = False
+    noted = False
     deadline = time.monotonic() + _OPENING_SECONDS
-    while state.gate is None or not state.gate.run or state.gate.shown is None or state.gate.answered:
+    while (request := state.undecided(subject)) is None or request.shown is None or request.answered:
         if time.monotonic() > deadline:
-            raise SessionError(f"The gate of '{state.update_id}' is not open yet; try again when a worker is there.")
-        if not told:
-            output.note("The gate is being opened …")
-            told = True
+            raise SessionError(
+                f"Nobody puts the question about '{state.update_id}': try again when a worker is there, or see its run "
+                "in Prefect's UI."
+            )
+        if not noted:
+            output.note("The question is being put …")
+            noted = True
         time.sleep(0.3)
         with open_ledger() as ledger:
             state = ledger.load(state.update_id, state.attempt)
-        refuse_decision(state, output.now())
-    return state
+        refuse_decision(state, subject, output.now())
+    return state, request
 
 
-def _refuse_if_asked_again(state: State) -> None:
-    with open_ledger() as ledger:
-        newest = ledger.load(state.update_id, state.attempt)
-    refuse_decision(newest, output.now())
-    if newest.gate is None or state.gate is None or newest.gate.ordinal != state.gate.ordinal:
-        raise SessionError(
-            f"'{state.update_id}' was asked again meanwhile. Read it anew: deploy approve {state.update_id}."
-        )
-
-
-def watch(state: State) -> None:
-    """Tell what comes of the answer to the gate of `state`, until it is settled.
+def watch(state: State, request: ApprovalRequest) -> None:
+    """Tell what comes of the answer to the request, until it is settled.
 
     Raises:
-        SessionError: it ended as something else than completed or rejected.
+        SessionError: it ended as something else than completed, rolled back or rejected.
     """
     from ashat.cli.control_plane.follow import follow
 
-    run = state.gate.run if state.gate else ""
-    asked = state.gate.ordinal if state.gate else 0
-    state = follow(state, run, show=_tell, done=lambda newest: _settled(newest) or _awaits_others(newest, asked))
-    if state.stage is Stage.AWAITING_APPROVAL:
-        output.say(f"Others must sign too: '{state.update_id}' keeps waiting for them.")
+    about = _about(request, state.update_id)
+
+    def awaits_others(newest: State) -> bool:
+        found = newest.undecided(request.subject)
+        return found is not None and (found.answered or found.ordinal > request.ordinal)
+
+    state = follow(
+        state, request.run, show=_tell, done=lambda newest: _settled(newest, request) or awaits_others(newest)
+    )
+    if awaits_others(state):
+        output.say(f"Others must sign too: {about} keeps waiting for them.")
+    elif request.subject == "rollback" and state.approvals["rollback"].decision == "reject":
+        output.say(f"🛑 The rollback of '{state.update_id}' is rejected: {state.target} keeps running it.")
+    elif request.subject == "rollback":
+        output.say(f"⏪ Deployment '{state.update_id}' rolled back successfully.")
     elif state.stage is Stage.REJECTED:
         output.say(f"🛑 Deployment '{state.update_id}' rejected.")
     elif state.stage is Stage.COMPLETED:
@@ -192,13 +226,14 @@ def watch(state: State) -> None:
         raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
 
 
-def _awaits_others(state: State, asked: int) -> bool:
-    """Whether the answer to the asking of that number counts, and more approvers must sign."""
-    gate = state.gate
-    return state.stage is Stage.AWAITING_APPROVAL and gate is not None and (gate.answered or gate.ordinal > asked)
+def _about(request: ApprovalRequest, update_id: str) -> str:
+    return f"'{update_id}'" if request.subject == "release" else f"the {request.subject} of '{update_id}'"
 
 
-def _settled(state: State) -> bool:
+def _settled(state: State, request: ApprovalRequest) -> bool:
+    """Whether nothing more comes of the answers to the request."""
+    if request.subject == "rollback":
+        return state.stage is Stage.ROLLED_BACK or state.approvals["rollback"].decision == "reject"
     return state.ended and not state.owes_public
 
 
@@ -216,6 +251,7 @@ def _tell(event: AnyEvent, state: State) -> None:
         raise SessionError(
             f"The approval came too late: {event.reason}. It is asked again: deploy approve {state.update_id}."
         )
+    tell_rollback(event, state)
     for line in _lines(event, state):
         output.say(line)
 

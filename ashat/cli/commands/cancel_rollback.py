@@ -62,15 +62,15 @@ def rollback(
     refuse_rollback(state)
 
     def show(event: AnyEvent, state: State) -> None:
-        if event.kind == "rollback_asked":
+        if event.kind == "asked":
             raise SessionError(_people_asked(state))
         tell_rollback(event, state)
 
     def already_asked() -> None:
         from tasks.approval.gate import is_alive
 
-        gate = state.rollback_gate
-        if gate is not None and state.rollback_waits(output.now()) and is_alive(gate.run):
+        request = state.undecided("rollback")
+        if request is not None and request.waits(output.now()) and is_alive(request.run):
             raise SessionError(_people_asked(state))
 
     _run("rollback/rollback", state, reason, by, show, lambda state: state.stage is Stage.ROLLED_BACK, already_asked)
@@ -87,11 +87,10 @@ def tell_rollback(event: AnyEvent, state: State) -> None:
 
 
 def _people_asked(state: State) -> str:
-    gate = state.rollback_gate
-    assert gate is not None
-    key = " --key FILE.pem" if gate.proposal else ""
+    request = state.approvals["rollback"]
+    key = " --key FILE.pem" if request.proposal else ""
     return (
-        f"The rollback of '{state.update_id}' waits for people ({gate.missing}): "
+        f"The rollback of '{state.update_id}' waits for people ({request.why}): "
         f"deploy approve {state.update_id}{key}. Until then {state.target} keeps running it; nothing was changed."
     )
 

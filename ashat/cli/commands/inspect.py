@@ -37,7 +37,7 @@ def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None)
         IntegrityError, NodeError: the release cannot be had from Public as it was verified.
     """
     check_proposal(state, proposal)
-    for entry in {draft.document.log for draft in (proposal.release, proposal.way_back) if draft}:
+    for entry in {draft.document.log for draft in (proposal.release, proposal.rollback) if draft}:
         check_log(entry)
     draft = proposal.release
     targets = _targets(state, proposal)
@@ -208,8 +208,8 @@ def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None
 
 
 def _tell_signed(proposal: Proposal) -> None:
-    document, back = proposal.release.document, proposal.way_back
-    way = f"; and the way back to {back.document.update_id} ({back.document.bundle[:12]})" if back else ", no way back"
+    document, back = proposal.release.document, proposal.rollback
+    way = f"; and the rollback to {back.document.update_id} ({back.document.bundle[:12]})" if back else ", no rollback"
     output.note(f"To be signed: release {document.release_seq}, until {document.expires:%Y-%m-%d}{way}.")
 
 

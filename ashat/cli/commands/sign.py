@@ -105,12 +105,11 @@ def read_proposal(state: State) -> tuple[State, Proposal | None]:
     Raises:
         LedgerError: it is not what was recorded.
     """
-    from ashat.deployment.state import RollbackGate
     from ashat.trust.release.proposal import Proposal
 
-    gate = state.rollback_gate if state.rollback_waits(output.now()) else state.gate
+    request = state.awaited(output.now()) or state.gate
+    if request is None:
+        return state, None
     with open_ledger() as ledger:
-        update = ledger.load(gate.to_update, gate.to_attempt) if isinstance(gate, RollbackGate) else state
-        if gate is None or gate.proposal is None:
-            return update, None
-        return update, Proposal.from_json(ledger.document(gate.proposal))
+        update = ledger.load(request.update_id, request.attempt)
+        return update, Proposal.from_json(ledger.document(request.proposal)) if request.proposal else None

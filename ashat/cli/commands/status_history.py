@@ -181,8 +181,9 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
         yield "Evidence", state.evidence
     if state.gate and stage is Stage.AWAITING_APPROVAL:
         yield "Gate", f"closes {state.gate.expires:%Y-%m-%d %H:%M} UTC: deploy approve {state.update_id}"
-    if state.rollback_gate and state.rollback_waits(output.now()):
-        until = f"{state.rollback_gate.expires:%Y-%m-%d %H:%M} UTC"
+    rollback = state.undecided("rollback")
+    if rollback and rollback.waits(output.now()):
+        until = f"{rollback.expires:%Y-%m-%d %H:%M} UTC"
         yield "Rollback", f"waits for people until {until}: deploy approve {state.update_id}"
     if state.decision:
         how = "Approved" if state.decision.decision == "approve" else "Rejected"
@@ -214,7 +215,7 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         return
     output.say("📜 Deployment History")
     rows = [
-        (f"{event.at:%Y-%m-%d %H:%M:%S}", f"#{n}", event.kind.replace("_", " "), event.by, _told(event))
+        (f"{event.at:%Y-%m-%d %H:%M:%S}", f"#{n}", event.name, event.by, _told(event))
         for n, events in attempts
         for event in events
     ]

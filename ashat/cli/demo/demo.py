@@ -154,7 +154,7 @@ class _Demo:
         self._push_and_verify(update_id, description, change=True)
         waiting = self._wait_for_an_answer(update_id)
         try:
-            watch(waiting)
+            watch(waiting, waiting.approvals["release"])
         except SessionError as error:
             output.note(f"❌ {error}")
         return self._state(update_id)

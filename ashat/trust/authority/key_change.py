@@ -242,7 +242,7 @@ class Change:
         if target_of(root) != target_of(self.root.signed):
             lines.append(f"both say from then on that they are of {target_of(self.root.signed)}, and of no other OMEGA")
         if self.production is not None:
-            lines.append("the last approval is signed anew, unchanged; the way back signed with it counts no more")
+            lines.append("the last approval is signed anew, unchanged; the rollback signed with it counts no more")
         ends = [f"{part.signed.expires:%Y-%m-%d}" for part in (self.root, self.targets)]
         return [*lines, f"root holds until {ends[0]}, targets until {ends[1]}"]
 

@@ -1,8 +1,8 @@
-"""What approvers are asked to sign: a release, and the way back from it; and their signatures, put together.
+"""What approvers are asked to sign: a release, and its rollback; and their signatures, put together.
 
-Both are whole versions of the `production` metadata, the way back following the release: who approves a release also
+Both are whole versions of the `production` metadata, the rollback following the release: who approves a release also
 approves the return to what it replaces, for as long as nothing else was published since. What it replaces comes with it
-as it was signed, so that an approver's machine can see that the way back leads there and nowhere else.
+as it was signed, so that an approver's machine can see that the rollback leads there and nowhere else.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Proposal:
 
     targets: Metadata[Targets]
     release: Draft
-    way_back: Draft | None
+    rollback: Draft | None
     replaced: Replaced | None = None
 
     @classmethod
@@ -75,7 +75,7 @@ class Proposal:
         targets: bytes,
         production: bytes | None,
         release: ReleaseDocument,
-        way_back: ReleaseDocument | None,
+        rollback: ReleaseDocument | None,
         *,
         lifetime: float,
         now: datetime,
@@ -92,17 +92,17 @@ class Proposal:
         """
         current = parse(production, Targets, "OMEGA's production.json") if production is not None else None
         next_ = build_production(current, release, lifetime=lifetime, now=now)
-        back = build_production(next_, way_back, lifetime=lifetime, now=now) if way_back else None
+        back = build_production(next_, rollback, lifetime=lifetime, now=now) if rollback else None
         return cls(
             parse(targets, Targets, "OMEGA's targets.json"),
             Draft(release, next_, provenances.get(release.provenance or "")),
-            Draft(way_back, back, provenances.get(way_back.provenance or "")) if way_back and back else None,
+            Draft(rollback, back, provenances.get(rollback.provenance or "")) if rollback and back else None,
             Replaced(replaced, current) if replaced and current else None,
         )
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""
-        drafts = {"release": self.release, "way_back": self.way_back}
+        drafts = {"release": self.release, "rollback": self.rollback}
         return {
             "format": _FORMAT,
             "targets": self.targets.to_bytes().decode(),
@@ -126,9 +126,10 @@ class Proposal:
             if content["format"] != _FORMAT:
                 raise MalformedMetadataError(f"A proposal of the format {content['format']!r} is from another version.")
             release = _draft(content["release"])
-            way_back = _draft(content["way_back"]) if content["way_back"] else None
+            returns = content["rollback" if "rollback" in content else "way_back"]  # as an earlier version wrote it
+            rollback = _draft(returns) if returns else None
             last = _replaced(content["replaced"]) if content.get("replaced") else None
-            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, way_back, last)
+            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, rollback, last)
         except (KeyError, TypeError, AttributeError):
             raise MalformedMetadataError("What was proposed is not as this version writes it.") from None
 
@@ -152,10 +153,10 @@ class Proposal:
                 f"What is proposed has the release_seq {release.release_seq}, and {number} was signed last: so large a "
                 "step would end the channel; nothing was signed."
             )
-        if self.way_back is not None:
-            self._check_way_back(self.way_back.document)
+        if self.rollback is not None:
+            self._check_rollback(self.rollback.document)
         latest = now + timedelta(seconds=lifetime) + _CLOCKS_DIFFER
-        for step, draft in enumerate((draft for draft in (self.release, self.way_back) if draft), 1):
+        for step, draft in enumerate((draft for draft in (self.release, self.rollback) if draft), 1):
             signed = draft.production.signed
             if signed.version != version + step:
                 raise MixAndMatchError("What is proposed does not follow on what was signed last; nothing was signed.")
@@ -168,26 +169,26 @@ class Proposal:
                 )
 
     def check_form(self) -> None:
-        """See that each part names its document and nothing else, and that the way back leads to what was signed last,
+        """See that each part names its document and nothing else, and that the rollback leads to what was signed last,
         as far as the proposal says what that was.
 
         Raises:
             MixAndMatchError: it is something else.
         """
-        for part in (self.release, self.way_back, self.replaced):
+        for part in (self.release, self.rollback, self.replaced):
             if part is not None and not _names_only(part.production.signed, part.document):
                 raise MixAndMatchError(f"What was signed would release more than {part.document.update_id}.")
-        if self.way_back is not None and self.replaced is not None:
-            self._check_way_back(self.way_back.document)
+        if self.rollback is not None and self.replaced is not None:
+            self._check_rollback(self.rollback.document)
 
-    def _check_way_back(self, back: ReleaseDocument) -> None:
+    def _check_rollback(self, back: ReleaseDocument) -> None:
         release, last = self.release.document, self.replaced.document if self.replaced else None
         if last is None:
-            raise MixAndMatchError("A way back is proposed to what nobody ever signed; nothing was signed.")
+            raise MixAndMatchError("A rollback is proposed to what nobody ever signed; nothing was signed.")
         fresh = {"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
         if (last.channel, last.target) != (release.channel, release.target) or back != last.model_copy(update=fresh):
             raise MixAndMatchError(
-                f"The way back that is proposed, to {back.update_id} (bundle {back.bundle[:12]}), is not the return to "
+                f"The rollback that is proposed, to {back.update_id} (bundle {back.bundle[:12]}), is not the return to "
                 f"{last.update_id} (bundle {last.bundle[:12]}), which was signed last; nothing was signed."
             )
 
@@ -198,10 +199,10 @@ class Proposal:
             UnsignedError: the key is no approver's, or does not sign.
         """
         keyid = signer.public_key.keyid
-        made = [self._sign(draft, signer) for draft in (self.release, self.way_back) if draft]
+        made = [self._sign(draft, signer) for draft in (self.release, self.rollback) if draft]
         key = self.targets.signed.get_key(keyid)
         return ReleaseSignature(
-            name=name_of(key), keyid=keyid, release=made[0], way_back=made[1] if len(made) > 1 else None
+            name=name_of(key), keyid=keyid, release=made[0], rollback=made[1] if len(made) > 1 else None
         )
 
     def read(self, line: str) -> ReleaseSignature:
@@ -213,15 +214,15 @@ class Proposal:
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise UnsignedError("the signature is not one that deploy sign printed: give its whole line")
-        keyid, release, way_back = match.groups()
-        drafts = [(self.release, release), (self.way_back, way_back)]
+        keyid, release, rollback = match.groups()
+        drafts = [(self.release, release), (self.rollback, rollback)]
         for draft, text in drafts:
             if (draft is None) != (not text):
                 raise UnsignedError("the signature is over something else than what is proposed now: sign it anew")
             if draft is not None and not self._count(draft, [(keyid, text)]).signed:
                 raise UnsignedError(f"the signature by the key {keyid[:12]} is no approver's, or not over this release")
         name = name_of(self.targets.signed.get_key(keyid))
-        return ReleaseSignature(name=name, keyid=keyid, release=release, way_back=way_back or None)
+        return ReleaseSignature(name=name, keyid=keyid, release=release, rollback=rollback or None)
 
     def count(self, signatures: Sequence[ReleaseSignature]) -> Signatures:
         """Who has signed the release, and whether that is enough."""
@@ -231,10 +232,10 @@ class Proposal:
         """The release, signed."""
         return self.release.signed([(one.keyid, one.release) for one in signatures])
 
-    def signed_way_back(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease | None:
-        """The way back, signed; None where none was proposed."""
-        given = [(one.keyid, one.way_back) for one in signatures if one.way_back]
-        return self.way_back.signed(given) if self.way_back else None
+    def signed_rollback(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease | None:
+        """The rollback, signed; None where none was proposed."""
+        given = [(one.keyid, one.rollback) for one in signatures if one.rollback]
+        return self.rollback.signed(given) if self.rollback else None
 
     def _sign(self, draft: Draft, signer: Signer) -> str:
         metadata: Metadata[Targets] = Metadata(draft.production.signed)
@@ -248,7 +249,7 @@ class Proposal:
 
 def spell(signature: ReleaseSignature) -> str:
     """One line that can be pasted: the key id and the signatures, in hexadecimal."""
-    return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.way_back or ''}"
+    return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.rollback or ''}"
 
 
 def _replaced(content: dict[str, Any]) -> Replaced:

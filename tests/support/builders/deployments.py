@@ -99,12 +99,12 @@ class _Writer:
         self.add(e.GateOpened, opening=self.state.openings + 1, expires=self.expires)
         self.add(e.GateClaimed, run="00000000-0000-0000-0000-000000000000")
         shown = self._ledger.put_document("gate", {"markdown": f"# May {self.state.update_id} go to omega?"})
-        self.add(e.ApprovalRequested, ordinal=self.state.askings + 1, target_bundle=None, shown=shown)
+        self.add(e.ApprovalRequested, ordinal=self.state.askings.get("release", 0) + 1, target_bundle=None, shown=shown)
 
     def answer(self, decision: str, release_seq: int | None) -> State:
         return self.add(
             e.ApprovalAnswered,
-            ordinal=self.state.askings,
+            ordinal=self.state.askings["release"],
             decision=decision,
             accepted=True,
             approver="kim",

@@ -121,15 +121,15 @@ class People:
         proposal = self.propose(omega.trust(), decision, **changes)
         signatures = [proposal.sign(key) for key in signers or self.keys[:2]]
         request = promotion(decision, signed=proposal.signed_release(signatures))
-        if proposal.way_back is None:
+        if proposal.rollback is None:
             return request, None
         back = OperationRequest(
             action="rollback",
             bundle=current,
             expected_current=bundle,
-            update_id=proposal.way_back.document.update_id,
-            attempt=proposal.way_back.document.attempt,
-            signed=proposal.signed_way_back(signatures),
+            update_id=proposal.rollback.document.update_id,
+            attempt=proposal.rollback.document.attempt,
+            signed=proposal.signed_rollback(signatures),
         )
         return request, back
 

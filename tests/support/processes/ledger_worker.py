@@ -46,7 +46,9 @@ def ask(url: str, update_id: str, times: str) -> None:
         state = ledger.load(update_id)
         _wait()
         for _ in range(int(times)):
-            state = ledger.append(state, ApprovalRequested(at=now(), ordinal=state.askings + 1, target_bundle=None))
+            state = ledger.append(
+                state, ApprovalRequested(at=now(), ordinal=state.askings["release"] + 1, target_bundle=None)
+            )
 
 
 def hammer(url: str, update_id: str) -> None:
@@ -54,7 +56,9 @@ def hammer(url: str, update_id: str) -> None:
     with Ledger.open(url) as ledger:
         state = ledger.load(update_id)
         while True:
-            state = ledger.append(state, ApprovalRequested(at=now(), ordinal=state.askings + 1, target_bundle=None))
+            state = ledger.append(
+                state, ApprovalRequested(at=now(), ordinal=state.askings["release"] + 1, target_bundle=None)
+            )
             print(".", end="", flush=True)
 
 

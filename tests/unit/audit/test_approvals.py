@@ -297,7 +297,7 @@ def test_what_was_signed_about_something_else_is_named(case: Case, changes: dict
     assert "(UPD-1 attempt 1 version " in told
 
 
-def test_the_way_back_is_the_return_to_what_was_signed_before(case: Case) -> None:
+def test_the_rollback_is_the_return_to_what_was_signed_before(case: Case) -> None:
     case.approve("kim", "lee")
     case.approve("lee", "noa", update="UPD-2", back={})
     record = case.forged(lambda lines: None)
@@ -305,13 +305,13 @@ def test_the_way_back_is_the_return_to_what_was_signed_before(case: Case) -> Non
 
     def swapped(lines: Lines) -> None:
         one, other = leaves(lines, "answered", "UPD-2")
-        one["signature"]["way_back"] = other["signature"]["way_back"]
+        one["signature"]["rollback"] = other["signature"]["rollback"]
 
     told = case.refused(case.forged(swapped))
     assert "(UPD-2 attempt 1 version 9) does not fit: the signature by the key" in told
     case.approve("kim", "noa", update="UPD-3", back={"bundle": "b" * 64})
     told = case.refused()
-    assert "(UPD-3 attempt 1 version 9) does not fit: The way back that is proposed, to UPD-2" in told
+    assert "(UPD-3 attempt 1 version 9) does not fit: The rollback that is proposed, to UPD-2" in told
 
 
 @pytest.mark.parametrize("harm", [{}, {"bundle": "b" * 64}, {"update_id": "UPD-2"}])
@@ -328,17 +328,18 @@ def test_a_rollback_that_people_signed_is_audited_as_well(case: Case, harm: dict
     provenances = {str(again.provenance): str(signed.provenance)}
     way = Proposal.make(case.targets, None, again, None, lifetime=9e6, now=datetime.now(UTC), provenances=provenances)
     shown, proposal = ledger.put_document("gate", {"m": "!"}), ledger.put_document("proposal", way.to_json())
-    asked = {"run": "r", "expires": FAR, "to_update": "UPD-1", "to_attempt": 1, "evidence": to.evidence}
+    asked = {"subject": "rollback", "run": "r", "expires": FAR, "to_update": "UPD-1", "to_attempt": 1}
     for number, signer in enumerate((kim, lee), 1):
-        question = e.RollbackAsked(at=T0, ordinal=number, missing="", shown=shown, proposal=proposal, **asked)
-        answer = e.RollbackAnswered(
-            at=T0, ordinal=number, decision="approve", accepted=True, complete=number == 2, signature=way.sign(signer)
+        question = e.ApprovalRequested.model_validate(
+            {"at": T0, "ordinal": number, "evidence": to.evidence, "shown": shown, "proposal": proposal, **asked}
         )
+        yes = {"decision": "approve", "accepted": True, "complete": number == 2, "signature": way.sign(signer)}
+        answer = e.ApprovalAnswered.model_validate({"at": T0, "subject": "rollback", "ordinal": number, **yes})
         for event in (question, answer):
             state = ledger.append(state, event)
     if not harm:
         assert case.verify()["approvals"] == 3
-        forged = case.forged(lambda lines: leaves(lines, "rollback_answered", "UPD-2")[0].update(complete=True))
+        forged = case.forged(lambda lines: leaves(lines, "answered", "UPD-2")[2].update(complete=True))
         assert "the release is signed by 1 of 2 needed (kim)" in case.refused(forged)
     else:
         assert f"what was signed is about another {next(iter(harm))}" in case.refused()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ashat.deployment.approval_rules import Answer, ApprovalContext, pushers, refusal, stale_reason
-from ashat.deployment.state_machine import Gate, Stage, State
+from ashat.deployment.state import ApprovalRequest
+from ashat.deployment.state_machine import Stage, State
 from ashat.protocol.messages import Source
 from ashat.verification.evidence import Evidence
 from ashat.verification.policy import Policy
@@ -18,6 +19,9 @@ from tasks.runtime.artifacts import artifact_key, escape
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EVIDENCE = "0" * 56 + "abcd1234"
 OLD = "1" * 64
+ASKED = ApprovalRequest(
+    "release", AT + timedelta(days=1), "UPD-1", 1, EVIDENCE, run="run", ordinal=1, target_bundle=OLD, answered=False
+)
 WAITING = State(
     update_id="UPD-1",
     attempt=1,
@@ -27,7 +31,8 @@ WAITING = State(
     evidence=EVIDENCE,
     outcome="passed",
     verified_at=AT - timedelta(hours=1),
-    gate=Gate(opening=1, expires=AT + timedelta(days=1), run="run", ordinal=1, target_bundle=OLD, answered=False),
+    approvals={"release": ASKED},
+    askings={"release": 1},
 )
 WORLD = ApprovalContext(now=AT, target_bundle=OLD)
 YES = Answer("approve", "abcd1234", "kim")
@@ -41,8 +46,8 @@ def test_who_pushed_is_known_by_every_name_that_was_told() -> None:
 
 
 def test_an_approval_with_the_right_tail_counts() -> None:
-    assert refusal(WAITING, YES, WORLD) == ""
-    assert refusal(WAITING, replace(YES, tail=" ABCD1234 "), WORLD) == ""
+    assert refusal(WAITING, "release", YES, WORLD) == ""
+    assert refusal(WAITING, "release", replace(YES, tail=" ABCD1234 "), WORLD) == ""
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_an_approval_with_the_right_tail_counts() -> None:
         (WAITING, YES, replace(WORLD, target_bundle="3" * 64), "runs something else"),
         (WAITING, YES, replace(WORLD, target_bundle=None), "runs something else"),
         (WAITING, YES, replace(WORLD, target_missing="No server 'omega' is configured"), "No server 'omega'"),
-        (WAITING, YES, replace(WORLD, now=AT + timedelta(days=2)), "closed"),
+        (WAITING, YES, replace(WORLD, now=AT + timedelta(days=2)), "could be answered until"),
         (WAITING, YES, replace(WORLD, decay="the policy changed"), "the policy changed: deploy verify UPD-1"),
         (replace(WAITING, outcome="attention"), YES, WORLD, "needs a comment"),
         (replace(WAITING, stage=Stage.DEPLOYING), YES, WORLD, "awaits no approval"),
@@ -64,16 +69,18 @@ def test_an_approval_with_the_right_tail_counts() -> None:
 def test_an_answer_that_does_not_count_is_refused_with_its_reason(
     state: State, answer: Answer, world: ApprovalContext, telling: str
 ) -> None:
-    assert telling in refusal(state, answer, world)
+    assert telling in refusal(state, "release", answer, world)
 
 
 def test_attention_is_approved_with_a_comment() -> None:
-    assert refusal(replace(WAITING, outcome="attention"), replace(YES, comment="known, harmless"), WORLD) == ""
+    assert (
+        refusal(replace(WAITING, outcome="attention"), "release", replace(YES, comment="known, harmless"), WORLD) == ""
+    )
 
 
 def test_a_reject_counts_whatever_was_typed_and_wherever_the_target_is() -> None:
     no = Answer("reject", "", "kim")
-    assert refusal(WAITING, no, replace(WORLD, target_bundle="3" * 64, target_missing="gone")) == ""
+    assert refusal(WAITING, "release", no, replace(WORLD, target_bundle="3" * 64, target_missing="gone")) == ""
 
 
 def evidence(**changes: Any) -> Evidence:

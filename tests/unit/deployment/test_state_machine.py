@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -80,8 +81,8 @@ def test_a_completed_deployment_knows_what_it_replaced_and_who_is_missing() -> N
         ([CREATED, PACKAGED, SWITCHING, PUSHED, STARTED], OPENED, "no evidence"),
         (UP_TO_THE_GATE[:-2], OPENED.model_copy(update={"opening": 2}), "next opening of its gate is 1"),
         (UP_TO_THE_GATE[:-1], APPROVED, "judged already or never asked"),
-        (UP_TO_THE_GATE, ASKED, "the next asking is number 2"),
-        (UP_TO_THE_GATE, APPROVED.model_copy(update={"release_seq": None}), "release_seq"),
+        (UP_TO_THE_GATE, ASKED, "the next asking about its release is number 2"),
+        (UP_TO_THE_GATE, APPROVED.model_copy(update={"release_seq": None}), "its release_seq"),
         (UP_TO_THE_GATE, APPROVED.model_copy(update={"at": at(100)}), "could be approved until"),
         (UP_TO_THE_GATE, e.Expired(at=at(99)), "may be approved until"),
         (UP_TO_THE_GATE, PROMOTING, "needs it to be DeployingToOmega"),
@@ -153,9 +154,9 @@ def test_signatures_add_up_until_enough_have_signed_what_was_proposed() -> None:
 
 
 def test_an_approval_without_a_number_or_with_a_signature_over_nothing_is_refused() -> None:
-    with pytest.raises(SessionError, match="carries its release_seq, or a signature"):
+    with pytest.raises(SessionError, match="carries a signature, or the last its release_seq"):
         apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update={"release_seq": None}))
-    with pytest.raises(SessionError, match="nothing proposed"):
+    with pytest.raises(SessionError, match="Nothing is proposed"):
         apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update={"signature": signature("kim")}))
     proposed_now = {"signature": signature("root"), "proposal": "3" * 64}
     approved = apply(after(*UP_TO_THE_GATE), APPROVED.model_copy(update=proposed_now))
@@ -201,21 +202,22 @@ def test_a_rolled_back_deployment_that_never_reached_omega_is_free_only_afterwar
     assert apply(rolling, e.RolledBack(at=at(3))).may_be_pushed_again
 
 
-ROLLBACK_ASKED = e.RollbackAsked(
+ROLLBACK_ASKED = e.ApprovalRequested(
     at=at(5),
+    subject="rollback",
     ordinal=1,
     run="asking",
     expires=at(100),
     to_update="UPD-0",
     to_attempt=1,
     evidence=B,
-    missing="no way back was signed",
+    why="no rollback was signed",
     shown=C,
     proposal=A,
 )
 
 
-def signed_back(*names: str, ordinal: int = 1, **changes: Any) -> e.RollbackAnswered:
+def signed_back(*names: str, ordinal: int = 1, **changes: Any) -> e.ApprovalAnswered:
     fields = {
         "decision": "approve",
         "accepted": True,
@@ -223,13 +225,13 @@ def signed_back(*names: str, ordinal: int = 1, **changes: Any) -> e.RollbackAnsw
         "signature": signature(names[0]),
         **changes,
     }
-    return e.RollbackAnswered.model_validate({"at": at(6), "ordinal": ordinal, **fields})
+    return e.ApprovalAnswered.model_validate({"at": at(6), "subject": "rollback", "ordinal": ordinal, **fields})
 
 
 def test_a_rollback_is_asked_for_until_enough_have_signed() -> None:
     state = apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED)
-    assert state.rollback_waits(at(99))
-    assert not state.rollback_waits(at(100))
+    assert state.awaited(at(99)) == state.approvals["rollback"]
+    assert state.awaited(at(100)) is None
     assert state.summary()["rollback_expires"] == at(100).isoformat()
     state = apply(state, signed_back("kim"))
     again = ROLLBACK_ASKED.model_copy(update={"ordinal": 2})
@@ -239,10 +241,9 @@ def test_a_rollback_is_asked_for_until_enough_have_signed() -> None:
     with pytest.raises(SessionError, match="kim has signed the rollback of 'UPD-1' already"):
         apply(state, signed_back("kim", ordinal=2))
     state = apply(state, signed_back("lee", ordinal=2, complete=True))
-    gate = state.rollback_gate
-    assert gate is not None
+    gate = state.approvals["rollback"]
     assert ([one.name for one in gate.signatures], gate.decision, gate.decided_by) == (["kim", "lee"], "approve", "lee")
-    assert not state.rollback_waits(at(7))
+    assert state.awaited(at(7)) is None
     assert state.stage is Stage.COMPLETED, "nothing is rolled back by an answer"
 
 
@@ -250,25 +251,21 @@ def test_a_refused_answer_is_asked_again_and_another_proposal_needs_new_signatur
     state = apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), signed_back("kim"))
     again = ROLLBACK_ASKED.model_copy(update={"ordinal": 2})
     state = apply(apply(state, again), signed_back("lee", ordinal=2, accepted=False, reason="moved on", signature=None))
-    gate = state.rollback_gate
-    assert gate is not None
+    gate = state.approvals["rollback"]
     assert (gate.decision, gate.reason, len(gate.signatures)) == ("", "moved on", 1)
     other = apply(state, ROLLBACK_ASKED.model_copy(update={"ordinal": 3, "proposal": B}))
-    assert other.rollback_gate is not None
-    assert other.rollback_gate.signatures == ()
+    assert other.approvals["rollback"].signatures == ()
 
 
 def test_one_reject_ends_the_question_and_another_rollback_may_ask_anew() -> None:
     state = apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), signed_back("kim"))
     reject = signed_back("lee", decision="reject", signature=None)
     state = apply(state, reject)
-    assert state.rollback_gate is not None
-    assert (state.rollback_gate.decision, state.rollback_gate.decided_by) == ("reject", "lee")
+    assert (state.approvals["rollback"].decision, state.approvals["rollback"].decided_by) == ("reject", "lee")
     with pytest.raises(SessionError, match="Nobody is asked"):
         apply(state, reject)
     state = apply(state, ROLLBACK_ASKED.model_copy(update={"ordinal": 2}))
-    assert state.rollback_gate is not None
-    assert state.rollback_gate.signatures == ()
+    assert state.approvals["rollback"].signatures == ()
 
 
 @pytest.mark.parametrize(
@@ -293,8 +290,26 @@ def test_nobody_is_asked_about_what_never_reached_omega_or_is_being_rolled_back(
     with pytest.raises(SessionError, match="Nothing is proposed"):
         apply(one_person, signed_back("kim"))
     done = apply(one_person, signed_back("kim", proposal=B, complete=True))
-    assert done.rollback_gate is not None
-    assert done.rollback_gate.proposal == B
+    assert done.approvals["rollback"].proposal == B
+
+
+def test_what_an_earlier_version_wrote_about_a_rollback_reads_as_it_was() -> None:
+    now = {"asked": ROLLBACK_ASKED, "answered": signed_back("kim", complete=True)}
+    for kind, event in now.items():
+        then = {**e.event_to_data(event), "kind": f"rollback_{kind}"}
+        unknown_then = {"subject", "release_seq"} if kind == "answered" else {"subject", "why", "target_bundle"}
+        earlier = {name: value for name, value in then.items() if name not in unknown_then}
+        if kind == "asked":
+            earlier["missing"] = event.why
+        assert e.event_from_json(json.dumps(earlier)) == event
+        assert event.name == f"rollback {kind}"
+
+
+def test_a_question_about_a_release_is_about_that_release_until_its_gate_closes() -> None:
+    other = {"to_update": "UPD-0", "to_attempt": 3, "evidence": B, "expires": at(900)}
+    gate = apply(after(*UP_TO_THE_GATE[:-1]), ASKED.model_copy(update=other)).gate
+    assert gate is not None
+    assert (gate.update_id, gate.attempt, gate.evidence, gate.expires) == ("UPD-1", 1, EVIDENCE, at(100))
 
 
 ANY = st.sampled_from([*THE_WHOLE_WAY, STARTED, e.Failed(at=T0, reason="r"), e.Cancelled(at=T0)])
@@ -343,14 +358,19 @@ class Deployment(RuleBasedStateMachine):
         assert repr(before) == snapshot
         self.history.append(event)
         if before.stage in ENDED:
-            rollback = (e.RollbackAsked, e.RollbackAnswered, e.RollbackStarted, e.ServerRolledBack, e.RolledBack)
-            assert isinstance(event, (*rollback, e.PublicRestored, e.MainframeServed))
+            rollback = (e.RollbackStarted, e.ServerRolledBack, e.RolledBack)
+            about_it = getattr(event, "subject", "") == "rollback"
+            assert about_it or isinstance(event, (*rollback, e.PublicRestored, e.MainframeServed))
             assert self.state.stage in (before.stage, Stage.ROLLED_BACK)
         return True
 
     @property
     def now(self) -> datetime:
         return at(self.clock)
+
+    @property
+    def asked(self) -> int:
+        return self.state.askings.get("release", 0)
 
     @rule(seconds=st.integers(1, 60))
     def time_passes(self, seconds: int) -> None:
@@ -413,7 +433,7 @@ class Deployment(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from([1, 1, 1, 0, 2]), runs=maybe_digest)
     def ask(self, step: int, runs: str | None) -> None:
-        if self.offer(e.ApprovalRequested(at=self.now, ordinal=self.state.askings + step, target_bundle=runs)):
+        if self.offer(e.ApprovalRequested(at=self.now, ordinal=self.asked + step, target_bundle=runs)):
             assert step == 1
 
     @rule(
@@ -423,7 +443,7 @@ class Deployment(RuleBasedStateMachine):
         numbered=st.sampled_from([True, True, False]),
     )
     def answer(self, back: int, decision: Any, accepted: bool, numbered: bool) -> None:
-        gate, ordinal = self.state.gate, self.state.askings - back
+        gate, ordinal = self.state.gate, self.asked - back
         seq = self.highest_seq + 1 if numbered else None
         event = e.ApprovalAnswered(
             at=self.now, ordinal=ordinal, decision=decision, accepted=accepted, release_seq=seq if accepted else None
@@ -506,11 +526,11 @@ class Deployment(RuleBasedStateMachine):
         name=st.sampled_from(["kim", "lee"]), ordinal=st.integers(1, 3), decision=st.sampled_from(["approve", "reject"])
     )
     def answer_about_the_rollback(self, name: str, ordinal: int, decision: str) -> None:
-        gate = self.state.rollback_gate
+        gate = self.state.approvals.get("rollback")
         if self.offer(signed_back(name, at=self.now, ordinal=ordinal, decision=decision)):
             assert gate is not None
             assert not gate.decision
-            keys = [one.keyid for one in self.state.rollback_gate.signatures] if self.state.rollback_gate else []
+            keys = [one.keyid for one in self.state.approvals["rollback"].signatures]
             assert len(set(keys)) == len(keys)
 
     @rule(server=servers, to=maybe_digest)
@@ -557,7 +577,7 @@ class Deployment(RuleBasedStateMachine):
         if self.state.stage is Stage.AWAITING_APPROVAL:
             assert self.state.evidence is not None
             assert self.state.gate is not None
-            assert self.state.gate.ordinal in (0, self.state.askings)
+            assert self.state.gate.ordinal in (0, self.asked)
             assert self.state.outcome in ("passed", "attention")
 
 

@@ -164,7 +164,7 @@ def test_a_process_killed_while_it_appends_leaves_a_ledger_that_reads_and_goes_o
     assert hammering.process.returncode == -signal.SIGKILL
     with Ledger.open(url) as again:
         state = again.load("UPD-1")
-        assert state.askings >= written
+        assert state.askings["release"] >= written
         assert state.version == len(again.events("UPD-1", 1))
         assert again.summaries()[0] == state.summary()
         assert again.append(state, e.Cancelled(at=T0)).stage is Stage.CANCELLED
@@ -175,12 +175,12 @@ def test_advance_decides_again_on_the_newest_state(ledger: Ledger) -> None:
     seen: list[int] = []
 
     def decide(state: State) -> e.ApprovalRequested:
-        seen.append(state.askings)
+        seen.append(state.askings["release"])
         if len(seen) == 1:
             ledger.append(state, e.ApprovalRequested(at=T0, ordinal=2, target_bundle=None))
-        return e.ApprovalRequested(at=T0, ordinal=state.askings + 1, target_bundle=None)
+        return e.ApprovalRequested(at=T0, ordinal=state.askings["release"] + 1, target_bundle=None)
 
-    assert ledger.advance("UPD-1", 1, decide).askings == 3
+    assert ledger.advance("UPD-1", 1, decide).askings["release"] == 3
     assert seen == [1, 2]
     before = ledger.load("UPD-1")
     assert ledger.advance("UPD-1", 1, lambda state: None) == before

@@ -83,7 +83,7 @@ def test_processes_that_append_at_once_end_up_in_one_order_without_a_gap(ledger:
     assert race(*(Worker("ask", url, name, "40") for name in names)) == ["won"] * 3
     assert assert_whole(ledger) == 3 * (len(fill(0)) + 1 + 40)
     for name in names:
-        assert ledger.load(name).askings == 41
+        assert ledger.load(name).askings["release"] == 41
 
 
 def test_the_log_is_named_once_and_each_ledger_has_its_own_name(ledger: Ledger, url: str, tmp_path: Path) -> None:

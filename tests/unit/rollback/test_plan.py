@@ -11,7 +11,7 @@ from ashat.deployment.state import PreviousRelease, State
 from ashat.deployment.state_machine import Stage
 from ashat.errors import SessionError
 from ashat.protocol.messages import App, Current, NodeState, Role, StoreState
-from tasks.rollback.rollback import WayBack, plan_rollback
+from tasks.rollback.rollback import RollbackPlan, plan_rollback
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OLD, NEW = "1" * 64, "2" * 64
@@ -45,7 +45,7 @@ def node(role: Role, bundle: str | None, update_id: str = "UPD-2") -> NodeState:
     )
 
 
-def plan(state: State, public: NodeState, target: NodeState | None) -> WayBack:
+def plan(state: State, public: NodeState, target: NodeState | None) -> RollbackPlan:
     """The plan where Public goes back to what it ran just before."""
     return plan_rollback(state, public, target, state.public_ran[-1])
 

@@ -31,11 +31,11 @@ def world(tmp_path: Path) -> World:
     return made
 
 
-def proposed(world: World, release: ReleaseDocument, way_back: ReleaseDocument | None, **changes: Any) -> Proposal:
+def proposed(world: World, release: ReleaseDocument, rollback: ReleaseDocument | None, **changes: Any) -> Proposal:
     raw = world.repository.read().raw
     last = world.repository.release("stable")
     given: dict[str, Any] = {"lifetime": DAY, "now": NOW, "replaced": last} | changes
-    return Proposal.make(raw["targets"], raw[PRODUCTION], release, way_back, **given)
+    return Proposal.make(raw["targets"], raw[PRODUCTION], release, rollback, **given)
 
 
 def honest(world: World) -> tuple[ReleaseDocument, ReleaseDocument]:
@@ -96,7 +96,7 @@ def test_a_way_back_under_another_number_or_name_is_refused(world: World, change
 
 
 def test_what_is_said_to_be_replaced_has_to_be_signed(world: World) -> None:
-    """A stolen control plane makes up a last release, to have the way back to it signed."""
+    """A stolen control plane makes up a last release, to have the rollback to it signed."""
     forged = document(5, expires=SOON, bundle="f" * 64)
     back = forged.model_copy(update={"release_seq": 7})
     unsigned: Metadata[Targets] = world.approve(forged)

@@ -1,4 +1,4 @@
-"""When a way back that was signed with a release still counts, and why people have to sign another."""
+"""When a rollback that was signed with a release still counts, and why people have to sign another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ashat.errors import TrustError
 from ashat.protocol.messages import SignedRelease, TrustState
 from ashat.trust.release.proposal import Proposal
 from ashat.trust.tuf.metadata import PRODUCTION
-from tasks.rollback.signed_return import check_way_back
+from tasks.rollback.signed_rollback import check_signed_rollback
 from tests.support.builders.trust_world import World, document, key_pair
 
 DAY = timedelta(days=1)
@@ -35,7 +35,7 @@ def trusted(world: World) -> TrustState:
 
 
 def released(world: World, **changes: Any) -> SignedRelease:
-    """Release 6 is published; the way back from it, to release 5, as it was signed with it."""
+    """Release 6 is published; its rollback, to release 5, as it was signed with it."""
     raw, last = world.repository.read().raw, world.repository.release("stable")
     proposal = Proposal.make(
         raw["targets"],
@@ -45,7 +45,7 @@ def released(world: World, **changes: Any) -> SignedRelease:
         **{"lifetime": DAY.total_seconds(), "now": NOW, **changes},
     )
     signatures = [proposal.sign(key) for key in world.approvers[:2]]
-    signed, back = proposal.signed_release(signatures), proposal.signed_way_back(signatures)
+    signed, back = proposal.signed_release(signatures), proposal.signed_rollback(signatures)
     world.repository.publish(signed.production.encode(), signed.document.encode(), world.online)
     assert back is not None
     return back
@@ -53,20 +53,20 @@ def released(world: World, **changes: Any) -> SignedRelease:
 
 def refused(signed: SignedRelease | None, world: World, telling: str, *, at: datetime = NOW) -> None:
     with pytest.raises(TrustError, match=telling):
-        check_way_back(signed, trusted(world), at)
+        check_signed_rollback(signed, trusted(world), at)
 
 
-def test_the_way_back_counts_as_long_as_nothing_else_was_published(world: World) -> None:
+def test_the_rollback_counts_as_long_as_nothing_else_was_published(world: World) -> None:
     back = released(world)
-    check_way_back(back, trusted(world), NOW)
+    check_signed_rollback(back, trusted(world), NOW)
     world.publish(document(8))
     refused(back, world, "no longer follows on what was signed last")
 
 
 def test_where_none_was_signed_or_its_time_is_over_people_are_asked(world: World) -> None:
     back = released(world)
-    refused(None, world, "no way back was signed with its approval")
-    check_way_back(back, trusted(world), NOW + DAY / 2)
+    refused(None, world, "no rollback was signed with its approval")
+    check_signed_rollback(back, trusted(world), NOW + DAY / 2)
     refused(back, world, "ended at", at=NOW + DAY)
 
 
@@ -75,7 +75,7 @@ def test_a_signature_of_who_no_longer_approves_does_not_count(world: World) -> N
     root, targets = world.offline([*world.approvers[1:], key_pair("zoe")])
     trust = trusted(world).model_copy(update={"root": root.decode(), "targets": targets.decode()})
     with pytest.raises(TrustError, match=r"1 of 2 needed \(lee\)"):
-        check_way_back(back, trust, NOW)
+        check_signed_rollback(back, trust, NOW)
 
 
 def test_what_it_returns_to_needs_the_provenance_that_is_demanded_by_now(world: World) -> None:
@@ -83,4 +83,4 @@ def test_what_it_returns_to_needs_the_provenance_that_is_demanded_by_now(world: 
     _, targets = world.offline(world.approvers, builders=[key_pair("alpha")])
     trust = trusted(world).model_copy(update={"targets": targets.decode()})
     with pytest.raises(TrustError, match="provenance"):
-        check_way_back(back, trust, NOW)
+        check_signed_rollback(back, trust, NOW)

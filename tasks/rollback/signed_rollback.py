@@ -1,0 +1,85 @@
+"""The rollback on a target that demands signatures: signed with the release, or by people who are asked for it.
+
+What they sign then is what they sign for any release: a document with a new, higher `release_seq`, which names the old
+content.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tuf.api.metadata import Targets
+
+from ashat.deployment.state_machine import State
+from ashat.errors import MixAndMatchError, SessionError, SignatureExpiredError, TrustError, UnsignedError
+from ashat.ledger.ledger import Ledger
+from ashat.protocol.messages import NodeState, SignedRelease, TrustState
+from ashat.trust.release.provenance import verify_provenance
+from ashat.trust.tuf.metadata import PRODUCTION, parse, verify
+from ashat.trust.tuf.release_document import ReleaseDocument
+from blocks.server import load_server
+from tasks.approval.signing import proposal_of, refuse_ended
+from tasks.rollback.approval import Rollback
+from tasks.runtime.ledger import ledger, now
+
+
+def rollback_to_sign(state: State, reason: str) -> Rollback | None:
+    """What people have to approve before the target can go back from `state`, for that `reason`; None where a signed
+    rollback counts, they have signed it by now, or the target demands no signature.
+
+    Raises:
+        SessionError: what ran before cannot be signed: the record does not know it, or has no evidence of it.
+        SignatureExpiredError: the target takes nothing, since what says who approves has ended.
+        NodeError: the target does not answer.
+    """
+    with ledger() as record, load_server(state.target).client() as target:
+        trust = target.trust()
+        if trust.root is None:
+            return None
+        refuse_ended(trust)
+        try:
+            check_signed_rollback(signed_rollback(record, state), trust, now())
+        except TrustError as error:
+            return Rollback(_replaced(record, state, target.state()), str(error), reason)
+    return None
+
+
+def signed_rollback(record: Ledger, state: State) -> SignedRelease | None:
+    """The rollback of the update as people signed it: when they were asked for it, else with the approval."""
+    request = state.approvals.get("rollback")
+    if request is not None and request.decision == "approve" and (proposal := proposal_of(record, request)):
+        return proposal.signed_release(request.signatures)
+    proposal = proposal_of(record, state.gate)
+    return proposal.signed_rollback(state.gate.signatures) if proposal and state.gate else None
+
+
+def check_signed_rollback(signed: SignedRelease | None, trust: TrustState, at: datetime) -> None:
+    """See that a signed rollback still counts on a target that keeps `trust`.
+
+    Raises:
+        TrustError: the message says why it does not.
+    """
+    if signed is None:
+        raise UnsignedError("no rollback was signed with its approval")
+    targets = parse((trust.targets or "").encode(), Targets, "The target's targets.json").signed
+    held = parse((trust.production or "").encode(), Targets, "The target's production.json").signed
+    given = parse(signed.production.encode(), Targets, "The rollback that was signed")
+    if given.signed.version != held.version + 1:
+        raise MixAndMatchError("the rollback that was signed no longer follows on what was signed last")
+    if given.signed.expires <= at:
+        raise SignatureExpiredError(f"the rollback that was signed ended at {given.signed.expires:%Y-%m-%d %H:%M} UTC")
+    verify(targets, PRODUCTION, given)
+    provenance = signed.provenance.encode() if signed.provenance is not None else None
+    verify_provenance(targets, ReleaseDocument.from_bytes(signed.document.encode()), provenance)
+
+
+def _replaced(record: Ledger, state: State, seen: NodeState) -> State:
+    before = seen.previous
+    known = record.find(before.update_id, before.attempt) if before and before.bundle == state.omega_before else None
+    if known is None or known.evidence is None or known.bundle != state.omega_before:
+        raise SessionError(
+            f"No rollback of '{state.update_id}' that counts was signed with its approval, and none can be signed "
+            f"now: the record has no evidence of what {state.target} ran before. Push that as a new update. Nothing "
+            "was changed."
+        )
+    return known
