@@ -11,13 +11,15 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ashat.common.home import home
+
 
 class Settings(BaseSettings):
     """Read from the environment at each `Settings()`; nothing is cached across processes."""
 
     model_config = SettingsConfigDict(env_prefix="ASHAT_", extra="ignore")
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".ashat", description="Every file of ours is under it.")
+    home: Path = Field(default_factory=home, description="Every file of ours is under it.")
     ledger_url: str = Field(default="", description="SQLAlchemy URL of the ledger; empty is SQLite under the home.")
     gate_timeout: float = Field(default=7 * 86400, gt=0, description="Seconds that a gate waits for a person.")
     approval_lifetime: float = Field(

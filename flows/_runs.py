@@ -20,6 +20,7 @@ from tasks.approval.gate import GateForm, answer_of
 from tasks.approval.request import ask, judge, page_text
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.connections import connections
 from tasks.runtime.flow_processes import note_process
 from tasks.runtime.ledger import ledger, now
 from tasks.runtime.reporting import reporter
@@ -43,14 +44,15 @@ def ending(state: State) -> PrefectState[Any]:
 def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, PrefectState[Any]]:
     """A flow's body, which ends NotDone with the error's one line where it was refused or a server did not answer.
 
-    The deployment's stage is then what it was; the run can be run again.
+    The deployment's stage is then what it was; the run can be run again. Ledger and servers are opened once in it.
     """
 
     @functools.wraps(body)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> PrefectState[Any]:
         note_process()
         try:
-            return body(*args, **kwargs)
+            with connections():
+                return body(*args, **kwargs)
         except AshatError as error:
             return Failed(name=NOT_DONE, message=str(error), data=error)
 
@@ -63,12 +65,12 @@ def run_here(flow: Flow[..., PrefectState[Any]], update_id: str, **parameters: A
     Raises:
         AshatError: what the flow raised.
     """
-    ended = flow(update_id=update_id, **parameters, return_state=True)
-    found = ended.result(raise_on_failure=False)
-    if isinstance(found, BaseException) and not isinstance(found, FailedRun | CancelledRun):
-        raise found
-    with ledger() as record:
-        return record.load(update_id)
+    with connections() as opened:
+        ended = flow(update_id=update_id, **parameters, return_state=True)
+        found = ended.result(raise_on_failure=False)
+        if isinstance(found, BaseException) and not isinstance(found, FailedRun | CancelledRun):
+            raise found
+        return opened.ledger.load(update_id)
 
 
 def await_approval(state: State, subject: Subject) -> State:

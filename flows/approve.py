@@ -18,6 +18,7 @@ from tasks.approval.request import claim_gate
 from tasks.promote.distribute import await_mainframes, offer, record_distribution
 from tasks.promote.promote import promote
 from tasks.push.transfer import relay
+from tasks.runtime.deployment import deployment
 from tasks.runtime.ledger import ledger
 from tasks.runtime.notify import notify
 from tasks.servers.drift import publish_servers
@@ -48,7 +49,7 @@ def approve(
     while not (state := await_approval(state, Release())).ended:
         state = ship(state)
     if state.owes_public:
-        put_public_back(state.update_id, state.attempt)
+        put_public_back(deployment(state.update_id, state.attempt))
     if state.stage is Stage.COMPLETED:
         publish_servers(state)
     notify(f"{state.update_id}: {state.stage.value}", state.reason or state.description)
@@ -57,12 +58,11 @@ def approve(
 
 def ship(state: State) -> State:
     """Promote to OMEGA what was approved, and distribute it; whatever of it is done already is not done again."""
-    identity = state.update_id, state.attempt
+    d = deployment(state.update_id, state.attempt)
     if state.stage is Stage.DEPLOYING:
-        relay(*identity)
-        state = promote(*identity)
+        relay(d)
+        state = promote(d)
     if state.stage is Stage.DISTRIBUTING and state.release_seq is not None:
-        offer(*identity)
-        outcomes = await_mainframes(state.target, state.release_seq)
-        state = record_distribution(*identity, outcomes)
+        offer(d)
+        state = record_distribution(d, await_mainframes(d, state.release_seq))
     return state

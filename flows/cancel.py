@@ -10,7 +10,8 @@ from ashat.deployment.events import Cancelled
 from ashat.deployment.state_machine import Stage, State
 from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.deployment import Deployment, deployment
+from tasks.runtime.ledger import now, whoami
 from tasks.servers.public import put_public_back
 
 
@@ -30,24 +31,19 @@ def cancel(
         reason: Why; it is recorded.
         by: Who you are; recorded as you type it.
     """
-    return ending(cancel_update(update_id, attempt, reason=reason, by=by))
+    return ending(cancel_update(deployment(update_id, attempt), reason=reason, by=by))
 
 
-def cancel_update(update_id: str, attempt: int | None = None, *, reason: str = "", by: str = "") -> State:
+def cancel_update(d: Deployment, *, reason: str = "", by: str = "") -> State:
     """Record the cancellation first, so that no approval can overtake it, then close the gate and put Public back."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        gate = state.gate
-        state = record.advance(
-            update_id,
-            state.attempt,
-            lambda newest: (
-                None if newest.stage is Stage.CANCELLED else Cancelled(at=now(), by=by or whoami(), reason=reason)
-            ),
+    gate = d.state.gate
+    d.advance(
+        lambda newest: (
+            None if newest.stage is Stage.CANCELLED else Cancelled(at=now(), by=by or whoami(), reason=reason)
         )
+    )
     fault_point("cancel.recorded")
     if gate is not None and gate.run:
-        close_gate_run(gate.run, f"{update_id} was cancelled")
-    put_public_back(update_id, state.attempt)
-    with ledger() as record:
-        return record.load(update_id, state.attempt)
+        close_gate_run(gate.run, f"{d.update_id} was cancelled")
+    put_public_back(d)
+    return d.state

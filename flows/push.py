@@ -1,8 +1,5 @@
 """From ALPHA's tree to the Public Server, which runs it when this is done."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -11,12 +8,22 @@ from prefect.client.schemas.objects import State as PrefectState
 from ashat.deployment.events import Failed
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SwitchFailedError
-from blocks.source import load_source
-from flows._runs import ending, report_refusals, run_here
-from tasks.push.package import Origin, Package, Request, begin, begun_by_this_run, check_free, must_push, package
+from flows._runs import ending, report_refusals
+from tasks.push.package import (
+    Origin,
+    Package,
+    PushRequest,
+    begin,
+    begun_by_this_run,
+    check_free,
+    must_push,
+    package,
+    source_tree,
+)
 from tasks.push.transfer import record_pushed, uncopied, upload
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.deployment import Deployment, deployment
+from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
 from tasks.servers.public import public_lease, put_public_back, switch_public
 
@@ -45,91 +52,50 @@ def push(
         target: Where it goes once approved: the name of OMEGA's block.
         allow_dirty: Pack a tree that has uncommitted changes.
     """
-    request = Request(update_id, description, info, public, target, whoami())
-    return ending(push_source(request, source, allow_dirty=allow_dirty))
+    begun = begun_by_this_run(update_id)
+    if begun is not None and not must_push(begun):
+        return ending(begun)
+    request = PushRequest(update_id, description, info, public, target, whoami())
+    with source_tree(source, allow_dirty=allow_dirty) as origin:
+        return ending(push_tree(request, origin))
 
 
 @flow(name="push", flow_run_name="push {update_id}")
 @report_refusals
-def _push_directory(update_id: str, request: Request, origin: Origin) -> PrefectState[Any]:
+def push_directory(update_id: str, request: PushRequest, origin: Origin) -> PrefectState[Any]:
+    """Push from any directory: for the command line, in its own process."""
     return ending(push_tree(request, origin))
 
 
-def push_directory(
-    update_id: str,
-    description: str,
-    info: str = "",
-    *,
-    directory: Path,
-    ref: str = "",
-    allow_dirty: bool = False,
-    public: str = "public",
-    target: str = "omega",
-    by: str = "",
-    resume: bool = False,
-) -> State:
-    """Push from any directory: for the command line, in its own process. `resume` goes on with an interrupted push.
-
-    Raises:
-        AshatError: what is wrong with the source, the id or a server.
-    """
-    request = Request(update_id, description, info, public, target, by or whoami(), resume)
-    origin = Origin(directory.absolute().name, directory, ref, allow_dirty)
-    return run_here(_push_directory, update_id, request=request, origin=origin)
-
-
-def push_source(request: Request, source: str, *, allow_dirty: bool) -> State:
-    """Push what the Source block `source` names."""
-    begun = begun_by_this_run(request.update_id)
-    if begun is not None and not must_push(begun):
-        return begun
-    with source_tree(source, allow_dirty=allow_dirty) as origin:
-        return push_tree(request, origin)
-
-
-@contextmanager
-def source_tree(source: str, *, allow_dirty: bool) -> Iterator[Origin]:
-    """Where the tree is that the Source block `source` names; a clone goes away with the block of code."""
-    block = load_source(source)
-    with block.checkout() as tree:
-        yield Origin(source, tree, "" if block.remote else block.ref, allow_dirty)
-
-
-def push_tree(request: Request, origin: Origin) -> State:
-    """Pack, upload, and let Public run it; the part that every kind of push shares."""
+def push_tree(request: PushRequest, origin: Origin) -> State:
+    """Pack a tree, bring it to Public, and let that run it."""
     check_free(request.update_id, resume=request.resume)
     reporter().step(1, PLAN[0])
-    packed = package(origin)
-    return deliver(request, packed)
+    return deliver(request, package(origin))
 
 
-def deliver(request: Request, packed: Package) -> State:
-    """Bring what was packed to Public and let it run there."""
+def deliver(request: PushRequest, packed: Package) -> State:
+    """Bring what was packed to Public, and let it run there."""
     with packed.packed:
         state = begin(request, packed)
         if state.stage is not Stage.PLANNING:
             return state
         _publish_plan(state)
         reporter().step(2, PLAN[1])
-        upload(state.public, uncopied(packed.packed))
+        d = deployment(state.update_id, state.attempt)
+        upload(d, uncopied(packed.packed))
     try:
-        with public_lease(state, "push") as holder:
-            switch_public(state.update_id, state.attempt, holder)
+        with public_lease(d, "push") as holder:
+            switch_public(d, holder)
     except SwitchFailedError as error:
-        return _failed(state, str(error))
-    return record_pushed(state.update_id, state.attempt)
+        return _failed(d, str(error))
+    return record_pushed(d)
 
 
-def _failed(state: State, reason: str) -> State:
-    with ledger() as record:
-        record.advance(
-            state.update_id,
-            state.attempt,
-            lambda newest: None if newest.ended else Failed(at=now(), by=whoami(), reason=reason),
-        )
-    put_public_back(state.update_id, state.attempt)
-    with ledger() as record:
-        return record.load(state.update_id, state.attempt)
+def _failed(d: Deployment, reason: str) -> State:
+    d.advance(lambda newest: None if newest.ended else Failed(at=now(), by=whoami(), reason=reason))
+    put_public_back(d)
+    return d.state
 
 
 def _publish_plan(state: State) -> None:

@@ -28,6 +28,7 @@ from tasks.reconcile.repair import (
     restart_rollback,
 )
 from tasks.runtime.artifacts import publish_table
+from tasks.runtime.deployment import Deployment, deployment
 from tasks.runtime.ledger import ledger, now
 from tasks.runtime.reporting import reporter
 from tasks.servers.drift import drift
@@ -57,9 +58,7 @@ def reconcile() -> PrefectState[Any]:
         summaries = record.summaries()
     for summary in summaries:
         try:
-            with ledger() as record:
-                state = record.load(summary["update_id"], summary["attempt"])
-            report.done += repair(state)
+            report.done += repair(deployment(summary["update_id"], summary["attempt"]))
         except AshatError as error:
             report.failed.append(f"{summary['update_id']}: {error}")
     rows = drift()
@@ -71,13 +70,14 @@ def reconcile() -> PrefectState[Any]:
     return Completed(name="Drift" if rows else "Reconciled", message=message)
 
 
-def repair(state: State) -> list[str]:
+def repair(d: Deployment) -> list[str]:
     """Do what is owed to one deployment; a line for each thing done."""
     lines: list[str] = []
+    state = d.state
     if needs_rollback_run(state):
         lines.append(f"{state.update_id}: its rollback goes on in run {restart_rollback(state)}")
     elif state.stage is Stage.TESTING and needs_gate(state):
-        await_approval(state)
+        await_approval(d)
         lines.append(f"{state.update_id}: its gate was opened")
     elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
         lines += _repair_gate(state)
@@ -85,13 +85,12 @@ def repair(state: State) -> list[str]:
         lines.append(f"{state.update_id}: {lost}")
     if run := go_on_with_rollback(state):
         lines.append(f"{state.update_id}: the rollback that was approved goes on in run {run}")
-    with ledger() as record:
-        state = record.load(state.update_id, state.attempt)
+    state = d.state
     if state.owes_public:
         close_gate(state)
-        put_public_back(state.update_id, state.attempt)
+        put_public_back(d)
         lines.append(f"{state.update_id}: {state.public} was put back")
-    lines += [f"{state.update_id}: {late.name} was served late" for late in serve_late(state)]
+    lines += [f"{state.update_id}: {late.name} was served late" for late in serve_late(d)]
     return lines
 
 

@@ -9,9 +9,10 @@ from prefect.states import Completed
 from ashat.deployment.state_machine import Stage
 from flows._runs import ending, report_refusals
 from flows.cancel import cancel_update
-from flows.push import deliver, source_tree
+from flows.push import deliver
 from flows.verify import verify_update
-from tasks.push.package import Request, begun_by_this_run, check_free, must_push, package
+from tasks.push.package import PushRequest, begun_by_this_run, check_free, must_push, package, source_tree
+from tasks.runtime.deployment import deployment
 from tasks.runtime.ledger import ledger, now, whoami
 from tasks.runtime.reporting import reporter
 
@@ -59,10 +60,10 @@ def release(
             name = update_id or (state.update_id if state else f"{source}-{now():%Y%m%d}-{digest[:8]}")
             check_free(name, resume=False)
             _make_way(source, target, name, unanswered)
-            request = Request(name, description or f"Scheduled release of {source}", info, public, target, whoami())
+            request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
     if state.stage in (Stage.PUSHED, Stage.TESTING):
-        state = verify_update(state.update_id, state.attempt, policy=policy)
+        state = verify_update(deployment(state.update_id, state.attempt), policy=policy)
     return ending(state)
 
 
@@ -93,4 +94,4 @@ def _make_way(source: str, target: str, name: str, unanswered: Literal["supersed
         same = state.source is not None and state.source.name == source and state.target == target
         if same and state.update_id != name:
             reporter().say(f"{state.update_id} was never answered: superseded by {name}")
-            cancel_update(state.update_id, state.attempt, reason=f"superseded by {name}")
+            cancel_update(deployment(state.update_id, state.attempt), reason=f"superseded by {name}")

@@ -7,9 +7,10 @@ from prefect.client.schemas.objects import State as PrefectState
 
 from ashat.deployment.state_machine import Stage, State
 from blocks.policy import load_policy
-from flows._runs import ending, report_refusals, run_here
+from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run, run_url, start_approve_run
-from tasks.runtime.ledger import ledger, run_id
+from tasks.runtime.deployment import Deployment, deployment
+from tasks.runtime.ledger import run_id
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
 from tasks.servers.public import public_lease, put_public_back, switch_public
@@ -40,25 +41,15 @@ def verify(
         policy: The RaOS Verification Policy block; empty: that of its last verification, or `default`.
         fresh: Run every check again, also those whose earlier answers are still good.
     """
-    return ending(verify_update(update_id, attempt, policy=policy, fresh=fresh))
+    return ending(verify_update(deployment(update_id, attempt), policy=policy, fresh=fresh))
 
 
-def verify_here(update_id: str, *, policy: str = "", fresh: bool = False) -> State:
-    """Verify in this process, recorded in Prefect: for the command line.
-
-    Raises:
-        AshatError: what keeps the checks from running.
-    """
-    return run_here(verify, update_id, policy=policy, fresh=fresh)
-
-
-def verify_update(update_id: str, attempt: int | None = None, *, policy: str = "", fresh: bool = False) -> State:
+def verify_update(d: Deployment, *, policy: str = "", fresh: bool = False) -> State:
     """Check the update while it has Public to itself, keep the evidence, and open the gate if nothing failed.
 
     Where this very run has done so before, nothing: a Retry of it is no second verification.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
+    state = d.state
     if state.run_verify == run_id() != "" and state.stage is not Stage.TESTING:
         return state
     reporter().step(3, "Verification Tests")
@@ -66,28 +57,26 @@ def verify_update(update_id: str, attempt: int | None = None, *, policy: str = "
     block = load_policy(policy)
     check_policy(block.policy())
     asked_before = state.gate.run if state.gate else ""
-    with public_lease(state, "verify") as holder:
-        state = start_verification(state.update_id, state.attempt, policy)
+    with public_lease(d, "verify") as holder:
+        start_verification(d, policy)
         if asked_before:
-            close_gate_run(asked_before, f"{update_id} is verified again.")
-        switch_public(state.update_id, state.attempt, holder)
-        with ledger() as record:
-            state = record.load(state.update_id, state.attempt)
-        report = run_checks(state, holder, block, fresh=fresh)
-        state = record_evidence(state.update_id, state.attempt, report)
+            close_gate_run(asked_before, f"{d.update_id} is verified again.")
+        switch_public(d, holder)
+        report = run_checks(d, holder, block, fresh=fresh)
+        state = record_evidence(d, report)
     publish_checks(state)
     publish_latencies(state, report)
     if state.stage is Stage.FAILED:
-        put_public_back(state.update_id, state.attempt)
-        notify(f"{update_id} failed verification", state.reason)
+        put_public_back(d)
+        notify(f"{d.update_id} failed verification", state.reason)
         return state
-    return await_approval(state)
+    return await_approval(d)
 
 
-def await_approval(state: State) -> State:
+def await_approval(d: Deployment) -> State:
     """Open the gate: record it, and start the run of `approve` that waits for a person."""
     reporter().step(4, "Await Approval")
-    state = open_gate(state.update_id, state.attempt)
+    state = open_gate(d)
     url = run_url(start_approve_run(state))
     reporter().say(f"Waiting for approval: {url}")
     notify(f"{state.update_id} awaits approval", f"{state.description}\n{url}")

@@ -25,6 +25,7 @@ from ashat.deployment.state_machine import State, apply, fold, start
 from ashat.errors import ConflictError, LedgerError, LedgerTooNewError, UnknownUpdateError, UpdateExistsError
 from ashat.ledger.database import append_leaf, documents, events, first_line, log, meta, open_engine, sessions
 from ashat.ledger.leaf import Record, leaf_of
+from ashat.settings import Settings
 
 _CONFLICT_RETRIES = 20
 _STREAMED = 500
@@ -50,6 +51,18 @@ class Ledger:
             LedgerError: the address is wrong, or the database does not answer.
         """
         return cls(open_engine(url))
+
+    @classmethod
+    def configured(cls) -> Ledger:
+        """The ledger that the settings name.
+
+        Raises:
+            LedgerError: it does not open, or a newer version wrote it.
+        """
+        settings = Settings()
+        if not settings.ledger_url:
+            settings.ensure_home()
+        return cls.open(settings.effective_ledger_url)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -158,10 +171,11 @@ class Ledger:
             raise UnknownUpdateError(f"No deployment {which} is known. deploy history lists them.")
         return state
 
-    def events(self, update_id: str, attempt: int) -> list[AnyEvent]:
-        """Everything that happened to an attempt, in order."""
+    def events(self, update_id: str, attempt: int, *, after: int = 0) -> list[AnyEvent]:
+        """What happened to an attempt after its version `after`, in order: everything, if that is 0."""
         with self._read() as connection:
-            return [_event(row.body) for row in connection.execute(_of(update_id, attempt))]
+            rows = connection.execute(_of(update_id, attempt).where(events.c.version > after)).all()
+        return [_event(row.body) for row in rows]
 
     def log_head(self) -> tuple[str, int]:
         """The log's name, and how many events were ever appended.
@@ -190,18 +204,15 @@ class Ledger:
         *,
         stages: tuple[str, ...] = (),
         text: str = "",
-        since: datetime | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """`State.summary()` of every attempt, the newest first.
 
-        `text` is looked for in ids and descriptions, `since` compares with the last change.
+        `text` is looked for in ids and descriptions.
         """
         query = sa.select(sessions.c.summary).order_by(sessions.c.updated_at.desc(), sessions.c.update_id)
         if stages:
             query = query.where(sessions.c.stage.in_(stages))
-        if since is not None:
-            query = query.where(sessions.c.updated_at >= since.astimezone(UTC).isoformat())
         if limit is not None and not text:
             query = query.limit(limit)
         with self._read() as connection:

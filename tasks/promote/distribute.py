@@ -10,8 +10,8 @@ from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SessionError
 from ashat.protocol.messages import Mainframe, Offer
 from ashat.settings import Settings
-from blocks.server import load_server
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
 from tasks.runtime.step import step
 
@@ -19,68 +19,60 @@ _POLL_SECONDS = 0.5
 
 
 @step("offer", description="Let OMEGA offer to every Licensed Mainframe what it runs now.")
-def offer(update_id: str, attempt: int) -> None:
+def offer(d: Deployment) -> None:
     """Let the target offer this update to its Mainframes; where it does already, nothing."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
+    state = d.state
     if state.bundle is None or state.release_seq is None:
-        raise SessionError(f"Deployment '{update_id}' has not been promoted.")
-    wanted = Offer(release_seq=state.release_seq, bundle=state.bundle, update_id=state.update_id, attempt=state.attempt)
-    with load_server(state.target).client() as target:
-        target.put_offer(wanted)
+        raise SessionError(f"Deployment '{d.update_id}' has not been promoted.")
+    d.target.put_offer(
+        Offer(release_seq=state.release_seq, bundle=state.bundle, update_id=d.update_id, attempt=d.attempt)
+    )
     fault_point("distribute.offered")
 
 
 @step("await-mainframes", description="Wait until every active Mainframe has reported, or its time is over.")
-def await_mainframes(target_name: str, release_seq: int) -> list[MainframeOutcome]:
-    """What became of the offer on each active Mainframe, once all reported or `ASHAT_MAINFRAME_TIMEOUT` is over."""
+def await_mainframes(d: Deployment, release_seq: int) -> list[MainframeOutcome]:
+    """Wait until each active Mainframe has reported on the offer, or `ASHAT_MAINFRAME_TIMEOUT` is over; what became of
+    it on each."""
     deadline = time.monotonic() + Settings().mainframe_timeout
-    told: set[str] = set()
-    with load_server(target_name).client() as target:
-        while True:
-            outcomes = outcomes_of(target.mainframes(), release_seq)
-            for outcome in outcomes:
-                if outcome.result != "missing" and outcome.id not in told:
-                    told.add(outcome.id)
-                    reporter().say(
-                        f"{outcome.name}: {outcome.result}" + (f": {outcome.reason}" if outcome.reason else "")
-                    )
-            if all(outcome.result != "missing" for outcome in outcomes) or time.monotonic() > deadline:
-                return outcomes
-            time.sleep(_POLL_SECONDS)
+    reported: set[str] = set()
+    while True:
+        outcomes = outcomes_of(d.target.mainframes(), release_seq)
+        for outcome in outcomes:
+            if outcome.result != "missing" and outcome.id not in reported:
+                reported.add(outcome.id)
+                reporter().say(f"{outcome.name}: {outcome.result}" + (f": {outcome.reason}" if outcome.reason else ""))
+        if all(outcome.result != "missing" for outcome in outcomes) or time.monotonic() > deadline:
+            return outcomes
+        time.sleep(_POLL_SECONDS)
 
 
 @step("record-distribution", description="Write down what became of the release on each Mainframe.")
-def record_distribution(update_id: str, attempt: int, outcomes: list[MainframeOutcome]) -> State:
+def record_distribution(d: Deployment, outcomes: list[MainframeOutcome]) -> State:
     """Complete the deployment: the target runs it, and every Mainframe reported or is named as missing."""
-    with ledger() as record:
-        state = record.advance(
-            update_id,
-            attempt,
-            lambda newest: (
-                Distributed(at=now(), by=whoami(), mainframes=tuple(outcomes))
-                if newest.stage is Stage.DISTRIBUTING
-                else None
-            ),
+    state = d.advance(
+        lambda newest: (
+            Distributed(at=now(), by=whoami(), mainframes=tuple(outcomes))
+            if newest.stage is Stage.DISTRIBUTING
+            else None
         )
+    )
     fault_point("distribute.recorded")
     return state
 
 
-def serve_late(state: State) -> list[MainframeOutcome]:
+def serve_late(d: Deployment) -> list[MainframeOutcome]:
     """Record the Mainframes that have reported since the deployment completed without them; returns those."""
+    state = d.state
     if state.stage is not Stage.COMPLETED or state.release_seq is None:
         return []
     behind = {m.id for m in state.mainframes if m.result != "running"}
     if not behind:
         return []
-    with load_server(state.target).client() as target:
-        found = outcomes_of(target.mainframes(), state.release_seq)
+    found = outcomes_of(d.target.mainframes(), state.release_seq)
     served = [outcome for outcome in found if outcome.id in behind and outcome.result == "running"]
-    with ledger() as record:
-        for outcome in served:
-            event = MainframeServed(at=now(), by=whoami(), mainframe=outcome)
-            state = record.append(state, event)
+    for outcome in served:
+        state = d.ledger.append(state, MainframeServed(at=now(), by=whoami(), mainframe=outcome))
     return served
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import DecisionVoid, Failed, Promoted, Promoting
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeConflictError, SessionError, SwitchFailedError, UnsignedError
-from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Decision, NodeState, OperationRequest, SignedRelease
-from blocks.server import load_server
 from tasks.approval.signing import send_log, signed_release
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, whoami
 from tasks.runtime.step import step
 from tasks.servers.public import change, settled
 
@@ -22,13 +20,13 @@ def decision_of(state: State) -> Decision:
     Raises:
         SessionError: nobody approved it.
     """
-    said, gate = state.decision, state.gate
-    if said is None or said.decision != "approve" or said.release_seq is None or gate is None:
+    approval = state.decision
+    if approval is None or approval.decision != "approve" or approval.release_seq is None or state.gate is None:
         raise SessionError(f"Deployment '{state.update_id}' has no approval.")
     if state.bundle is None or state.evidence is None:
         raise SessionError(f"Deployment '{state.update_id}' has no evidence.")
     return Decision(
-        id=f"{state.update_id}.{state.attempt}.{said.ordinal}",
+        id=f"{state.update_id}.{state.attempt}.{approval.ordinal}",
         decision="approve",
         update_id=state.update_id,
         attempt=state.attempt,
@@ -36,54 +34,48 @@ def decision_of(state: State) -> Decision:
         evidence=state.evidence,
         target=state.target,
         expected_current=state.omega_before,
-        release_seq=said.release_seq,
-        approver=said.approver,
-        at=said.at,
+        release_seq=approval.release_seq,
+        approver=approval.approver,
+        at=approval.at,
     )
 
 
 @step(
     "promote", description="Let the target run what was approved; it puts the old release back if the new is unhealthy."
 )
-def promote(update_id: str, attempt: int) -> State:
+def promote(d: Deployment) -> State:
     """Let the target run the approved bundle. Does nothing where it already does by this approval.
 
     If the target moved on since the approval, the approval is void and the deployment awaits a new one. If the new
     release does not become healthy, the target runs the old one again and the deployment has failed.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if state.stage is not Stage.DEPLOYING:
-            return state
-        decision = decision_of(state)
-        with load_server(state.target).client() as target:
-            seen = settled(target)
-            if _already(seen, decision):
-                return _promoted(record, state, decision)
-            if _moved_on(seen, decision):
-                return _void(record, state, f"{state.target} runs something else than when it was approved")
-            return _promote(record, state, target, decision)
+    state = d.state
+    if state.stage is not Stage.DEPLOYING:
+        return state
+    decision, seen = decision_of(state), settled(d.target)
+    if _already(seen, decision):
+        return _promoted(d, decision)
+    if _moved_on(seen, decision):
+        return _void(d, f"{state.target} runs something else than when it was approved")
+    return _promote(d, state, decision)
 
 
-def _promote(record: Ledger, state: State, target: NodeClient, decision: Decision) -> State:
+def _promote(d: Deployment, state: State, decision: Decision) -> State:
     operation = state.promoting or f"{decision.id}.{decision.release_seq}"
-    state = record.advance(
-        state.update_id,
-        state.attempt,
-        lambda newest: None if newest.promoting else Promoting(at=now(), by=whoami(), operation=operation),
-    )
+    promoting = Promoting(at=now(), by=whoami(), operation=operation)
+    state = d.advance(lambda newest: None if newest.promoting else promoting)
     try:
-        signed = signed_release(record, state)
+        signed = signed_release(d.ledger, state)
         if signed is not None:
-            send_log(record, target, signed)
+            send_log(d.ledger, d.target, signed)
         fault_point("promote.accepted")
-        change(target, _request(state, decision, signed), operation)
+        change(d.target, _request(state, decision, signed), operation)
     except (NodeConflictError, UnsignedError) as error:
-        return _void(record, state, str(error))
+        return _void(d, str(error))
     except SwitchFailedError as error:
-        return record.append(state, Failed(at=now(), by=whoami(), reason=str(error)))
+        return d.ledger.append(state, Failed(at=now(), by=whoami(), reason=str(error)))
     fault_point("promote.switched")
-    return _promoted(record, state, decision)
+    return _promoted(d, decision)
 
 
 def _request(state: State, decision: Decision, signed: SignedRelease | None) -> OperationRequest:
@@ -113,20 +105,18 @@ def _moved_on(seen: NodeState, decision: Decision) -> bool:
     return (seen.current.bundle if seen.current else None) != decision.expected_current
 
 
-def _promoted(record: Ledger, state: State, decision: Decision) -> State:
+def _promoted(d: Deployment, decision: Decision) -> State:
     def arrived(newest: State) -> Promoting | Promoted | None:
         if newest.stage is not Stage.DEPLOYING:
             return None
         return Promoted(at=now(), by=whoami(), from_bundle=decision.expected_current, release_seq=decision.release_seq)
 
-    state = record.advance(state.update_id, state.attempt, arrived)
+    state = d.advance(arrived)
     fault_point("promote.recorded")
     return state
 
 
-def _void(record: Ledger, state: State, reason: str) -> State:
-    return record.advance(
-        state.update_id,
-        state.attempt,
-        lambda newest: DecisionVoid(at=now(), by=whoami(), reason=reason) if newest.stage is Stage.DEPLOYING else None,
+def _void(d: Deployment, reason: str) -> State:
+    return d.advance(
+        lambda newest: DecisionVoid(at=now(), by=whoami(), reason=reason) if newest.stage is Stage.DEPLOYING else None
     )

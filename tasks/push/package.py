@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from ashat.settings import Settings
 from ashat.trust.release.machine_keys import machine_signer
 from ashat.trust.release.provenance import Attestation, attest_build
 from ashat.trust.tuf.metadata import BUILDER
+from blocks.source import load_source
 from tasks.checks.kit.declared_schemas import check_promises
 from tasks.runtime.ledger import ledger, now, run_id
 from tasks.runtime.step import step
@@ -40,8 +43,8 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a person wants pushed, and in which words."""
+class PushRequest:
+    """What a person wants pushed, and in which words. `resume` goes on with an interrupted push."""
 
     update_id: str
     description: str
@@ -59,6 +62,14 @@ class Package:
     packed: Packed
     raos: RaosToml
     source: Source
+
+
+@contextmanager
+def source_tree(source: str, *, allow_dirty: bool) -> Iterator[Origin]:
+    """Where the tree is that the Source block `source` names; a clone goes away with the block of code."""
+    block = load_source(source)
+    with block.checkout() as tree:
+        yield Origin(source, tree, "" if block.remote else block.ref, allow_dirty)
 
 
 def check_free(update_id: str, *, resume: bool) -> None:
@@ -126,7 +137,7 @@ def package(origin: Origin) -> Package:
     return Package(packed, raos, source)
 
 
-def begin(request: Request, package: Package) -> State:
+def begin(request: PushRequest, package: Package) -> State:
     """Record that the push of `package` began; going on with one that this run, or `resume`, began before.
 
     Raises:

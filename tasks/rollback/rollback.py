@@ -18,6 +18,7 @@ from blocks.server import load_server
 from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
 from tasks.rollback.signed_rollback import signed_rollback
+from tasks.runtime.deployment import deployment
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
@@ -136,15 +137,16 @@ def roll_back_public(update_id: str, attempt: int) -> None:
         before = restore_target(state, record.find)
     if "public" in state.rolled_back:
         return
-    with public_lease(state, "rollback") as holder, load_server(state.public).client() as public:
-        kept = switch_back(public, state, before, holder, reason="rollback")
+    d = deployment(update_id, attempt)
+    with public_lease(d, "rollback") as holder:
+        kept = switch_back(d.public, state, before, holder, reason="rollback")
         fault_point("rollback.public-switched")
     _note(record_id=(update_id, attempt), server="public", to=before.bundle, sequence=None, kept=kept)
 
 
 def follow_mainframes(state: State, release_seq: int) -> None:
     """Wait for the Mainframes to take what OMEGA offers again, and record who did not."""
-    outcomes = await_mainframes(state.target, release_seq)
+    outcomes = await_mainframes(deployment(state.update_id, state.attempt), release_seq)
     behind = ", ".join(outcome.name for outcome in outcomes if outcome.result != "running")
     _note(
         record_id=(state.update_id, state.attempt),

@@ -10,23 +10,20 @@ from contextlib import contextmanager
 from prefect.runtime import flow_run
 
 from ashat.ledger.ledger import Ledger, now
-from ashat.settings import Settings
+from tasks.runtime.connections import connections
 
 __all__ = ["ledger", "now", "run_id", "whoami"]
 
 
 @contextmanager
 def ledger() -> Iterator[Ledger]:
-    """The ledger that the settings name.
+    """The ledger that the settings name: this run's, where one has it open.
 
     Raises:
         LedgerError: it does not open, or a newer version wrote it.
     """
-    settings = Settings()
-    if not settings.ledger_url:
-        settings.ensure_home()
-    with Ledger.open(settings.effective_ledger_url) as opened:
-        yield opened
+    with connections() as opened:
+        yield opened.ledger
 
 
 def run_id() -> str:

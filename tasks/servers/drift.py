@@ -10,8 +10,8 @@ from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictErro
 from ashat.protocol.messages import Scope
 from ashat.settings import Settings
 from ashat.transparency.witness import Witness
-from blocks.server import load_server
 from tasks.runtime.artifacts import publish_table
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import ledger
 
 
@@ -32,7 +32,7 @@ def publish_servers(state: State) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     try:
-        with load_server(name).client() as node:
+        with server(name) as node:
             identity = node.identity()
     except AshatError as error:
         return {"server": name, "role": "", "runs": f"no answer: {error}", "bundle": ""}
@@ -52,7 +52,7 @@ def why_not_owner(name: str) -> str:
         NodeError: the target does not answer, or does not know the token.
         NotConfiguredError: there is no such server.
     """
-    with load_server(name).client() as node:
+    with server(name) as node:
         opens = node.token_scopes()
     if opens is None or Scope.PROMOTE in opens:
         return ""
@@ -70,7 +70,7 @@ def drift() -> list[dict[str, str]]:
     for target in sorted({state.target for state in states}):
         expected = expected_bundle([state for state in states if state.target == target])
         try:
-            with load_server(target).client() as node:
+            with server(target) as node:
                 current = node.identity().current
                 rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
                 rows += [{"server": target, "what": why} for why in doubts(node)]
@@ -79,9 +79,8 @@ def drift() -> list[dict[str, str]]:
             continue
         runs = current.bundle if current else None
         if expected is not None and runs not in expected:
-            said = " or ".join(sorted(_short(bundle) for bundle in expected))
-            told = f"{target} runs {_short(runs)}, the record says {said}"
-            rows.append({"server": target, "what": told})
+            recorded = " or ".join(sorted(_short(bundle) for bundle in expected))
+            rows.append({"server": target, "what": f"{target} runs {_short(runs)}, the record says {recorded}"})
     return rows
 
 
@@ -95,9 +94,9 @@ def witness_journal(name: str, node: NodeClient) -> list[str]:
     """
     try:
         witness = Witness(Settings().ensure_home(), name)
-        told = node.checkpoint(witness.size())
-        if told is not None:
-            witness.judge(told)
+        checkpoint = node.checkpoint(witness.size())
+        if checkpoint is not None:
+            witness.judge(checkpoint)
     except (AuditError, NodeConflictError) as error:
         return [str(error)]
     except NodeAuthError:

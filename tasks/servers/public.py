@@ -24,8 +24,8 @@ from ashat.errors import (
 )
 from ashat.protocol.messages import Lease, LeaseRequest, NodeState, Operation, OperationRequest
 from ashat.settings import Settings
-from blocks.server import RaosServer, load_server
-from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.reporting import reporter
 from tasks.runtime.step import step
 
@@ -33,9 +33,8 @@ _POLL_SECONDS = 1.0
 
 
 @contextmanager
-def public_lease(state: State, why: str, server: RaosServer | None = None) -> Iterator[str]:
-    """Have Public for this update while the block runs; yields the holder's name. It is `server`, where that is given,
-    and else the one that is configured.
+def public_lease(d: Deployment, why: str) -> Iterator[str]:
+    """Have Public for this update while the block runs; yields the holder's name.
 
     Waits its turn, visibly, for up to `ASHAT_LEASE_WAIT` seconds.
 
@@ -43,95 +42,83 @@ def public_lease(state: State, why: str, server: RaosServer | None = None) -> It
         SessionError: another update still has it after that time.
         NodeError: Public does not answer.
     """
-    holder = f"{state.update_id}/{state.attempt}:{(run_id() or uuid.uuid4().hex)[:8]}"
+    public, holder = d.public, f"{d.update_id}/{d.attempt}:{(run_id() or uuid.uuid4().hex)[:8]}"
     wish = LeaseRequest(holder=holder, who=whoami(), why=why, ttl=Settings().lease_seconds)
-    if server is None:
-        await_turn(state.public, wish)
-    with (server or load_server(state.public)).client() as public:
-        if server is not None:
-            public.check_role()
-            _await_turn(public, wish)
-        done = threading.Event()
-        renewing = threading.Thread(target=_renew, args=(public, wish, done), name="lease", daemon=True)
-        renewing.start()
+    await_turn(public, wish)
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(public, wish, done), name="lease", daemon=True)
+    renewing.start()
+    try:
+        yield holder
+    finally:
+        done.set()
+        renewing.join()
         try:
-            yield holder
-        finally:
-            done.set()
-            renewing.join()
-            try:
-                public.release_lease(holder)
-            except NodeError as error:
-                reporter().say(f"The lease of {state.public} was not given back and ends by itself: {error}")
+            public.release_lease(holder)
+        except NodeError as error:
+            reporter().say(f"The lease of {public.name} was not given back and ends by itself: {error}")
 
 
 @step("switch-public", description="Let the Public Server run the update, recording first what it runs until then.")
-def switch_public(update_id: str, attempt: int, holder: str) -> None:
+def switch_public(d: Deployment, holder: str) -> None:
     """Let Public run the update's bundle. Does nothing where it already does.
 
     Raises:
         SwitchFailedError: the program did not become healthy; Public runs again what it ran before.
         NodeConflictError: something else took Public meanwhile.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if state.bundle is None:
-            raise SessionError(f"Deployment '{update_id}' has not been packed yet: deploy push.")
-        with load_server(state.public).client() as public:
-            current = settled(public).current
+    bundle = d.state.bundle
+    if bundle is None:
+        raise SessionError(f"Deployment '{d.update_id}' has not been packed yet: deploy push.")
+    current = settled(d.public).current
 
-            def intend(newest: State) -> PublicSwitching | None:
-                if newest.switching and current is not None and current.bundle == newest.bundle:
-                    return None
-                return PublicSwitching(
-                    at=now(),
-                    by=whoami(),
-                    from_bundle=current.bundle if current else None,
-                    from_update=current.update_id if current else "",
-                    from_attempt=current.attempt if current else 0,
-                )
+    def intend(newest: State) -> PublicSwitching | None:
+        if newest.switching and current is not None and current.bundle == newest.bundle:
+            return None
+        return PublicSwitching(
+            at=now(),
+            by=whoami(),
+            from_bundle=current.bundle if current else None,
+            from_update=current.update_id if current else "",
+            from_attempt=current.attempt if current else 0,
+        )
 
-            record.advance(update_id, attempt, intend)
-            fault_point("push.switch-recorded")
-            if current is not None and current.bundle == state.bundle:
-                return
-            request = OperationRequest(
-                action="switch",
-                bundle=state.bundle,
-                expected_current=current.bundle if current else None,
-                update_id=update_id,
-                attempt=attempt,
-                holder=holder,
-                reason="push",
-            )
-            change(public, request)
-            fault_point("push.switched")
+    d.advance(intend)
+    fault_point("push.switch-recorded")
+    if current is not None and current.bundle == bundle:
+        return
+    request = OperationRequest(
+        action="switch",
+        bundle=bundle,
+        expected_current=current.bundle if current else None,
+        update_id=d.update_id,
+        attempt=d.attempt,
+        holder=holder,
+        reason="push",
+    )
+    change(d.public, request)
+    fault_point("push.switched")
 
 
 @step("put-public-back", description="Let the Public Server run again what it ran before this update.")
-def put_public_back(update_id: str, attempt: int) -> None:
+def put_public_back(d: Deployment) -> None:
     """Let Public run again what it ran before an update that came to nothing, unless another update runs there by now.
 
     Raises:
         SwitchFailedError: what ran before no longer becomes healthy.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if not state.owes_public:
-            return
-        before = restore_target(state, record.find)
-        with public_lease(state, "put back") as holder, load_server(state.public).client() as public:
-            kept = switch_back(public, state, before, holder, reason=state.stage.value)
-            fault_point("cancel.switched-back")
-        record.advance(
-            update_id,
-            attempt,
-            lambda newest: (
-                PublicRestored(at=now(), by=whoami(), to_bundle=before.bundle, kept=kept)
-                if newest.owes_public
-                else None
-            ),
+    state = d.state
+    if not state.owes_public:
+        return
+    before = restore_target(state, d.ledger.find)
+    with public_lease(d, "put back") as holder:
+        kept = switch_back(d.public, state, before, holder, reason=state.stage.value)
+        fault_point("cancel.switched-back")
+    d.advance(
+        lambda newest: (
+            PublicRestored(at=now(), by=whoami(), to_bundle=before.bundle, kept=kept) if newest.owes_public else None
         )
+    )
 
 
 def switch_back(public: NodeClient, state: State, before: PreviousRelease, holder: str, *, reason: str) -> str:
@@ -203,21 +190,16 @@ def _start(node: NodeClient, identity: str, request: OperationRequest) -> None:
 
 
 @step("await-turn", description="Wait until no other update has the Public Server.")
-def await_turn(server: str, wish: LeaseRequest) -> None:
+def await_turn(public: NodeClient, wish: LeaseRequest) -> None:
     """Take the server's lease once nobody else holds it, or hold it for longer.
 
     Raises:
         SessionError: another update still has it after `ASHAT_LEASE_WAIT` seconds.
         WrongRoleError: it is another kind of server; its lease was not asked for.
     """
-    with load_server(server).client() as public:
-        public.check_role()
-        _await_turn(public, wish)
-
-
-def _await_turn(public: NodeClient, wish: LeaseRequest) -> None:
+    public.check_role()
     deadline = time.monotonic() + Settings().lease_wait
-    told: str | None = None
+    shown = ""
     while True:
         try:
             public.acquire_lease(wish)
@@ -226,9 +208,9 @@ def _await_turn(public: NodeClient, wish: LeaseRequest) -> None:
             if error.status != 423:
                 raise
             lease = Lease.model_validate(error.body["lease"])
-        if lease.holder != told:
+        if lease.holder != shown:
             reporter().waiting(lease)
-            told = lease.holder
+            shown = lease.holder
         if time.monotonic() > deadline:
             raise SessionError(
                 f"{lease.holder} still has {public.name} ({lease.who}: {lease.why}). Nothing was changed; try again "

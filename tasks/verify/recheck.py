@@ -5,7 +5,7 @@ They run here, by the code that is installed here, against what Public runs; not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ashat.deployment.restore import restore_target
@@ -14,12 +14,13 @@ from ashat.errors import SessionError
 from ashat.verification.evidence import Evidence, EvidencedCheck
 from ashat.verification.policy import Policy
 from blocks.policy import VerificationPolicy, load_policy
-from blocks.server import RaosServer, load_server
+from blocks.server import RaosServer
 from tasks.checks import CheckResult, checks_for, run_check
-from tasks.runtime.ledger import ledger
+from tasks.runtime.connections import connections
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
 from tasks.servers.public import public_lease
-from tasks.verify.proofs import known_proofs, version_of
+from tasks.verify.proofs import SelfTestResult, known_proofs, version_of
 from tasks.verify.verdict import apply_policy, skipped
 from tasks.verify.verification import context_of
 
@@ -49,27 +50,32 @@ def recheck(state: State, policy: Policy | None, server: RaosServer | None = Non
         NodeError: Public does not answer.
     """
     configured = load_policy(state.policy)
-    asked = (policy or configured.policy()).model_copy(update={"rehearses": False})
-    block = VerificationPolicy.model_validate({**asked.model_dump(), "credentials": configured.secrets()})
-    with ledger() as record:
-        before = restore_target(state, record.find)
+    held_to = (policy or configured.policy()).model_copy(update={"rehearses": False})
+    block = VerificationPolicy.model_validate({**held_to.model_dump(), "credentials": configured.secrets()})
     # Not those that the record has: whoever can write there could have any check proved.
     proofs = known_proofs(None)
-    asked_there = server or load_server(state.public)
-    with public_lease(state, "recheck", server), asked_there.client() as public:
-        current = public.state().current
+    with connections({state.public: server} if server else None) as opened:
+        return _check_again(Deployment(opened, state), state, block, proofs)
+
+
+def _check_again(
+    d: Deployment, state: State, block: VerificationPolicy, proofs: Mapping[str, SelfTestResult]
+) -> list[CheckResult]:
+    policy = block.policy()
+    with public_lease(d, "recheck"):
+        current = d.public.state().current
         if current is None or current.bundle != state.bundle:
             runs = f"{current.update_id} ({current.bundle[:12]})" if current else "nothing"
             raise SessionError(
                 f"{state.public} runs {runs} by now, and not '{state.update_id}': nothing can be checked again there. "
                 f"deploy verify {state.update_id} brings it back, and asks anew."
             )
-        context = context_of(public, state, before, block, asked_there)
+        context = context_of(d, state, restore_target(state, d.ledger.find), block)
         results = []
         for check in checks_for(context.raos):
-            limited = replace(context, time_limit=asked.limit_of(check.name))
-            result = skipped(check) if check.name in asked.skips else run_check(check, limited)
-            found = apply_policy(check, replace(result, version=version_of(check)), asked, proofs.get(check.name))
+            limited = replace(context, time_limit=policy.limit_of(check.name))
+            result = skipped(check) if check.name in policy.skips else run_check(check, limited)
+            found = apply_policy(check, replace(result, version=version_of(check)), policy, proofs.get(check.name))
             reporter().check(found)
             results.append(found)
     return results

@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 
 from ashat import __version__
-from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import CheckOutcome, GateOpened, VerificationStarted, Verified
 from ashat.deployment.restore import restore_target
@@ -29,12 +28,13 @@ from ashat.trust.tuf.metadata import VERIFIER
 from ashat.verification.evidence import FORMAT, Evidence, EvidencedTarget
 from ashat.verification.policy import Policy
 from blocks.policy import VerificationPolicy
-from blocks.server import RaosServer, load_server
+from blocks.server import RaosServer
 from tasks.checks import all_checks, checks_for, run_check
 from tasks.checks.kit.base import Check, CheckContext, CheckResult
 from tasks.checks.performance import PerformanceCheck
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, publish_svg
-from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.reporting import reporter
 from tasks.runtime.step import step
 from tasks.verify.latency_plot import latency_svg
@@ -64,52 +64,47 @@ class Report:
     target: EvidencedTarget
 
 
-def start_verification(update_id: str, attempt: int, policy: str) -> State:
+def start_verification(d: Deployment, policy: str) -> State:
     """Record that the checks begin; where this run said so before, nothing.
 
     Raises:
         SessionError: the deployment is not at a stage that can be verified.
     """
-    with ledger() as record:
-        return record.advance(
-            update_id, attempt, lambda _: VerificationStarted(at=now(), by=whoami(), run=run_id(), policy=policy)
-        )
+    return d.advance(lambda _: VerificationStarted(at=now(), by=whoami(), run=run_id(), policy=policy))
 
 
-def run_checks(state: State, holder: str, block: VerificationPolicy, *, fresh: bool = False) -> Report:
+def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: bool = False) -> Report:
     """Rehearse the rollback, then run every check against Public: side by side, but those that disturb others alone.
 
     Answers of earlier evidence that are still good are taken over, unless `fresh`.
     """
-    began, policy = now(), block.policy()
-    with ledger() as record:
-        before = restore_target(state, record.find)
-        earlier = Evidence.read(record.document(state.evidence_before)) if state.evidence_before else None
-        proofs = known_proofs(record.newest(SELF_TEST))
-    target = _look_at_target(state.target)
-    with load_server(state.public).client() as public:
-        context = context_of(public, state, before, block)
-        checks = checks_for(context.raos)
-        previous = context.previous.digest if context.previous else None
-        seen = public.state().current
-        kept = (
-            {}
-            if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
-            else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
-        )
-        rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
-        context = replace(context, rehearsal=rehearsed.rehearsal)
-        found = _run([check for check in checks if check.name not in kept], context, proofs)
+    began, policy, state = now(), block.policy(), d.state
+    before = restore_target(state, d.ledger.find)
+    earlier = Evidence.read(d.ledger.document(state.evidence_before)) if state.evidence_before else None
+    proofs = known_proofs(d.ledger.newest(SELF_TEST))
+    target = _look_at_target(d)
+    context = context_of(d, state, before, block)
+    checks = checks_for(context.raos)
+    previous = context.previous.digest if context.previous else None
+    seen = d.public.state().current
+    kept = (
+        {}
+        if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
+        else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
+    )
+    rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
+    context = replace(context, rehearsal=rehearsed.rehearsal)
+    found = _run([check for check in checks if check.name not in kept], context, proofs)
     taken = dict.fromkeys(found, now())
     for name, answer in kept.items():
-        found[name] = _told(answer.result)
+        found[name] = _reported(answer.result)
         taken[name] = answer.taken
     results = tuple(found[check.name] for check in checks)
     if rehearsed.result is not None:
         results = (*results, rehearsed.result)
         taken[rehearsed.result.name] = rehearsed.at
-    if loosens := _loosening(state, target, context):
-        results = (*results, _told(loosens))
+    if loosens := _loosening(d, target, context):
+        results = (*results, _reported(loosens))
         taken[loosens.name] = now()
     return Report(began, results, taken, kept, rehearsed, policy, proofs, target)
 
@@ -128,54 +123,53 @@ def _rehearse(
     rehearsed = (taken_over(earlier) if earlier else None) or back_and_forward()
     if rehearsed.result is None:
         return rehearsed
-    return replace(rehearsed, result=_told(under_policy(rehearsed.result, context.policy)))
+    return replace(rehearsed, result=_reported(under_policy(rehearsed.result, context.policy)))
 
 
 def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTestResult]) -> dict[str, CheckResult]:
     policy = context.policy
     asked = [check for check in checks if check.name not in policy.skips]
-    found = {check.name: _told(skipped(check)) for check in checks if check.name in policy.skips}
+    found = {check.name: _reported(skipped(check)) for check in checks if check.name in policy.skips}
     together = {_submit(check, context): check for check in asked if not check.alone}
     for future in as_completed(list(together)):
         check = together[future]
-        found[check.name] = _told(apply_policy(check, future.result(), policy, proofs.get(check.name)))
+        found[check.name] = _reported(apply_policy(check, future.result(), policy, proofs.get(check.name)))
     for check in asked:
         if check.alone:
-            found[check.name] = _told(
+            found[check.name] = _reported(
                 apply_policy(check, _submit(check, context).result(), policy, proofs.get(check.name))
             )
     return found
 
 
 @step("record-evidence", description="Keep the evidence under its digest, and write down how the checks ended.")
-def record_evidence(update_id: str, attempt: int, report: Report) -> State:
+def record_evidence(d: Deployment, report: Report) -> State:
     """Keep the verification report and append what came of it; once."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if state.stage is not Stage.TESTING:
-            raise SessionError(f"Deployment '{update_id}' is {state.stage.value} by now: these checks came too late.")
-        evidence = evidence_of(state, report)
-        digest = record.put_document("evidence", evidence.document())
-        fault_point("verify.evidence-kept")
-        attestation = record.put_document("attestation", _attested(evidence))
-        fault_point("verify.attested")
-        results = report.results
-        outcomes = tuple(CheckOutcome(name=r.name, title=r.title, outcome=r.outcome, seen=r.seen) for r in results)
-        event = Verified(
-            at=now(),
-            by=whoami(),
-            evidence=digest,
-            outcome=outcome_of(results),
-            checks=outcomes,
-            rolls_back=report.policy.rolls_back,
-            attestation=attestation,
-        )
-        state = record.advance(update_id, attempt, lambda newest: event if newest.evidence != digest else None)
+    state = d.state
+    if state.stage is not Stage.TESTING:
+        raise SessionError(f"Deployment '{d.update_id}' is {state.stage.value} by now: these checks came too late.")
+    evidence = evidence_of(state, report)
+    digest = d.ledger.put_document("evidence", evidence.document())
+    fault_point("verify.evidence-kept")
+    attestation = d.ledger.put_document("attestation", _attested(evidence))
+    fault_point("verify.attested")
+    results = report.results
+    outcomes = tuple(CheckOutcome(name=r.name, title=r.title, outcome=r.outcome, seen=r.seen) for r in results)
+    event = Verified(
+        at=now(),
+        by=whoami(),
+        evidence=digest,
+        outcome=outcome_of(results),
+        checks=outcomes,
+        rolls_back=report.policy.rolls_back,
+        attestation=attestation,
+    )
+    state = d.advance(lambda newest: event if newest.evidence != digest else None)
     fault_point("verify.recorded")
     return state
 
 
-def open_gate(update_id: str, attempt: int) -> State:
+def open_gate(d: Deployment) -> State:
     """Record that a person is to be asked about the evidence, until the gate's time is over; once an evidence."""
     expires = now() + timedelta(seconds=Settings().gate_timeout)
 
@@ -184,8 +178,7 @@ def open_gate(update_id: str, attempt: int) -> State:
             return None
         return GateOpened(at=now(), by=whoami(), opening=state.openings + 1, expires=expires)
 
-    with ledger() as record:
-        state = record.advance(update_id, attempt, opened)
+    state = d.advance(opened)
     fault_point("gate.opened")
     return state
 
@@ -264,21 +257,15 @@ def publish_latencies(state: State, report: Report) -> None:
         )
 
 
-def context_of(
-    public: NodeClient,
-    state: State,
-    before: PreviousRelease,
-    block: VerificationPolicy,
-    server: RaosServer | None = None,
-) -> CheckContext:
-    """What the checks of `state` may look at, on Public, which ran `before` before it; `server` is where that is (None:
-    as it is configured).
+def context_of(d: Deployment, state: State, before: PreviousRelease, block: VerificationPolicy) -> CheckContext:
+    """What the checks of `state` may look at, on Public, which ran `before` before it.
 
     Raises:
         SessionError: it has no bundle, or Public does not say where its program answers.
     """
     if state.bundle is None:
         raise SessionError(f"Deployment '{state.update_id}' has no bundle.")
+    public = d.public
     manifest = public.manifest(state.bundle)
     seen = public.state()
     if seen.app.url is None:
@@ -298,7 +285,7 @@ def context_of(
         source=lambda path: public.file_bytes(manifest, path),
         policy=block.policy(),
         credentials=block.secrets(),
-        tls=_trust(server or load_server(state.public)) if seen.app.url.startswith("https:") else None,
+        tls=_trust(d.public_server) if seen.app.url.startswith("https:") else None,
     )
 
 
@@ -310,30 +297,27 @@ def _trust(server: RaosServer) -> ssl.SSLContext:
     return trusted
 
 
-def _loosening(state: State, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
+def _loosening(d: Deployment, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
     """The warning that the release asks less of itself than what the target runs, or than what ran before on Public
     where the target cannot be asked."""
     new = context.manifest
     if target.bundle is not None and target.bundle != new.digest:
         try:
-            with load_server(state.target).client() as server:
-                old = server.manifest(target.bundle)
-                before = promises_of(server, old)
-            return weakening(taken_back(before, context.raos, old, new), state.target)
+            old = d.target.manifest(target.bundle)
+            return weakening(taken_back(promises_of(d.target, old), context.raos, old, new), target.name)
         except NodeError as error:
             target = target.model_copy(update={"unknown": str(error)})
     if not target.unknown:
         return None
-    return weakening(taken_back(context.previous_raos, context.raos, context.previous, new), state.public)
+    return weakening(taken_back(context.previous_raos, context.raos, context.previous, new), d.public_name)
 
 
-def _look_at_target(name: str) -> EvidencedTarget:
+def _look_at_target(d: Deployment) -> EvidencedTarget:
     try:
-        with load_server(name).client() as target:
-            current = target.state().current
+        current = d.target.state().current
     except (NodeError, NotConfiguredError) as error:
-        return EvidencedTarget(name=name, bundle=None, unknown=str(error))
-    return EvidencedTarget(name=name, bundle=current.bundle if current else None, unknown="")
+        return EvidencedTarget(name=d.target_name, bundle=None, unknown=str(error))
+    return EvidencedTarget(name=d.target_name, bundle=current.bundle if current else None, unknown="")
 
 
 def _attested(evidence: Evidence) -> Attestation:
@@ -355,6 +339,6 @@ def _submit(check: Check, context: CheckContext) -> PrefectFuture[CheckResult]:
     return verify.submit()
 
 
-def _told(result: CheckResult) -> CheckResult:
+def _reported(result: CheckResult) -> CheckResult:
     reporter().check(result)
     return result

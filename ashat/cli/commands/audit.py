@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ashat.cli.terminal import glance, output
+from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import Json
+from ashat.common.home import home
 from ashat.errors import AuditError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def checkpoint(as_json: Json = False) -> None:
     from ashat.audit.sign import sign_log
 
     with open_ledger() as ledger:
-        note, vkey, _ = sign_log(ledger, glance.home())
+        note, vkey, _ = sign_log(ledger, home())
     if as_json:
         from ashat.transparency.checkpoint import Checkpoint
 
@@ -68,9 +69,9 @@ def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="The file t
     from ashat.transparency.checkpoint import Checkpoint
     from ashat.trust.authority.authority import kept_roots
 
-    roots = kept_roots(glance.home())
+    roots = kept_roots(home())
     with open_ledger() as ledger:
-        note, vkey, _ = sign_log(ledger, glance.home(), documents=True)
+        note, vkey, _ = sign_log(ledger, home(), documents=True)
         size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
         write_export(file, note, with_documents(ledger.records(limit=size), ledger.document_text), roots)
     output.say(f"📦 {file}: {_events(size)}")
@@ -119,11 +120,11 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
     with open_ledger() as ledger:
         origin = ledger.log_head()[0]
         older, hashes = _older(since, key, origin) if since else (None, ())
-        approvals = Approvals(origin, kept_roots(glance.home()), pinned)
+        approvals = Approvals(origin, kept_roots(home()), pinned)
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
         auditor = audited(ledger, appended, expected=hashes, follower=approvals)
-    keys = LogSigner(glance.home(), origin)
+    keys = LogSigner(home(), origin)
     signed = keys.last()
     for known in (older, signed):
         if known is not None:
@@ -200,7 +201,7 @@ def _verifier(key: str, origin: str) -> Verifier:
             return Verifier.parse(path.read_text("utf-8") if "+" not in key and path.is_file() else key)
         except (OSError, UnicodeDecodeError):
             raise UsageError(f"{path} cannot be read as a verifier key.") from None
-    found = LogSigner(glance.home(), origin).verifier()
+    found = LogSigner(home(), origin).verifier()
     if found is None:
         raise UsageError(f"Nothing here ever signed {origin}: give --key VKEY, the line that its keeper hands out.")
     return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ashat.cli.terminal import glance, output
+from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
+from ashat.common.home import home
 from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def check_log(entry: LogEntry | None) -> None:
     with open_ledger() as ledger:
         origin, appended = ledger.log_head()
         check_origin(found, origin, "What is proposed")
-        keys = LogSigner(glance.home(), origin)
+        keys = LogSigner(home(), origin)
         with keys.locked():
             remembered = RememberedLog(keys.directory / f"{_APPROVED}.json")
             known = open_log(last) if (last := remembered.read()) else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from ashat.cli.terminal import output
 from ashat.errors import PolicyError, UsageError
-from ashat.verification.policy import Policy
+
+if TYPE_CHECKING:
+    from ashat.verification.policy import Policy
 
 
 def configure_policy(
@@ -50,6 +51,10 @@ def read_policy(file: Path) -> Policy:
     Raises:
         UsageError: it cannot be read, or a key is unknown or wrong; one line that names file and key.
     """
+    from pydantic import ValidationError
+
+    from ashat.verification.policy import Policy
+
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
+from ashat.cli.terminal.ledger import open_ledger
+from ashat.deployment.stages import Stage
 from ashat.errors import SessionError, UsageError
+
+if TYPE_CHECKING:
+    from ashat.deployment.state_machine import State
+    from tasks.push.package import Origin, PushRequest
 
 _TEXT_LIMIT = 4000
 
@@ -32,7 +40,6 @@ def push(
 ) -> None:
     """Pack a source tree, bring it to the Public Server, and let that run it."""
     from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.cli.terminal.progress import TerminalReporter
     from ashat.common.identifiers import check_server_name, check_update_id
     from ashat.settings import Settings
 
@@ -44,39 +51,17 @@ def push(
         raise UsageError("--commit commits the directory, and --ref pushes a commit that is there: give one of them.")
     if not source.is_dir():
         raise UsageError(f"The source {source} is not a directory.")
-    source = source.resolve()
     ensure_control_plane(Settings(), output.note)
 
-    from flows.push import PLAN, push_directory
-    from tasks.push.package import check_free
-    from tasks.runtime.reporting import use_reporter
+    from tasks.push.package import Origin, PushRequest, check_free
+    from tasks.runtime.ledger import whoami
 
     check_free(update_id, resume=resume)
+    directory = source.resolve()
     if commit:
-        _commit(source, f"{update_id}: {description}")
-    output.say("🚀 ASHAT Deployment Workflow Initiated")
-    output.say(f"Update ID: {update_id}")
-    output.say(f"Target: {target}")
-    output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
-    for number, title in enumerate(PLAN, 1):
-        output.say(f"  {number}. {title}")
-    advice = f"deploy push {update_id} … --resume goes on with it; deploy cancel {update_id} calls it off."
-    reporter = TerminalReporter()
-    with when_interrupted(advice), use_reporter(reporter):
-        try:
-            state = push_directory(
-                update_id,
-                description,
-                info,
-                directory=source,
-                ref=ref,
-                allow_dirty=allow_dirty,
-                public=public,
-                target=target,
-                resume=resume,
-            )
-        finally:
-            reporter.close()
+        _commit(directory, f"{update_id}: {description}")
+    request = PushRequest(update_id, description, info, public, target, whoami(), resume)
+    state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
     if state.ended:
         raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
     output.say(f"✅ {state.public} runs {update_id} (bundle {(state.bundle or '')[:12]}): {state.public_url}")
@@ -106,31 +91,51 @@ def verify(
         return
     if not update_id:
         raise UsageError("Say which update: deploy verify <id>.")
+    _refuse_not_to_verify(update_id)
     from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.cli.terminal.ledger import open_ledger
-    from ashat.cli.terminal.progress import TerminalReporter
-    from ashat.deployment.state_machine import BEFORE_APPROVAL, Stage
     from ashat.settings import Settings
 
-    with open_ledger() as ledger:
-        state = ledger.load(update_id)
-    if state.stage not in BEFORE_APPROVAL or state.stage is Stage.PLANNING:
-        raise SessionError(_not_to_verify(update_id, state.stage))
     ensure_control_plane(Settings(), output.note)
 
     from ashat.cli.control_plane.runs import warn_if_nobody_works
-    from flows.verify import verify_here
-    from tasks.runtime.reporting import use_reporter
+    from flows._runs import run_here
+    from flows.verify import verify as verify_flow
 
     warn_if_nobody_works("control")
     output.say("🔍 ASHAT Deployment Verification")
     output.say(f"Update ID: {update_id}")
-    reporter = TerminalReporter()
-    with when_interrupted(f"Run it again: deploy verify {update_id}."), use_reporter(reporter):
-        try:
-            state = verify_here(update_id, policy=policy, fresh=fresh)
-        finally:
-            reporter.close()
+    with _watched(f"Run it again: deploy verify {update_id}."):
+        state = run_here(verify_flow, update_id, policy=policy, fresh=fresh)
+    _tell_verified(state)
+
+
+def _push(request: PushRequest, origin: Origin) -> State:
+    from flows._runs import run_here
+    from flows.push import PLAN, push_directory
+
+    output.say("🚀 ASHAT Deployment Workflow Initiated")
+    output.say(f"Update ID: {request.update_id}")
+    output.say(f"Target: {request.target}")
+    output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
+    for number, title in enumerate(PLAN, 1):
+        output.say(f"  {number}. {title}")
+    update_id = request.update_id
+    with _watched(f"deploy push {update_id} … --resume goes on with it; deploy cancel {update_id} calls it off."):
+        return run_here(push_directory, update_id, request=request, origin=origin)
+
+
+@contextmanager
+def _watched(advice: str) -> Iterator[None]:
+    """Show on the terminal what a flow in this process does; `advice` is for whoever interrupts it."""
+    from ashat.cli.terminal.progress import TerminalReporter
+    from tasks.runtime.reporting import use_reporter
+
+    with closing(TerminalReporter()) as reporter, when_interrupted(advice), use_reporter(reporter):
+        yield
+
+
+def _tell_verified(state: State) -> None:
+    update_id = state.update_id
     if state.stage is Stage.FAILED:
         output.say("❌ Verification FAILED!")
         output.say(f"Next: mend it, and push it again as {update_id}: deploy push {update_id} <description>")
@@ -158,10 +163,17 @@ def _commit(source: Path, message: str) -> None:
     output.say(f"Committed as {commit_tracked(source, message)[:12]}")
 
 
-def _not_to_verify(update_id: str, stage: str) -> str:
-    if stage == "Planning":
-        return (
+def _refuse_not_to_verify(update_id: str) -> None:
+    from ashat.deployment.state_machine import BEFORE_APPROVAL
+
+    with open_ledger() as ledger:
+        stage = ledger.load(update_id).stage
+    if stage is Stage.PLANNING:
+        raise SessionError(
             f"Deployment '{update_id}' has not reached Public yet. Finish its push first: "
             f"deploy push {update_id} <description> --resume."
         )
-    return f"Deployment '{update_id}' is {stage}: only what was pushed and is not decided yet can be verified."
+    if stage not in BEFORE_APPROVAL:
+        raise SessionError(
+            f"Deployment '{update_id}' is {stage}: only what was pushed and is not decided yet can be verified."
+        )

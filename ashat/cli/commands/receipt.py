@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ashat.cli.terminal import glance, output
+from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
+from ashat.common.home import home
 from ashat.errors import UsageError
 
 
@@ -30,7 +31,7 @@ def receipt(
     from ashat.receipts.write import write_receipt
 
     with open_ledger() as ledger:
-        written = write_receipt(ledger, glance.home(), ledger.load(update_id, attempt), mainframe)
+        written = write_receipt(ledger, home(), ledger.load(update_id, attempt), mainframe)
     path = out or Path(f"{update_id}.receipt.json")
     try:
         replace_file(path, written.receipt.to_bytes())

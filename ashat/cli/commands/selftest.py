@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ashat.cli.terminal import output
+from ashat.cli.terminal.ledger import open_ledger
 from ashat.errors import SelfTestError
 
 
@@ -12,8 +13,6 @@ def self_test(*, as_json: bool = False) -> None:
     Raises:
         SelfTestError: a check missed a fault, or failed the good release: it cannot pass a release until it is mended.
     """
-    from ashat.ledger.ledger import Ledger
-    from ashat.settings import Settings
     from tasks.selftest.run import Tried, self_test
     from tasks.verify.proofs import SELF_TEST, proofs_document
 
@@ -24,10 +23,8 @@ def self_test(*, as_json: bool = False) -> None:
     if not as_json:
         output.say("🧪 Self-test of the checks: each on the good sample, and on bad releases made on purpose")
     proofs = self_test(show)
-    settings = Settings()
-    settings.ensure_home()
     document = proofs_document(proofs)
-    with Ledger.open(settings.effective_ledger_url) as ledger:
+    with open_ledger() as ledger:
         ledger.put_newest(SELF_TEST, document)
     if as_json:
         output.show_json(document)

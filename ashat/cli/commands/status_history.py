@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ashat.cli.terminal import glance, output
+from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import CHECK_MARKS, MAINFRAME_MARKS, MARKS, Json
+from ashat.common.home import home
 from ashat.deployment.stages import ENDED, Stage
 from ashat.errors import UsageError
+from ashat.ledger.summaries import summaries
 
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
@@ -33,7 +35,7 @@ def status(
         _status_of(update_id, as_json=as_json)
         return
     at = output.now()
-    under_way, waiting, ended = _sorted(glance.summaries(), at)
+    under_way, waiting, ended = _sorted(summaries(), at)
     plane = _control_plane()
     if as_json:
         shown = {"under_way": under_way, "awaiting_approval": waiting, "ended": ended[:_LAST_ENDED]}
@@ -68,7 +70,7 @@ def history(
     earliest = _moment(since, at) if since else None
     found = [
         summary
-        for summary in (_as_of(summary, at) for summary in glance.summaries())
+        for summary in (_as_of(summary, at) for summary in summaries())
         if (not stages or summary["stage"] in stages)
         and (earliest is None or _time(summary["updated_at"]) >= earliest)
         and search.casefold() in f"{summary['update_id']} {summary['description']}".casefold()
@@ -83,11 +85,11 @@ def history(
         output.say(line)
 
 
-def _sorted(summaries: list[dict[str, Any]], at: datetime) -> tuple[list[dict[str, Any]], ...]:
+def _sorted(found: list[dict[str, Any]], at: datetime) -> tuple[list[dict[str, Any]], ...]:
     under_way: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     ended: list[dict[str, Any]] = []
-    for summary in (_as_of(summary, at) for summary in summaries):
+    for summary in (_as_of(summary, at) for summary in found):
         if summary.get("rolling_back"):
             under_way.append(summary)
         elif summary["stage"] == Stage.AWAITING_APPROVAL or summary.get("rollback_expires"):
@@ -235,7 +237,7 @@ def _told(event: Any) -> str:
 def _control_plane() -> dict[str, str] | None:
     from ashat.cli.control_plane.state import is_up, read_state
 
-    state = read_state(glance.home())
+    state = read_state(home())
     named = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     if named and (state is None or named != state.api_url):
         return {"api_url": named, "ui_url": os.environ.get("PREFECT_UI_URL", "") or named.removesuffix("/api")}

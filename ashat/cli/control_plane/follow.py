@@ -11,7 +11,7 @@ from ashat.cli.control_plane.runs import RunEnd, ended
 from ashat.cli.terminal import output
 from ashat.cli.terminal.ledger import open_ledger
 from ashat.deployment.events import AnyEvent
-from ashat.deployment.state_machine import Stage, State, fold
+from ashat.deployment.state_machine import Stage, State, apply
 from ashat.errors import ControlPlaneError, SessionError
 
 _LEDGER_SECONDS = 0.25
@@ -36,9 +36,8 @@ def follow(state: State, run: str, *, show: Callable[[AnyEvent, State], None], d
             if time.monotonic() >= next_look:
                 end = ended(client, run)
                 next_look = time.monotonic() + _RUN_SECONDS
-            events = ledger.events(state.update_id, state.attempt)
-            for event in events[state.version :]:
-                state = fold(state.update_id, state.attempt, events[: state.version + 1])
+            for event in ledger.events(state.update_id, state.attempt, after=state.version):
+                state = apply(state, event)
                 show(event, state)
                 last_news = time.monotonic()
             if done(state):
@@ -60,14 +59,14 @@ def _waiting(client: SyncPrefectClient, run: str) -> str:
 
 def _not_done(state: State, end: RunEnd) -> SessionError | ControlPlaneError:
     why = end.message.splitlines()[0] if end.message else "no reason was given"
-    told = why if end.name == REFUSED else f"The flow run ended as {end.name} ({why})."
+    cause = why if end.name == REFUSED else f"The flow run ended as {end.name} ({why})."
     if state.stage in _GOES_ON:
         return SessionError(
-            f"{told} '{state.update_id}' is {state.stage.value}, which is tried again every minute: see to the cause, "
+            f"{cause} '{state.update_id}' is {state.stage.value}, which is tried again every minute: see to the cause, "
             f"and look at deploy status {state.update_id}."
         )
     if end.name == REFUSED:
-        return SessionError(told)
+        return SessionError(cause)
     return ControlPlaneError(
-        f"{told} '{state.update_id}' is {state.stage.value}: see deploy history {state.update_id}, then try again."
+        f"{cause} '{state.update_id}' is {state.stage.value}: see deploy history {state.update_id}, then try again."
     )

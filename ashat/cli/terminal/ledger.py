@@ -1,27 +1,19 @@
-"""Opens the ledger that the settings name."""
+"""Opens the ledger that the settings name, once a command needs more than the list of deployments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ashat.ledger.ledger import Ledger
 
 
-@contextmanager
-def open_ledger() -> Iterator[Ledger]:
-    """The ledger that the settings name.
+def open_ledger() -> Ledger:
+    """The ledger that the settings name; close it, or use it in a `with` block.
 
     Raises:
         LedgerError: it does not open, or a newer version wrote it.
     """
     from ashat.ledger.ledger import Ledger
-    from ashat.settings import Settings
 
-    settings = Settings()
-    if not settings.ledger_url:
-        settings.ensure_home()
-    with Ledger.open(settings.effective_ledger_url) as ledger:
-        yield ledger
+    return Ledger.configured()

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ashat.cli.main import run
-from ashat.cli.terminal import glance
 from ashat.common.canonical_json import digest_of
 from ashat.deployment.events import RollbackStarted
 from ashat.deployment.state_machine import Stage
+from ashat.ledger.summaries import summaries
 from tests.support.builders.deployments import LONG_AGO, open_ledger, record
 from tests.support.needs import requires_postgresql
 from tests.support.processes.deploy_cli import deploy, environment
@@ -246,9 +246,9 @@ def test_the_quick_look_sees_what_the_ledger_says(home: Path, monkeypatch: pytes
     with open_ledger(home) as ledger:
         expected = ledger.summaries()
     monkeypatch.setenv("ASHAT_HOME", str(home))
-    assert glance.summaries() == expected
+    assert summaries() == expected
     monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{home / 'ledger.db'}")
-    assert glance.summaries() == expected
+    assert summaries() == expected
 
 
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
     def broken() -> None:
         raise LookupError("a part is\nmissing")
 
-    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", broken)
+    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", broken)
     assert run(["status"]) == 1
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", interrupted)
+    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", interrupted)
     assert run(["status"]) == 130
 
 
@@ -171,7 +171,7 @@ def test_an_error_of_ours_keeps_its_words(
     def refused() -> None:
         raise LedgerError("The ledger \x1b[31mis away.")
 
-    monkeypatch.setattr("ashat.cli.terminal.glance.summaries", refused)
+    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", refused)
     assert run(["status"]) == 1
     assert capsys.readouterr().err == "❌ The ledger  [31mis away.\n"
 

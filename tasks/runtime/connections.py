@@ -1,0 +1,101 @@
+"""What a run opens once and keeps to its end: the ledger, and one client a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+
+from ashat.client.node import NodeClient
+from ashat.ledger.ledger import Ledger
+from blocks.server import RaosServer, load_server
+
+_open: ContextVar[Connections | None] = ContextVar("connections", default=None)
+
+
+class Connections:
+    """The ledger and the servers of a run, each opened when it is first asked for. Ledger and clients may be used by
+    many threads."""
+
+    def __init__(self, servers: Mapping[str, RaosServer] | None = None) -> None:
+        """`servers` are asked by their names, whatever blocks are configured under these."""
+        self._closing = ExitStack()
+        self._servers = dict(servers or {})
+        self._clients: dict[str, NodeClient] = {}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger that the settings name.
+
+        Raises:
+            LedgerError: it does not open, or a newer version wrote it.
+        """
+        return self._closing.enter_context(Ledger.configured())
+
+    def server(self, name: str) -> RaosServer:
+        """The server block of that name.
+
+        Raises:
+            NotConfiguredError: there is none.
+        """
+        if name not in self._servers:
+            self._servers[name] = load_server(name)
+        return self._servers[name]
+
+    def client(self, name: str) -> NodeClient:
+        """A client of the server of that name; nobody but this closes it.
+
+        Raises:
+            NotConfiguredError: there is no such server.
+        """
+        if name not in self._clients:
+            self._clients[name] = self._closing.enter_context(self.server(name).client())
+        return self._clients[name]
+
+    def close(self) -> None:
+        """Close the ledger and every client."""
+        self._closing.close()
+
+
+@contextmanager
+def connections(servers: Mapping[str, RaosServer] | None = None) -> Iterator[Connections]:
+    """The connections of the run that this code is part of; where there are none, or `servers` are given, new ones that
+    are closed with the block.
+
+    A task sees those of its flow: Prefect runs it in the flow's context, also in another thread.
+    """
+    shared = _open.get()
+    if shared is not None and servers is None:
+        yield shared
+        return
+    opened = Connections(servers)
+    token = _open.set(opened)
+    try:
+        yield opened
+    finally:
+        _open.reset(token)
+        opened.close()
+
+
+def of_this_run() -> Connections:
+    """The connections of the run that this code is part of.
+
+    Raises:
+        LookupError: it is part of none: what runs has to be within `connections()`.
+    """
+    opened = _open.get()
+    if opened is None:
+        raise LookupError("no run is under way whose connections could be used")
+    return opened
+
+
+@contextmanager
+def server(name: str) -> Iterator[NodeClient]:
+    """A client of the server of that name.
+
+    Raises:
+        NotConfiguredError: there is no such server.
+    """
+    with connections() as found:
+        yield found.client(name)

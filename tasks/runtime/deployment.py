@@ -1,0 +1,70 @@
+"""The deployment that a flow works on: its record, and the two servers between which it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ashat.client.node import NodeClient
+from ashat.deployment.events import AnyEvent
+from ashat.deployment.state_machine import State
+from ashat.ledger.ledger import Ledger
+from blocks.server import RaosServer
+from tasks.runtime.connections import Connections, of_this_run
+
+
+class Deployment:
+    """One attempt of an update, with the connections of the run that works on it."""
+
+    def __init__(self, connections: Connections, state: State) -> None:
+        self.update_id = state.update_id
+        self.attempt = state.attempt
+        self.public_name = state.public
+        self.target_name = state.target
+        self._connections = connections
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record of all deployments."""
+        return self._connections.ledger
+
+    @property
+    def state(self) -> State:
+        """The newest state, read at each call: what others appended meanwhile counts."""
+        return self.ledger.load(self.update_id, self.attempt)
+
+    @property
+    def public(self) -> NodeClient:
+        """The Public Server that it is pushed to.
+
+        Raises:
+            NotConfiguredError: there is no such server.
+        """
+        return self._connections.client(self.public_name)
+
+    @property
+    def public_server(self) -> RaosServer:
+        """The block that says where Public is."""
+        return self._connections.server(self.public_name)
+
+    @property
+    def target(self) -> NodeClient:
+        """The server that it goes to once it is approved.
+
+        Raises:
+            NotConfiguredError: there is no such server.
+        """
+        return self._connections.client(self.target_name)
+
+    def advance(self, decide: Callable[[State], AnyEvent | None]) -> State:
+        """Append what `decide` makes of the newest state; see `Ledger.advance`."""
+        return self.ledger.advance(self.update_id, self.attempt, decide)
+
+
+def deployment(update_id: str, attempt: int | None = None) -> Deployment:
+    """An attempt of an update (default: the last), with the connections of the run that this code is part of.
+
+    Raises:
+        UnknownUpdateError: there is none.
+    """
+    opened = of_this_run()
+    return Deployment(opened, opened.ledger.load(update_id, attempt))
