@@ -1,4 +1,4 @@
-"""What a verification asks of a release, as a Prefect block, so that an operator can change it in the UI."""
+"""Keep in a Prefect block what a verification asks of a release, so that an operator can change it in the UI."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class VerificationPolicy(Block, Policy):
     )
 
     def policy(self) -> Policy:
-        """The policy without its secrets, as it stands in the evidence."""
+        """Return the policy without its secrets, as it stands in the evidence."""
         return Policy.model_validate({name: getattr(self, name) for name in Policy.model_fields})
 
     def secrets(self) -> dict[str, str]:
-        """The credentials in clear text."""
+        """Return the credentials in clear text."""
         return {name: str(value) for name, value in self.credentials.get_secret_value().items()}
 
 
 def load_policy(name: str = DEFAULT) -> VerificationPolicy:
-    """The policy block of that name; without a block named `default`, the built-in policy.
+    """Load the policy block of that name; without a block named `default`, the built-in policy.
 
     Raises:
         NotConfiguredError: there is none of that name.
@@ -65,7 +65,7 @@ def load_policy(name: str = DEFAULT) -> VerificationPolicy:
 
 
 def find_policy(name: str) -> VerificationPolicy | None:
-    """The policy block of that name, None where there is none.
+    """Load the policy block of that name; None if there is none.
 
     Raises:
         NotConfiguredError: a block of that name is something else.

@@ -1,4 +1,4 @@
-"""A server of ours, as a Prefect block: where it is and how to get in."""
+"""Keep in a Prefect block where a server is and what token opens it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RaosServer(Block):
     )
 
     def client(self, settings: Settings | None = None) -> NodeClient:
-        """A client of the server, which refuses a server of another role. Close it, or use it in a `with`."""
+        """Make a client of the server, which refuses a server of another role. Close it, or use it in a `with`."""
         settings = settings or Settings()
         return NodeClient(
             self.url,
@@ -64,7 +64,7 @@ class RaosServer(Block):
 
 
 def load_server(name: str) -> RaosServer:
-    """The server block of that name.
+    """Load the server block of that name.
 
     Raises:
         NotConfiguredError: there is none.

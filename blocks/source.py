@@ -1,4 +1,4 @@
-"""Where ALPHA's tree is, as a Prefect block, so that pushes can be run from the UI and on a schedule."""
+"""Keep in a Prefect block where ALPHA's tree is, so that pushes can be run from the UI and on a schedule."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Source(Block):
 
     @contextmanager
     def checkout(self) -> Iterator[Path]:
-        """The directory to pack, which for a URL is a clone that goes away afterwards.
+        """Provide the directory to pack; a URL is cloned, and the clone removed afterwards.
 
         Raises:
             BundleError: git cannot clone it, or has no such ref.
@@ -66,7 +66,7 @@ class Source(Block):
 
 
 def load_source(name: str) -> Source:
-    """The source block of that name.
+    """Load the source block of that name.
 
     Raises:
         NotConfiguredError: there is none.

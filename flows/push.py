@@ -1,4 +1,4 @@
-"""From ALPHA's tree to the Public Server, which runs it when this is done."""
+"""Push ALPHA's tree to the Public Server, and let that run it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bring the record and the world together: run every minute while the control plane is up.
+"""Bring the record and the servers together, every minute while the control plane is up.
 
 When Prefect cancels, expires or loses a waiting gate, no code of a flow runs; this is what notices.
 """
@@ -50,7 +50,7 @@ class Report:
 )
 @report_refusals
 def reconcile() -> PrefectState[Any]:
-    """Mend what flows could not record themselves, and report where a server differs from the record."""
+    """Repair what flows could not record themselves, and report where a server differs from the record."""
     report = Report()
     for line in mark_dead_runs():
         report.done.append(line)

@@ -1,4 +1,4 @@
-"""Push, verify and the opening of the gate in one: for schedules and one-click runs."""
+"""Push a source, verify it and open the gate in one run: for schedules and one-click runs."""
 
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ def release(
 
 
 def _unchanged(source: str, target: str, digest: str) -> str:
-    """The id of the update that carried these very bytes, where it is on its way or the last one that completed."""
+    """Find the update that carried these very bytes and is on its way, or completed last; its id, or ""."""
     with ledger() as record:
         for summary in record.summaries():
             state = record.find(summary["update_id"], summary["attempt"])

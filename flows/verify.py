@@ -1,4 +1,4 @@
-"""The checks on the Public Server; what passes them waits at the gate."""
+"""Run the checks on the Public Server; what passes them waits at the gate."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""The append-only record of all deployments, on SQLite or PostgreSQL."""
+"""Keep the append-only record of all deployments, on SQLite or PostgreSQL."""

@@ -1,4 +1,4 @@
-"""The ledger's database: its tables, how it is opened, and how its failures are told. SQLite and PostgreSQL.
+"""Open the ledger's database (SQLite or PostgreSQL), make its tables, and put its failures into words.
 
 Every event has its place in one order over all updates (`seq`, from 0, without a gap) and the root of the Merkle tree
 that ends with it. `log` is one row: the tree's name, size and frontier. Whoever appends updates it first, which makes
@@ -79,7 +79,7 @@ sessions = sa.Table(
 
 
 def open_engine(url: str) -> sa.Engine:
-    """The database at `url`, its tables made if there are none.
+    """Open the database at `url`; its tables are made if there are none.
 
     Raises:
         LedgerTooNewError: a newer version of this program wrote it.
@@ -119,7 +119,7 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
-    """Give `leaf` the next place in the log; that place, and the root of the tree that ends with it, in hex.
+    """Give `leaf` the next place in the log; returns that place, and the hex root of the tree that ends with `leaf`.
 
     It has to be the first statement of a transaction: from here to its end nobody else appends.
 
@@ -140,7 +140,7 @@ def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What the database's own library says, in a line; it repeats no password."""
+    """Return what the database's own library says, in a line; it repeats no password."""
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
 
@@ -170,7 +170,7 @@ def _engine_for(url: str) -> sa.Engine:
 
 
 def _prepare(engine: sa.Engine) -> int:
-    """The schema's version, once the tables are there."""
+    """Make the tables if there are none; the schema's version."""
     found = _schema_version(engine)
     if found is not None:
         return found
@@ -185,7 +185,7 @@ def _prepare(engine: sa.Engine) -> int:
 
 
 def _made_by_another(engine: sa.Engine, failure: DBAPIError) -> int:
-    """The schema's version, once the process that makes the tables in this moment is done with it."""
+    """Wait for the process that makes the tables in this moment; the schema's version."""
     deadline = time.monotonic() + _CREATION_SECONDS
     while sa.inspect(engine).has_table(meta.name):
         found = _schema_version(engine)

@@ -1,4 +1,4 @@
-"""An event as the ledger's log holds it, and the leaf of the Merkle tree that it is. Pure, no I/O.
+"""Make the leaf of the ledger's Merkle tree that an event is. Pure, no I/O.
 
 A leaf is the canonical JSON (`ashat.common.canonical_json`) of `{"attempt", "event", "update_id", "version"}`, `event`
 being the event as `ashat.deployment.events` spells it.
@@ -33,7 +33,7 @@ class Record(NamedTuple):
 
 
 def leaf_of(update_id: str, attempt: int, version: int, body: str) -> bytes:
-    """The leaf of the event whose canonical JSON is `body`.
+    """Make the leaf of the event whose canonical JSON is `body`.
 
     The body is set in as it stands: whatever is in the database is hashed, even where it is no JSON any more.
     """

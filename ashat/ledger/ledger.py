@@ -1,4 +1,4 @@
-"""The append-only record of what happened. A deployment's state is the fold of its events.
+"""Keep the append-only record of what happened. A deployment's state is the fold of its events.
 
 Two tables hold the record: `events`, `UNIQUE(update_id, attempt, version)`, which makes an append a compare-and-swap,
 and `documents` (evidence, by digest). Over all updates the events are the leaves of a Merkle tree, in the order in
@@ -32,7 +32,7 @@ _STREAMED = 500
 
 
 def now() -> datetime:
-    """The time, aware, in UTC."""
+    """Return the time, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -44,7 +44,7 @@ class Ledger:
 
     @classmethod
     def open(cls, url: str) -> Ledger:
-        """The ledger at `url` (SQLAlchemy's form; SQLite or PostgreSQL), its tables made if there are none.
+        """Open the ledger at `url` (SQLAlchemy's form; SQLite or PostgreSQL); its tables are made if there are none.
 
         Raises:
             LedgerTooNewError: a newer version of this program wrote it.
@@ -54,7 +54,7 @@ class Ledger:
 
     @classmethod
     def configured(cls) -> Ledger:
-        """The ledger that the settings name.
+        """Open the ledger that the settings name.
 
         Raises:
             LedgerError: it does not open, or a newer version wrote it.
@@ -148,7 +148,7 @@ class Ledger:
         raise ConflictError(f"Deployment '{update_id}' is being changed too often by others; try again.")
 
     def find(self, update_id: str, attempt: int | None = None) -> State | None:
-        """The state of an attempt (default: the last), None where there is none."""
+        """Fold the state of an attempt (default: the last); None if there is none."""
         with self._read() as connection:
             if attempt is None:
                 attempt = connection.execute(
@@ -160,7 +160,7 @@ class Ledger:
         return fold(update_id, attempt, [_event(row.body) for row in rows]) if rows else None
 
     def load(self, update_id: str, attempt: int | None = None) -> State:
-        """The state of an attempt (default: the last).
+        """Fold the state of an attempt (default: the last).
 
         Raises:
             UnknownUpdateError: there is none.
@@ -172,13 +172,13 @@ class Ledger:
         return state
 
     def events(self, update_id: str, attempt: int, *, after: int = 0) -> list[AnyEvent]:
-        """What happened to an attempt after its version `after`, in order: everything, if that is 0."""
+        """List what happened to an attempt after its version `after`, in order: everything, if that is 0."""
         with self._read() as connection:
             rows = connection.execute(_of(update_id, attempt).where(events.c.version > after)).all()
         return [_event(row.body) for row in rows]
 
     def log_head(self) -> tuple[str, int]:
-        """The log's name, and how many events were ever appended.
+        """Read the log's name, and how many events were ever appended.
 
         Raises:
             LedgerError: the row that says so is gone.
@@ -190,8 +190,8 @@ class Ledger:
         return found.origin, found.size
 
     def records(self, limit: int | None = None, *, first: int = 0) -> Iterator[Record]:
-        """Every event in the order in which they were appended, over all updates, from the place `first` on: as many as
-        `limit`, or all."""
+        """Read the events of all updates in the order in which they were appended, from the place `first` on: `limit`
+        of them, or all."""
         columns = (events.c[name] for name in Record._fields)
         with self._read() as connection:
             streaming = connection.execution_options(yield_per=_STREAMED)
@@ -206,7 +206,7 @@ class Ledger:
         text: str = "",
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """`State.summary()` of every attempt, the newest first.
+        """List `State.summary()` of every attempt, the newest first.
 
         `text` is looked for in ids and descriptions.
         """
@@ -222,14 +222,14 @@ class Ledger:
         return found
 
     def listed(self) -> dict[tuple[str, int], tuple[int, str]]:
-        """The rows that `summaries` reads, by update id and attempt: the version, and the JSON of the summary."""
+        """Read the rows behind `summaries` by update id and attempt: the version, and the JSON of the summary."""
         columns = (sessions.c.update_id, sessions.c.attempt, sessions.c.version, sessions.c.summary)
         with self._read() as connection:
             rows = connection.execute(sa.select(*columns)).all()
         return {(row.update_id, row.attempt): (row.version, row.summary) for row in rows}
 
     def highest_release_seq(self, target: str) -> int:
-        """The highest `release_seq` that was ever given out for `target`; 0 where none was."""
+        """Find the highest `release_seq` that was ever given out for `target`; 0 if none was."""
         highest = (sa.func.max(sessions.c.release_seq), sa.func.max(sessions.c.rollback_seq))
         with self._read() as connection:
             approved, rolled_back = connection.execute(sa.select(*highest).where(sessions.c.target == target)).one()
@@ -250,14 +250,14 @@ class Ledger:
         return digest
 
     def document_text(self, digest: str) -> str | None:
-        """The document of that digest as it lies in the database, unchecked; None where there is none."""
+        """Read the document of that digest as it lies in the database, unchecked; None if there is none."""
         with self._read() as connection:
             query = sa.select(documents.c.body).where(documents.c.digest == digest)
             found: str | None = connection.execute(query).scalar()
         return found
 
     def document(self, digest: str) -> dict[str, Any]:
-        """The document of that digest.
+        """Read the document of that digest.
 
         Raises:
             LedgerError: there is none, or its bytes no longer match the digest.
@@ -288,7 +288,7 @@ class Ledger:
         return digest
 
     def newest(self, name: str) -> dict[str, Any] | None:
-        """The document last kept by `put_newest` under that name; None where there was none."""
+        """Read the document last kept by `put_newest` under that name; None if there was none."""
         with self._read() as connection:
             digest = connection.execute(sa.select(meta.c.value).where(meta.c.key == f"newest:{name}")).scalar()
         return self.document(digest) if digest else None
@@ -359,14 +359,14 @@ def _utc(at: datetime | None) -> str:
 
 
 def how_to_go_on(state: State) -> str:
-    """Why the id of `state` cannot be pushed now, and what can be done instead, in a line."""
-    told = f"Deployment session '{state.update_id}' already exists ({state.stage.value})."
+    """Say why the id of `state` cannot be pushed now, and what can be done instead, in a line."""
+    exists = f"Deployment session '{state.update_id}' already exists ({state.stage.value})."
     if state.reached_omega:
-        return f"{told} It reached {state.target}, so its id is never used again: push under a new id."
+        return f"{exists} It reached {state.target}, so its id is never used again: push under a new id."
     step = {
         "Planning": "go on with it under the same content: deploy push, or call it off",
         "Pushed": f"go on with deploy verify {state.update_id}, or call it off",
         "Testing": f"go on with deploy verify {state.update_id}, or call it off",
         "AwaitingApproval": f"go on with deploy approve {state.update_id}, or call it off",
     }.get(state.stage.value, "choose another id, or call it off")
-    return f"{told} To continue, {step}: deploy cancel {state.update_id}."
+    return f"{exists} To continue, {step}: deploy cancel {state.update_id}."

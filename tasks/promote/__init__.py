@@ -1,1 +1,1 @@
-"""Promoting an approved release to OMEGA, and following it to the Licensed Mainframes."""
+"""Promote an approved release to OMEGA, and follow it to the Licensed Mainframes."""

@@ -1,4 +1,4 @@
-"""From OMEGA to the Licensed Mainframes: the offer, and the wait for their reports."""
+"""Offer a release to the Licensed Mainframes, and wait for their reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.5
 
 @step("offer", description="Let OMEGA offer to every Licensed Mainframe what it runs now.")
 def offer(d: Deployment) -> None:
-    """Let the target offer this update to its Mainframes; where it does already, nothing."""
+    """Let the target offer this update to its Mainframes; do nothing if it does already."""
     state = d.state
     if state.bundle is None or state.release_seq is None:
         raise SessionError(f"Deployment '{d.update_id}' has not been promoted.")
@@ -49,7 +49,7 @@ def await_mainframes(d: Deployment, release_seq: int) -> list[MainframeOutcome]:
 
 @step("record-distribution", description="Write down what became of the release on each Mainframe.")
 def record_distribution(d: Deployment, outcomes: list[MainframeOutcome]) -> State:
-    """Complete the deployment: the target runs it, and every Mainframe reported or is named as missing."""
+    """Record that the deployment is complete, with what became of it on each Mainframe."""
     state = d.advance(
         lambda newest: (
             Distributed(at=now(), by=whoami(), mainframes=tuple(outcomes))
@@ -62,7 +62,7 @@ def record_distribution(d: Deployment, outcomes: list[MainframeOutcome]) -> Stat
 
 
 def serve_late(d: Deployment) -> list[MainframeOutcome]:
-    """Record the Mainframes that have reported since the deployment completed without them; returns those."""
+    """Record which Mainframes have reported since the deployment completed without them; returns those."""
     state = d.state
     if state.stage is not Stage.COMPLETED or state.release_seq is None:
         return []
@@ -77,7 +77,7 @@ def serve_late(d: Deployment) -> list[MainframeOutcome]:
 
 
 def outcomes_of(mainframes: list[Mainframe], release_seq: int) -> list[MainframeOutcome]:
-    """What each active Mainframe made of the offer `release_seq`; one that took a later offer has taken this one."""
+    """Say what each active Mainframe made of the offer `release_seq`; whoever took a later offer has taken this one."""
     return [_outcome(mainframe, release_seq) for mainframe in mainframes if mainframe.status == "active"]
 
 

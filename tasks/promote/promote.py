@@ -1,4 +1,4 @@
-"""Behind the gate: the target is told to run what was approved, with the decision that says so."""
+"""Let the target run what was approved, and show it the decision that says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.servers.public import change, settled
 
 
 def decision_of(state: State) -> Decision:
-    """The accepted approval in the form that OMEGA checks.
+    """Write the accepted approval in the form that OMEGA checks.
 
     Raises:
         SessionError: nobody approved it.
@@ -44,7 +44,7 @@ def decision_of(state: State) -> Decision:
     "promote", description="Let the target run what was approved; it puts the old release back if the new is unhealthy."
 )
 def promote(d: Deployment) -> State:
-    """Let the target run the approved bundle. Does nothing where it already does by this approval.
+    """Let the target run the approved bundle; do nothing if it does already by this approval.
 
     If the target moved on since the approval, the approval is void and the deployment awaits a new one. If the new
     release does not become healthy, the target runs the old one again and the deployment has failed.

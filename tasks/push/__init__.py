@@ -1,1 +1,1 @@
-"""Packing a source, and sending to Public what it lacks."""
+"""Pack a source, and send Public what it lacks."""

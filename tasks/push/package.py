@@ -1,4 +1,4 @@
-"""From a source tree to a bundle, and the beginning of a deployment's record."""
+"""Pack a source tree into a bundle, and begin the deployment's record."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Package:
 
 @contextmanager
 def source_tree(source: str, *, allow_dirty: bool) -> Iterator[Origin]:
-    """Where the tree is that the Source block `source` names; a clone goes away with the block of code."""
+    """Find the tree that the Source block `source` names; a clone is removed at the end of the `with` block."""
     block = load_source(source)
     with block.checkout() as tree:
         yield Origin(source, tree, "" if block.remote else block.ref, allow_dirty)
@@ -85,7 +85,7 @@ def check_free(update_id: str, *, resume: bool) -> None:
 
 
 def begun_by_this_run(update_id: str) -> State | None:
-    """What an earlier start of this very run began; a Retry starts it again. `update_id` may be empty: any."""
+    """Find the deployment that this run began before Prefect retried it; `update_id` may be empty: any."""
     mine = run_id()
     if not mine:
         return None
@@ -98,14 +98,14 @@ def begun_by_this_run(update_id: str) -> State | None:
 
 
 def must_push(begun: State | None) -> bool:
-    """Whether a run that began `begun` has to push: nothing, an interrupted push, or one that came to nothing by
-    itself. What people called off is not pushed again by a Retry."""
+    """Say whether a run has to push that began `begun` before Prefect retried it: if that is nothing, an interrupted
+    push, or one that failed by itself. What people called off, a retry does not push again."""
     return begun is None or begun.stage is Stage.PLANNING or (begun.stage is Stage.FAILED and begun.may_be_pushed_again)
 
 
 @step("package", description="Pack the tree: hash every file, and refuse what the servers could misread.")
 def package(origin: Origin) -> Package:
-    """The tree as a bundle.
+    """Pack the tree at `origin` into a bundle.
 
     Raises:
         BundleError: the tree is dirty, missing, empty, or breaks a bundle rule; or its raos.toml is wrong, or a schema
@@ -138,7 +138,7 @@ def package(origin: Origin) -> Package:
 
 
 def begin(request: PushRequest, package: Package) -> State:
-    """Record that the push of `package` began; going on with one that this run, or `resume`, began before.
+    """Record that the push of `package` began, or go on with the push that this run, or the one to resume, began.
 
     Raises:
         UpdateExistsError: the id was taken meanwhile.

@@ -1,4 +1,4 @@
-"""Bytes to Public, and from Public to the target. Asking again is how an upload goes on after a cut."""
+"""Send a bundle to Public, and from Public to the target. An upload that was cut goes on when it is asked again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.runtime.step import step
 
 @step("upload", description="Send the Public Server what it lacks of the bundle, then the manifest.")
 def upload(d: Deployment, packed: Packed) -> TransferReport:
-    """Bring a bundle to Public; when this returns, every byte is durable there.
+    """Send a bundle to Public; when this returns, every byte is durable there.
 
     Raises:
         SourceChangedError: a file changed since it was packed.
@@ -32,14 +32,14 @@ def upload(d: Deployment, packed: Packed) -> TransferReport:
 
 @step("record-push", description="Write down that the Public Server runs the update.")
 def record_pushed(d: Deployment) -> State:
-    """Write down that Public runs the update; once."""
+    """Record that Public runs the update; once."""
     url = d.public.url
     return d.advance(lambda newest: Pushed(at=now(), by=whoami(), url=url) if newest.stage is Stage.PLANNING else None)
 
 
 @step("relay", description="Bring the verified bytes from the Public Server to the target.")
 def relay(d: Deployment) -> TransferReport:
-    """Bring the bundle that was verified on Public to the target, byte for byte; nothing is rebuilt.
+    """Copy the bundle that was verified on Public to the target, byte for byte; nothing is rebuilt.
 
     Raises:
         NodeError: one of the two servers does not play along, or is another kind than it was configured as.
@@ -55,5 +55,5 @@ def relay(d: Deployment) -> TransferReport:
 
 
 def uncopied(packed: Packed) -> Packed:
-    """`packed` for a task's parameter, so that Prefect does not walk through every file of it."""
+    """Quote `packed` as a task's parameter, so that Prefect does not walk through every file of it."""
     return quote(packed)  # type: ignore[return-value]  # Prefect unwraps it before the task sees it

@@ -1,1 +1,1 @@
-"""Bringing the record up to date after what no flow saw: gates that Prefect lost, runs that died."""
+"""Bring the record up to date after what no flow saw: gates that Prefect lost, runs that died."""

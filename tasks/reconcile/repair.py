@@ -1,4 +1,4 @@
-"""What `reconcile` mends: gates and rollbacks whose flow runs are gone."""
+"""Repair gates and rollbacks whose flow runs are gone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mark_dead_runs() -> list[str]:
 
 
 def expire_overdue(state: State) -> None:
-    """Record that nobody answered in time, and end the run that waited."""
+    """Record that nobody answered the gate in time, and end the run that waited for an answer."""
     with ledger() as record:
         record.append(state, Expired(at=now(), by="reconcile"))
     if state.gate is not None and state.gate.run:
@@ -50,7 +50,7 @@ def close_gate(state: State) -> None:
 
 
 def end_lost_gate(state: State) -> str:
-    """Record a gate that somebody cancelled in Prefect while it waited; "" where none did."""
+    """Record that somebody cancelled the waiting gate in Prefect; "" if nobody did."""
     if state.stage is not Stage.AWAITING_APPROVAL or state.gate is None:
         return ""
     if _state_type(state.gate.run or start_approve_run(state)) is not StateType.CANCELLED:
@@ -61,7 +61,7 @@ def end_lost_gate(state: State) -> str:
 
 
 def restart_approve(state: State) -> str:
-    """Start another run of `approve` where the one that had the gate is dead; its id, "" where it lives."""
+    """Start another run of `approve` if the one that had the gate is dead; its id, "" if the old one lives."""
     holder = state.gate.run if state.gate else ""
     if not holder:
         holder = start_approve_run(state)
@@ -69,7 +69,7 @@ def restart_approve(state: State) -> str:
 
 
 def needs_gate(state: State) -> bool:
-    """Whether the checks passed and the gate was never opened, because the run of `verify` died in between."""
+    """Say whether the checks passed and the gate was never opened, because the run of `verify` died in between."""
     return (
         state.evidence is not None
         and state.outcome != "failed"
@@ -78,8 +78,8 @@ def needs_gate(state: State) -> bool:
 
 
 def end_lost_rollback(state: State) -> str:
-    """Record that nobody may answer any more whether the target goes back, where somebody cancelled the run in Prefect
-    that asked; "" where none did."""
+    """Record that a rollback is rejected whose run somebody cancelled in Prefect while it waited for an answer; "" if
+    nobody did."""
     request = state.undecided("rollback")
     if request is None or not request.waits(now()) or _state_type(request.run) is not StateType.CANCELLED:
         return ""
@@ -101,17 +101,17 @@ def end_lost_rollback(state: State) -> str:
 
 
 def needs_rollback_run(state: State) -> bool:
-    """Whether a rollback was begun and the run that did it is gone."""
+    """Say whether a rollback was begun and its flow run is gone."""
     return state.rolling_back and not (state.rollback_run and is_alive(state.rollback_run))
 
 
 def restart_rollback(state: State) -> str:
-    """Start another run of `rollback` for one that was begun; its id."""
+    """Start another run of `rollback` for a rollback that was begun; its id."""
     return _living(state.rollback_run, lambda dead: _start_rollback(state, dead))
 
 
 def go_on_with_rollback(state: State) -> str:
-    """Start a run of `rollback` where the one that people answered died before it began; its id, "" where none did."""
+    """Start a run of `rollback` if the one that people answered died before the rollback began; its id, or ""."""
     request = state.approvals.get("rollback")
     if request is None or request.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
         return ""
@@ -132,7 +132,7 @@ def _start_rollback(state: State, dead: str) -> str:
 
 
 def _living(dead: str, start: Callable[[str], str]) -> str:
-    """The run that `start` makes after the one that is dead; when that died as well, the one after it, and so on."""
+    """Start the run that follows a dead one; if that died as well, the next, until one lives."""
     while True:
         started = start(dead)
         if started == dead or is_alive(started):

@@ -1,1 +1,1 @@
-"""What makes a task a step: retries, the ledger, the reporter, artifacts, notifications."""
+"""Run a flow's steps: connections, retries, the reporter, artifacts, notifications."""

@@ -1,4 +1,4 @@
-"""What a flow leaves for a person to open in Prefect: the plan, the checks, the difference, the servers, progress."""
+"""Leave artifacts in Prefect for people: the plan, the checks, the difference, the servers, the progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
 class ByteProgress:
-    """Called with bytes done and in all: tells the reporter, and keeps a progress artifact at most once a second."""
+    """Report how many bytes have arrived, and show that in a progress artifact at most once a second."""
 
     def __init__(self, key: str) -> None:
         self._key = artifact_key(key)
@@ -43,7 +43,7 @@ class ByteProgress:
             self._show(100.0)
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` bytes have arrived."""
+        """Report that `done` of `total` bytes have arrived."""
         reporter().moved(done, total)
         if time.monotonic() - self._shown >= _EVERY_SECONDS and total:
             self._shown = time.monotonic()
@@ -55,41 +55,41 @@ class ByteProgress:
 
 
 def artifact_key(text: str) -> str:
-    """`text` as an artifact's key: lower-case letters, digits and dashes."""
+    """Make an artifact's key of `text`: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-") or "artifact"
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown that shows it as it stands, in one line, with no markup or HTML of its own."""
+    """Escape `text` for Markdown, which then shows it in one line, with no markup or HTML of its own."""
     flat = " ".join(text.split())
     return _MARKDOWN.sub(r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def markdown_table(columns: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; the cells are escaped by the caller where they hold others' text."""
+    """Write a Markdown table; callers escape the cells that hold others' text."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def publish_markdown(key: str, markdown: str, description: str) -> None:
-    """Leave a Markdown page with the flow run; nothing where there is none."""
+    """Leave a Markdown page with the flow run; outside any, do nothing."""
     if FlowRunContext.get() is not None:
         create_markdown_artifact(markdown=markdown, key=artifact_key(key), description=description)
 
 
 def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """Leave a table with the flow run; nothing where there is none."""
+    """Leave a table with the flow run; outside any, do nothing."""
     if FlowRunContext.get() is not None:
         create_table_artifact(table=rows, key=artifact_key(key), description=description)
 
 
 def publish_svg(key: str, svg: str, description: str) -> None:
-    """Leave a drawing with the flow run, as a page that loads nothing; nothing where there is none."""
+    """Leave a drawing with the flow run, as a page that loads nothing; outside any, do nothing."""
     if FlowRunContext.get() is not None:
         create_image_artifact(image_url=svg_url(svg), key=artifact_key(key), description=description)
 
 
 def svg_url(svg: str) -> str:
-    """The drawing as an address that holds it whole."""
+    """Write a drawing as a data URL, which holds all of it."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

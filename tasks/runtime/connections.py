@@ -1,4 +1,4 @@
-"""What a run opens once and keeps to its end: the ledger, and one client a server."""
+"""Open the ledger, and one client a server, once a run, and keep them to its end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Connections:
     many threads."""
 
     def __init__(self, servers: Mapping[str, RaosServer] | None = None) -> None:
-        """`servers` are asked by their names, whatever blocks are configured under these."""
+        """Ask `servers` by their names, whatever blocks are configured under these."""
         self._closing = ExitStack()
         self._servers = dict(servers or {})
         self._clients: dict[str, NodeClient] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger that the settings name.
+        """Open the ledger that the settings name.
 
         Raises:
             LedgerError: it does not open, or a newer version wrote it.
@@ -34,7 +34,7 @@ class Connections:
         return self._closing.enter_context(Ledger.configured())
 
     def server(self, name: str) -> RaosServer:
-        """The server block of that name.
+        """Load the server block of that name.
 
         Raises:
             NotConfiguredError: there is none.
@@ -44,7 +44,7 @@ class Connections:
         return self._servers[name]
 
     def client(self, name: str) -> NodeClient:
-        """A client of the server of that name; nobody but this closes it.
+        """Connect to the server of that name; only `close` closes the client.
 
         Raises:
             NotConfiguredError: there is no such server.
@@ -60,8 +60,8 @@ class Connections:
 
 @contextmanager
 def connections(servers: Mapping[str, RaosServer] | None = None) -> Iterator[Connections]:
-    """The connections of the run that this code is part of; where there are none, or `servers` are given, new ones that
-    are closed with the block.
+    """Use the connections of the run that this code is part of. If it is part of none, or `servers` are given, begin
+    new ones, and close them with the `with` block.
 
     A task sees those of its flow: Prefect runs it in the flow's context, also in another thread.
     """
@@ -79,7 +79,7 @@ def connections(servers: Mapping[str, RaosServer] | None = None) -> Iterator[Con
 
 
 def of_this_run() -> Connections:
-    """The connections of the run that this code is part of.
+    """Return the connections of the run that this code is part of.
 
     Raises:
         LookupError: it is part of none: what runs has to be within `connections()`.
@@ -92,7 +92,7 @@ def of_this_run() -> Connections:
 
 @contextmanager
 def server(name: str) -> Iterator[NodeClient]:
-    """A client of the server of that name.
+    """Use the client of the server of that name.
 
     Raises:
         NotConfiguredError: there is no such server.

@@ -1,4 +1,4 @@
-"""The deployment that a flow works on: its record, and the two servers between which it goes."""
+"""Give a flow the deployment that it works on: the record, and the two servers between which it goes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Deployment:
 
     @property
     def state(self) -> State:
-        """The newest state, read at each call: what others appended meanwhile counts."""
+        """The newest state, read from the ledger at each call: what others appended meanwhile counts."""
         return self.ledger.load(self.update_id, self.attempt)
 
     @property
@@ -61,7 +61,7 @@ class Deployment:
 
 
 def deployment(update_id: str, attempt: int | None = None) -> Deployment:
-    """An attempt of an update (default: the last), with the connections of the run that this code is part of.
+    """Find an attempt of an update (default: the last), with the connections of the run that this code is part of.
 
     Raises:
         UnknownUpdateError: there is none.

@@ -1,4 +1,4 @@
-"""The ledger and the clock, as the steps and flows use them."""
+"""Read the ledger and the clock, and say which run and which person this is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ledger", "now", "run_id", "whoami"]
 
 @contextmanager
 def ledger() -> Iterator[Ledger]:
-    """The ledger that the settings name: this run's, where one has it open.
+    """Use the ledger that the settings name: this run's, if a run has it open.
 
     Raises:
         LedgerError: it does not open, or a newer version wrote it.
@@ -27,12 +27,12 @@ def ledger() -> Iterator[Ledger]:
 
 
 def run_id() -> str:
-    """The id of the flow run that this code runs in; "" outside any."""
+    """Return the id of the flow run that this code is part of; "" outside any."""
     return str(flow_run.id or "")
 
 
 def whoami() -> str:
-    """The person or account that runs this process, as user@host. Self-asserted."""
+    """Name the person or account that runs this process, as user@host. Self-asserted."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -26,4 +26,4 @@ def notify(subject: str, body: str) -> None:
             if inspect.iscoroutine(sent):
                 asyncio.run(sent)
         except Exception as error:  # noqa: BLE001  others' code; the deployment goes on whatever it raises
-            reporter().say(f"⚠️ {name} was not told: {type(error).__name__}: {error}")
+            reporter().say(f"⚠️ {name} was not notified: {type(error).__name__}: {error}")

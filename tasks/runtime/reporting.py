@@ -1,4 +1,4 @@
-"""What a step tells whoever watches: the terminal of `deploy`, or Prefect's log when nobody set another."""
+"""Report a flow's progress to the terminal of `deploy`, or else to Prefect's log."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from tasks.checks.kit.base import CheckResult
 
 
 class Reporter(Protocol):
-    """Whoever watches a flow. Its methods are called from several threads."""
+    """Shows a flow's progress. Several threads call its methods."""
 
     def step(self, number: int, title: str) -> None:
-        """The plan's step `number` begins."""
+        """Show that the plan's step `number` begins."""
 
     def say(self, line: str) -> None:
-        """Something worth a line."""
+        """Show a line."""
 
     def moved(self, done: int, total: int) -> None:
-        """`done` of `total` bytes have arrived."""
+        """Show that `done` of `total` bytes have arrived."""
 
     def check(self, result: CheckResult) -> None:
-        """A check has ended."""
+        """Show how a check ended."""
 
     def waiting(self, lease: Lease) -> None:
-        """Another update has the server; this one waits its turn."""
+        """Show that this update waits for its turn, because another has the server's `lease`."""
 
 
 class LogReporter:
-    """Writes to the log of the flow run, which Prefect shows."""
+    """Writes a flow's progress to the log of its run, which Prefect shows."""
 
     def step(self, number: int, title: str) -> None:
-        """The plan's step `number` begins."""
+        """Show that the plan's step `number` begins."""
         self.say(f"Step {number}: {title}")
 
     def say(self, line: str) -> None:
-        """Something worth a line."""
+        """Show a line."""
         _logger().info(line)
 
     def moved(self, done: int, total: int) -> None:
-        """Bytes are shown as a progress artifact, not in the log."""
+        """Log nothing: a progress artifact shows the bytes."""
 
     def check(self, result: CheckResult) -> None:
-        """A check has ended."""
+        """Show how a check ended."""
         self.say(f"{result.title}: {result.outcome}: {result.seen}")
 
     def waiting(self, lease: Lease) -> None:
-        """Another update has the server."""
+        """Log that another update has the server's `lease`."""
         self.say(f"Waiting for {lease.holder} ({lease.who}: {lease.why}, since {lease.since:%H:%M:%S} UTC)")
 
 
@@ -60,13 +60,13 @@ _watching: list[Reporter] = [LogReporter()]
 
 
 def reporter() -> Reporter:
-    """Whoever watches this process's flow."""
+    """Return what shows the progress of this process's flow."""
     return _watching[-1]
 
 
 @contextmanager
 def use_reporter(watcher: Reporter) -> Iterator[None]:
-    """Let `watcher` be told, for the whole process, until the block ends."""
+    """Report to `watcher` in the whole process until the block ends."""
     _watching.append(watcher)
     try:
         yield

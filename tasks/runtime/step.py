@@ -1,4 +1,4 @@
-"""How a step becomes a Prefect task: what is tried again, how long it waits, and what is never cached.
+"""Make Prefect tasks of steps: what is tried again, how long a retry waits, and that nothing is cached.
 
 Only what can pass by itself is tried again (`NodeError.transient`: no connection, 429, 5xx), with back-off and
 jitter, never sooner than a server's Retry-After asks. Prefect's cache is off everywhere: a step is idempotent because
@@ -27,7 +27,7 @@ RETRY_AFTER_LIMIT = 300.0
 
 
 def step(name: str, *, description: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """A decorator that makes a retryable task of a function; `name` is the verb shown in Prefect."""
+    """Make a retryable task of the function below; `name` is the verb shown in Prefect."""
     settings = Settings()
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
@@ -47,7 +47,7 @@ def step(name: str, *, description: str) -> Callable[[Callable[P, R]], Task[P, R
 
 
 def heed_retry_after(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which waits as long as a server's Retry-After asks before its error is raised."""
+    """Have `function` wait as long as a server's Retry-After asks before it raises that server's error."""
 
     @functools.wraps(function)
     def waiting(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,7 +62,7 @@ def heed_retry_after(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def may_pass_by_itself(_task: object, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether the failure in `state` is one that time can mend."""
+    """Say whether the failure in `state` is one that time can mend."""
     try:
         state.result()
     except NodeError as error:

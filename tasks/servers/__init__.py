@@ -1,1 +1,1 @@
-"""What the servers run, against what the record says; and the turns on Public."""
+"""Compare what the servers run with the record, and switch Public from update to update."""

@@ -1,4 +1,4 @@
-"""Where each server stands, for a person to open in Prefect."""
+"""Compare what each server runs with what the record says, and show it in Prefect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.runtime.ledger import ledger
 
 
 def standings(state: State) -> list[dict[str, Any]]:
-    """A row for Public, the target and each Mainframe: what it runs, or why it does not say."""
+    """List what Public, the target and each Mainframe run, or why a server does not say."""
     rows = [_row(state.public), _row(state.target)]
     rows += [
         {"server": mainframe.name, "role": "mainframe", "runs": mainframe.result, "bundle": state.bundle or ""}
@@ -26,7 +26,7 @@ def standings(state: State) -> list[dict[str, Any]]:
 
 
 def publish_servers(state: State) -> None:
-    """Leave the table of where each server stands with the flow run."""
+    """Leave the table of what each server runs with the flow run."""
     publish_table(f"servers-{state.update_id}-{state.attempt}", standings(state), "Where each server stands")
 
 
@@ -46,7 +46,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def why_not_owner(name: str) -> str:
-    """Why the token that is configured for a target lets nobody approve or roll back there; "" where it does.
+    """Say why the token configured for a target lets nobody approve or roll back there; "" if it does.
 
     Raises:
         NodeError: the target does not answer, or does not know the token.
@@ -63,7 +63,7 @@ def why_not_owner(name: str) -> str:
 
 
 def drift() -> list[dict[str, str]]:
-    """A row for each server that runs another bundle than the record says it should."""
+    """List each server that runs another bundle than the record says it should."""
     with ledger() as record:
         states = [record.load(s["update_id"], s["attempt"]) for s in record.summaries() if s["release_seq"]]
     rows = []
@@ -85,9 +85,8 @@ def drift() -> list[dict[str, str]]:
 
 
 def witness_journal(name: str, node: NodeClient) -> list[str]:
-    """Remember how far a server's journal of changes is; what is wrong where it does not continue what it was.
-
-    It is not looked at where the token for the server does not open that.
+    """Check that a server's journal of changes continues what was seen of it before, and remember how far it is now; a
+    line for what is wrong. Nothing is checked if the token for the server does not open its journal.
 
     Raises:
         NodeError: the server does not answer.
@@ -105,8 +104,8 @@ def witness_journal(name: str, node: NodeClient) -> list[str]:
 
 
 def doubts(node: NodeClient) -> list[str]:
-    """What Mainframes report to be wrong with the journal of changes of their OMEGA; nothing where the token for it
-    does not open that.
+    """List what Mainframes report to be wrong with the journal of changes of their OMEGA; nothing if the token for
+    OMEGA does not open its list of Mainframes.
 
     Raises:
         NodeError: it does not answer.
@@ -118,7 +117,8 @@ def doubts(node: NodeClient) -> list[str]:
 
 
 def expected_bundle(states: list[State]) -> set[str | None] | None:
-    """What a target may run (None: nothing) by the record of all that reached it; None where nothing did."""
+    """Find the bundles that a target may run (None: it runs nothing) by the record of all updates that reached it; None
+    if none did."""
     latest: tuple[int, set[str | None]] | None = None
     for state in states:
         back = state.rolled_back.get("omega")

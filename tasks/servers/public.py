@@ -1,4 +1,4 @@
-"""Public's turn: lend it, switch it to an update, and put it back."""
+"""Lease Public, switch it to an update, and put it back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _POLL_SECONDS = 1.0
 
 @contextmanager
 def public_lease(d: Deployment, why: str) -> Iterator[str]:
-    """Have Public for this update while the block runs; yields the holder's name.
+    """Lease Public for this update while the `with` block runs; yields the name of the lease's holder.
 
     Waits its turn, visibly, for up to `ASHAT_LEASE_WAIT` seconds.
 
@@ -61,7 +61,7 @@ def public_lease(d: Deployment, why: str) -> Iterator[str]:
 
 @step("switch-public", description="Let the Public Server run the update, recording first what it runs until then.")
 def switch_public(d: Deployment, holder: str) -> None:
-    """Let Public run the update's bundle. Does nothing where it already does.
+    """Let Public run the update's bundle; do nothing if it does already.
 
     Raises:
         SwitchFailedError: the program did not become healthy; Public runs again what it ran before.
@@ -102,7 +102,8 @@ def switch_public(d: Deployment, holder: str) -> None:
 
 @step("put-public-back", description="Let the Public Server run again what it ran before this update.")
 def put_public_back(d: Deployment) -> None:
-    """Let Public run again what it ran before an update that came to nothing, unless another update runs there by now.
+    """Restore Public to the release that ran before an update that failed or was called off, unless another update runs
+    there by now.
 
     Raises:
         SwitchFailedError: what ran before no longer becomes healthy.
@@ -122,7 +123,7 @@ def put_public_back(d: Deployment) -> None:
 
 
 def switch_back(public: NodeClient, state: State, before: PreviousRelease, holder: str, *, reason: str) -> str:
-    """Let Public run `before` again, after `state`'s update; returns why it was left alone, "" where it runs it."""
+    """Restore Public from `state`'s update to `before`; returns why Public was left alone, "" if it runs `before`."""
     current = settled(public).current
     runs = PreviousRelease(current.bundle, current.update_id, current.attempt) if current else PreviousRelease(None)
     if runs == before or runs.bundle is before.bundle is None:
@@ -145,7 +146,7 @@ def switch_back(public: NodeClient, state: State, before: PreviousRelease, holde
 
 
 def settled(node: NodeClient) -> NodeState:
-    """The node's state once no operation is under way on it.
+    """Wait until no operation is under way on the node; its state then.
 
     Raises:
         NodeError: it does not answer, or is not done within `ASHAT_SWITCH_TIMEOUT` seconds.

@@ -1,1 +1,1 @@
-"""Verifying a release on Public: running the checks, judging them, and writing the evidence."""
+"""Verify a release on Public: run the checks, judge their results, and write the evidence."""

@@ -77,8 +77,8 @@ def _summary(evidence: Evidence) -> str:
     counts = ", ".join(f"{outcomes.count(key)} {word}" for key, word in words.items() if key in outcomes)
     version = f"version {evidence.version}" if evidence.version else f"the bundle {evidence.bundle[:_SHORT]}…"
     seconds = round((_time(evidence.ended) - _time(evidence.began)).total_seconds())
-    told = f"{len(outcomes)} checks of {version} on {evidence.public.name}, in {seconds} s"
-    return f"{told}, until {_when(evidence.ended)}: {counts or 'none'}."
+    summary = f"{len(outcomes)} checks of {version} on {evidence.public.name}, in {seconds} s"
+    return f"{summary}, until {_when(evidence.ended)}: {counts or 'none'}."
 
 
 def _check(check: EvidencedCheck) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether a verification policy can be held to: what it names has to be there."""
+"""Check that a verification policy names only checks that there are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.verify.rehearsal import NAME as REHEARSAL
 
 
 def check_policy(policy: Policy) -> None:
-    """Make sure that a policy names only checks that there are; the rehearsal may only warn, too.
+    """Refuse a policy that names a check which is not there; the rehearsal counts as one among `warns`.
 
     Raises:
         PolicyError: it names another.

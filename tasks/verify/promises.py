@@ -1,4 +1,4 @@
-"""What a release promises in its raos.toml, held against what the release that it replaces promised."""
+"""Compare what a release promises in its raos.toml with what the release before it promised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERSION = code_version("1", weaker.__file__)
 
 
 def promises_of(node: NodeClient, manifest: Manifest) -> RaosToml | None:
-    """What a release on `node` promises; None where it has no raos.toml that this version can read."""
+    """Read what a release on `node` promises; None if it has no raos.toml that this version can read."""
     try:
         return raos_toml_of(manifest, lambda path: node.file_bytes(manifest, path))
     except BundleError:
@@ -27,7 +27,7 @@ def promises_of(node: NodeClient, manifest: Manifest) -> RaosToml | None:
 def taken_back(
     before: RaosToml | None, promised: RaosToml | None, old: Manifest | None, new: Manifest | None
 ) -> list[str]:
-    """One line for each promise that the release `new` does not keep of what `old` promised."""
+    """List each promise of the release `old` that the release `new` does not keep, a line each."""
     if before is None or promised is None or old is None or new is None:
         return []
     found = diff(old, new)
@@ -35,7 +35,7 @@ def taken_back(
 
 
 def weakening(lines: list[str], against: str) -> CheckResult | None:
-    """The warning that a release promises less than what runs on `against`, or something else; None where it does not.
+    """Warn that a release promises less than what runs on `against`, or something else; None without `lines`.
 
     A release that could loosen its own checks unseen would pass whatever it liked.
     """

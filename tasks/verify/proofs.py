@@ -1,4 +1,4 @@
-"""Which version of a check this is, and whether a self-test has proved that it catches what it claims to.
+"""Name the version of a check, and find the self-test which proved that this version catches what it claims to.
 
 What the self-test of this very code proved is shipped with it (`tasks/verify/proofs.json`); a self-test on this
 machine is kept in the ledger, and speaks louder.
@@ -39,7 +39,7 @@ class SelfTestResult:
 
 
 def version_of(check: Check | type[Check]) -> str:
-    """The version of a check: its own word for it, and the start of the digest of its code.
+    """Name the version of a check: its own number, and the start of the digest of its code.
 
     The code of the built-in checks is all of their package: they share how they ask and judge. That of a check from
     another package is all of that, with the version under which it is installed.
@@ -49,7 +49,7 @@ def version_of(check: Check | type[Check]) -> str:
 
 
 def code_version(version: str, file: str, brought: str = "") -> str:
-    """`version`, and the start of the digest of the code in `file`; of its whole package if `brought` names one."""
+    """Join `version` to the start of the digest of `file`, or of its whole package if `brought` names one."""
     return f"{version}+{_code(file, brought)[:12]}"
 
 
@@ -73,7 +73,7 @@ def _files(file: Path, *, whole: bool) -> list[Path]:
 
 
 def known_proofs(own: Mapping[str, Any] | None) -> dict[str, SelfTestResult]:
-    """What is proved of this very code, by the check's name. `own` is the document of the last self-test made here."""
+    """Find the self-tests of this very code, by the check's name. `own` is the document of the last one made here."""
     made_here, shipped = proofs_of(own), proofs_of(json.loads(SHIPPED.read_text("utf-8")))
     found: dict[str, SelfTestResult] = {}
     for check in checks.built_in_checks():
@@ -85,12 +85,12 @@ def known_proofs(own: Mapping[str, Any] | None) -> dict[str, SelfTestResult]:
 
 
 def has_seeded_faults(check: Check) -> bool:
-    """Whether a self-test can prove it: only a check of this package has bad releases made for it."""
+    """Say whether a self-test can prove a check: only those of this package have bad releases made for them."""
     return type(check) in {type(built_in) for built_in in checks.built_in_checks()}
 
 
 def proofs_document(proofs: Mapping[str, SelfTestResult]) -> dict[str, Any]:
-    """What the ledger keeps of a self-test."""
+    """Write the document that the ledger keeps of a self-test."""
     listed = {
         name: {"version": proof.version, "seeded": proof.seeded, "missed": list(proof.missed)}
         for name, proof in proofs.items()
@@ -99,7 +99,7 @@ def proofs_document(proofs: Mapping[str, SelfTestResult]) -> dict[str, Any]:
 
 
 def proofs_of(document: Mapping[str, Any] | None) -> dict[str, SelfTestResult]:
-    """What `proofs_document` wrote; nothing where there is none, or of a format this version does not know."""
+    """Read what `proofs_document` wrote; nothing if there is none, or if this version does not know its format."""
     if document is None or document.get("format") != _FORMAT:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""The checks once more, for an approver who believes no answers but those of their own machine.
+"""Run the checks once more, for an approver who believes no results but those of their own machine.
 
 They run here, by the code that is installed here, against what Public runs; nothing is switched, and nothing recorded.
 """
@@ -27,7 +27,7 @@ from tasks.verify.verification import context_of
 
 @dataclass(frozen=True)
 class Rechecked:
-    """One check's answer here, and what stands in the evidence; None for what only one of the two has."""
+    """One check's result here and in the evidence; None for what only one of the two has."""
 
     title: str
     here: CheckResult | None
@@ -82,7 +82,7 @@ def _check_again(
 
 
 def compare(results: Sequence[CheckResult], evidence: Evidence) -> list[Rechecked]:
-    """Each check's answer here beside the one in the evidence: first those made here, then those only recorded."""
+    """Pair each check's result here with the one in the evidence: first those made here, then those only recorded."""
     here = {result.name for result in results}
     both = [Rechecked(result.title, result, evidence.check(result.name)) for result in results]
     return both + [Rechecked(check.title, None, check) for check in evidence.checks if check.name not in here]

@@ -1,4 +1,4 @@
-"""The verification of an update on Public: rehearsal, checks, the evidence they leave, and the opening of the gate."""
+"""Verify an update on Public: rehearse its rollback, run the checks, record the evidence, and open the gate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️
 
 @dataclass(frozen=True)
 class Report:
-    """What a verification found. `kept` are the answers taken over from earlier evidence, by the check's name."""
+    """What a verification found. `kept` are the results reused from earlier evidence, by the check's name."""
 
     began: datetime
     results: tuple[CheckResult, ...]
@@ -65,7 +65,7 @@ class Report:
 
 
 def start_verification(d: Deployment, policy: str) -> State:
-    """Record that the checks begin; where this run said so before, nothing.
+    """Record that the checks begin.
 
     Raises:
         SessionError: the deployment is not at a stage that can be verified.
@@ -112,7 +112,7 @@ def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: 
 def _rehearse(
     state: State, context: CheckContext, before: PreviousRelease, holder: str, earlier: Evidence | None
 ) -> Rehearsed:
-    """The rehearsal, or that of `earlier` evidence, which is given where nothing needs to be measured anew."""
+    """Rehearse the rollback, or reuse the rehearsal of `earlier` evidence, if that is given."""
     if not context.policy.rehearses:
         return Rehearsed(context.previous.digest if context.previous else None, now())
 
@@ -128,13 +128,13 @@ def _rehearse(
 
 def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTestResult]) -> dict[str, CheckResult]:
     policy = context.policy
-    asked = [check for check in checks if check.name not in policy.skips]
+    wanted = [check for check in checks if check.name not in policy.skips]
     found = {check.name: _reported(skipped(check)) for check in checks if check.name in policy.skips}
-    together = {_submit(check, context): check for check in asked if not check.alone}
+    together = {_submit(check, context): check for check in wanted if not check.alone}
     for future in as_completed(list(together)):
         check = together[future]
         found[check.name] = _reported(apply_policy(check, future.result(), policy, proofs.get(check.name)))
-    for check in asked:
+    for check in wanted:
         if check.alone:
             found[check.name] = _reported(
                 apply_policy(check, _submit(check, context).result(), policy, proofs.get(check.name))
@@ -144,7 +144,7 @@ def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTe
 
 @step("record-evidence", description="Keep the evidence under its digest, and write down how the checks ended.")
 def record_evidence(d: Deployment, report: Report) -> State:
-    """Keep the verification report and append what came of it; once."""
+    """Keep the evidence in the ledger, and record the outcome; once."""
     state = d.state
     if state.stage is not Stage.TESTING:
         raise SessionError(f"Deployment '{d.update_id}' is {state.stage.value} by now: these checks came too late.")
@@ -170,7 +170,7 @@ def record_evidence(d: Deployment, report: Report) -> State:
 
 
 def open_gate(d: Deployment) -> State:
-    """Record that a person is to be asked about the evidence, until the gate's time is over; once an evidence."""
+    """Record that the gate is open for a person's decision, until its time is over; once an evidence."""
     expires = now() + timedelta(seconds=Settings().gate_timeout)
 
     def opened(state: State) -> GateOpened | None:
@@ -184,7 +184,7 @@ def open_gate(d: Deployment) -> State:
 
 
 def outcome_of(results: tuple[CheckResult, ...]) -> Literal["passed", "attention", "failed"]:
-    """What the checks say together: one failure fails, anything unclear asks for a person's attention."""
+    """Sum up the checks' results: one failure fails, anything unclear asks for a person's attention."""
     outcomes = {result.outcome for result in results}
     if not results or "fail" in outcomes:
         return "failed"
@@ -192,7 +192,7 @@ def outcome_of(results: tuple[CheckResult, ...]) -> Literal["passed", "attention
 
 
 def evidence_of(state: State, report: Report) -> Evidence:
-    """The evidence document of a verification of `state`."""
+    """Write the evidence document of a verification of `state`."""
     reused = {name: kept.evidence for name, kept in report.kept.items()}
     if report.rehearsed.result is not None and report.rehearsed.reused:
         reused[report.rehearsed.result.name] = report.rehearsed.reused
@@ -204,8 +204,8 @@ def evidence_of(state: State, report: Report) -> Evidence:
         }
         for result in report.results
     ]
-    asked = {result.name for result in report.results}
-    proofs = {name: proof.as_evidence() for name, proof in report.proofs.items() if name in asked}
+    run = {result.name for result in report.results}
+    proofs = {name: proof.as_evidence() for name, proof in report.proofs.items() if name in run}
     return Evidence.read(
         {
             "format": FORMAT,
@@ -230,7 +230,7 @@ def evidence_of(state: State, report: Report) -> Evidence:
 
 
 def current_versions(policy: Policy) -> dict[str, str]:
-    """The checks of this install, and the rehearsal if the policy wants one, by name; a release's own are its own."""
+    """List the versions of this install's checks by name, and the rehearsal's if the policy wants one."""
     versions = {check.name: version_of(check) for check in all_checks()}
     return versions | ({REHEARSAL: REHEARSAL_VERSION} if policy.rehearses else {})
 
@@ -247,7 +247,7 @@ def publish_checks(state: State) -> None:
 
 
 def publish_latencies(state: State, report: Report) -> None:
-    """Leave a drawing of how long both releases' answers took, where performance was compared."""
+    """Leave a drawing of both releases' latencies with the flow run, if performance was compared."""
     series = next((result.series for result in report.results if result.name == PerformanceCheck.name), {})
     if series.get("new_us") and series.get("old_us"):
         publish_svg(
@@ -258,7 +258,7 @@ def publish_latencies(state: State, report: Report) -> None:
 
 
 def context_of(d: Deployment, state: State, before: PreviousRelease, block: VerificationPolicy) -> CheckContext:
-    """What the checks of `state` may look at, on Public, which ran `before` before it.
+    """Gather what the checks of `state` may look at on Public, which ran `before` before it.
 
     Raises:
         SessionError: it has no bundle, or Public does not say where its program answers.
@@ -290,7 +290,7 @@ def context_of(d: Deployment, state: State, before: PreviousRelease, block: Veri
 
 
 def _trust(server: RaosServer) -> ssl.SSLContext:
-    """Whom to trust of a program on https: whom everybody does, and the authority that its server's block names."""
+    """Trust the usual certificate authorities for a program on https, and the one that its server's block names."""
     trusted = httpx.create_ssl_context()
     if server.ca:
         trusted.load_verify_locations(cadata=server.ca)
@@ -298,8 +298,8 @@ def _trust(server: RaosServer) -> ssl.SSLContext:
 
 
 def _loosening(d: Deployment, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
-    """The warning that the release asks less of itself than what the target runs, or than what ran before on Public
-    where the target cannot be asked."""
+    """Warn that the release promises less than what the target runs, or, if the target does not answer, than what ran
+    before on Public."""
     new = context.manifest
     if target.bundle is not None and target.bundle != new.digest:
         try:

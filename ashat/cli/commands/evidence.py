@@ -136,7 +136,7 @@ def _source(found: Evidence) -> str:
 
 
 def _departures(policy: dict[str, Any]) -> Iterator[str]:
-    """What of a policy is not as it would be by itself."""
+    """List the keys of a policy that are not as built in."""
     from ashat.verification.policy import Policy
 
     usual = Policy().model_dump(mode="json")
@@ -151,8 +151,8 @@ def _rehearsal(made: EvidencedRehearsal) -> str:
         " and ".join(f"{ms} ms" for ms in times) or "not done" for times in (made.back_ms, made.forward_ms)
     )
     odd = [tree.release for tree in made.trees if tree.expected != tree.found]
-    told = f"{CHECK_MARKS[made.outcome]} back in {back}, forward in {forward}; {files} files compared"
-    return told + (f"; the {odd[0]} release's tree differs" if odd else "")
+    text = f"{CHECK_MARKS[made.outcome]} back in {back}, forward in {forward}; {files} files compared"
+    return text + (f"; the {odd[0]} release's tree differs" if odd else "")
 
 
 def _check(check: EvidencedCheck) -> Iterator[str]:
@@ -162,9 +162,9 @@ def _check(check: EvidencedCheck) -> Iterator[str]:
         yield f"       {finding.severity}: {finding.text}" + (f" ({about})" if about else "")
     from ashat.verification.evidence import figure_in_words
 
-    told = [" ".join(figure_in_words(name, value)) for name, value in check.figures.items()]
-    for first in range(0, len(told), _FIGURES_A_LINE):
-        yield f"       {', '.join(told[first : first + _FIGURES_A_LINE])}"
+    figures = [" ".join(figure_in_words(name, value)) for name, value in check.figures.items()]
+    for first in range(0, len(figures), _FIGURES_A_LINE):
+        yield f"       {', '.join(figures[first : first + _FIGURES_A_LINE])}"
     taken = f", taken {check.taken.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     reused = f", from the evidence {check.reused_from[:12]}…" if check.reused_from else ""
     yield f"       {check.name} {check.version}, {check.milliseconds} ms{taken}{reused}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) -> str:
-    """Run the checks from here and tell where they and the evidence differ; what the answer's comment may say of it.
+    """Run the checks from here and show where they differ from the evidence; a line for the decision's comment.
     `public` is None where Public is believed to be where Prefect says.
 
     Raises:
@@ -35,7 +35,7 @@ def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) 
 
     evidence = evidence_of(state)
     policy = read_policy(policy_file) if policy_file is not None else None
-    _tell_policy(evidence, policy)
+    _warn_of_policy(evidence, policy)
     where = f", of {state.public} at {public.url}" if public else ""
     output.say(f"The checks again, from {socket.gethostname()}{where}:")
     with use_reporter(TerminalReporter()):
@@ -43,7 +43,7 @@ def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) 
     compared = compare(results, evidence)
     differing = [each for each in compared if each.here is not None and not each.agrees]
     for each in compared:
-        _tell(each)
+        _compare(each)
     failing = [result.title for result in results if result.outcome == "fail"]
     if failing:
         raise SessionError(
@@ -55,7 +55,7 @@ def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) 
     return f"[rechecked on {socket.gethostname()}: {found}]"
 
 
-def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
+def _warn_of_policy(evidence: Evidence, policy: Policy | None) -> None:
     from ashat.raos_toml.compare import weakened_policy
     from ashat.verification.policy import Policy
 
@@ -65,7 +65,7 @@ def _tell_policy(evidence: Evidence, policy: Policy | None) -> None:
         output.warn(f"It was verified under a policy that asks less than {than}: {line}")
 
 
-def _tell(each: Rechecked) -> None:
+def _compare(each: Rechecked) -> None:
     here, recorded = each.here, each.recorded
     if here is None:
         output.note(f"{each.title}: in the evidence, and not repeated here.")

@@ -100,7 +100,7 @@ def _sorted(found: list[dict[str, Any]], at: datetime) -> tuple[list[dict[str, A
 
 
 def _as_of(summary: dict[str, Any], at: datetime) -> dict[str, Any]:
-    """The summary as a reader is shown it: an overdue gate is Expired, whether somebody recorded that or not."""
+    """Show an overdue gate in a summary as Expired, whether somebody recorded that or not."""
     if summary.get("rollback_expires") and at >= _time(summary["rollback_expires"]):
         return {**summary, "rollback_expires": None}
     if summary["stage"] == Stage.AWAITING_APPROVAL and summary["expires"] and at >= _time(summary["expires"]):
@@ -118,11 +118,11 @@ def _section(title: str, rows: list[tuple[str, ...]]) -> None:
 
 def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     stage = "rolling back" if summary.get("rolling_back") else summary["stage"]
-    told = summary["reason"] or summary["description"]
+    text = summary["reason"] or summary["description"]
     if summary["missing"] and summary["stage"] == Stage.COMPLETED:
-        told = f"{summary['description']} (missing: {', '.join(summary['missing'])})"
+        text = f"{summary['description']} (missing: {', '.join(summary['missing'])})"
     mark = MARKS.get(summary["stage"], "🔄") if not summary.get("rolling_back") else "⏪"
-    return mark, _name(summary), stage, f"{output.span(at - _time(summary['updated_at']))} ago", told
+    return mark, _name(summary), stage, f"{output.span(at - _time(summary['updated_at']))} ago", text
 
 
 def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
@@ -164,8 +164,8 @@ def _status_of(update_id: str, *, as_json: bool) -> None:
     for check in state.checks:
         output.say(f"  {CHECK_MARKS[check.outcome]} {check.title}: {check.seen}")
     for mainframe in state.mainframes:
-        told = f": {mainframe.reason}" if mainframe.reason else ""
-        output.say(f"  {MAINFRAME_MARKS[mainframe.result]} {mainframe.name} {mainframe.result}{told}")
+        reason = f": {mainframe.reason}" if mainframe.reason else ""
+        output.say(f"  {MAINFRAME_MARKS[mainframe.result]} {mainframe.name} {mainframe.result}{reason}")
 
 
 def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
@@ -217,7 +217,7 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         return
     output.say("📜 Deployment History")
     rows = [
-        (f"{event.at:%Y-%m-%d %H:%M:%S}", f"#{n}", event.name, event.by, _told(event))
+        (f"{event.at:%Y-%m-%d %H:%M:%S}", f"#{n}", event.name, event.by, _text_of(event))
         for n, events in attempts
         for event in events
     ]
@@ -225,8 +225,8 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         output.say(line)
 
 
-def _told(event: Any) -> str:
-    """The words of an event that a person would want beside its name."""
+def _text_of(event: Any) -> str:
+    """Choose the text of an event that a person would want beside its kind."""
     for name in ("reason", "kept", "description", "outcome", "decision", "bundle", "url"):
         value = getattr(event, name, None)
         if value:

@@ -1,4 +1,4 @@
-"""Following a deployment while others work on it: its events as they come, until it is where it should be."""
+"""Follow a deployment that a flow run works on: show its events as they come, until the work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the ledger that the settings name, once a command needs more than the list of deployments."""
+"""Open the ledger, once a command needs more than the list of deployments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_ledger() -> Ledger:
-    """The ledger that the settings name; close it, or use it in a `with` block.
+    """Open the ledger that the settings name; close it, or use it in a `with` block.
 
     Raises:
         LedgerError: it does not open, or a newer version wrote it.

@@ -1,4 +1,4 @@
-"""What a person watches while a flow runs in this process: its steps, its bytes, its checks, its turn in a queue."""
+"""Show on the terminal how a flow in this process gets on: its steps, its bytes, its checks, its turn in a queue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUARTER = 25
 
 
 class TerminalReporter:
-    """Tells a terminal, with a progress bar, or anything else, with plain lines."""
+    """Shows a flow's progress on a terminal with a progress bar, or on anything else with plain lines."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -31,17 +31,17 @@ class TerminalReporter:
         self._waiting_for = ""
 
     def step(self, number: int, title: str) -> None:
-        """The plan's step `number` begins."""
+        """Show that the plan's step `number` begins."""
         self.say(f"▶ Step {number}/{_STEPS}: {title}")
 
     def say(self, line: str) -> None:
-        """Something worth a line."""
+        """Show a line."""
         with self._lock:
             self.close()
             output.say(line)
 
     def moved(self, done: int, total: int) -> None:
-        """`done` of `total` bytes have arrived."""
+        """Show that `done` of `total` bytes have arrived."""
         with self._lock:
             if self._animated:
                 self._move_bar(done, total)
@@ -52,11 +52,11 @@ class TerminalReporter:
                 output.say(f"  {output.size(done)} of {output.size(total)}")
 
     def check(self, result: CheckResult) -> None:
-        """A check has ended."""
+        """Show how a check ended."""
         self.say(f"{CHECK_MARKS[result.outcome]} {result.title}: {result.seen}")
 
     def waiting(self, lease: Lease) -> None:
-        """Another update has the server; said once for each that has it."""
+        """Show that this update waits for its turn, once for each update that has the server's `lease`."""
         if lease.holder != self._waiting_for:
             self._waiting_for = lease.holder
             self.say(f"⏳ Waiting for {lease.holder} ({lease.who}: {lease.why}, since {lease.since:%H:%M:%S} UTC)")
