@@ -1,7 +1,7 @@
 """The list of deployments, read at once.
 
 `Ledger.summaries` gives the same list. A ledger in SQLite is read here with the standard library alone, because
-SQLAlchemy and the types of events take 0.35 s to import, twice what all else of `deploy status` takes.
+SQLAlchemy and the types of events take 0.4 s to import, more than all else of `deploy status` takes.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from ashat.trust.authority.authority import one_person_words
 from ashat.trust.release.proposal import Proposal
 from ashat.trust.release.provenance import verify_provenance
 from blocks.policy import load_policy
-from blocks.server import load_server
 from tasks.approval.signing import wants_four_eyes
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import escape, markdown_table
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import now
 
 _FILES_SHOWN = 40
@@ -91,7 +91,7 @@ def _one_person(state: State) -> list[str]:
 
 def reach(state: State) -> str:
     """How many Mainframes the target serves, in words."""
-    with load_server(state.target).client() as target:
+    with server(state.target) as target:
         count = sum(1 for mainframe in target.mainframes() if mainframe.status == "active")
     return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
 

@@ -15,10 +15,10 @@ from ashat.protocol.messages import NodeState
 from ashat.raos_toml.compare import weakened_policy
 from ashat.verification.evidence import Evidence
 from blocks.policy import load_policy
-from blocks.server import load_server
 from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import ledger, now, whoami
 from tasks.verify.promises import promises_of, taken_back
 from tasks.verify.proofs import SELF_TEST, known_proofs
@@ -139,12 +139,12 @@ def _changes(state: State, target_bundle: str | None) -> list[str]:
     """The difference against what the target runs, and what of its promises the release takes back."""
     if state.bundle is None:
         return ["Nothing was packed."]
-    with load_server(state.public).client() as public:
+    with server(state.public) as public:
         new = public.manifest(state.bundle)
         promised = promises_of(public, new)
     if target_bundle is None:
         return [difference(diff(None, new))]
-    with load_server(state.target).client() as target:
+    with server(state.target) as target:
         old = target.manifest(target_bundle)
         before = promises_of(target, old)
     return [*_loosened(taken_back(before, promised, old, new)), difference(diff(old, new))]

@@ -14,11 +14,11 @@ from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NotConfiguredError, SessionError, TrustError
 from ashat.protocol.messages import NodeState
 from ashat.trust.release.proposal import Proposal
-from blocks.server import load_server
 from tasks.approval.gate import is_alive
 from tasks.approval.page import compose, running
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
@@ -148,7 +148,7 @@ def look_at_target(state: State) -> tuple[NodeState | None, str]:
 @step("see-target", description="See what the target runs now.")
 def see_target(name: str) -> NodeState:
     """The state of the server of that name."""
-    with load_server(name).client() as target:
+    with server(name) as target:
         return target.state()
 
 

@@ -34,7 +34,7 @@ from ashat.trust.release.provenance import provenance_of, verify_provenance
 from ashat.trust.tuf.metadata import parse, require_unexpired
 from ashat.trust.tuf.release_document import CHANNEL, LogEntry, ReleaseDocument
 from blocks.policy import load_policy
-from blocks.server import load_server
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import ledger, now
 
 
@@ -102,7 +102,7 @@ def countersign(state: State, request: ApprovalRequest, seen: NodeState, line: s
         TrustError: of other classes: what is trusted here, or on the target, cannot be used.
         NodeError: the target does not answer.
     """
-    with ledger() as record, load_server(state.target).client() as target:
+    with ledger() as record, server(state.target) as target:
         trust, update = ensure_trust_root(target, state.target), record.load(request.update_id, request.attempt)
         fresh = propose(record, update, seen, trust, presigned=presigns_rollback(request.subject, update))
         sequence = fresh.release.document.release_seq
@@ -145,7 +145,7 @@ def proposed(state: State, subject: Subject, update: State, seen: NodeState) -> 
         TrustError: what is trusted here, or on the target, cannot be used, or nothing can be signed.
         NodeError: the target does not answer.
     """
-    with ledger() as record, load_server(state.target).client() as target:
+    with ledger() as record, server(state.target) as target:
         trust, request = ensure_trust_root(target, state.target), state.undecided(subject)
         fresh = propose(record, update, seen, trust, presigned=presigns_rollback(subject, update))
         if signs_by_itself(trust):

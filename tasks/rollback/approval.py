@@ -12,10 +12,10 @@ from ashat.deployment.state_machine import State
 from ashat.errors import SessionError
 from ashat.protocol.messages import NodeState
 from ashat.settings import Settings
-from blocks.server import load_server
 from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import now
 
 
@@ -83,6 +83,6 @@ class Rollback(Subject):
 
 
 def _changes(state: State, to: State, target_bundle: str | None) -> str:
-    with load_server(state.target).client() as target:
+    with server(state.target) as target:
         now_runs = target.manifest(target_bundle) if target_bundle else None
         return difference(diff(now_runs, target.manifest(to.bundle or "")))

@@ -14,10 +14,10 @@ from ashat.deployment.state_machine import State, refuse_rollback
 from ashat.errors import NodeError, NotConfiguredError, SessionError
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import NodeState, Offer, OperationRequest
-from blocks.server import load_server
 from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
 from tasks.rollback.signed_rollback import signed_rollback
+from tasks.runtime.connections import server
 from tasks.runtime.deployment import deployment
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
@@ -85,7 +85,7 @@ def look_back(state: State) -> RollbackPlan:
     """
     if state.rolling_back:
         return RollbackPlan(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
-    with load_server(state.public).client() as public:
+    with server(state.public) as public:
         public_seen = settled(public)
     with ledger() as record:
         before = restore_target(state, record.find)
@@ -116,7 +116,7 @@ def roll_back_omega(update_id: str, attempt: int) -> int | None:
         state = record.load(update_id, attempt)
         if "omega" in state.rolled_back:
             return state.rolled_back["omega"].release_seq
-        with load_server(state.target).client() as target:
+        with server(state.target) as target:
             seen = settled(target)
             kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
             if not kept:
@@ -209,7 +209,7 @@ def _target_state(state: State) -> NodeState | None:
     if not state.reached_omega:
         return None
     try:
-        with load_server(state.target).client() as target:
+        with server(state.target) as target:
             return settled(target)
     except NotConfiguredError:
         return None

@@ -17,9 +17,9 @@ from ashat.protocol.messages import NodeState, SignedRelease, TrustState
 from ashat.trust.release.provenance import verify_provenance
 from ashat.trust.tuf.metadata import PRODUCTION, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
-from blocks.server import load_server
 from tasks.approval.signing import proposal_of, refuse_ended
 from tasks.rollback.approval import Rollback
+from tasks.runtime.connections import server
 from tasks.runtime.ledger import ledger, now
 
 
@@ -32,7 +32,7 @@ def rollback_to_sign(state: State, reason: str) -> Rollback | None:
         SignatureExpiredError: the target takes nothing, since what says who approves has ended.
         NodeError: the target does not answer.
     """
-    with ledger() as record, load_server(state.target).client() as target:
+    with ledger() as record, server(state.target) as target:
         trust = target.trust()
         if trust.root is None:
             return None

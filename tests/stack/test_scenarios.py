@@ -11,6 +11,7 @@ import pytest
 from ashat.bundle.pack import pack_directory
 from ashat.deployment.state_machine import PUT_BACK, Stage
 from ashat.protocol.messages import Scope
+from tests.support.processes.counted_run import opened_by
 from tests.support.processes.node import NodeProcess
 from tests.support.processes.stack import Stack
 
@@ -150,6 +151,17 @@ def test_9_what_a_person_opens_afterwards_in_prefect(stack: Stack) -> None:
         "mainframe-1": ("mainframe", "running", bundle),
         "mainframe-2": ("mainframe", "running", bundle),
     }
+
+
+def test_9_an_approved_release_opens_the_ledger_and_each_server_about_once_a_process(stack: Stack) -> None:
+    gate = stack.state("UPD-1").gate
+    assert gate is not None
+    processes = opened_by(stack.opened, gate.run)
+    assert len(processes) == 2, "one asked, and one went on once a person had answered"
+    for opened in processes:
+        assert 1 <= opened["ledger.db"] <= 3, opened
+        for node in (stack.public, stack.omega):
+            assert 1 <= opened[node.url.rpartition(":")[2]] <= 2, (node.directory.name, opened)
 
 
 def test_10_cancel(stack: Stack) -> None:

@@ -30,11 +30,15 @@ def prefect_environment(home: Path) -> dict[str, str]:
 
 
 def fork_flow_runs(api_url: str, address: Path) -> None:
-    """Have the workers fork what they start, from a process that listens at `address`.
+    """Have the workers fork what they start, from a process that listens at `address`; what each run opens is counted in
+    the directory `opened` beside that.
 
     The deployments keep this over the control plane's end.
     """
-    variables = {"command": command(address, "prefect.engine", IMPORTS)}
+    opened = address.resolve().with_name("opened")
+    opened.mkdir()
+    counted = command(address, "tests.support.processes.counted_run", IMPORTS)
+    variables = {"command": f"{counted} {shlex.quote(str(opened))} prefect.engine"}
     for deployment in ask_prefect(api_url, "POST", "/deployments/filter", {}):
         ask_prefect(api_url, "PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
 

@@ -65,6 +65,7 @@ class Stack:
     ) -> None:
         self.home = directory / "home"
         self.source = directory / "source"
+        self.opened = directory / "opened"
         self._directory = directory
         self._authority = make_certificate(directory / "authority")[2]
         self._how_many = mainframes
