@@ -30,8 +30,8 @@ def prefect_environment(home: Path) -> dict[str, str]:
 
 
 def fork_flow_runs(api_url: str, address: Path) -> None:
-    """Have the workers fork what they start, from a process that listens at `address`; what each run opens is counted in
-    the directory `opened` beside that.
+    """Have the workers fork what they start, from a process that listens at `address`; what each run opens is counted
+    in the directory `opened` beside that.
 
     The deployments keep this over the control plane's end.
     """
