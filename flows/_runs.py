@@ -21,8 +21,9 @@ from tasks.approval.request import ask, judge, page_text
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.connections import connections
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import note_process
-from tasks.runtime.ledger import ledger, now
+from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
 
 P = ParamSpec("P")
@@ -73,7 +74,7 @@ def run_here(flow: Flow[..., PrefectState[Any]], update_id: str, **parameters: A
         return opened.ledger.load(update_id)
 
 
-def await_approval(state: State, subject: Subject) -> State:
+def await_approval(d: Deployment, subject: Subject) -> State:
     """Ask people about `subject` until an answer settles it; the state then. Returns at once where it is settled.
 
     The run suspends for each asking, and is resumed with its answer from its first line.
@@ -83,15 +84,14 @@ def await_approval(state: State, subject: Subject) -> State:
     """
     resumed = resumed_pause_keys()
     while True:
-        with ledger() as record:
-            state = record.load(state.update_id, state.attempt)
+        state = d.state
         settled = subject.settled(state, resumed)
         if settled is not None:
             return settled
-        state = ask(state, subject, resumed_keys=resumed)
+        state = ask(d, state, subject, resumed_keys=resumed)
         request = state.approvals[subject.name]
         text, key = page_text(request), subject.key(request.ordinal)
-        publish_markdown(f"{subject.prefix}-{state.update_id}-{state.attempt}", text, "What is to be decided")
+        publish_markdown(f"{subject.prefix}-{d.update_id}-{d.attempt}", text, "What is to be decided")
         try:
             form = suspend_flow_run(
                 wait_for_input=GateForm.with_initial_data(description=text),
@@ -104,7 +104,7 @@ def await_approval(state: State, subject: Subject) -> State:
             continue
         resumed |= {key}
         try:
-            judged = judge(state, subject, answer_of(form)).approvals[subject.name]
+            judged = judge(d, state, subject, answer_of(form)).approvals[subject.name]
         except ConflictError as error:
             reporter().say(f"This answer was not used: {error}")
             continue

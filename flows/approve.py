@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
-from ashat.deployment.state_machine import Stage, State
+from ashat.deployment.state_machine import Stage
 from flows._runs import await_approval, ending, report_refusals
 from tasks.approval.gate import run_url
 from tasks.approval.release import Release
@@ -18,8 +18,7 @@ from tasks.approval.request import claim_gate
 from tasks.promote.distribute import await_mainframes, offer, record_distribution
 from tasks.promote.promote import promote
 from tasks.push.transfer import relay
-from tasks.runtime.deployment import deployment
-from tasks.runtime.ledger import ledger
+from tasks.runtime.deployment import Deployment, deployment
 from tasks.runtime.notify import notify
 from tasks.servers.drift import publish_servers
 from tasks.servers.public import put_public_back
@@ -41,28 +40,25 @@ def approve(
         update_id: The update, such as UPD-2026-11.
         attempt: Which attempt of it; empty: the last one.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-    holder = claim_gate(state.update_id, state.attempt) if not state.ended else ""
-    if holder:
+    d = deployment(update_id, attempt)
+    if not d.state.ended and (holder := claim_gate(d)):
         return Completed(name="AlreadyWaiting", message=f"Another run has this gate: {run_url(holder)}")
-    while not (state := await_approval(state, Release())).ended:
-        state = ship(state)
+    while not (state := await_approval(d, Release())).ended:
+        ship(d)
     if state.owes_public:
-        put_public_back(deployment(state.update_id, state.attempt))
+        put_public_back(d)
     if state.stage is Stage.COMPLETED:
         publish_servers(state)
     notify(f"{state.update_id}: {state.stage.value}", state.reason or state.description)
     return ending(state)
 
 
-def ship(state: State) -> State:
+def ship(d: Deployment) -> None:
     """Promote to OMEGA what was approved, and distribute it; whatever of it is done already is not done again."""
-    d = deployment(state.update_id, state.attempt)
-    if state.stage is Stage.DEPLOYING:
+    if d.state.stage is Stage.DEPLOYING:
         relay(d)
-        state = promote(d)
+        promote(d)
+    state = d.state
     if state.stage is Stage.DISTRIBUTING and state.release_seq is not None:
         offer(d)
-        state = record_distribution(d, await_mainframes(d, state.release_seq))
-    return state
+        record_distribution(d, await_mainframes(d, state.release_seq))

@@ -13,7 +13,7 @@ from prefect.states import Completed
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError
 from flows._runs import report_refusals
-from flows.verify import await_approval
+from flows.verify import begin_approval
 from tasks.promote.distribute import serve_late
 from tasks.reconcile.repair import (
     close_gate,
@@ -77,11 +77,11 @@ def repair(d: Deployment) -> list[str]:
     if needs_rollback_run(state):
         lines.append(f"{state.update_id}: its rollback goes on in run {restart_rollback(state)}")
     elif state.stage is Stage.TESTING and needs_gate(state):
-        await_approval(d)
+        begin_approval(d)
         lines.append(f"{state.update_id}: its gate was opened")
     elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
-        lines += _repair_gate(state)
-    if lost := end_lost_rollback(state):
+        lines += _repair_gate(d, state)
+    if lost := end_lost_rollback(d):
         lines.append(f"{state.update_id}: {lost}")
     if run := go_on_with_rollback(state):
         lines.append(f"{state.update_id}: the rollback that was approved goes on in run {run}")
@@ -94,11 +94,11 @@ def repair(d: Deployment) -> list[str]:
     return lines
 
 
-def _repair_gate(state: State) -> list[str]:
+def _repair_gate(d: Deployment, state: State) -> list[str]:
     if state.overdue(now()):
-        expire_overdue(state)
+        expire_overdue(d, state)
         return [f"{state.update_id}: nobody answered in time, it is Expired"]
-    ended = end_lost_gate(state)
+    ended = end_lost_gate(d)
     if ended:
         return [f"{state.update_id}: {ended}"]
     run = restart_approve(state)

@@ -21,7 +21,8 @@ from tasks.rollback.rollback import (
     start_rollback,
 )
 from tasks.rollback.signed_rollback import rollback_to_sign
-from tasks.runtime.ledger import ledger, now
+from tasks.runtime.deployment import deployment
+from tasks.runtime.ledger import now
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
 
@@ -46,29 +47,27 @@ def rollback(
         reason: Why; it is recorded.
         by: Who you are; recorded as you type it.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-    plan = look_back(state)
-    if "omega" in plan.servers and not state.rolling_back and (wanted := rollback_to_sign(state, reason)) is not None:
+    d = deployment(update_id, attempt)
+    plan, state = look_back(d), d.state
+    if "omega" in plan.servers and not state.rolling_back and (wanted := rollback_to_sign(d, reason)) is not None:
         waiting = state.undecided(wanted.name)
         if waiting and waiting.waits(now()) and (holder := other_run(waiting)):
             return Completed(name="AlreadyWaiting", message=f"Another run asks about it: {run_url(holder)}")
-        state = await_approval(state, wanted)
-        decided = state.approvals[wanted.name]
+        decided = await_approval(d, wanted).approvals[wanted.name]
         if decided.decision == "reject":
             who = decided.decided_by or "somebody"
             message = f"The rollback of '{update_id}' was rejected by {who}: nothing was changed."
             return Cancelled(name="Rejected", message=message)
-        plan = look_back(state)
-    start_rollback(state.update_id, state.attempt, reason, by)
+        plan = look_back(d)
+    start_rollback(d, reason, by)
     for place, why in plan.kept.items():
         reporter().say(f"{place} is left alone: {why}")
     if "omega" in plan.servers:
-        sequence = roll_back_omega(state.update_id, state.attempt)
+        sequence = roll_back_omega(d)
         if sequence is not None:
-            follow_mainframes(state, sequence)
+            follow_mainframes(d, sequence)
     if "public" in plan.servers:
-        roll_back_public(state.update_id, state.attempt)
-    state = end_rollback(state.update_id, state.attempt)
+        roll_back_public(d)
+    state = end_rollback(d)
     notify(f"{update_id} was rolled back", reason)
     return ending(state)

@@ -70,10 +70,10 @@ def verify_update(d: Deployment, *, policy: str = "", fresh: bool = False) -> St
         put_public_back(d)
         notify(f"{d.update_id} failed verification", state.reason)
         return state
-    return await_approval(d)
+    return begin_approval(d)
 
 
-def await_approval(d: Deployment) -> State:
+def begin_approval(d: Deployment) -> State:
     """Open the gate: record it, and start the run of `approve` that waits for a person."""
     reporter().step(4, "Await Approval")
     state = open_gate(d)

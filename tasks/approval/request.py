@@ -18,7 +18,7 @@ from tasks.approval.gate import is_alive
 from tasks.approval.page import compose, running
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
-from tasks.runtime.connections import server
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.ledger import ledger, now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
@@ -31,21 +31,20 @@ def other_run(request: ApprovalRequest | None) -> str:
     return request.run if is_alive(request.run) else ""
 
 
-def claim_gate(update_id: str, attempt: int) -> str:
+def claim_gate(d: Deployment) -> str:
     """Take charge of the gate for this run, from one that died if there was one; the id of the living run that has it,
     "" where none has."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if other := other_run(state.gate):
-            return other
-        if state.stage is Stage.AWAITING_APPROVAL and state.gate is not None and state.gate.run != run_id():
-            record.append(state, GateClaimed(at=now(), by=whoami(), run=run_id()))
-            fault_point("gate.taken")
+    state = d.state
+    if other := other_run(state.gate):
+        return other
+    if state.stage is Stage.AWAITING_APPROVAL and state.gate is not None and state.gate.run != run_id():
+        d.ledger.append(state, GateClaimed(at=now(), by=whoami(), run=run_id()))
+        fault_point("gate.taken")
     return ""
 
 
-def ask(state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> State:
-    """Record that the question is put (again), unless `resumed_keys` says that this run was resumed with its answer.
+def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> State:
+    """Record that the question is put (again) after `state`, unless this run was resumed with its answer (`resumed_keys`).
 
     Raises:
         SessionError: it cannot be approved by now, and people may not be asked before it can. Nothing is recorded.
@@ -53,34 +52,33 @@ def ask(state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> Stat
     request = state.undecided(subject.name)
     if request is not None and not request.answered and subject.key(request.ordinal) in resumed_keys:
         return state
-    seen, missing = look_at_target(state)
+    seen, missing = look_at_target(d)
     update, proposal, expires = subject.update(state), None, subject.expires(state)
     if seen is not None and not missing:
         try:
-            proposal = proposed(state, subject.name, update, seen)
+            proposal = proposed(d, state, subject.name, update, seen)
         except (TrustError, NodeError) as error:
             missing = str(error)
     if missing:
         subject.refuse_to_ask(state, missing)
-    text = compose_question(subject, state, seen, missing, proposal)
-    with ledger() as record:
-        event = ApprovalRequested(
-            at=now(),
-            by=whoami(),
-            subject=subject.name,
-            ordinal=state.askings.get(subject.name, 0) + 1,
-            run=run_id(),
-            expires=expires,
-            target_bundle=running(seen),
-            to_update=update.update_id,
-            to_attempt=update.attempt,
-            evidence=update.evidence,
-            why=subject.why,
-            shown=record.put_document("gate", {"markdown": text}),
-            proposal=proposal,
-            reason=request.reason if request and request.waits(now()) else "",
-        )
-        state = record.append(state, event)
+    text = compose_question(d, subject, state, seen, missing, proposal)
+    event = ApprovalRequested(
+        at=now(),
+        by=whoami(),
+        subject=subject.name,
+        ordinal=state.askings.get(subject.name, 0) + 1,
+        run=run_id(),
+        expires=expires,
+        target_bundle=running(seen),
+        to_update=update.update_id,
+        to_attempt=update.attempt,
+        evidence=update.evidence,
+        why=subject.why,
+        shown=d.ledger.put_document("gate", {"markdown": text}),
+        proposal=proposal,
+        reason=request.reason if request and request.waits(now()) else "",
+    )
+    state = d.ledger.append(state, event)
     fault_point("approval.asked")
     return state
 
@@ -93,13 +91,13 @@ def page_text(request: ApprovalRequest) -> str:
         return str(record.document(request.shown)["markdown"])
 
 
-def judge(state: State, subject: Subject, answer: Answer) -> State:
+def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> State:
     """Judge an answer to the asking in `state`, once, and record what came of it.
 
     Raises:
         ConflictError: somebody else's event came first; the answer is not recorded, nor used.
     """
-    request, (seen, missing) = state.approvals[subject.name], look_at_target(state)
+    request, (seen, missing) = state.approvals[subject.name], look_at_target(d)
     context = ApprovalContext(
         now=now(),
         target_bundle=running(seen),
@@ -110,7 +108,7 @@ def judge(state: State, subject: Subject, answer: Answer) -> State:
     signed: Countersigned | None = None
     if not why and answer.decision == "approve" and seen is not None:
         try:
-            signed = countersign(state, request, seen, answer.signature)
+            signed = countersign(d, request, seen, answer.signature)
         except (TrustError, NodeError, NotConfiguredError) as error:
             why = str(error)
     enough = signed.release_seq if signed else None
@@ -129,35 +127,34 @@ def judge(state: State, subject: Subject, answer: Answer) -> State:
         proposal=signed.proposal if signed else None,
         signature=signed.signature if signed else None,
     )
-    with ledger() as record:
-        state = record.append(state, event)
+    state = d.ledger.append(state, event)
     fault_point("approval.judged")
     return state
 
 
-def look_at_target(state: State) -> tuple[NodeState | None, str]:
+def look_at_target(d: Deployment) -> tuple[NodeState | None, str]:
     """The target's state, and why it cannot be asked, or not for a change ("" where it can)."""
     try:
-        return see_target(state.target), why_not_owner(state.target)
+        return see_target(d), why_not_owner(d)
     except NotConfiguredError as error:
         return None, str(error)
     except NodeError as error:
-        return None, f"{state.target} does not answer: {error}"
+        return None, f"{d.target_name} does not answer: {error}"
 
 
 @step("see-target", description="See what the target runs now.")
-def see_target(name: str) -> NodeState:
-    """The state of the server of that name."""
-    with server(name) as target:
-        return target.state()
+def see_target(d: Deployment) -> NodeState:
+    """Read the target's state."""
+    return d.target.state()
 
 
 @step("compose-question", description="Write what the person is shown: what would run, and what that changes.")
-def compose_question(subject: Subject, state: State, seen: NodeState | None, missing: str, proposal: str | None) -> str:
+def compose_question(
+    d: Deployment, subject: Subject, state: State, seen: NodeState | None, missing: str, proposal: str | None
+) -> str:
     """The request's page as Markdown, over a target that is as `seen`, or that cannot be asked because of `missing`.
 
     `proposal` is the digest of what people are to sign, None where nobody has to.
     """
-    with ledger() as record:
-        signing = Proposal.from_json(record.document(proposal)) if proposal else None
+    signing = Proposal.from_json(d.ledger.document(proposal)) if proposal else None
     return compose(subject, state, seen, missing, signing)

@@ -34,8 +34,8 @@ from ashat.trust.release.provenance import provenance_of, verify_provenance
 from ashat.trust.tuf.metadata import parse, require_unexpired
 from ashat.trust.tuf.release_document import CHANNEL, LogEntry, ReleaseDocument
 from blocks.policy import load_policy
-from tasks.runtime.connections import server
-from tasks.runtime.ledger import ledger, now
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now
 
 
 def ensure_trust_root(target: NodeClient, name: str) -> TrustState:
@@ -93,7 +93,7 @@ class Countersigned:
     proposal: str | None = None
 
 
-def countersign(state: State, request: ApprovalRequest, seen: NodeState, line: str) -> Countersigned:
+def countersign(d: Deployment, request: ApprovalRequest, seen: NodeState, line: str) -> Countersigned:
     """Judge the signature `line` that came with an approval; in the one-person mode, sign what was approved.
 
     Raises:
@@ -102,22 +102,21 @@ def countersign(state: State, request: ApprovalRequest, seen: NodeState, line: s
         TrustError: of other classes: what is trusted here, or on the target, cannot be used.
         NodeError: the target does not answer.
     """
-    with ledger() as record, server(state.target) as target:
-        trust, update = ensure_trust_root(target, state.target), record.load(request.update_id, request.attempt)
-        fresh = propose(record, update, seen, trust, presigned=presigns_rollback(request.subject, update))
-        sequence = fresh.release.document.release_seq
-        if signs_by_itself(trust):
-            refuse_one_pair_of_eyes(update)
-            signer = Authority(Settings().ensure_home(), trust.target).embedded_approver()
-            return Countersigned(fresh.sign(signer), sequence, record.put_document("proposal", fresh.to_json()))
-        refuse_too_few_eyes(update, fresh)
-        found = proposal_of(record, request)
-        if found is None or not same(found, fresh):
-            raise UnsignedError("what is to be signed is something else by now: read it again")
-        given, complete = join(found, request.signatures, line, state.update_id)
-        if wants_four_eyes(update):
-            refuse_own_signature(update, found, given.name)
-        return Countersigned(given, sequence if complete else None)
+    trust, update = ensure_trust_root(d.target, d.target_name), d.ledger.load(request.update_id, request.attempt)
+    fresh = propose(d.ledger, update, seen, trust, presigned=presigns_rollback(request.subject, update))
+    sequence = fresh.release.document.release_seq
+    if signs_by_itself(trust):
+        refuse_one_pair_of_eyes(update)
+        signer = Authority(Settings().ensure_home(), trust.target).embedded_approver()
+        return Countersigned(fresh.sign(signer), sequence, d.ledger.put_document("proposal", fresh.to_json()))
+    refuse_too_few_eyes(update, fresh)
+    found = proposal_of(d.ledger, request)
+    if found is None or not same(found, fresh):
+        raise UnsignedError("what is to be signed is something else by now: read it again")
+    given, complete = join(found, request.signatures, line, d.update_id)
+    if wants_four_eyes(update):
+        refuse_own_signature(update, found, given.name)
+    return Countersigned(given, sequence if complete else None)
 
 
 def join(
@@ -137,7 +136,7 @@ def join(
     return given, proposal.count((*earlier, given)).complete
 
 
-def proposed(state: State, subject: Subject, update: State, seen: NodeState) -> str | None:
+def proposed(d: Deployment, state: State, subject: Subject, update: State, seen: NodeState) -> str | None:
     """The digest of what approvers are to sign to let `update` run: what was proposed before, if that still holds, so
     that its signatures do too. None in the one-person mode, where what was approved is signed by itself.
 
@@ -145,17 +144,16 @@ def proposed(state: State, subject: Subject, update: State, seen: NodeState) -> 
         TrustError: what is trusted here, or on the target, cannot be used, or nothing can be signed.
         NodeError: the target does not answer.
     """
-    with ledger() as record, server(state.target) as target:
-        trust, request = ensure_trust_root(target, state.target), state.undecided(subject)
-        fresh = propose(record, update, seen, trust, presigned=presigns_rollback(subject, update))
-        if signs_by_itself(trust):
-            refuse_one_pair_of_eyes(update)
-            return None
-        refuse_too_few_eyes(update, fresh)
-        before = proposal_of(record, request)
-        if request is not None and before is not None and same(before, fresh):
-            return request.proposal
-        return record.put_document("proposal", fresh.to_json())
+    trust, request = ensure_trust_root(d.target, d.target_name), state.undecided(subject)
+    fresh = propose(d.ledger, update, seen, trust, presigned=presigns_rollback(subject, update))
+    if signs_by_itself(trust):
+        refuse_one_pair_of_eyes(update)
+        return None
+    refuse_too_few_eyes(update, fresh)
+    before = proposal_of(d.ledger, request)
+    if request is not None and before is not None and same(before, fresh):
+        return request.proposal
+    return d.ledger.put_document("proposal", fresh.to_json())
 
 
 def presigns_rollback(subject: Subject, update: State) -> bool:

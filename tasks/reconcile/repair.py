@@ -16,8 +16,9 @@ from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import ControlPlaneError
 from tasks.approval.gate import close_gate_run, is_alive, start_approve_run
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
-from tasks.runtime.ledger import ledger, now, run_id
+from tasks.runtime.ledger import now, run_id
 
 ROLLBACK_DEPLOYMENT = "rollback/rollback"
 CANCELLED_IN_PREFECT = "cancelled in Prefect"
@@ -35,10 +36,9 @@ def mark_dead_runs() -> list[str]:
     return lines
 
 
-def expire_overdue(state: State) -> None:
+def expire_overdue(d: Deployment, state: State) -> None:
     """Record that nobody answered the gate in time, and end the run that waited for an answer."""
-    with ledger() as record:
-        record.append(state, Expired(at=now(), by="reconcile"))
+    d.ledger.append(state, Expired(at=now(), by="reconcile"))
     if state.gate is not None and state.gate.run:
         close_gate_run(state.gate.run, "Nobody answered in time.", Stage.EXPIRED)
 
@@ -49,14 +49,14 @@ def close_gate(state: State) -> None:
         close_gate_run(state.gate.run, f"{state.update_id} is {state.stage.value}", state.stage)
 
 
-def end_lost_gate(state: State) -> str:
+def end_lost_gate(d: Deployment) -> str:
     """Record that somebody cancelled the waiting gate in Prefect; "" if nobody did."""
+    state = d.state
     if state.stage is not Stage.AWAITING_APPROVAL or state.gate is None:
         return ""
     if _state_type(state.gate.run or start_approve_run(state)) is not StateType.CANCELLED:
         return ""
-    with ledger() as record:
-        record.append(state, Cancelled(at=now(), by="reconcile", reason=CANCELLED_IN_PREFECT))
+    d.ledger.append(state, Cancelled(at=now(), by="reconcile", reason=CANCELLED_IN_PREFECT))
     return CANCELLED_IN_PREFECT
 
 
@@ -77,26 +77,24 @@ def needs_gate(state: State) -> bool:
     )
 
 
-def end_lost_rollback(state: State) -> str:
+def end_lost_rollback(d: Deployment) -> str:
     """Record that a rollback is rejected whose run somebody cancelled in Prefect while it waited for an answer; "" if
     nobody did."""
+    state = d.state
     request = state.undecided("rollback")
     if request is None or not request.waits(now()) or _state_type(request.run) is not StateType.CANCELLED:
         return ""
-    with ledger() as record:
-        record.append(
-            state,
-            ApprovalAnswered(
-                at=now(),
-                by="reconcile",
-                subject="rollback",
-                ordinal=request.ordinal,
-                decision="reject",
-                accepted=True,
-                approver="reconcile",
-                comment=CANCELLED_IN_PREFECT,
-            ),
-        )
+    event = ApprovalAnswered(
+        at=now(),
+        by="reconcile",
+        subject="rollback",
+        ordinal=request.ordinal,
+        decision="reject",
+        accepted=True,
+        approver="reconcile",
+        comment=CANCELLED_IN_PREFECT,
+    )
+    d.ledger.append(state, event)
     return f"its rollback was {CANCELLED_IN_PREFECT}"
 
 

@@ -12,14 +12,12 @@ from ashat.deployment.restore import restore_target
 from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import State, refuse_rollback
 from ashat.errors import NodeError, NotConfiguredError, SessionError
-from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import NodeState, Offer, OperationRequest
 from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
 from tasks.rollback.signed_rollback import signed_rollback
-from tasks.runtime.connections import server
-from tasks.runtime.deployment import deployment
-from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
 from tasks.servers.public import change, public_lease, settled, switch_back
@@ -77,101 +75,85 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
     return RollbackPlan(tuple(servers), kept)
 
 
-def look_back(state: State) -> RollbackPlan:
+def look_back(d: Deployment) -> RollbackPlan:
     """Look at the servers, and refuse what cannot be done; all of what was begun, where it was.
 
     Raises:
         SessionError: there is nothing that can be put back, or not by this token.
     """
+    state = d.state
     if state.rolling_back:
         return RollbackPlan(("omega", "mainframes", "public") if state.reached_omega else ("public",), {})
-    with server(state.public) as public:
-        public_seen = settled(public)
-    with ledger() as record:
-        before = restore_target(state, record.find)
-    way = plan_rollback(state, public_seen, _target_state(state), before)
-    if "omega" in way.servers and (why := why_not_owner(state.target)):
+    before = restore_target(state, d.ledger.find)
+    plan = plan_rollback(state, settled(d.public), _target_state(d) if state.reached_omega else None, before)
+    if "omega" in plan.servers and (why := why_not_owner(d)):
         raise SessionError(f"{why} Nothing was changed.")
-    return way
+    return plan
 
 
-def start_rollback(update_id: str, attempt: int, reason: str, by: str) -> None:
+def start_rollback(d: Deployment, reason: str, by: str) -> None:
     """Record the intent to put the servers back, or that this run goes on with what was begun."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if state.rolling_back and state.rollback_run == run_id():
-            return
-        record.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
+    state = d.state
+    if state.rolling_back and state.rollback_run == run_id():
+        return
+    d.ledger.append(state, RollbackStarted(at=now(), by=by or whoami(), reason=reason, run=run_id()))
     fault_point("rollback.started")
 
 
 @step("roll-back-omega", description="Let OMEGA run what this update replaced, and offer that to the Mainframes.")
-def roll_back_omega(update_id: str, attempt: int) -> int | None:
+def roll_back_omega(d: Deployment) -> int | None:
     """Put the target back under the approval that covers the rollback; the new `release_seq`, None if left alone.
 
     Raises:
         SwitchFailedError: what ran before no longer becomes healthy.
     """
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        if "omega" in state.rolled_back:
-            return state.rolled_back["omega"].release_seq
-        with server(state.target) as target:
-            seen = settled(target)
-            kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
-            if not kept:
-                _undo(record, target, seen, state)
-                fault_point("rollback.omega-switched")
-                seen = target.state()
-            sequence = _offer_current(target, seen) if not kept else None
-        _note(record_id=(update_id, attempt), server="omega", to=state.omega_before, sequence=sequence, kept=kept)
-        fault_point("rollback.omega-recorded")
-        return sequence
+    state = d.state
+    if "omega" in state.rolled_back:
+        return state.rolled_back["omega"].release_seq
+    seen, sequence = settled(d.target), None
+    kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
+    if not kept:
+        _undo(d, seen, state)
+        fault_point("rollback.omega-switched")
+        sequence = _offer_current(d.target)
+    _record(d, "omega", to=state.omega_before, sequence=sequence, kept=kept)
+    fault_point("rollback.omega-recorded")
+    return sequence
 
 
 @step("roll-back-public", description="Let the Public Server run what it ran before this update.")
-def roll_back_public(update_id: str, attempt: int) -> None:
+def roll_back_public(d: Deployment) -> None:
     """Put Public back, unless another update runs there by now."""
-    with ledger() as record:
-        state = record.load(update_id, attempt)
-        before = restore_target(state, record.find)
+    state = d.state
     if "public" in state.rolled_back:
         return
-    d = deployment(update_id, attempt)
+    before = restore_target(state, d.ledger.find)
     with public_lease(d, "rollback") as holder:
         kept = switch_back(d.public, state, before, holder, reason="rollback")
         fault_point("rollback.public-switched")
-    _note(record_id=(update_id, attempt), server="public", to=before.bundle, sequence=None, kept=kept)
+    _record(d, "public", to=before.bundle, sequence=None, kept=kept)
 
 
-def follow_mainframes(state: State, release_seq: int) -> None:
+def follow_mainframes(d: Deployment, release_seq: int) -> None:
     """Wait for the Mainframes to take what OMEGA offers again, and record who did not."""
-    outcomes = await_mainframes(deployment(state.update_id, state.attempt), release_seq)
+    outcomes = await_mainframes(d, release_seq)
     behind = ", ".join(outcome.name for outcome in outcomes if outcome.result != "running")
-    _note(
-        record_id=(state.update_id, state.attempt),
-        server="mainframes",
-        to=state.omega_before,
-        sequence=release_seq,
-        kept=f"not yet: {behind}" if behind else "",
-    )
+    kept = f"not yet: {behind}" if behind else ""
+    _record(d, "mainframes", to=d.state.omega_before, sequence=release_seq, kept=kept)
 
 
-def end_rollback(update_id: str, attempt: int) -> State:
+def end_rollback(d: Deployment) -> State:
     """Record that every server is back."""
-    with ledger() as record:
-        return record.advance(
-            update_id, attempt, lambda state: RolledBack(at=now(), by=whoami()) if state.rolling_back else None
-        )
+    return d.advance(lambda newest: RolledBack(at=now(), by=whoami()) if newest.rolling_back else None)
 
 
-def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> None:
+def _undo(d: Deployment, seen: NodeState, state: State) -> None:
     if not _runs(seen, state):
         return
     before = seen.previous if seen.previous and seen.previous.bundle == state.omega_before else None
-    signed = signed_rollback(record, state)
+    signed = signed_rollback(d.ledger, state)
     if signed is not None:
-        send_log(record, target, signed)
+        send_log(d.ledger, d.target, signed)
     request = OperationRequest(
         action="rollback",
         bundle=state.omega_before,
@@ -181,11 +163,11 @@ def _undo(record: Ledger, target: NodeClient, seen: NodeState, state: State) -> 
         signed=signed,
         reason=f"rollback of {state.update_id}",
     )
-    change(target, request, f"{state.update_id}.{state.attempt}.rollback")
+    change(d.target, request, f"{state.update_id}.{state.attempt}.rollback")
 
 
-def _offer_current(target: NodeClient, seen: NodeState) -> int | None:
-    current = seen.current
+def _offer_current(target: NodeClient) -> int | None:
+    current = target.state().current
     if current is None or current.release_seq is None:
         return None
     target.put_offer(
@@ -199,18 +181,14 @@ def _offer_current(target: NodeClient, seen: NodeState) -> int | None:
     return current.release_seq
 
 
-def _note(*, record_id: tuple[str, int], server: Place, to: str | None, sequence: int | None, kept: str) -> None:
-    event = ServerRolledBack(at=now(), by=whoami(), server=server, to_bundle=to, release_seq=sequence, kept=kept)
-    with ledger() as record:
-        record.advance(*record_id, lambda state: None if server in state.rolled_back else event)
+def _record(d: Deployment, place: Place, *, to: str | None, sequence: int | None, kept: str) -> None:
+    event = ServerRolledBack(at=now(), by=whoami(), server=place, to_bundle=to, release_seq=sequence, kept=kept)
+    d.advance(lambda newest: None if place in newest.rolled_back else event)
 
 
-def _target_state(state: State) -> NodeState | None:
-    if not state.reached_omega:
-        return None
+def _target_state(d: Deployment) -> NodeState | None:
     try:
-        with server(state.target) as target:
-            return settled(target)
+        return settled(d.target)
     except NotConfiguredError:
         return None
     except NodeError as error:

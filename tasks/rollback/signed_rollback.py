@@ -19,12 +19,12 @@ from ashat.trust.tuf.metadata import PRODUCTION, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 from tasks.approval.signing import proposal_of, refuse_ended
 from tasks.rollback.approval import Rollback
-from tasks.runtime.connections import server
-from tasks.runtime.ledger import ledger, now
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now
 
 
-def rollback_to_sign(state: State, reason: str) -> Rollback | None:
-    """What people have to approve before the target can go back from `state`, for that `reason`; None where a signed
+def rollback_to_sign(d: Deployment, reason: str) -> Rollback | None:
+    """What people have to approve before the target can go back from the update, for that `reason`; None where a signed
     rollback counts, they have signed it by now, or the target demands no signature.
 
     Raises:
@@ -32,15 +32,14 @@ def rollback_to_sign(state: State, reason: str) -> Rollback | None:
         SignatureExpiredError: the target takes nothing, since what says who approves has ended.
         NodeError: the target does not answer.
     """
-    with ledger() as record, server(state.target) as target:
-        trust = target.trust()
-        if trust.root is None:
-            return None
-        refuse_ended(trust)
-        try:
-            check_signed_rollback(signed_rollback(record, state), trust, now())
-        except TrustError as error:
-            return Rollback(_replaced(record, state, target.state()), str(error), reason)
+    trust, state = d.target.trust(), d.state
+    if trust.root is None:
+        return None
+    refuse_ended(trust)
+    try:
+        check_signed_rollback(signed_rollback(d.ledger, state), trust, now())
+    except TrustError as error:
+        return Rollback(_replaced(d.ledger, state, d.target.state()), str(error), reason)
     return None
 
 

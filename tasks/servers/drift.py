@@ -12,6 +12,7 @@ from ashat.settings import Settings
 from ashat.transparency.witness import Witness
 from tasks.runtime.artifacts import publish_table
 from tasks.runtime.connections import server
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.ledger import ledger
 
 
@@ -45,15 +46,14 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
-def why_not_owner(name: str) -> str:
+def why_not_owner(d: Deployment) -> str:
     """Say why the token configured for a target lets nobody approve or roll back there; "" if it does.
 
     Raises:
         NodeError: the target does not answer, or does not know the token.
         NotConfiguredError: there is no such server.
     """
-    with server(name) as node:
-        opens = node.token_scopes()
+    opens, name = d.target.token_scopes(), d.target_name
     if opens is None or Scope.PROMOTE in opens:
         return ""
     return (
