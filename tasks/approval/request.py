@@ -44,7 +44,7 @@ def claim_gate(d: Deployment) -> str:
 
 
 def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> State:
-    """Record that the question is put (again) after `state`, unless this run was resumed with its answer (`resumed_keys`).
+    """Record that the question is put (again) after `state`, unless this run was resumed with its answer.
 
     Raises:
         SessionError: it cannot be approved by now, and people may not be asked before it can. Nothing is recorded.
