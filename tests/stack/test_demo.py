@@ -28,7 +28,6 @@ from ashat.client.local_node import LocalNode
 from ashat.deployment.state_machine import Stage, State
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Role
-from tests.support.processes.deploy_cli import heed_interrupts
 from tests.support.processes.node import NodeProcess, push, switch, tiny_bundle
 
 pytestmark = pytest.mark.timeout(1200)
@@ -45,7 +44,6 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ashat.cli", "demo", "--home", str(home), *options],
             stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True, start_new_session=True,
-            preexec_fn=heed_interrupts,
         )  # fmt: skip
         os.close(theirs)
         self._reader = threading.Thread(target=self._read, daemon=True)

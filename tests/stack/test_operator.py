@@ -18,7 +18,7 @@ from ashat.deployment.events import ApprovalAnswered
 from ashat.deployment.state_machine import Stage
 from ashat.protocol.messages import LeaseRequest, Scope
 from tests.support.builders.deployments import open_ledger
-from tests.support.processes.deploy_cli import deploy_on_terminal, heed_interrupts
+from tests.support.processes.deploy_cli import deploy_on_terminal
 from tests.support.processes.node import ROOT, free_port
 from tests.support.processes.stack import Stack
 
@@ -163,7 +163,6 @@ def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heed_interrupts,
         ) as push:
             assert push.stdout is not None
             assert push.stderr is not None

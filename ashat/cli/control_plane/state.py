@@ -1,13 +1,15 @@
-"""`control.json`: which process supervises the control plane of a home, and where the control plane answers."""
+"""`control.json`: which process supervises the control plane of a home, and where the control plane answers.
+
+`deploy status` reads it, so that nothing slow is imported until it is needed.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from ashat.common.files import replace_file
 from ashat.common.processes import ProcessRef, end, with_variable
 
 STATE_FILE = "control.json"
@@ -20,10 +22,9 @@ SERVER_MARKER = "ASHAT_CONTROL_PLANE_SERVER"
 _END_SECONDS = 10.0
 
 
-class ControlState(BaseModel):
+@dataclass(frozen=True)
+class ControlState:
     """The control plane of a home. `port` is kept while nothing runs, so that its address stays the same."""
-
-    model_config = ConfigDict(frozen=True)
 
     port: int
     ready: bool = False
@@ -43,14 +44,18 @@ class ControlState(BaseModel):
 def read_state(home: Path) -> ControlState | None:
     """Read the state under `home`; None where there is none, or none that can be read."""
     try:
-        return ControlState.model_validate_json((home / STATE_FILE).read_bytes())
-    except (OSError, ValueError):
+        raw = json.loads((home / STATE_FILE).read_bytes())
+        supervisor = ProcessRef(**raw["supervisor"]) if raw["supervisor"] else None
+        return ControlState(int(raw["port"]), bool(raw["ready"]), supervisor)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_state(home: Path, state: ControlState) -> None:
     """Replace the state under `home`, mode 0600, at once or not at all."""
-    replace_file(home / STATE_FILE, state.model_dump_json().encode(), mode=0o600)
+    from ashat.common.files import replace_file
+
+    replace_file(home / STATE_FILE, json.dumps(asdict(state)).encode(), mode=0o600)
 
 
 def is_up(state: ControlState) -> bool:

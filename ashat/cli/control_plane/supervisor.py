@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -118,7 +118,7 @@ class Supervisor:
         if code:
             raise ControlPlaneError(self._why("provision"))
         if not self._stop.is_set():
-            write_state(self._home, state.model_copy(update={"ready": True}))
+            write_state(self._home, replace(state, ready=True))
             self._say(f"Control plane ready: {state.ui_url}")
 
     def _watch(self) -> None:

@@ -23,12 +23,6 @@ def environment(home: Path, env: Mapping[str, str] | None = None) -> dict[str, s
     return {**kept, "PYTHONPATH": str(ROOT), "ASHAT_HOME": str(home), **(env or {})}
 
 
-def heed_interrupts() -> None:
-    """Let SIGINT end the process that is about to start, also where the tests run under `nohup` or in a shell's
-    background, which ignore it: for `preexec_fn`."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def deploy(
     home: Path,
     *words: str,
