@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
 import httpcore
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from ashat.errors import (
     NodeAuthError,
@@ -33,6 +34,7 @@ from ashat.errors import (
 )
 
 _BUSY = (429, 502, 503, 504)
+_Message = TypeVar("_Message", bound=BaseModel)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -135,6 +137,21 @@ class Transport:
                 status=response.status_code,
             )
         return body
+
+    def read(self, kind: type[_Message], content: bytes | Mapping[str, Any]) -> _Message:
+        """Read what was answered, as JSON or decoded, as a message.
+
+        Raises:
+            NodeRefusedError: it is none.
+        """
+        try:
+            return kind.model_validate_json(content) if isinstance(content, bytes) else kind.model_validate(content)
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+            raise NodeRefusedError(
+                f"{self.name} answers, but not as this version's {kind.__name__} ({where}); are both up to date?",
+                server=self.name,
+            ) from None
 
     @contextmanager
     def stream(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:

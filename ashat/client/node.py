@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 from urllib.parse import quote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.bundle.pack import Packed
@@ -46,6 +46,16 @@ from ashat.protocol.messages import (
 )
 
 _Message = TypeVar("_Message", bound=BaseModel)
+
+
+def none_if_not_found(ask: Callable[[], _Message]) -> _Message | None:
+    """Ask for what an older node does not have: None where it answers 404."""
+    try:
+        return ask()
+    except NodeRefusedError as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 class NodeClient:
@@ -125,21 +135,12 @@ class NodeClient:
 
     def token_scopes(self) -> tuple[Scope, ...] | None:
         """Ask what the token that this client asks with opens; None where the node is too old to say."""
-        try:
-            return self.token().opens
-        except NodeRefusedError as error:
-            if error.status == 404:
-                return None
-            raise
+        token = none_if_not_found(self.token)
+        return token.opens if token else None
 
     def checkpoint(self, since: int = 0) -> SignedCheckpoint | None:
         """Ask for a checkpoint of its change log, proved to continue the one of size `since`; None of an old node."""
-        try:
-            return self._get(SignedCheckpoint, "/v1/journal/checkpoint", params={"since": since})
-        except NodeRefusedError as error:
-            if error.status == 404:
-                return None
-            raise
+        return none_if_not_found(lambda: self._get(SignedCheckpoint, "/v1/journal/checkpoint", params={"since": since}))
 
     def metrics(self) -> str:
         """Ask for its figures, as Prometheus text."""
@@ -284,7 +285,7 @@ class NodeClient:
     def mainframes(self) -> list[Mainframe]:
         """List every licensed install that OMEGA knows."""
         found = self.transport.json("GET", "/v1/mainframes").get("mainframes")
-        return [self._parse(Mainframe, item) for item in found] if isinstance(found, list) else []
+        return [self.transport.read(Mainframe, item) for item in found] if isinstance(found, list) else []
 
     def trust(self) -> TrustState:
         """Ask whose signatures OMEGA demands, and what they signed last."""
@@ -323,21 +324,11 @@ class NodeClient:
             )
 
     def _get(self, kind: type[_Message], path: str, **options: Unpack[RequestOptions]) -> _Message:
-        return self._parse(kind, self.transport.json("GET", path, **options))
+        return self.transport.read(kind, self.transport.json("GET", path, **options))
 
     def _send(self, kind: type[_Message], method: str, path: str, message: BaseModel) -> _Message:
         body = message.model_dump(mode="json", by_alias=True)
-        return self._parse(kind, self.transport.json(method, path, json=body))
-
-    def _parse(self, kind: type[_Message], content: Any) -> _Message:
-        try:
-            return kind.model_validate(content)
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
-            raise NodeRefusedError(
-                f"{self.name} answers, but not as this version's {kind.__name__} ({where}); are both up to date?",
-                server=self.name,
-            ) from None
+        return self.transport.read(kind, self.transport.json(method, path, json=body))
 
 
 def _operation_path(operation_id: str) -> str:

@@ -36,6 +36,8 @@ _CHUNK = 256 * 1024
 
 Progress = Callable[[int, int], None]
 Batch = list[tuple[str, int]]
+Tell = Callable[[int], None]
+Move = Callable[[Batch, Tell], None]
 
 
 class Upload(Protocol):
@@ -94,7 +96,7 @@ def push_bundle(
         NodeError: as `Transport.request`; what was sent whole is kept there, so calling again goes on from there.
     """
 
-    def send(batch: Batch, tell: Callable[[int], None]) -> None:
+    def send(batch: Batch, tell: Tell) -> None:
         try:
             _post_frames(transport, batch, _packed_frames(packed, batch, tell))
         except NodeRefusedError as error:
@@ -102,7 +104,7 @@ def push_bundle(
                 raise changed(packed.path_of(str(error.body["digest"]))) from error
             raise
 
-    return _fill(transport, packed.manifest, send, progress, connections)
+    return _fill_node(transport, packed.manifest, send, progress, connections)
 
 
 def relay_bundle(
@@ -120,11 +122,11 @@ def relay_bundle(
         NodeError: as `Transport.request`, of either.
     """
 
-    def send(batch: Batch, tell: Callable[[int], None]) -> None:
+    def send(batch: Batch, tell: Tell) -> None:
         with fetching(source, batch, "/v1") as response:
             _post_frames(target, batch, verified(_counted(response, tell, batch, source.name), batch, source.name))
 
-    return _fill(target, fetch_manifest(source, digest), send, progress, connections)
+    return _fill_node(target, fetch_manifest(source, digest), send, progress, connections)
 
 
 def pull_bundle(
@@ -145,27 +147,17 @@ def pull_bundle(
         StoreError: the store cannot take it, such as StoreFullError.
         NodeError: as `Transport.request`; what came whole is kept, so calling again goes on from there.
     """
-    started = time.monotonic()
     manifest = fetch_manifest(transport, digest, prefix=prefix)
-    sizes = manifest.objects
-    moved: list[int] = []
 
-    def fetch(batch: Batch, tell: Callable[[int], None]) -> None:
+    def fetch(batch: Batch, tell: Tell) -> None:
         with store.receive() as incoming, fetching(transport, batch, prefix) as response:
             incoming.feed(_counted(response, tell, batch, transport.name))
             incoming.finish()
 
-    for last in (False, False, True):
-        lacking = [(name, sizes[name]) for name in store.missing(sizes)]
-        moved += [size for _, size in lacking]
-        _in_batches(lacking, fetch, progress, connections)
-        try:
-            store.put_manifest(manifest.canonical, digest)
-            break
-        except ObjectsMissingError:
-            if last:
-                raise
-    return _report(manifest, moved, started)
+    def commit() -> None:
+        store.put_manifest(manifest.canonical, digest)
+
+    return _fill(manifest, store.missing, fetch, commit, progress, connections)
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
@@ -210,38 +202,44 @@ def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str =
         raise IntegrityError(f"{transport.name} did not send {absent}, which was asked for.", digest=absent)
 
 
+def _fill_node(
+    target: Transport, manifest: Manifest, send: Move, progress: Progress | None, connections: int
+) -> TransferReport:
+    def commit() -> None:
+        fault_point("push.objects-sent")
+        target.request(
+            "PUT",
+            f"/v1/bundles/{manifest.digest}",
+            content=manifest.canonical,
+            headers={"Content-Type": "application/json"},
+            timeout=COMMIT_TIMEOUT,
+        )
+
+    return _fill(manifest, lambda digests: missing(target, digests), send, commit, progress, connections)
+
+
 def _fill(
-    target: Transport,
     manifest: Manifest,
-    send: Callable[[Batch, Callable[[int], None]], None],
+    lacking: Callable[[Iterable[str]], list[str]],
+    move: Move,
+    commit: Callable[[], None],
     progress: Progress | None,
     connections: int,
 ) -> TransferReport:
-    """Send what `target` lacks until it takes the manifest. It may have dropped an object since it was asked."""
+    """Move what is lacking until the manifest is taken: an object may have been dropped since it was asked about."""
     started = time.monotonic()
     sizes = manifest.objects
     moved: list[int] = []
     for last in (False, False, True):
-        lacking = [(digest, sizes[digest]) for digest in missing(target, sizes)]
-        moved += [size for _, size in lacking]
-        _in_batches(lacking, send, progress, connections)
-        fault_point("push.objects-sent")
+        objects = [(digest, sizes[digest]) for digest in lacking(sizes)]
+        moved += [size for _, size in objects]
+        _in_batches(objects, move, progress, connections)
         try:
-            target.request(
-                "PUT",
-                f"/v1/bundles/{manifest.digest}",
-                content=manifest.canonical,
-                headers={"Content-Type": "application/json"},
-                timeout=COMMIT_TIMEOUT,
-            )
+            commit()
             break
-        except NodeConflictError as error:
-            if last or error.body.get("error") != "objects_missing":
+        except (ObjectsMissingError, NodeConflictError) as error:
+            if last or (isinstance(error, NodeConflictError) and error.body.get("error") != "objects_missing"):
                 raise
-    return _report(manifest, moved, started)
-
-
-def _report(manifest: Manifest, moved: list[int], started: float) -> TransferReport:
     return TransferReport(
         bundle=manifest.digest,
         files=len(manifest.files),
@@ -252,9 +250,7 @@ def _report(manifest: Manifest, moved: list[int], started: float) -> TransferRep
     )
 
 
-def _in_batches(
-    objects: Batch, move: Callable[[Batch, Callable[[int], None]], None], progress: Progress | None, connections: int
-) -> None:
+def _in_batches(objects: Batch, move: Move, progress: Progress | None, connections: int) -> None:
     """`move` all objects, in batches, over several connections; the first failure, or Ctrl-C, stops them all."""
     total = sum(size for _, size in objects)
     waiting = list(_batches(objects))
@@ -318,7 +314,7 @@ def _post_frames(target: Transport, batch: Batch, frames: Iterator[bytes]) -> No
     )
 
 
-def _packed_frames(packed: Packed, batch: Batch, tell: Callable[[int], None]) -> Iterator[bytes]:
+def _packed_frames(packed: Packed, batch: Batch, tell: Tell) -> Iterator[bytes]:
     """The batch as frames, small objects together in chunks of about 256 KiB."""
     pending: list[bytes] = []
     held = 0
@@ -350,7 +346,7 @@ def fetching(source: Transport, batch: Batch, prefix: str) -> Iterator[httpx.Res
         yield response
 
 
-def _counted(response: httpx.Response, tell: Callable[[int], None], batch: Batch, name: str) -> Iterator[bytes]:
+def _counted(response: httpx.Response, tell: Tell, batch: Batch, name: str) -> Iterator[bytes]:
     """The answer as it comes, as long as it is not longer than what was asked for."""
     left = frames_size(size for _, size in batch)
     for chunk in response.iter_raw():

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from ashat.errors import UsageError
 from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.app_process.health import Health
-from ashat.node.app_process.process import HookedProgram, NoProgram, Program
+from ashat.node.app_process.process import HookedProgram, Program
 from ashat.node.app_process.supervisor import SupervisedProgram
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import RECORD_FILE, Database
@@ -149,4 +149,4 @@ Context = Annotated[NodeContext, Depends(context_of)]
 def _program(config: NodeConfig, db: Database) -> Program:
     if config.app.command:
         return SupervisedProgram(config, db)
-    return HookedProgram(config, db) if config.app.hook else NoProgram()
+    return HookedProgram(config, db) if config.app.hook else Program()

@@ -24,7 +24,6 @@ from ashat.protocol.messages import (
     ModulesProbe,
     Scope,
     Tree,
-    TreeFile,
 )
 from ashat.raos_toml.load import NAME, SIZE_LIMIT, load_raos_toml
 
@@ -128,7 +127,4 @@ def running_tree(context: NodeContext) -> Tree:
         found = read_tree(release.path, context.store.manifest(release.bundle))
     except NotStoredError as error:
         raise ApiError(404, "not_found", str(error)) from None
-    files = {
-        path: TreeFile(sha256=file.sha256, mode=file.mode, size=file.size) for path, file in sorted(found.files.items())
-    }
-    return Tree(bundle=release.bundle, files=files, extra=found.extra)
+    return Tree(bundle=release.bundle, files=dict(sorted(found.files.items())), extra=found.extra)

@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
 
 from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
@@ -27,12 +26,13 @@ class ProgramError(AshatError):
     """The program could not be started, or the hook failed."""
 
 
-class Program(Protocol):
-    """What a switch needs of the program."""
+class Program:
+    """The program that a switch starts and ends. This one is none: the node only keeps `current` up to date."""
 
     @property
     def url(self) -> str | None:
-        """Return where the program answers; None where nothing can be asked."""
+        """Where the program answers; None where nothing can be asked."""
+        return None
 
     def restart(self, release: Release | None, previous: str | None) -> None:
         """End what runs and run `release` (None: nothing). `previous` is the bundle that ran.
@@ -44,12 +44,15 @@ class Program(Protocol):
     def adopt(self, release: Release | None) -> bool:
         """Tell whether the program runs from this very directory already, or nothing does (None); if so, look after
         it from now on."""
+        return True
 
     def failure(self) -> str | None:
         """Tell how the program ended since it was last started on purpose; None while it did not."""
+        return None
 
     def state(self) -> App:
         """Return what is known of the program without asking it."""
+        return App(status="stopped", healthy=False)
 
     def note_healthy(self, started_at: datetime | None) -> None:
         """Note that the program was seen healthy, whose latest start was `started_at` when it was asked."""
@@ -61,43 +64,17 @@ class Program(Protocol):
         """Let go of the program as the node ends."""
 
 
-class NoProgram:
-    """The node only keeps `current` up to date."""
-
-    url = None
-
-    def restart(self, release: Release | None, previous: str | None) -> None:
-        """Nothing to start."""
-
-    def adopt(self, release: Release | None) -> bool:
-        """Nothing to start."""
-        return True
-
-    def failure(self) -> str | None:
-        """Nothing can end."""
-        return None
-
-    def state(self) -> App:
-        """Stopped."""
-        return App(status="stopped", healthy=False)
-
-    def note_healthy(self, started_at: datetime | None) -> None:
-        """Nothing was started."""
-
-    def upkeep(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class HookedProgram:
+class HookedProgram(Program):
     """Something else runs the program, such as systemd; the operator's hook has it start again."""
 
     def __init__(self, config: NodeConfig, db: Database) -> None:
         self._config = config
         self._db = db
-        self.url: str | None = config.app.url
+
+    @property
+    def url(self) -> str | None:
+        """The address in the settings."""
+        return self._config.app.url
 
     def restart(self, release: Release | None, previous: str | None) -> None:
         """Run the hook; its output goes to `hook.log`.
@@ -138,22 +115,9 @@ class HookedProgram:
         """Tell whether the hook was last run, to its end, for this directory; None: for nothing, or never."""
         return (self._db.get_meta(_HOOKED) or "") == (release.path.name if release else "")
 
-    def failure(self) -> str | None:
-        """Only the health tells."""
-        return None
-
     def state(self) -> App:
-        """Run by a hook."""
+        """Return that a hook runs the program: nothing more is known."""
         return App(status="hook", healthy=False, url=self.url)
-
-    def note_healthy(self, started_at: datetime | None) -> None:
-        """When it was started is not ours to know."""
-
-    def upkeep(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """The program goes on without the node."""
 
 
 def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from ashat.common.processes import (
     with_variable,
 )
 from ashat.common.rotation import rotate_in_place
-from ashat.node.app_process.process import ProgramError, program_environment
+from ashat.node.app_process.process import Program, ProgramError, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.store.releases import Release
@@ -84,7 +84,7 @@ class _Run:
     failure: str | None = None
 
 
-class SupervisedProgram:
+class SupervisedProgram(Program):
     """The program as a child of this node.
 
     `_turn` is held for as long as a change takes; `_lock` only for a moment, so that `state` never waits for a

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from pydantic import BaseModel, ValidationError
-
 from ashat.client.http import Transport
+from ashat.client.node import NodeClient, none_if_not_found
 from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
 from ashat.common.identifiers import check_licence_key
-from ashat.errors import LicenceError, NodeRefusedError, UsageError, WrongRoleError
+from ashat.errors import LicenceError, UsageError
 from ashat.node.core.config import NodeConfig, read_secret
 from ashat.node.mainframe.offer_verifier import OfferVerifier
-from ashat.protocol.messages import CHANGE_LOG_HEADER, Identity, MainframeReport, Offer, Role, SignedCheckpoint
+from ashat.protocol.messages import CHANGE_LOG_HEADER, MainframeReport, Offer, Role, SignedCheckpoint
 
-_Message = TypeVar("_Message", bound=BaseModel)
 PREFIX = "/v1/mainframe"
 NAME = "OMEGA"
 # Seconds beyond the wait that was asked for, after which an answer that does not come is given up.
@@ -48,8 +44,7 @@ class OmegaClient:
         if self._transport is not None and licence == self._licence:
             return
         self.close()
-        with self._connect() as stranger:
-            self._check_role(stranger)
+        self._check_role()
         self._transport, self._licence = self._connect(licence), licence
 
     def ask(self, after: int | None, wait: float) -> tuple[bool, Offer | None]:
@@ -63,18 +58,17 @@ class OmegaClient:
             return False, None
         if answer.status_code == 204:
             return after != 0, None
-        return True, _read(Offer, answer.content)
+        return True, self._open.read(Offer, answer.content)
 
     def checkpoint(self, since: int) -> SignedCheckpoint | None:
         """Ask OMEGA for a checkpoint of its change log, with proof that it continues the one of size `since`; None
         where it shows none."""
-        try:
+
+        def ask() -> SignedCheckpoint:
             answer = self._open.request("GET", f"{PREFIX}/journal", params={"since": since})
-        except NodeRefusedError as error:
-            if error.status == 404:
-                return None
-            raise
-        return _read(SignedCheckpoint, answer.content)
+            return self._open.read(SignedCheckpoint, answer.content)
+
+        return none_if_not_found(ask)
 
     def check(self, offer: Offer) -> None:
         """See that the approvers signed what is offered; see `OfferVerifier.check`.
@@ -117,7 +111,7 @@ class OmegaClient:
             raise RuntimeError("the link is not open")
         return self._transport
 
-    def _connect(self, licence: str | None = None) -> Transport:
+    def _connect(self, licence: str) -> Transport:
         return Transport(
             self._config.omega,
             licence=licence,
@@ -134,21 +128,9 @@ class OmegaClient:
         except UsageError as error:
             raise LicenceError(f"The licence in {self._config.license_file} cannot be used: {error}") from None
 
-    def _check_role(self, stranger: Transport) -> None:
-        try:
-            role = Identity.model_validate(stranger.json("GET", "/v1/identity")).role
-        except ValidationError:
-            raise NodeRefusedError(f"{stranger.url} answers, but not as an ASHAT node does.", server=NAME) from None
-        if role is not Role.OMEGA:
-            raise WrongRoleError(
-                f"{stranger.url} is a server of the role {role}, not omega; check the setting 'omega'.", server=NAME
-            )
-
-
-def _read(kind: type[_Message], content: bytes) -> _Message:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError:
-        raise NodeRefusedError(
-            f"{NAME} answers, but not as this version expects; are both up to date?", server=NAME
-        ) from None
+    def _check_role(self) -> None:
+        config = self._config
+        with NodeClient(
+            config.omega, ca=config.ca_file, insecure_http=config.insecure_http, name=NAME, expect_role=Role.OMEGA
+        ) as stranger:
+            stranger.check_role()

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.licences import LicenceStore
+from ashat.node.omega.licences import LicenceStore, ReportLine
 from ashat.node.omega.offers import Offers
-from ashat.protocol.messages import LicenceRequest, Mainframe, MainframeReport, Message, Offer, Scope
+from ashat.protocol.messages import LicenceRequest, Mainframe, Message, Offer, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 
@@ -22,14 +21,6 @@ class Mainframes(Message):
     """Every licensed install."""
 
     mainframes: list[Mainframe]
-
-
-class ReportLine(MainframeReport):
-    """A thing that a Mainframe reported, `times` times from `first_at` to `last_at`."""
-
-    first_at: AwareDatetime
-    last_at: AwareDatetime
-    times: int
 
 
 class Reports(Message):
@@ -58,8 +49,7 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
     def reports(licence_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Reports:
         """The history of one install, newest first."""
         _known(licences, licence_id)
-        lines = licences.reports(licence_id, limit)
-        return Reports(reports=[ReportLine.model_validate(line, from_attributes=True) for line in lines])
+        return Reports(reports=licences.reports(licence_id, limit))
 
     @router.put("/licences", dependencies=admin, status_code=201)
     def put_licence(wanted: LicenceRequest, response: Response) -> Mainframe:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
+from pydantic import AwareDatetime
+
 from ashat.common.text import printable
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.logs import change_log
@@ -101,16 +103,11 @@ class Licence:
         return licence_status(expires=self.expires, revoked_at=self.revoked_at, now=now())
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A line of a Mainframe's history: the same thing said `times` times, from `first_at` to `last_at`."""
+class ReportLine(MainframeReport):
+    """A thing that a Mainframe reported, `times` times from `first_at` to `last_at`."""
 
-    release_seq: int
-    bundle: str
-    result: Literal["running", "failed"]
-    reason: str
-    first_at: datetime
-    last_at: datetime
+    first_at: AwareDatetime
+    last_at: AwareDatetime
     times: int
 
 
@@ -200,17 +197,14 @@ class LicenceStore:
                     (licence.id, *reported, time, time),
                 )
 
-    def reports(self, licence: str, limit: int = 100) -> list[Report]:
+    def reports(self, licence: str, limit: int = 100) -> list[ReportLine]:
         """List what the Mainframe with licence id `licence` reported, newest first."""
         rows = self._database.all(
             "SELECT release_seq, bundle, result, reason, first_at, last_at, times FROM reports "
             "WHERE licence = ? ORDER BY seq DESC LIMIT ?",
             (licence, limit),
         )
-        return [
-            Report(**{**dict(row), "first_at": from_text(row["first_at"]), "last_at": from_text(row["last_at"])})
-            for row in rows
-        ]
+        return [ReportLine.model_validate(dict(row)) for row in rows]
 
     def mainframes(self) -> list[Mainframe]:
         """List every licensed install with the last thing that it reported, by name."""

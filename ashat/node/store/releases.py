@@ -26,6 +26,7 @@ from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.common.files import sync_directory, sync_filesystem
 from ashat.errors import IntegrityError
 from ashat.node.store.store import Store
+from ashat.protocol.messages import TreeFile
 
 WORKERS = 4
 _NAME = re.compile(r"[0-9a-f]{64}(\.[0-9]+)?")
@@ -44,26 +45,17 @@ class Release:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """A file as it lies on disk; `mode` holds the permission bits."""
-
-    sha256: str
-    mode: int
-    size: int
-
-
 @dataclass(frozen=True)
 class TreeState:
     """A release directory as it lies on disk: the files its manifest names and that are there, and `extra` paths."""
 
-    files: dict[str, FileState] = field(default_factory=dict)
+    files: dict[str, TreeFile] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
 
     def matches(self, manifest: Manifest) -> bool:
         """Tell whether exactly the manifest's files are there, each with its bytes and mode."""
         return not self.extra and self.files == {
-            file.path: FileState(file.sha256, file.mode, file.size) for file in manifest.files
+            file.path: TreeFile(sha256=file.sha256, mode=file.mode, size=file.size) for file in manifest.files
         }
 
 
@@ -213,11 +205,11 @@ def read_tree(root: Path, manifest: Manifest) -> TreeState:
         return TreeState(dict(zip(named, states, strict=True)), sorted(extra)[:EXTRA_SHOWN])
 
 
-def _file_state(path: Path) -> FileState:
+def _file_state(path: Path) -> TreeFile:
     with open(path, "rb") as file:
         info = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileState(digest, stat.S_IMODE(info.st_mode), info.st_size)
+    return TreeFile(sha256=digest, mode=stat.S_IMODE(info.st_mode), size=info.st_size)
 
 
 def _make_directories(root: Path, manifest: Manifest) -> None:
