@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _wrong(use: str) -> str:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         return "" if words[0] in targets else f"make has no target {words[0]}"
     if program == "prefect":
-        return _wrong_for_prefect(tuple(words))
+        return _wrong_for_prefect(words)
     command = _programs()[program]
     path = program
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
@@ -139,20 +139,42 @@ def _wrong(use: str) -> str:
     return next((f"{path} has no option {option}" for option in options if option not in known), "")
 
 
+# Prefect's commands take seconds to start: one process prints the help of all that are shown.
+_HELP = """
+import json, sys
+from prefect.cli import app
+for path in json.loads(sys.argv[1]):
+    sys.argv = ["prefect", *path, "--help"]
+    try:
+        app()
+    except SystemExit as ended:
+        print(f"\\0{ended.code or 0}\\0", end="", flush=True)
+"""
+
+
 @cache
-def _prefect_help(path: tuple[str, ...]) -> str:
-    command = [sys.executable, "-m", "prefect", *path, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+def _prefect_helps(*more: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+    """The help of each of Prefect's commands that a document shows, and of `more`."""
+    shown = [shlex.split(use.strip()) for document in DOCUMENTS for use in _uses(document) if "prefect" in use]
+    paths = sorted({_prefect_path(words[1:]) for words in shown if words[0] == "prefect"} | {*more})
+    command = [sys.executable, "-c", _HELP, json.dumps(paths)]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout.split("\0")
+    assert printed[1::2] == ["0"] * len(paths), printed
+    return dict(zip(paths, printed[::2], strict=False))
 
 
-def _wrong_for_prefect(words: tuple[str, ...]) -> str:
+def _prefect_path(words: Sequence[str]) -> tuple[str, ...]:
     path = tuple(word for word in words[:3] if re.fullmatch(r"[a-z][a-z-]+", word))
     if path[0] == "deploy":
-        path = path[:1]
-    elif path[:2] != ("deployment", "schedule"):
-        path = path[:2]
-    told = _prefect_help(path)
-    return next((f"prefect {' '.join(path)} has no {w}" for w in words if w.startswith("-") and w not in told), "")
+        return path[:1]
+    return path if path[:2] == ("deployment", "schedule") else path[:2]
+
+
+def _wrong_for_prefect(words: Sequence[str]) -> str:
+    path = _prefect_path(words)
+    helps = _prefect_helps()
+    text = helps[path] if path in helps else _prefect_helps(path)[path]
+    return next((f"prefect {' '.join(path)} has no {w}" for w in words if w.startswith("-") and w not in text), "")
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.exists()], ids=lambda document: document.stem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ashat.cli.terminal.progress import TerminalReporter
 from ashat.errors import LedgerError, UsageError
 from ashat.protocol.messages import Lease
 from tests.support.processes.deploy_cli import deploy, environment
+from tests.support.processes.forks import FORKS
 
 COMMANDS = (
     "push",
@@ -118,9 +118,7 @@ def test_without_prefect_a_command_that_needs_it_says_so_in_a_line(home: Path) -
     script = "import sys; sys.modules['prefect'] = None; from ashat.cli.main import run; sys.exit(run(sys.argv[1:]))"
 
     def base(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", script, *words], env=environment(home), capture_output=True, text=True, check=False
-        )
+        return FORKS.run(["-c", script, *words], env=environment(home))
 
     for words in (("up",), ("servers",), ("push", "UPD-1", "text"), ("worker", "--pool", "alpha")):
         done = base(*words)

@@ -28,6 +28,7 @@ from tests.support.builders.deployments import open_ledger, record
 from tests.support.builders.evidence import check, evidence, finding
 from tests.support.drivers.browser import open_browser
 from tests.support.processes.deploy_cli import environment
+from tests.support.processes.forks import FORKS
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'> \u202eevil\x1b[2J"
 PHONE = {"width": 390, "height": 800}
@@ -215,8 +216,7 @@ def test_reading_imports_neither_prefect_nor_the_tasks_and_the_json_is_what_the_
 def test_a_page_needs_no_prefect(home: Path, tmp_path: Path) -> None:
     script = "import sys; sys.modules['prefect'] = None; from ashat.cli.main import run; sys.exit(run(sys.argv[1:]))"
     page = tmp_path / "page.html"
-    words = [sys.executable, "-c", script, "evidence", "UPD-1", "--html", str(page)]
-    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, check=False)
+    done = FORKS.run(["-c", script, "evidence", "UPD-1", "--html", str(page)], env=environment(home))
     assert (done.stdout, done.stderr) == (f"📄 {page}: the evidence {_digest(home, 'UPD-1')}\n", "")
     assert page.read_text("utf-8").startswith("<!doctype html>")
 
