@@ -29,6 +29,16 @@ def test_where_is_what_names_files_that_are_there() -> None:
     assert [path for paths in named for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_readme_and_the_layers_name_every_package() -> None:
+    house, layers = section("README.md", "The house"), section("docs/architecture.md", "The layers")
+    for parent in ("ashat", "tasks"):
+        rooms = {path.parent.name for path in (ROOT / parent).glob("*/__init__.py")}
+        assert sorted(name for name in rooms if not re.search(rf"\b{name}\b", house)) == []
+        assert sorted(name for name in rooms if not re.search(rf"\b{name}\b", layers)) == []
+    shown = re.findall(r"^  (\w+)/ ", house, re.MULTILINE)
+    assert [name for name in shown if not any((ROOT / parent / name).is_dir() for parent in ("ashat", "tasks"))] == []
+
+
 def test_the_documented_dependencies_are_those_of_pyproject() -> None:
     asked = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
     headings = {"base": "The base", "operator": "The extra `operator`"}
