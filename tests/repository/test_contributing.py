@@ -40,10 +40,10 @@ def test_the_readme_and_the_layers_name_every_package() -> None:
 
 
 def test_the_documented_dependencies_are_those_of_pyproject() -> None:
-    asked = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
+    declared = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
     headings = {"base": "The base", "operator": "The extra `operator`"}
-    others = {name for group, names in asked.items() if group not in headings for name in names}
-    wanted = {heading: asked[group] for group, heading in headings.items()} | {"Other extras": others}
+    others = {name for group, names in declared.items() if group not in headings for name in names}
+    wanted = {heading: declared[group] for group, heading in headings.items()} | {"Other extras": others}
     for heading, names in wanted.items():
         rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (.+) \|$", section("docs/dependencies.md", heading), re.MULTILINE)
         assert [row[0] for row in rows] == sorted(names), heading
