@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def fill(home: Path, releases: int) -> None:
-    """A ledger in which most releases have completed, some wait and some are under way."""
+    """Write a ledger in which most releases have completed, some wait and some are under way."""
     began = datetime.now(UTC) - timedelta(hours=releases)
     with open_ledger(home) as ledger:
         for number in range(releases):
@@ -78,7 +78,7 @@ def fill(home: Path, releases: int) -> None:
 
 
 def _measure(words: tuple[str, ...], environment: dict[str, str], runs: int) -> list[tuple[float, float]]:
-    """Wall and processor seconds of each run."""
+    """Measure the wall and processor seconds of each run."""
     command = [str(Path(sys.executable).with_name("deploy")), *words]
     times = []
     for _ in range(runs + 1):
@@ -98,7 +98,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 def _memory() -> str | None:
-    """Where a ledger is filled without waiting for a disk, if the machine has such a place."""
+    """Find a directory in memory, if the machine has one, to fill a ledger without waiting for a disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

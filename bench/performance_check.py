@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def run(directory: Path, faults: str) -> CheckResult:
-    """What the check says of the sample with `faults`, where the sample without any ran before."""
+    """Run the check on the sample with `faults`, where the sample without any ran before."""
     context = _context()
     budget = context.raos.performance
     assert budget is not None
@@ -86,7 +86,7 @@ def run(directory: Path, faults: str) -> CheckResult:
 
 
 def calibrate(directory: Path, slowdown: int) -> int:
-    """How many percent more processor time a request must cost for answers to take `slowdown` percent longer.
+    """Find how many percent more processor time a request must cost for answers to take `slowdown` percent longer.
 
     Each amount is tried against the sample as it is, both running, in short blocks in turn; of the shifts per percent
     the median is taken.
@@ -108,7 +108,7 @@ def calibrate(directory: Path, slowdown: int) -> int:
 
 @contextmanager
 def program(data: Path, faults: str) -> Iterator[str]:
-    """The sample as a process of its own, and where it answers; it is stopped at the end."""
+    """Run the sample as a process of its own, which ends with the block; yield its address."""
     environment = {**os.environ, "RAOS_DATA": str(data), "RAOS_FAULT": faults}
     words = [sys.executable, str(SAMPLE / "raos.py"), "--port", "0"]
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:

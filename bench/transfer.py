@@ -73,7 +73,7 @@ TARGETS = (
 
 
 def main() -> int:
-    """Run it; 1 if `--check` was given and a target was missed."""
+    """Measure, and print the results; return 1 if `--check` was given and a target was missed."""
     options = _options()
     size = SIZES[options.size]
     base = Path(tempfile.mkdtemp(prefix="ashat-bench-", dir=options.directory))
@@ -139,7 +139,7 @@ class Run:
         self.found: dict[str, float] = {}
 
     def all(self) -> dict[str, float]:
-        """Us and rsync, in an order drawn by lot."""
+        """Measure this program and rsync, in random order."""
         self.directory.mkdir()
         contestants = [self.ours, *([self.with_rsync] if self.rsync else [])]
         random.shuffle(contestants)
@@ -178,7 +178,7 @@ class Run:
                 found["Mainframe pull"] = call(timed_pull, bundle, directory / "mainframe")
 
     def with_rsync(self) -> None:
-        """The same with rsync."""
+        """Measure the same with rsync."""
         assert self.rsync is not None
         directory, source, found = self.directory / "rsync", self.source, self.found
         (directory / "up").mkdir(parents=True)
@@ -190,7 +190,7 @@ class Run:
             found["rsync two files changed"] = self.copy(f"{source}/", f"{url}/up/", "--checksum")
 
     def copy(self, start: str, end: str, *words: str) -> float:
-        """Seconds that rsync takes."""
+        """Measure the seconds that rsync takes."""
         assert self.rsync is not None
         self.settle()
         began = time.monotonic()
@@ -221,7 +221,7 @@ class Run:
 
 
 def warm_client(url: str, token: str) -> int:
-    """Connect, as any client that has asked something before; the process's id."""
+    """Connect, like a client that made a request before; return the process's id."""
     global _transport, _node  # noqa: PLW0603
     _transport = Transport(url, token=token)
     _node = NodeClient(url, token=token)
@@ -238,7 +238,7 @@ def warm_mainframe(url: str) -> None:
 
 
 def timed_push(source: Path, cache: Path | None) -> tuple[float, float]:
-    """Seconds to pack, and to pack and push up to the manifest's acknowledgment."""
+    """Measure the seconds to pack, and to pack and push up to the manifest's acknowledgment."""
     began = time.monotonic()
     with pack_directory(source, cache=StatCache(cache) if cache else None) as packed:
         packed_at = time.monotonic()
@@ -247,7 +247,7 @@ def timed_push(source: Path, cache: Path | None) -> tuple[float, float]:
 
 
 def timed_pull(bundle: str, directory: Path) -> float:
-    """Seconds from asking for the manifest until the bundle is durable in a store of its own."""
+    """Measure the seconds from the request for the manifest until the bundle is durable in a store of its own."""
     with Store(directory) as store:
         began = time.monotonic()
         pull_bundle(_transport, bundle, store, prefix="/v1/mainframe")
@@ -290,7 +290,7 @@ _node: NodeClient
 
 @contextmanager
 def running_node(directory: Path) -> Iterator[tuple[str, str, int]]:
-    """An OMEGA node as a process: its URL, a token for everything, its process id."""
+    """Run an OMEGA node as a process; yield its URL, a token for everything, its process id."""
     directory.mkdir(mode=0o700)
     token = TokenFile(directory / "tokens.json").add("bench", [Scope.ADMIN])[1]
     words = [
@@ -322,7 +322,7 @@ def running_node(directory: Path) -> Iterator[tuple[str, str, int]]:
 
 @contextmanager
 def rsync_daemon(rsync: str, directory: Path) -> Iterator[str]:
-    """An rsync daemon that serves `directory`: its URL."""
+    """Run an rsync daemon that serves `directory`; yield its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -362,7 +362,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], l
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
-    """Medians by row, the ratios to rsync (medians of each run's own), and which targets were reached."""
+    """Compute medians by row, the ratios to rsync (medians of each run's own), and which targets were reached."""
     rows: dict[str, dict[str, float]] = {}
     for name in runs[0]:
         if name.startswith("rsync "):
@@ -388,7 +388,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """The result for a person."""
+    """Print the results as a table."""
     print(f"{result['files']} files, {result['bytes'] / 1e6:.0f} MB, {result['runs']} runs, medians\n")
     print(f"{'':32}{'median':>9}{'min':>9}{'max':>9}{'rsync':>9}{'ratio':>8}")
     for name, row in result["rows"].items():
@@ -397,8 +397,8 @@ def print_table(result: dict[str, Any]) -> None:
         print(f"{name:32}{value:6.2f} {unit:2}{row['min']:9.2f}{row['max']:9.2f}{compared}")
     print()
     for target in result["targets"]:
-        said = "reached" if target["reached"] else "MISSED"
-        print(f"{said:8} {target['row']}: {target['column']} {target['value']:.2f}, at most {target['limit']}")
+        verdict = "reached" if target["reached"] else "MISSED"
+        print(f"{verdict:8} {target['row']}: {target['column']} {target['value']:.2f}, at most {target['limit']}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def ask(rounds: int) -> list[float]:
-    """Milliseconds of this thread's processor time for each question, once the first release is known."""
+    """Measure this thread's processor milliseconds for each question, once the first release is known."""
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as directory:
         world = World(Path(directory) / "repository")
         world.publish(document(1))
@@ -123,7 +123,7 @@ class Office:
         self.kept = KeptLog(self._kept)
 
     def sign_log(self) -> LogEntry:
-        """The log as it is, as the control plane signs for it."""
+        """Sign the log as it is, as the control plane does."""
         with Ledger.open(self.log.url) as ledger:
             note, vkey, _ = sign_on(ledger, self.log.directory)
         return LogEntry(checkpoint=note, key=vkey)
@@ -151,7 +151,7 @@ class Office:
 
 
 def deploy(rounds: int, events: int) -> list[float]:
-    """Milliseconds that trust takes of each of a number of deployments, one after the other."""
+    """Measure the milliseconds that trust takes of each of a number of deployments, one after the other."""
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
         directory = Path(name)
         office = Office(directory, events)

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def measure() -> dict[str, Any]:
-    """Seconds of one verification: as the command takes, from the evidence's beginning to its end, and by check."""
+    """Measure one verification in seconds: of the command, from the evidence's beginning to its end, and by check."""
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
         directory = Path(name) / "demo"
         seconds = _timed([*_DEPLOY, "demo", "--yes", "--keep", "--home", str(directory)])
@@ -65,17 +65,17 @@ def measure() -> dict[str, Any]:
 
 def _timed(demo: list[str]) -> float:
     began = ended = 0.0
-    said: list[str] = []
+    lines: list[str] = []
     with subprocess.Popen(demo, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if line.startswith(_BEGINS):
                 began = time.monotonic()
             elif line.startswith(_ENDS):
                 ended = time.monotonic()
     if process.returncode or not began < ended:
-        raise SystemExit(f"The demonstration failed, so nothing was measured:\n{''.join(said)}")
+        raise SystemExit(f"The demonstration failed, so nothing was measured:\n{''.join(lines)}")
     return ended - began
 
 

@@ -53,7 +53,7 @@ def closure(roots: Iterable[Requirement]) -> set[str]:
         for text in installed.requires or ():
             needed = Requirement(text)
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                left += [(canonicalize_name(needed.name), asked) for asked in ("", *needed.extras)]
+                left += [(canonicalize_name(needed.name), wanted) for wanted in ("", *needed.extras)]
     return {name for name, _ in found}
 
 

@@ -40,19 +40,19 @@ class Measures:
 
 
 def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method below `tree`, nested ones too."""
+    """Yield every function and method below `tree`, nested ones too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
 def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How many lines the function has, from `def` to its end."""
+    """Count the function's lines, from `def` to its end."""
     return (function.end_lineno or 0) - function.lineno + 1
 
 
 def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How many parameters a caller can give, `*args` and `**kwargs` as one each."""
+    """Count the parameters that a caller can give, `*args` and `**kwargs` as one each."""
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     given = [argument for argument in named if argument.arg not in ("self", "cls")]

@@ -311,8 +311,8 @@ def test_a_gigabyte_is_not_read(hostile: str, context: CheckContext) -> None:
 
 _ASKING = """
 import json, resource, sys
-from ashat.bundle import FileEntry, Manifest
-from ashat.raos_toml import load_raos_toml
+from ashat.bundle.manifest import FileEntry, Manifest
+from ashat.raos_toml.load import load_raos_toml
 from tasks.checks import CheckContext, run_check
 from tasks.checks.api import ApiCheck
 

@@ -160,8 +160,8 @@ def test_no_exception_is_swallowed_in_silence() -> None:
         text = path.read_text("utf-8").splitlines()
         for node in ast.walk(ast.parse("\n".join(text))):
             if isinstance(node, ast.ExceptHandler) and [type(part) for part in node.body] == [ast.Pass]:
-                told = text[node.body[0].lineno - 1].partition("#")[2].strip()
-                if not told:
+                reason = text[node.body[0].lineno - 1].partition("#")[2].strip()
+                if not reason:
                     silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not silent, "say why nothing is to be done, in a comment beside the pass:\n" + "\n".join(silent)
 

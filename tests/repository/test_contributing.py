@@ -7,10 +7,11 @@ import re
 import sys
 from importlib.metadata import packages_distributions
 
+import pytest
 from packaging.utils import canonicalize_name
 
 from scripts.dependencies import ROOT, bytes_on_disk, closure, direct_dependencies
-from tests.repository.test_architecture import SHIPPED, sources
+from tests.repository.test_architecture import SHIPPED, contracts, sources
 
 # Parts of FastAPI, HTTPX, jsonschema and pydantic that these say to import from there.
 BROUGHT = {"anyio", "httpcore", "jsonschema-specifications", "pydantic-core", "starlette"}
@@ -29,11 +30,41 @@ def test_where_is_what_names_files_that_are_there() -> None:
     assert [path for paths in named for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_readme_and_the_layers_name_every_package() -> None:
+    house, layers = section("README.md", "The house"), section("docs/architecture.md", "The layers")
+    for parent in ("ashat", "tasks"):
+        rooms = {path.parent.name for path in (ROOT / parent).glob("*/__init__.py")}
+        assert sorted(name for name in rooms if not re.search(rf"\b{name}\b", house)) == []
+        assert sorted(name for name in rooms if not re.search(rf"\b{name}\b", layers)) == []
+    shown = re.findall(r"^  (\w+)/ ", house, re.MULTILINE)
+    assert [name for name in shown if not any((ROOT / parent / name).is_dir() for parent in ("ashat", "tasks"))] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "contract"),
+    [
+        ("the command", "The floors of deploy"),
+        ("the steps", "The floors of the tasks"),
+        ("the node", "The floors of a node"),
+        ("the library", "Arrows point down only"),
+    ],
+)
+def test_the_documented_layers_are_those_of_the_contracts(row: str, contract: str) -> None:
+    (cells,) = re.findall(
+        rf"^\| {row} \| (?:.+: )?(.+) \|$", section("docs/architecture.md", "The layers"), re.MULTILINE
+    )
+    shown = [set(re.findall(r"`(?:ashat\.)?(\w+)`", layer)) for layer in cells.split(";")]
+    layers = contracts()[contract]["layers"]
+    if row == "the library":
+        layers = layers[layers.index("ashat.node") + 1 :]  # those above have rows of their own
+    assert shown == [set(re.findall(r"\w+", layer.replace("ashat.", ""))) for layer in layers]
+
+
 def test_the_documented_dependencies_are_those_of_pyproject() -> None:
-    asked = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
+    declared = {group: {each.name for each in requirements} for group, requirements in direct_dependencies().items()}
     headings = {"base": "The base", "operator": "The extra `operator`"}
-    others = {name for group, names in asked.items() if group not in headings for name in names}
-    wanted = {heading: asked[group] for group, heading in headings.items()} | {"Other extras": others}
+    others = {name for group, names in declared.items() if group not in headings for name in names}
+    wanted = {heading: declared[group] for group, heading in headings.items()} | {"Other extras": others}
     for heading, names in wanted.items():
         rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (.+) \|$", section("docs/dependencies.md", heading), re.MULTILINE)
         assert [row[0] for row in rows] == sorted(names), heading

@@ -43,8 +43,8 @@ PACKAGES = ("ashat", "tasks", "flows", "blocks")
 
 
 def _sections() -> list[tuple[Path, str]]:
-    told = [(document, block.section) for document in STORY for block in _blocks(document, "console")]
-    return list(dict.fromkeys(told))
+    shown = [(document, block.section) for document in STORY for block in _blocks(document, "console")]
+    return list(dict.fromkeys(shown))
 
 
 def _blocks(document: Path, *languages: str) -> list[Block]:
@@ -119,7 +119,7 @@ def _programs() -> dict[str, Any]:
 
 
 def _wrong(use: str) -> str:
-    """What is wrong with a command as it is shown; "" where nothing is."""
+    """Find what is wrong with a command as it is shown; "" where nothing is."""
     words = shlex.split(use.strip().replace("…", " ").replace("<", "").replace(">", ""))
     program = words.pop(0).rpartition("/")[2]
     if program == "make":
@@ -179,7 +179,7 @@ def _wrong_for_prefect(words: Sequence[str]) -> str:
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.exists()], ids=lambda document: document.stem)
 def test_every_command_that_is_only_shown_has_words_that_exist(document: Path) -> None:
-    wrong = {use.strip(): told for use in _uses(document) if (told := _wrong(use))}
+    wrong = {use.strip(): mistake for use in _uses(document) if (mistake := _wrong(use))}
     assert wrong == {}
 
 
@@ -242,9 +242,9 @@ def test_every_variable_that_the_code_reads_is_in_a_document() -> None:
         for path in (ROOT / package).rglob("*.py")
         for name in re.findall(r"\bASHAT_[A-Z]+(?:_[A-Z]+)*\b", path.read_text("utf-8"))
     }
-    inner = {"ASHAT_CONTROL_PLANE", "ASHAT_NODE_INSTANCE", "ASHAT_NODE"}  # marks of our own processes, and a prefix
-    told = "\n".join(document.read_text("utf-8") for document in DOCUMENTS if document.exists())
-    assert sorted(name for name in read - inner if name not in told and not name.startswith("ASHAT_NODE_")) == []
+    inner = {"ASHAT_CONTROL_PLANE", "ASHAT_CONTROL_PLANE_SERVER", "ASHAT_NODE_INSTANCE", "ASHAT_NODE"}  # marks of ours
+    text = "\n".join(document.read_text("utf-8") for document in DOCUMENTS if document.exists())
+    assert sorted(name for name in read - inner if name not in text and not name.startswith("ASHAT_NODE_")) == []
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

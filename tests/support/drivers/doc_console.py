@@ -1,4 +1,4 @@
-"""Runs the commands that a document shows, and holds what they print against what it says they print.
+"""Runs the commands that a document shows, and compares what they print with what the document shows.
 
 A ```console block is a shell session: a line `$ COMMAND` (going on with `> ` where it ends in a backslash) and, below
 it, what it prints. `…` stands for any text within a line; a line that is only `…` for any number of lines. A command
@@ -48,7 +48,7 @@ class Command:
 
 
 def blocks(document: str) -> Iterator[Block]:
-    """Every fenced block, in order."""
+    """Yield every fenced block, in order."""
     section, language, began = "", None, 0
     inside: list[str] = []
     for number, line in enumerate(document.splitlines(), 1):
@@ -85,10 +85,9 @@ def commands(block: Block) -> list[Command]:
 
 
 def matches(expected: tuple[str, ...], printed: str) -> bool:
-    """Whether `printed` is what is `expected`. That something takes long is not held against it, nor which of the
-    checks, that run side by side, ends first."""
-    told = _checks_sorted(line for line in printed.splitlines() if not line.startswith(PATIENCE))
-    printed, expected = "".join(f"{line}\n" for line in told), tuple(_checks_sorted(expected))
+    """Tell whether `printed` is what is `expected`, however long it took, and in whatever order the checks ended."""
+    lines = _checks_sorted(line for line in printed.splitlines() if not line.startswith(PATIENCE))
+    printed, expected = "".join(f"{line}\n" for line in lines), tuple(_checks_sorted(expected))
     pattern = "".join(
         r"(?:.*\n)*?" if line.strip() == "…" else ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ \t]*\n"
         for line in expected
@@ -97,15 +96,15 @@ def matches(expected: tuple[str, ...], printed: str) -> bool:
 
 
 def _checks_sorted(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, where those that follow one another and tell how a check ended stand in the order of their titles."""
+    """Order adjacent lines of checks by their titles, since checks end in any order; leave the other lines in place."""
     for is_check, some in itertools.groupby(lines, key=lambda line: CHECK.match(line) is not None):
-        told = list(some)
-        yield from sorted(told, key=lambda line: line.partition(": ")[0]) if is_check else told
+        group = list(some)
+        yield from sorted(group, key=lambda line: line.partition(": ")[0]) if is_check else group
 
 
 class Console:
-    """A shell session in `home`. `stand_ins` maps what the document shows to what holds here (a port, a name); a
-    function is asked when it is needed, and may answer None while nothing is known."""
+    """A shell session in `home`. `stand_ins` maps what the document shows to what holds here (a port, a name), or to
+    a function that is called when it is needed, and may return None while nothing is known."""
 
     def __init__(
         self, home: Path, environment: Mapping[str, str], stand_ins: Mapping[str, str | Callable[[], str | None]]
@@ -131,13 +130,13 @@ class Console:
             printed = self._shown(printed)
         fails = bool(command.expected) and FAILED in command.expected[-1]
         seconds = f"after {time.monotonic() - began:.1f} s, exit code {code}"
-        told = f"line {command.line}: $ {command.text}\n({seconds})\n--- shown\n" + "\n".join(command.expected)
-        assert matches(command.expected, printed), f"{told}\n--- printed\n{printed}"
-        assert (code != 0) == fails, f"{told}\n--- printed\n{printed}"
+        context = f"line {command.line}: $ {command.text}\n({seconds})\n--- shown\n" + "\n".join(command.expected)
+        assert matches(command.expected, printed), f"{context}\n--- printed\n{printed}"
+        assert (code != 0) == fails, f"{context}\n--- printed\n{printed}"
         return printed
 
     def close(self) -> None:
-        """End what goes on in the background."""
+        """End the commands that still run in the background."""
         for process in self._background:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
