@@ -161,7 +161,7 @@ def _end_lost_runs(client: SyncPrefectClient) -> None:
 
 
 def _make_pool(client: SyncPrefectClient, name: str, *, embedded: bool) -> None:
-    """The pool, of type process. On this machine runs start with this very Python, which spares a process for each.
+    """Make a pool of type process. On this machine runs start with this very Python, which spares a process for each.
 
     `prefect work-pool create --overwrite` would go on with a pool that a person has paused.
     """
@@ -176,7 +176,7 @@ def _make_pool(client: SyncPrefectClient, name: str, *, embedded: bool) -> None:
 
 
 def _make_queue(client: SyncPrefectClient) -> None:
-    """The queue of the flows that write to OMEGA; `prefect work-queue create` would refuse one that is there."""
+    """Make the queue of the flows that write to OMEGA; `prefect work-queue create` would refuse one that is there."""
     try:
         queue = client.read_work_queue_by_name(QUEUE, work_pool_name=QUEUE_POOL)
     except ObjectNotFound:
