@@ -37,7 +37,6 @@ from ashat.protocol.messages import (
     Operation,
     OperationRequest,
     Role,
-    Scope,
     SignedCheckpoint,
     TokenInfo,
     Tree,
@@ -132,11 +131,6 @@ class NodeClient:
     def token(self) -> TokenInfo:
         """Ask for the token that this client asks with, as the node keeps it."""
         return self._get(TokenInfo, "/v1/token")
-
-    def token_scopes(self) -> tuple[Scope, ...] | None:
-        """Ask what the token that this client asks with opens; None where the node is too old to say."""
-        token = none_if_not_found(self.token)
-        return token.opens if token else None
 
     def checkpoint(self, since: int = 0) -> SignedCheckpoint | None:
         """Ask for a checkpoint of its change log, proved to continue the one of size `since`; None of an old node."""

@@ -53,8 +53,8 @@ def why_not_owner(d: Deployment) -> str:
         NodeError: the target does not answer, or does not know the token.
         NotConfiguredError: there is no such server.
     """
-    opens, name = d.target.token_scopes(), d.target_name
-    if opens is None or Scope.PROMOTE in opens:
+    opens, name = d.target.token().opens, d.target_name
+    if Scope.PROMOTE in opens:
         return ""
     return (
         f"The token for {name} opens {', '.join(opens)} there, as a dev's does. To approve and to roll back takes the "

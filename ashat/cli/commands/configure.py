@@ -214,11 +214,11 @@ def _warn_of_scopes(name: str, block: str) -> None:
 
     try:
         with load_server(block).client() as node:
-            opens = node.token_scopes()
+            opens = node.token().opens
     except AshatError as error:
         output.warn(str(error))
         return
-    if opens is not None and Scope.PROMOTE not in opens:
+    if Scope.PROMOTE not in opens:
         output.warn(
             f"The token of {name} opens {', '.join(opens)} only, as a dev's does: updates wait at the gate, and to "
             "approve or roll one back takes an owner's."

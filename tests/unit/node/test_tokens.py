@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ashat.client.node import NodeClient
-from ashat.errors import NodeAuthError, UsageError
+from ashat.errors import UsageError
 from ashat.node.access.tokens import SCOPES, TokenFile
 from ashat.node.core.db import Database, now
 from ashat.protocol.messages import Role, Scope, TokenRole
-from tests.support.fakes.scripted_program import Reply, replying
 from tests.support.processes.node_cli import Run
 
 
@@ -110,15 +108,3 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert told in err
     assert not (tmp_path / "tokens.json").exists()
-
-
-def test_a_node_that_is_too_old_to_say_what_a_token_opens_is_not_held_against_it() -> None:
-    refused = Reply({"error": "forbidden", "detail": "no"}, 403)
-    with replying({}) as old, NodeClient(old.url, token="secret") as client:
-        assert client.token_scopes() is None
-    with (
-        replying({"GET /v1/token": refused}) as node,
-        NodeClient(node.url, token="secret") as client,
-        pytest.raises(NodeAuthError),
-    ):
-        client.token_scopes()
