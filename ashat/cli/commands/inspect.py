@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ashat.cli.commands.given_public import GivenPublic
     from ashat.client.node import NodeClient
     from ashat.deployment.state_machine import State
-    from ashat.trust.release.proposal import Draft, Proposal
+    from ashat.trust.release.proposal import Proposal
     from ashat.trust.release.provenance import VerifiedProvenance
     from ashat.trust.tuf.release_document import LogEntry
     from ashat.verification.evidence import Evidence
@@ -38,26 +38,15 @@ def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None)
         IntegrityError, NodeError: the release cannot be had from Public as it was verified.
     """
     check_proposal(state, proposal)
-    for entry in {draft.document.log for draft in (proposal.release, proposal.rollback) if draft}:
+    for entry in {release.document.log for release in (proposal.release, proposal.rollback) if release}:
         check_log(entry)
-    draft = proposal.release
-    targets = _targets(state, proposal)
-    proven = prove(targets, draft)
+    from ashat.trust.release.provenance import verify_provenance
+
+    release = proposal.release
+    proven = verify_provenance(_targets(state, proposal), release.document, release.provenance)
     output.note(_origin(proven) if proven else f"Nobody is named who may build for {state.target}: who did is hearsay.")
     _look_at_release(state, proposal, public)
     return proven
-
-
-def prove(targets: Targets, draft: Draft) -> VerifiedProvenance | None:
-    """Who built and verified what is proposed; see `verify_provenance`.
-
-    Raises:
-        TrustError: see there.
-    """
-    from ashat.trust.release.provenance import verify_provenance
-
-    provenance = draft.provenance.encode() if draft.provenance is not None else None
-    return verify_provenance(targets, draft.document, provenance)
 
 
 def refuse_own_signature(state: State, proposal: Proposal, proven: VerifiedProvenance | None, signer: Signer) -> None:
@@ -106,11 +95,13 @@ def check_proposal(state: State, proposal: Proposal) -> None:
             f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
             "Configure it under that name."
         )
-    verified = (state.update_id, state.attempt, state.bundle, state.evidence)
-    if (document.update_id, document.attempt, document.bundle, document.evidence) != verified:
-        raise TrustError(f"What is proposed is not '{state.update_id}' as it was verified; nothing was signed.")
-    if document.channel != CHANNEL:
-        raise TrustError(f"What is proposed is for the channel {document.channel}; nothing was signed.")
+    document.require(
+        update_id=state.update_id,
+        attempt=state.attempt,
+        bundle=state.bundle,
+        evidence=state.evidence,
+        channel=CHANNEL,
+    )
     proposal.check(lifetime=Settings().approval_lifetime, now=output.now())
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:

@@ -151,10 +151,14 @@ def test_what_does_not_fit_is_named(office: Office, world: World, shipped: bytes
     refused(shipped[:-1], root, "not spelled as")
     refused(shipped, b"{}", "The root given is no TUF metadata")
     refused(shipped, World(tmp_path / "other").root, "targets version 1 is signed by 0 of 2 needed")
-    refused(altered(shipped, text("document", "UPD-1", "UPD-9")), root, "the release document is not the one")
+    refused(altered(shipped, text("document", "UPD-1", "UPD-9")), root, "does not name this release of UPD-9")
     refused(altered(shipped, text("targets", ",", ", ")), root, "targets was altered")
     refused(altered(shipped, lambda receipt: receipt["evidence"].update(tool="9")), root, "the evidence is not the one")
-    refused(altered(shipped, lambda receipt: receipt.update(provenance=None)), root, "the provenance is not the one")
+    refused(
+        altered(shipped, lambda receipt: receipt.update(provenance=None)),
+        root,
+        "provenance given is not the one that was approved",
+    )
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(1)), root, "do not tell the evidence")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(2)), root, "do not tell the signatures")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop()), root, "no event in it tells of")
@@ -305,7 +309,7 @@ def test_a_receipt_of_another_region_is_none_of_this_one(tmp_path: Path) -> None
     office = Office(tmp_path / "office")
     office.approve(there.repository.read().raw["targets"], *there.approvers[:2])
     assert prove(office.receipt(), there.root).document.target == "omega"
-    refused(office.receipt(), here.root, "signed as root is for omega-eu, and this is omega")
+    refused(office.receipt(), here.root, "approved for omega, and not for omega-eu")
     office.ledger.close()
 
 
