@@ -14,13 +14,14 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root, Targets
 
-from ashat.audit.auditor import check_origin
 from ashat.common.canonical_json import digest_of
 from ashat.deployment.events import AnyEvent, ApprovalAnswered, Promoted
 from ashat.deployment.state import ApprovalRequest, State
 from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
 from ashat.ledger.leaf import Record
 from ashat.protocol.messages import ReleaseSignature
+from ashat.transparency.checkpoint import Checkpoint
+from ashat.transparency.witness import require_extends
 from ashat.trust.release.known_log import open_log
 from ashat.trust.release.proposal import Proposal, spell
 from ashat.trust.release.provenance import check_digest, read_provenance, verify_provenance
@@ -208,14 +209,10 @@ class Approvals:
         """See that the checkpoint that was signed is what this log was by then."""
         if document.log is None:
             return
-        found = open_log(document.log)
-        check_origin(found, self._origin, "the checkpoint that was signed")
-        if found.size > seq:
-            raise AuditError(f"the checkpoint that was signed covers {found.size} events, and {seq} were there by then")
-        if root_at(found.size) != found.root:
-            raise AuditError(
-                f"the checkpoint that was signed is of another log: its first {found.size} events are not those here"
-            )
+        signed = open_log(document.log)
+        then = Checkpoint(self._origin, seq, root_at(seq))
+        log = "the log that was signed for"
+        require_extends(then, signed, lambda: root_at(signed.size) == signed.root, log=log)
 
     def _begin(self, target: str, told: list[Metadata[Root]]) -> None:
         """Begin at the first root that is pinned for `target`, else at the first of those that came with the log."""

@@ -43,6 +43,7 @@ from ashat.errors import AuditError, ReceiptError, TrustError
 from ashat.protocol.messages import Digest, ReleaseSignature
 from ashat.transparency.checkpoint import Checkpoint, Verifier, open_checkpoint, open_note
 from ashat.transparency.merkle import EMPTY_ROOT, consistency_holds, inclusion_holds, leaf_hash
+from ashat.transparency.witness import require_extends
 from ashat.trust.keys.files import name_of
 from ashat.trust.release.known_log import open_log
 from ashat.trust.release.provenance import VerifiedProvenance
@@ -250,10 +251,9 @@ def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, verifier: Veri
         raise ReceiptError("The receipt does not fit: its checkpoint holds more than one log's root and one signature.")
     signed = open_log(document.log) if document.log else Checkpoint(found.origin, 0, EMPTY_ROOT)
     proof = [bytes.fromhex(node) for node in log.consistency]
-    if signed.origin != found.origin:
-        raise ReceiptError(f"The receipt does not fit: the approvers signed for the log {signed.origin}.")
-    if not consistency_holds(signed.size, found.size, proof, signed.root, found.root):
-        raise ReceiptError("The receipt does not fit: its log does not continue the one that the approvers signed for.")
+    if signed.size == found.size and proof:
+        raise ReceiptError("The receipt does not fit: it proves what needs no proof.")
+    require_extends(found, signed, lambda: consistency_holds(signed.size, found.size, proof, signed.root, found.root))
     return found
 
 

@@ -114,14 +114,16 @@ def check_log(entry: LogEntry | None) -> None:
 
     Raises:
         AuditError: it does not, or is of another ledger.
-        TrustError: what was signed for here last cannot be read.
+        LogError: the log that is signed for is none.
     """
     if entry is None:
         return
     from ashat.audit.auditor import check_origin
     from ashat.audit.sign import audited
+    from ashat.transparency.checkpoint import open_signed
     from ashat.transparency.log_signer import LogSigner
-    from ashat.trust.release.known_log import RememberedLog, open_log
+    from ashat.transparency.witness import Witness
+    from ashat.trust.release.known_log import open_log, signed_checkpoint
 
     found = open_log(entry)
     with open_ledger() as ledger:
@@ -129,8 +131,8 @@ def check_log(entry: LogEntry | None) -> None:
         check_origin(found, origin, "What is proposed")
         keys = LogSigner(home(), origin)
         with keys.locked():
-            remembered = RememberedLog(keys.directory / f"{_APPROVED}.json")
-            known = open_log(last) if (last := remembered.read()) else None
+            witness = Witness(keys.directory / f"{_APPROVED}.json")
+            known = open_signed(last.checkpoint, last.key) if (last := witness.known()) else None
             size = max(found.size, known.size if known else 0)
             begun = keys.frontier(_APPROVED, known) if known and found.size >= known.size else None
             auditor = audited(
@@ -139,7 +141,7 @@ def check_log(entry: LogEntry | None) -> None:
             for checkpoint in (found, known) if known else (found,):
                 auditor.require_extends(checkpoint)
             if known is None or found.size > known.size:
-                remembered.keep(entry)
+                witness.keep(signed_checkpoint(entry))
                 keys.keep_frontier(_APPROVED, auditor.frontier)
 
 

@@ -42,7 +42,7 @@ from ashat.errors import (
     UnsignedError,
 )
 from ashat.protocol.messages import LogProof
-from ashat.trust.release.known_log import PROOF_LIMIT, RememberedLog
+from ashat.trust.release.known_log import PROOF_LIMIT, follow_log, log_witness
 from ashat.trust.release.provenance import MAX_BYTES as PROVENANCE_BYTES
 from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.release.release import Release, verify_release
@@ -189,7 +189,7 @@ class ReleaseClient:
             )
             if not self._accepted_before(document):
                 self._prove(document, targets, documents)
-            RememberedLog(self._cache / "log.json").follow(document, self._proof)
+            follow_log(log_witness(self._cache), document, self._proof)
             self._accept(document)
         return document
 

@@ -209,7 +209,7 @@ def another_key(lines: Lines) -> None:
         (
             lambda lines: leaves(lines, "created")[0].update(description="Less"),
             "Event 9 (UPD-1 attempt 1 version 9)",
-            "the checkpoint that was signed is of another log: its first 7 events are not those here",
+            "the log that was signed for was rewritten or forked: its first 7 events are not those that it had",
         ),
     ],
 )  # fmt: skip
@@ -253,11 +253,11 @@ def test_a_log_without_what_came_before_the_approval_is_not_the_one_that_was_sig
         lines.insert(at, lines.pop(at - 1))
 
     told = case.refused(case.forged(removed))
-    assert "the checkpoint that was signed covers 16 events, and 8 were there by then" in told
+    assert "the log that was signed for was cut: it had 16 events, and has 8" in told
     assert "Event 9 (UPD-1 attempt 1 version 9)" in told
     told = case.refused(case.forged(reordered))
     assert "Event 18 (UPD-1 attempt 1 version 9)" in told
-    assert "its first 16 events are not those here" in told
+    assert "its first 16 events are not those that it had" in told
 
 
 def test_a_checkpoint_of_a_fork_is_named(case: Case) -> None:
@@ -265,14 +265,14 @@ def test_a_checkpoint_of_a_fork_is_named(case: Case) -> None:
     note = fork.sign(Checkpoint(fork.name, 7, b"f" * 32).text)
     case.approve("kim", "lee", log=LogEntry(checkpoint=note, key=fork.verifier.vkey))
     told = case.refused()
-    assert "Event 9 (UPD-1 attempt 1 version 9) does not fit: the checkpoint that was signed is of another log" in told
+    assert "Event 9 (UPD-1 attempt 1 version 9) does not fit: the log that was signed for was rewritten" in told
 
 
 def test_a_checkpoint_of_another_ledger_is_named(case: Case, tmp_path: Path) -> None:
     other = Office(tmp_path / "other")
     note, key, _ = sign_log(other.ledger, other.home)
     case.approve("kim", "lee", log=LogEntry(checkpoint=note, key=key))
-    assert "the checkpoint that was signed is of another log: ashat-deploy/ledger-" in case.refused()
+    assert "the log that was signed for is another one: it was ashat-deploy/ledger-" in case.refused()
     other.ledger.close()
 
 

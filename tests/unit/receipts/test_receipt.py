@@ -163,7 +163,11 @@ def test_what_does_not_fit_is_named(office: Office, world: World, shipped: bytes
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(2)), root, "do not tell the signatures")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop()), root, "no event in it tells of")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].reverse()), root, "does not stand there")
-    refused(altered(shipped, lambda receipt: receipt["log"].update(consistency=[])), root, "does not continue")
+    refused(
+        altered(shipped, lambda receipt: receipt["log"].update(consistency=[])),
+        root,
+        "The log was rewritten or forked: its first",
+    )
     refused(shipped, root, "no verifier key", log_key="mine")
     production = json.loads(json.loads(shipped)["production"])
     production["signatures"][0]["sig"] = production["signatures"][0]["sig"].upper()
@@ -192,7 +196,7 @@ def test_a_log_that_does_not_continue_what_was_signed_for_is_none(office: Office
     mixed = canonical_json(true | {"log": false["log"]}) + b"\n"
     refused(mixed, world.root, "not by")
     key = json.loads(false["document"])["log"]["key"]
-    refused(mixed, world.root, "the approvers signed for the log", log_key=key)
+    refused(mixed, world.root, "The log is another one: it was", log_key=key)
     forger.ledger.close()
 
 
@@ -204,7 +208,7 @@ def test_an_approval_without_a_log_needs_its_key_from_elsewhere(world: World, tm
     refused(content, world.root, "give --log-key")
     assert prove(content, world.root, written.log_key).document.log is None
     forged = altered(content, lambda receipt: receipt["log"].update(consistency=["0" * 64]))
-    refused(forged, world.root, "does not continue", log_key=written.log_key)
+    refused(forged, world.root, "The log was rewritten or forked: its first", log_key=written.log_key)
     office.ledger.close()
 
 
