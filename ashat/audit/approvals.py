@@ -14,16 +14,17 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root, Targets
 
-from ashat.audit.auditor import check_origin
 from ashat.common.canonical_json import digest_of
 from ashat.deployment.events import AnyEvent, ApprovalAnswered, Promoted
 from ashat.deployment.state import ApprovalRequest, State
 from ashat.errors import AuditError, RolledBackError, TrustError, UnsignedError
 from ashat.ledger.leaf import Record
 from ashat.protocol.messages import ReleaseSignature
+from ashat.transparency.checkpoint import Checkpoint
+from ashat.transparency.witness import require_extends
 from ashat.trust.release.known_log import open_log
-from ashat.trust.release.proposal import Draft, Proposal, spell
-from ashat.trust.release.provenance import read_provenance, verify_provenance
+from ashat.trust.release.proposal import Proposal, spell
+from ashat.trust.release.provenance import check_digest, read_provenance, verify_provenance
 from ashat.trust.tuf.metadata import check_target, parse, target_of, verify
 from ashat.trust.tuf.release_document import CHANNEL, ReleaseDocument
 from ashat.trust.tuf.root_chain import check_chain, delegator_of
@@ -148,16 +149,13 @@ class Approvals:
     def _check_document(self, proposal: Proposal, state: State) -> None:
         """See that what was signed is about this very deployment, and nothing besides."""
         document = proposal.release.document
-        wanted = {
-            "update_id": state.update_id,
-            "attempt": state.attempt,
-            "bundle": state.bundle,
-            "evidence": state.evidence,
-            "channel": CHANNEL,
-        }
-        for field, value in wanted.items():
-            if getattr(document, field) != value:
-                raise AuditError(f"what was signed is about another {field}: {getattr(document, field)}, not {value}")
+        document.require(
+            update_id=state.update_id,
+            attempt=state.attempt,
+            bundle=state.bundle,
+            evidence=state.evidence,
+            channel=CHANNEL,
+        )
         if document.target != state.target:
             if state.target in self._roots:
                 raise AuditError(f"it was signed for {document.target}, and not for {state.target}")
@@ -194,13 +192,13 @@ class Approvals:
             raise UnsignedError(f"no root from version {at} on names who signed this: {error}") from None
 
     def _check_provenance(self, proposal: Proposal, state: State) -> None:
-        proven = None
-        for draft in (proposal.rollback, proposal.release):
-            if draft is not None:
-                proven = verify_provenance(proposal.targets.signed, draft.document, _given(draft))
+        proven, given = None, proposal.release.provenance
+        for release in (proposal.rollback, proposal.release):
+            if release is not None:
+                check_digest(release.document, release.provenance)
+                proven = verify_provenance(proposal.targets.signed, release.document, release.provenance)
         if proven is None:
             self._counts["approved where nobody is named who may build: who did is hearsay"] += 1
-        given = _given(proposal.release)
         if given is not None:
             content = read_provenance(given)
             for told, recorded in ((content.get("build"), state.built), (content.get("evidence"), state.attested)):
@@ -211,14 +209,10 @@ class Approvals:
         """See that the checkpoint that was signed is what this log was by then."""
         if document.log is None:
             return
-        found = open_log(document.log)
-        check_origin(found, self._origin, "the checkpoint that was signed")
-        if found.size > seq:
-            raise AuditError(f"the checkpoint that was signed covers {found.size} events, and {seq} were there by then")
-        if root_at(found.size) != found.root:
-            raise AuditError(
-                f"the checkpoint that was signed is of another log: its first {found.size} events are not those here"
-            )
+        signed = open_log(document.log)
+        then = Checkpoint(self._origin, seq, root_at(seq))
+        log = "the log that was signed for"
+        require_extends(then, signed, lambda: root_at(signed.size) == signed.root, log=log)
 
     def _begin(self, target: str, told: list[Metadata[Root]]) -> None:
         """Begin at the first root that is pinned for `target`, else at the first of those that came with the log."""
@@ -246,14 +240,6 @@ def _root(content: bytes, what: str) -> Metadata[Root]:
         return parse(content, Root, what)
     except TrustError as error:
         raise AuditError(str(error)) from None
-
-
-def _given(draft: Draft) -> bytes | None:
-    """The provenance of a release, which is the one that was signed with it."""
-    given = draft.provenance.encode() if draft.provenance is not None else None
-    if (sha256(given).hexdigest() if given is not None else None) != draft.document.provenance:
-        raise AuditError(f"the provenance of {draft.document.update_id} is not the one that was signed")
-    return given
 
 
 def _check_signature(proposal: Proposal, signature: ReleaseSignature) -> None:

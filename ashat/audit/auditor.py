@@ -20,6 +20,7 @@ from ashat.errors import AuditError, CheckpointError, SessionError, TrustError
 from ashat.ledger.leaf import Record
 from ashat.transparency.checkpoint import Checkpoint
 from ashat.transparency.merkle import CompactRange, leaf_hash
+from ashat.transparency.witness import require_extends
 
 # The fields of an event that name a document by its digest, and what people call it.
 _NAMES_A_DOCUMENT = {
@@ -139,7 +140,9 @@ class Auditor:
                 event=self.size,
             )
         if known.root != self.root.hex():
-            raise _rewritten(self.size)
+            raise AuditError(
+                f"The log was rewritten or forked: its first {self.size} events are not those that it had."
+            )
         self._last = known
 
     def check(self, item: Record | Document) -> None:
@@ -201,16 +204,14 @@ class Auditor:
         Raises:
             AuditError: it is not; the message names the event, where one can be named.
         """
-        if checkpoint.size > self.size:
-            raise AuditError(
-                f"Event {self.size + 1} is missing: a checkpoint covers {checkpoint.size}, "
-                f"and the log ends with {self.last}.",
-                event=self.size + 1,
-            )
+        now, at = Checkpoint(checkpoint.origin, self.size, self.root), checkpoint.size - self._begun
         # Each event's root was seen to be that of the tree which ends with it.
-        at = checkpoint.size - self._begun
-        if at < 0 or self._roots[at] != checkpoint.root:
-            raise _rewritten(checkpoint.size)
+        require_extends(
+            now,
+            checkpoint,
+            lambda: at >= 0 and self._roots[at] == checkpoint.root,
+            log=f"The log, which ends with {self.last},",
+        )
         if whole and checkpoint.size < self.size:
             raise AuditError(
                 f"Event {checkpoint.size + 1} does not fit: the checkpoint covers {checkpoint.size} only.",
@@ -326,13 +327,6 @@ def _mislisted(key: tuple[str, int], state: State | None, why: str) -> AuditErro
         update_id=update_id,
         attempt=attempt,
         version=state.version if state else None,
-    )
-
-
-def _rewritten(size: int) -> AuditError:
-    return AuditError(
-        f"The first {size} events are not those of the checkpoint: the log was rewritten, or is another branch of it. "
-        "They fit each other, so to see which is another, give --since an older export."
     )
 
 

@@ -7,9 +7,7 @@ others wait until the transaction ends, so that places are given out in the orde
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
 
 from ashat.errors import LedgerError, LedgerTooNewError
+from ashat.transparency.append_only_log import AppendOnlyLog
 from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
 
 SCHEMA_VERSION = 2
@@ -128,15 +127,15 @@ def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
     """
     connection.execute(log.update().values(size=log.c.size + 1))
     try:
-        size, frontier = connection.execute(sa.select(log.c.size, log.c.frontier)).one()
-        tree = CompactRange(size - 1, [bytes.fromhex(node) for node in frontier.split()])
+        origin, size, frontier = connection.execute(sa.select(log.c.origin, log.c.size, log.c.frontier)).one()
+        kept = AppendOnlyLog(origin, CompactRange.parse(size - 1, frontier))
     except (NoResultFound, MultipleResultsFound, ValueError):
         raise LedgerError(
             "The ledger's log was altered: deploy audit verify says where. Nothing was written."
         ) from None
-    tree.append(leaf_hash(leaf))
-    connection.execute(log.update().values(frontier=_hex(tree.nodes)))
-    return tree.size - 1, tree.root().hex()
+    place = kept.append(leaf_hash(leaf))
+    connection.execute(log.update().values(frontier=kept.frontier))
+    return place
 
 
 def first_line(error: BaseException) -> str:
@@ -178,7 +177,8 @@ def _prepare(engine: sa.Engine) -> int:
         with engine.begin() as connection:
             metadata.create_all(connection)
             connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
-            _begin_log(connection)
+            begun = AppendOnlyLog.begin("ledger")
+            connection.execute(log.insert().values(id=1, origin=begun.origin, size=0, frontier=begun.frontier))
     except DBAPIError as error:
         return _made_by_another(engine, error)
     return SCHEMA_VERSION
@@ -195,15 +195,6 @@ def _made_by_another(engine: sa.Engine, failure: DBAPIError) -> int:
             break
         time.sleep(0.05)
     raise failure
-
-
-def _begin_log(connection: sa.Connection) -> None:
-    origin = f"ashat-deploy/ledger-{secrets.token_hex(8)}"
-    connection.execute(log.insert().values(id=1, origin=origin, size=0, frontier=""))
-
-
-def _hex(nodes: Iterable[bytes]) -> str:
-    return " ".join(node.hex() for node in nodes)
 
 
 def _schema_version(engine: sa.Engine) -> int | None:

@@ -417,13 +417,13 @@ class AccessLogLine(Message):
 
 
 class SignedCheckpoint(Message):
-    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a node's change log, and its verifier key.
+    """A signed checkpoint (https://c2sp.org/tlog-checkpoint) of a log, and its verifier key.
 
     `proof` are the hashes, in hexadecimal, that prove that it continues an earlier one (RFC 9162, section 2.1.4).
     """
 
     checkpoint: str = Field(max_length=10_000)
-    key: str = Field(max_length=500)
+    key: str = Field(max_length=1024)
     proof: tuple[Digest, ...] = Field(default=(), max_length=200)
 
 

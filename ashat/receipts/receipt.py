@@ -23,11 +23,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.common.canonical_json import canonical_json, digest_of
 from ashat.deployment.events import (
@@ -44,10 +43,12 @@ from ashat.errors import AuditError, ReceiptError, TrustError
 from ashat.protocol.messages import Digest, ReleaseSignature
 from ashat.transparency.checkpoint import Checkpoint, Verifier, open_checkpoint, open_note
 from ashat.transparency.merkle import EMPTY_ROOT, consistency_holds, inclusion_holds, leaf_hash
+from ashat.transparency.witness import require_extends
 from ashat.trust.keys.files import name_of
 from ashat.trust.release.known_log import open_log
-from ashat.trust.release.provenance import VerifiedProvenance, verify_provenance
-from ashat.trust.tuf.metadata import PRODUCTION, Kind, check_target, parse, verify
+from ashat.trust.release.provenance import VerifiedProvenance
+from ashat.trust.release.release import Release, verify_release
+from ashat.trust.tuf.metadata import PRODUCTION, Kind, parse, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
@@ -149,14 +150,11 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> VerifiedReceipt:
     try:
         held = parse(root, Root, "The root given")
         delegator, targets = _check_targets(receipt, held)
-        production = parse(receipt.production.encode(), Targets, "production")
-        found = verify(targets.signed, PRODUCTION, production)
-        _check_exact("production", receipt.production, production, [(targets.signed, PRODUCTION)])
-        document = _check_document(receipt, production)
+        release = Release.read(receipt.document.encode(), receipt.production.encode(), receipt.provenance)
+        document, production = release.document, release.production
         # The same people may sign for several, and with the same keys.
-        for signed in (held.signed, delegator.signed, targets.signed):
-            check_target(signed, document.target)
-        origin = _check_provenance(receipt.provenance, document, targets.signed)
+        verified = verify_release(release, targets=targets.signed, roots=[held.signed, delegator.signed])
+        _check_exact("production", receipt.production, production, [(targets.signed, PRODUCTION)])
         verifier = _log_verifier(document, log_key)
         checkpoint = _check_checkpoint(receipt.log, document, verifier)
     except (TrustError, AuditError) as error:
@@ -169,8 +167,8 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> VerifiedReceipt:
     return VerifiedReceipt(
         document,
         evidence,
-        origin,
-        found.threshold,
+        verified.provenance,
+        verified.signatures.threshold,
         tuple((name_of(targets.signed.get_key(keyid)), keyid) for keyid in sorted(production.signatures)),
         _one_person(delegator.signed, targets.signed),
         checkpoint,
@@ -224,14 +222,6 @@ def _check_exact(
         raise ReceiptError(f"The receipt does not fit: {what} was altered since it was signed.")
 
 
-def _check_document(receipt: Receipt, production: Metadata[Targets]) -> ReleaseDocument:
-    document = ReleaseDocument.from_bytes(receipt.document.encode())
-    wanted = TargetFile.from_data(document.path, receipt.document.encode(), ["sha256"])
-    if production.signed.targets.get(document.path) != wanted:
-        raise ReceiptError("The receipt does not fit: the release document is not the one that was signed.")
-    return document
-
-
 def _log_verifier(document: ReleaseDocument, log_key: str) -> Verifier:
     """The key of the log: the one that the approvers signed, or the one given."""
     if not log_key and document.log is None:
@@ -261,10 +251,9 @@ def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, verifier: Veri
         raise ReceiptError("The receipt does not fit: its checkpoint holds more than one log's root and one signature.")
     signed = open_log(document.log) if document.log else Checkpoint(found.origin, 0, EMPTY_ROOT)
     proof = [bytes.fromhex(node) for node in log.consistency]
-    if signed.origin != found.origin:
-        raise ReceiptError(f"The receipt does not fit: the approvers signed for the log {signed.origin}.")
-    if not consistency_holds(signed.size, found.size, proof, signed.root, found.root):
-        raise ReceiptError("The receipt does not fit: its log does not continue the one that the approvers signed for.")
+    if signed.size == found.size and proof:
+        raise ReceiptError("The receipt does not fit: it proves what needs no proof.")
+    require_extends(found, signed, lambda: consistency_holds(signed.size, found.size, proof, signed.root, found.root))
     return found
 
 
@@ -275,13 +264,6 @@ def _check_evidence(evidence: dict[str, Any], document: ReleaseDocument) -> dict
     if about != (document.bundle, document.update_id, document.attempt):
         raise ReceiptError("The receipt does not fit: the evidence is about another release.")
     return evidence
-
-
-def _check_provenance(provenance: str | None, document: ReleaseDocument, targets: Targets) -> VerifiedProvenance | None:
-    given = provenance.encode() if provenance is not None else None
-    if (sha256(given).hexdigest() if given is not None else None) != document.provenance:
-        raise ReceiptError("The receipt does not fit: the provenance is not the one that was signed.")
-    return verify_provenance(targets, document, given)
 
 
 def _check_events(log: ReceiptLog, checkpoint: Checkpoint, document: ReleaseDocument) -> Iterator[tuple[int, AnyEvent]]:

@@ -152,6 +152,19 @@ def open_checkpoint(note: str, verifiers: Sequence[Verifier]) -> Checkpoint:
     return Checkpoint.parse(open_note(note, verifiers))
 
 
+def open_signed(note: str, key: str) -> Checkpoint:
+    """Read the checkpoint of a log that was signed by the log's own key, which comes beside it as one line.
+
+    Raises:
+        CheckpointError: it is no signed checkpoint, the key is none or did not sign it, or is another log's.
+    """
+    verifier = Verifier.parse(key)
+    found = open_checkpoint(note, [verifier])
+    if found.origin != verifier.name:
+        raise CheckpointError(f"The key of the log {verifier.name} signed a checkpoint of another one, {found.origin}.")
+    return found
+
+
 def origin_of(note: str) -> str:
     """The log that a checkpoint says it is of, before anything is known of its signature.
 

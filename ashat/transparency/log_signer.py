@@ -125,8 +125,7 @@ class LogSigner:
             CheckpointError: its file cannot be read.
         """
         try:
-            nodes = [bytes.fromhex(node) for node in (_read(self.directory / f"{name}.frontier") or "").split()]
-            found = CompactRange(at.size, nodes)
+            found = CompactRange.parse(at.size, _read(self.directory / f"{name}.frontier") or "")
         except ValueError:
             return None
         return found if found.root() == at.root else None
@@ -137,9 +136,8 @@ class LogSigner:
         Raises:
             CheckpointError: it cannot be written.
         """
-        text = " ".join(node.hex() for node in frontier.nodes)
         try:
-            replace_file(self.directory / f"{name}.frontier", text.encode())
+            replace_file(self.directory / f"{name}.frontier", frontier.text.encode())
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
 

@@ -40,6 +40,20 @@ class CompactRange:
         if size < 0 or len(self.nodes) != size.bit_count() or not whole:
             raise ValueError(f"no tree of {size} leaves has this frontier")
 
+    @classmethod
+    def parse(cls, size: int, text: str) -> CompactRange:
+        """Read what `text` spelled of a tree of `size` leaves.
+
+        Raises:
+            ValueError: it is no such tree.
+        """
+        return cls(size, [bytes.fromhex(node) for node in text.split()])
+
+    @property
+    def text(self) -> str:
+        """Its nodes in hexadecimal, with spaces between."""
+        return " ".join(node.hex() for node in self.nodes)
+
     def append(self, leaf: bytes) -> None:
         """Add the leaf of that hash after all others."""
         node, size = leaf, self.size

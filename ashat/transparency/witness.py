@@ -1,34 +1,80 @@
-"""What a node's journal of changes was, remembered on another machine: `<home>/witnessed/<server>.json`.
+"""Whether a log goes on from what it was, and what somebody who does not keep it remembers of it.
 
-A journal that was written anew fits itself. It does not continue the checkpoint that somebody else kept, so each
-checkpoint is asked for with a proof (RFC 9162) that it continues the one before. The first is taken as it comes.
+A log that was written anew fits itself. It does not continue the checkpoint that somebody else kept, so each checkpoint
+is held against the one before: by a proof (RFC 9162, section 2.1.4) from whoever keeps the log, or by the log itself
+where that is here. The first is taken as it comes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ashat.common.files import make_directory, replace_file
+from ashat.common.files import make_directory, replace_file, sync_directory
 from ashat.errors import AuditError
 from ashat.protocol.messages import SignedCheckpoint
-from ashat.transparency.checkpoint import Checkpoint, Verifier, open_checkpoint
+from ashat.transparency.checkpoint import Checkpoint, open_signed
 from ashat.transparency.merkle import consistency_holds
+
+_BEGIN_ANEW = "remove that file to begin anew"
+
+Prove = Callable[[int, int], Sequence[bytes]]
+"""Gets the consistency proof between two sizes of a log from whoever keeps it."""
+
+
+def require_extends(
+    now: Checkpoint, known: Checkpoint, begins: Callable[[], bool], *, log: str = "The log", entries: str = "events"
+) -> None:
+    """Check that a log, which is `now`, goes on from what it was when it was `known`.
+
+    `begins` says whether its first entries, as many as it had then, have the root that it had then; it is asked only
+    where there are more by now. `log` and `entries` are what the errors call it and what it holds.
+
+    Raises:
+        AuditError: it is another log, was cut, or was rewritten.
+    """
+    if now.origin != known.origin:
+        raise AuditError(f"{log} is another one: it was {known.origin}, and is {now.origin}.")
+    if now.size < known.size:
+        raise AuditError(f"{log} was cut: it had {known.size} {entries}, and has {now.size}.", event=now.size + 1)
+    fits = now.root == known.root if now.size == known.size else begins()
+    if not fits:
+        raise AuditError(f"{log} was rewritten or forked: its first {known.size} {entries} are not those that it had.")
 
 
 class Witness:
-    """What is remembered under `home` of the journal of the server that has that name here.
+    """Remembers the last checkpoint of a log that others keep, in the file `path`, and judges the next.
 
-    `begin_anew` tells in errors how to give that up.
+    With `same_key` each has to be signed by the key of the first. `log` and `entries` are what the errors call the log
+    and what it holds, `give_up` says how an operator has it forgotten.
     """
 
-    def __init__(self, home: Path, server: str, begin_anew: str = "remove that file to begin anew") -> None:
-        self._begin_anew = begin_anew
-        self.path = home / "witnessed" / f"{server}.json"
+    def __init__(
+        self,
+        path: Path,
+        *,
+        log: str = "The log",
+        entries: str = "events",
+        give_up: str = _BEGIN_ANEW,
+        same_key: bool = False,
+    ) -> None:
+        self.path = path
+        self._log = log
+        self._entries = entries
+        self._give_up = give_up
+        self._same_key = same_key
+
+    @classmethod
+    def of_changes(cls, home: Path, server: str, give_up: str = _BEGIN_ANEW) -> Witness:
+        """Remember the journal of changes of the node called `server`, in `<home>/witnessed/<server>.json`."""
+        path = home / "witnessed" / f"{server}.json"
+        log = f"{server}: its journal of changes"
+        return cls(path, log=log, entries="entries", give_up=give_up, same_key=True)
 
     def known(self) -> SignedCheckpoint | None:
-        """What was told last; None where nothing ever was.
+        """Read what is remembered; None where nothing is.
 
         Raises:
             AuditError: the file cannot be read.
@@ -39,53 +85,75 @@ class Witness:
             return None
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it holds something else"
-            raise AuditError(f"{self.path} cannot be read: {reason}; {self._begin_anew}.") from None
+            raise AuditError(f"{self.path} cannot be read: {reason}; {self._give_up}.") from None
 
     def size(self) -> int:
-        """How many entries the journal had: from where on a proof is asked for; 0 where nothing is known.
+        """How many entries the log had: from where on a proof is asked for; 0 where nothing is known.
 
         Raises:
             AuditError: as `known`, or what is remembered was altered.
         """
         known = self.known()
-        return _opened(known, known.key).size if known else 0
+        return open_signed(known.checkpoint, known.key).size if known else 0
 
-    def judge(self, told: SignedCheckpoint) -> None:
-        """Remember what the server tells, if it continues what it told before.
+    def judge(self, seen: SignedCheckpoint, prove: Prove | None = None) -> bool:
+        """Remember `seen`, if it continues what is remembered; say whether that is news.
+
+        The proof comes with it, or from `prove`.
 
         Raises:
-            AuditError: it does not; what is remembered stays.
+            AuditError: it does not continue it; what is remembered stays.
         """
         known = self.known()
-        if known is None:
-            _opened(told, told.key)
-            self._keep(told)
-            return
-        before = _opened(known, known.key)
-        try:
-            now = _opened(told, known.key)
-        except AuditError as error:
-            raise self._refusal(f"is not signed as before: {error}") from None
-        if now.origin != before.origin:
-            raise self._refusal(f"is another one: it was {before.origin}, and is {now.origin}")
-        if now.size < before.size:
-            raise self._refusal(f"was cut: it had {before.size} entries, and has {now.size}")
-        proof = [bytes.fromhex(node) for node in told.proof]
-        if not consistency_holds(before.size, now.size, proof, before.root, now.root):
-            raise self._refusal(f"was rewritten: its first {before.size} entries are not those that it had")
-        if now != before:
-            self._keep(told)
+        if known is not None:
+            if self._same_key:
+                seen = seen.model_copy(update={"key": known.key})
+            if (seen.checkpoint, seen.key) == (known.checkpoint, known.key):
+                return False
+            self._require_extends(seen, known, prove)
+        else:
+            open_signed(seen.checkpoint, seen.key)
+        self.keep(seen)
+        return True
 
-    def _keep(self, told: SignedCheckpoint) -> None:
+    def keep(self, seen: SignedCheckpoint) -> None:
+        """Remember `seen` from now on, durably, whatever was before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         make_directory(self.path.parent, mode=0o700)
-        replace_file(self.path, told.model_dump_json(exclude={"proof"}).encode() + b"\n", mode=0o600)
+        replace_file(self.path, seen.model_dump_json(exclude={"proof"}).encode() + b"\n", mode=0o600)
+
+    def forget(self) -> bool:
+        """Remember nothing any more; say whether anything was remembered.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_directory(self.path.parent)
+        return True
+
+    def _require_extends(self, seen: SignedCheckpoint, known: SignedCheckpoint, prove: Prove | None) -> None:
+        before = open_signed(known.checkpoint, known.key)
+        try:
+            now = open_signed(seen.checkpoint, seen.key)
+        except AuditError as error:
+            raise self._refusal(f"{self._log} is not signed as before: {error}") from None
+
+        def begins() -> bool:
+            told = [bytes.fromhex(node) for node in seen.proof]
+            proof = prove(before.size, now.size) if prove and before.size else told
+            return consistency_holds(before.size, now.size, proof, before.root, now.root)
+
+        try:
+            require_extends(now, before, begins, log=self._log, entries=self._entries)
+        except AuditError as error:
+            raise self._refusal(str(error)) from None
 
     def _refusal(self, why: str) -> AuditError:
-        return AuditError(
-            f"{self.path.stem}: its journal of changes {why}. Find out who did that; what it was is in {self.path}: "
-            f"{self._begin_anew}."
-        )
-
-
-def _opened(told: SignedCheckpoint, key: str) -> Checkpoint:
-    return open_checkpoint(told.checkpoint, [Verifier.parse(key)])
+        return AuditError(f"{why} Find out who did that; what it was is in {self.path}: {self._give_up}.")

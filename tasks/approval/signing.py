@@ -71,8 +71,8 @@ def refuse_ended(trust: TrustState) -> None:
         SignatureExpiredError: they have.
     """
     if trust.root is not None and trust.targets is not None:
-        root = parse(trust.root.encode(), Root, "The target's root.json")
-        require_unexpired(now(), root, parse(trust.targets.encode(), Targets, "The target's targets.json"))
+        root = parse(trust.root.encode(), Root, "The target's root.json").signed
+        require_unexpired(now(), root, parse(trust.targets.encode(), Targets, "The target's targets.json").signed)
 
 
 def signs_by_itself(trust: TrustState) -> bool:

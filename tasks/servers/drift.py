@@ -92,7 +92,7 @@ def witness_journal(name: str, node: NodeClient) -> list[str]:
         NodeError: the server does not answer.
     """
     try:
-        witness = Witness(Settings().ensure_home(), name)
+        witness = Witness.of_changes(Settings().ensure_home(), name)
         checkpoint = node.checkpoint(witness.size())
         if checkpoint is not None:
             witness.judge(checkpoint)

@@ -272,7 +272,7 @@ def test_a_release_of_one_channel_is_not_served_as_that_of_another(world: World,
     (digest,) = named.hashes.values()
     world.force(f"targets/production/stable/{digest}.release.json", beta.to_bytes())
     world.sign_online(production=approved.to_bytes())
-    refused(client, MixAndMatchError, "OMEGA serves the release of beta as that of stable")
+    refused(client, MixAndMatchError, "is about another channel: beta, not stable")
     refused(client, NoReleaseError, channel="beta")
 
 
@@ -365,7 +365,7 @@ def test_two_channels_are_not_changed_by_one_approval(world: World) -> None:
 def test_an_old_release_does_not_come_to_a_fresh_mainframe(world: World, server: Server, tmp_path: Path) -> None:
     world.publish(document(4))
     with mainframe(server, world, tmp_path / "fresh", minimum_release_seq=5) as fresh:
-        refused(fresh, RolledBackError, "release_seq 4 on stable, and 5 is the lowest")
+        refused(fresh, RolledBackError, "release_seq 4, and 5 is the lowest to accept here")
         world.publish(document(5))
         assert fresh.latest_release("stable").release_seq == 5
 
@@ -380,7 +380,7 @@ def test_the_highest_release_seq_outlives_the_cache_of_tuf(world: World, server:
             path.unlink()
         restore(world, old)
         world.repository.renew(world.online)
-        refused(client, RolledBackError, "release_seq 1 on stable, and 2 is the lowest")
+        refused(client, RolledBackError, "release_seq 1, and 2 is the lowest to accept here")
         (tmp_path / "cache/accepted.json").write_text("{")
         refused(client, TrustError, "accepted.json cannot be read")
 

@@ -14,8 +14,8 @@ from ashat.errors import NodeRefusedError, RolledBackError, SignatureExpiredErro
 from ashat.node.omega.online_keys import OnlineKeyFiles
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import TrustMetadata
+from ashat.trust.release.repository import OnlineKeys
 from ashat.trust.tuf.metadata import PRODUCTION, build_production, build_snapshot, build_timestamp, parse
-from ashat.trust.tuf.repository import OnlineKeys
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.signers import Customer, People, demanding_omega, install_root
 from tests.support.builders.trust_world import Server, World, document, key_pair, mainframe, refused, restore, saved

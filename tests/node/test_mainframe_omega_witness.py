@@ -27,7 +27,7 @@ from tests.support.processes.node_cli import Run, runner
 from tests.support.processes.omega import eventually, licence, mainframe, ship, source
 
 ashat_node = pytest.fixture(runner)
-REWRITTEN = "omega: its journal of changes was rewritten: its first "
+REWRITTEN = "omega: its journal of changes was rewritten or forked: its first "
 
 
 def kinds(data: Path) -> list[str]:
@@ -41,7 +41,7 @@ def test_a_mainframe_takes_nothing_from_an_omega_that_wrote_its_journal_anew(tmp
         Customer(tmp_path / "acme", omega, unsigned_releases=True) as acme,
         omega.client() as client,
     ):
-        witness = Witness(acme.data, "omega")
+        witness = Witness.of_changes(acme.data, "omega")
         first = ship(client, source(tmp_path))
         acme.wait_for("running", "runs here")
         assert witness.size() > 0

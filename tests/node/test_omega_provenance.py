@@ -123,7 +123,7 @@ def test_what_was_approved_is_not_replayed_elsewhere(client: NodeClient, people:
     replayed = decide(other, expected=seen.current.bundle, seq=seen.release_seq + 1, update="UPD-5")
     refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "not this")
     elsewhere, _ = people.promotion(client, bundle, "UPD-5", target="omega-eu")
-    refused(client, elsewhere, "untrusted", "approved for omega-eu, and this is omega")
+    refused(client, elsewhere, "untrusted", "approved for omega-eu, and not for omega")
 
 
 def test_a_mainframe_takes_nothing_from_an_omega_that_withholds_or_swaps_the_provenance(

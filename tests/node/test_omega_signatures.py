@@ -108,7 +108,7 @@ def test_what_was_signed_is_for_one_release_one_omega_and_one_number(
     replayed = decide(other, expected=seen.current.bundle, seq=seen.release_seq + 1, update="UPD-6")
     refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "not this")
     elsewhere, _ = people.promotion(client, bundle, "UPD-6", target="omega-eu")
-    refused(client, elsewhere, "untrusted", "approved for omega-eu, and this is omega")
+    refused(client, elsewhere, "untrusted", "approved for omega-eu, and not for omega")
     assert wanted.decision is not None
     later = wanted.decision.model_copy(update={"id": "later", "release_seq": seen.release_seq + 9})
     refused(client, promotion(later, signed=wanted.signed), "untrusted", "another release_seq")
@@ -207,7 +207,7 @@ def test_what_was_signed_for_one_region_is_refused_by_another_of_the_same_people
         proposal = people.propose(as_old, decision)
         signed = proposal.signed_release([proposal.sign(key) for key in people.keys])
         here = decision.model_copy(update={"expected_current": expected})
-        refused(client, promotion(here, signed=signed), "untrusted", "approved for omega-eu, and this is omega")
+        refused(client, promotion(here, signed=signed), "untrusted", "approved for omega-eu, and not for omega")
         assert perform(there, promotion(decision, signed=signed)).status == "succeeded"
         assert running(there).bundle == bundle
 

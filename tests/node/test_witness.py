@@ -28,7 +28,7 @@ def data(tmp_path: Path) -> Iterator[Database]:
 
 
 def test_a_journal_that_grows_is_followed(data: Database, tmp_path: Path) -> None:
-    witness = Witness(tmp_path / "home", "omega")
+    witness = Witness.of_changes(tmp_path / "home", "omega")
     assert witness.size() == 0
     for size, names in ((3, "ab"), (3, ""), (4, "c"), (11, "defghij")):
         done(data, *names)
@@ -41,7 +41,7 @@ def test_a_journal_that_grows_is_followed(data: Database, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("names", "key", "why"),
     [
-        ("axcdef", False, "was rewritten: its first 4 entries are not those that it had"),
+        ("axcdef", False, "was rewritten or forked: its first 4 entries are not those that it had"),
         ("a", False, "was cut: it had 4 entries, and has 1"),
         ("abc", True, "is not signed as before"),
     ],
@@ -49,7 +49,7 @@ def test_a_journal_that_grows_is_followed(data: Database, tmp_path: Path) -> Non
 def test_one_that_was_written_anew_is_noticed_and_what_it_was_is_kept(
     data: Database, tmp_path: Path, names: str, key: bool, why: str
 ) -> None:
-    witness = Witness(tmp_path / "home", "omega")
+    witness = Witness.of_changes(tmp_path / "home", "omega")
     done(data, *"abc")
     witness.judge(told(data))
     before = witness.path.read_bytes()
@@ -64,7 +64,7 @@ def test_one_that_was_written_anew_is_noticed_and_what_it_was_is_kept(
 
 
 def test_another_journal_and_a_file_that_is_none(data: Database, tmp_path: Path) -> None:
-    witness = Witness(tmp_path / "home", "omega")
+    witness = Witness.of_changes(tmp_path / "home", "omega")
     done(data, "a")
     first = told(data)
     witness.judge(first)
@@ -84,14 +84,14 @@ def test_an_omega_is_asked_and_one_that_was_rewritten_is_drift(tmp_path: Path, m
         with omega.client() as admin:
             licence(admin)
         assert witness_journal("omega", reader) == []
-        assert Witness(tmp_path / "home", "omega").size() == 6
+        assert Witness.of_changes(tmp_path / "home", "omega").size() == 6
         omega.stop()
         with closing(Database(omega.data / "node.db")) as database:
             forget(database)
             done(database, *"abcdefgh")
         omega.start()
         (why,) = witness_journal("omega", reader)
-        assert "was rewritten: its first 6 entries" in why
+        assert "was rewritten or forked: its first 6 entries" in why
 
         with closing(sqlite3.connect(omega.data / "node.db")) as connection, connection:
             connection.execute("UPDATE changes_log SET size = 3")

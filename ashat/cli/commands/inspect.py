@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ashat.cli.commands.given_public import GivenPublic
     from ashat.client.node import NodeClient
     from ashat.deployment.state_machine import State
-    from ashat.trust.release.proposal import Draft, Proposal
+    from ashat.trust.release.proposal import Proposal
     from ashat.trust.release.provenance import VerifiedProvenance
     from ashat.trust.tuf.release_document import LogEntry
     from ashat.verification.evidence import Evidence
@@ -38,26 +38,15 @@ def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None)
         IntegrityError, NodeError: the release cannot be had from Public as it was verified.
     """
     check_proposal(state, proposal)
-    for entry in {draft.document.log for draft in (proposal.release, proposal.rollback) if draft}:
+    for entry in {release.document.log for release in (proposal.release, proposal.rollback) if release}:
         check_log(entry)
-    draft = proposal.release
-    targets = _targets(state, proposal)
-    proven = prove(targets, draft)
+    from ashat.trust.release.provenance import verify_provenance
+
+    release = proposal.release
+    proven = verify_provenance(_targets(state, proposal), release.document, release.provenance)
     output.note(_origin(proven) if proven else f"Nobody is named who may build for {state.target}: who did is hearsay.")
     _look_at_release(state, proposal, public)
     return proven
-
-
-def prove(targets: Targets, draft: Draft) -> VerifiedProvenance | None:
-    """Who built and verified what is proposed; see `verify_provenance`.
-
-    Raises:
-        TrustError: see there.
-    """
-    from ashat.trust.release.provenance import verify_provenance
-
-    provenance = draft.provenance.encode() if draft.provenance is not None else None
-    return verify_provenance(targets, draft.document, provenance)
 
 
 def refuse_own_signature(state: State, proposal: Proposal, proven: VerifiedProvenance | None, signer: Signer) -> None:
@@ -106,11 +95,13 @@ def check_proposal(state: State, proposal: Proposal) -> None:
             f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
             "Configure it under that name."
         )
-    verified = (state.update_id, state.attempt, state.bundle, state.evidence)
-    if (document.update_id, document.attempt, document.bundle, document.evidence) != verified:
-        raise TrustError(f"What is proposed is not '{state.update_id}' as it was verified; nothing was signed.")
-    if document.channel != CHANNEL:
-        raise TrustError(f"What is proposed is for the channel {document.channel}; nothing was signed.")
+    document.require(
+        update_id=state.update_id,
+        attempt=state.attempt,
+        bundle=state.bundle,
+        evidence=state.evidence,
+        channel=CHANNEL,
+    )
     proposal.check(lifetime=Settings().approval_lifetime, now=output.now())
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:
@@ -123,14 +114,16 @@ def check_log(entry: LogEntry | None) -> None:
 
     Raises:
         AuditError: it does not, or is of another ledger.
-        TrustError: what was signed for here last cannot be read.
+        LogError: the log that is signed for is none.
     """
     if entry is None:
         return
     from ashat.audit.auditor import check_origin
     from ashat.audit.sign import audited
+    from ashat.transparency.checkpoint import open_signed
     from ashat.transparency.log_signer import LogSigner
-    from ashat.trust.release.known_log import RememberedLog, open_log
+    from ashat.transparency.witness import Witness
+    from ashat.trust.release.known_log import open_log, signed_checkpoint
 
     found = open_log(entry)
     with open_ledger() as ledger:
@@ -138,8 +131,8 @@ def check_log(entry: LogEntry | None) -> None:
         check_origin(found, origin, "What is proposed")
         keys = LogSigner(home(), origin)
         with keys.locked():
-            remembered = RememberedLog(keys.directory / f"{_APPROVED}.json")
-            known = open_log(last) if (last := remembered.read()) else None
+            witness = Witness(keys.directory / f"{_APPROVED}.json")
+            known = open_signed(last.checkpoint, last.key) if (last := witness.known()) else None
             size = max(found.size, known.size if known else 0)
             begun = keys.frontier(_APPROVED, known) if known and found.size >= known.size else None
             auditor = audited(
@@ -148,7 +141,7 @@ def check_log(entry: LogEntry | None) -> None:
             for checkpoint in (found, known) if known else (found,):
                 auditor.require_extends(checkpoint)
             if known is None or found.size > known.size:
-                remembered.keep(entry)
+                witness.keep(signed_checkpoint(entry))
                 keys.keep_frontier(_APPROVED, auditor.frontier)
 
 

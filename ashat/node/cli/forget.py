@@ -11,22 +11,26 @@ from ashat.node.logs.change_log import append
 from ashat.node.mainframe.omega_witness import memory_of
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.protocol.messages import Role
-from ashat.trust.release.known_log import RememberedLog
+from ashat.trust.release.known_log import log_witness
 
 
 def forget_log(data: Path) -> None:
     """Give up what the node of that data directory, which may serve meanwhile, knows of the ledger's log.
 
     Raises:
-        UsageError: there is no such node, or one that knows of no log.
-        TrustError: what it remembers cannot be removed.
+        UsageError: there is no such node, one that knows of no log, or what it remembers cannot be removed.
     """
     with open_record(data) as database:
         if database.get_meta("role") == Role.OMEGA:
             known = bool(KeptLog(database).forget().origin)
-        elif known := RememberedLog(data / "trust" / "log.json").forget():
-            with database.transaction() as connection:
-                append(connection, "log-forgotten")
+        else:
+            try:
+                known = log_witness(data / "trust").forget()
+            except OSError as error:
+                raise UsageError(f"{error.filename} cannot be removed: {error.strerror}.") from None
+            if known:
+                with database.transaction() as connection:
+                    append(connection, "log-forgotten")
     if not known:
         raise UsageError("This node knows of no log: nothing was changed.")
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import AuditError
 from ashat.node.core.db import Database, now, to_text
-from ashat.transparency.checkpoint import Checkpoint
+from ashat.transparency.append_only_log import AppendOnlyLog
 from ashat.transparency.log_signer import LogSigner
 from ashat.transparency.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 
@@ -54,12 +52,12 @@ def local_operator() -> str:
 def begin(database: Database) -> None:
     """Begin the change log, where it has not begun; what happened before is not in it."""
     with database.transaction() as connection:
-        _log(connection)
+        _open(connection)
 
 
 def append(connection: sqlite3.Connection, kind: str, **facts: Any) -> None:
     """Add an entry, stamped now, as a part of the transaction that makes the change. `facts` hold no floats."""
-    _append(connection, _log(connection), kind, facts)
+    _append(connection, _open(connection), kind, facts)
 
 
 def follow(database: Database, kind: str, found: Mapping[str, Facts]) -> None:
@@ -84,38 +82,27 @@ def size(database: Database) -> int:
     return int(row["size"]) if row else 0
 
 
-@dataclass(frozen=True)
-class Head:
-    """The change log as it is now: what a checkpoint is made of."""
-
-    origin: str
-    size: int
-    root: bytes
-    _database: Database
-
-    def require_extends(self, checkpoint: Checkpoint) -> None:
-        """See that the change log begins with the entries of `checkpoint`.
-
-        Raises:
-            AuditError: it does not.
-        """
-        require_extends(checkpoint, self.origin, self.size, _root_at(self._database, checkpoint.size))
-
-
-def head(database: Database) -> Head:
-    """Return the change log as it is now.
+def head(database: Database) -> AppendOnlyLog:
+    """Read the change log as it is now.
 
     Raises:
         AuditError: there is none yet, or its last entries are gone.
     """
-    row = database.one("SELECT origin, size FROM changes_log")
+    row = database.one("SELECT * FROM changes_log")
     if row is None:
         raise AuditError("This node has no journal of changes yet: it begins when the node is next started.")
-    size: int = row["size"]
-    root = _root_at(database, size)
-    if root is None:
-        raise AuditError(f"Entry {size} is missing, and it was written.", event=size)
-    return Head(row["origin"], size, root, database)
+
+    def root_at(size: int) -> bytes | None:
+        last = database.one("SELECT root FROM changes WHERE seq = ?", (size - 1,))
+        return bytes.fromhex(last["root"]) if last else None if size else EMPTY_ROOT
+
+    try:
+        found = _parsed(row, root_at)
+        if root_at(found.size) == found.root:
+            return found
+    except ValueError:
+        pass  # said below: a frontier of no tree fits no entry either
+    raise AuditError(f"Entry {row['size']} is missing or was altered.", event=row["size"])
 
 
 def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
@@ -133,46 +120,31 @@ def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
     return note, verifier.vkey
 
 
-def require_extends(checkpoint: Checkpoint, origin: str, size: int, root: bytes | None) -> None:
-    """See that a log of `size` entries begins with those of `checkpoint`; `root` is what it had at that size.
-
-    Raises:
-        AuditError: it does not.
-    """
-    if checkpoint.origin != origin:
-        raise AuditError(f"The checkpoint is of another journal: {checkpoint.origin}, not {origin}.")
-    if checkpoint.size > size:
-        raise AuditError(
-            f"Entry {size + 1} is missing: a checkpoint covers {checkpoint.size}, and the journal ends with {size}.",
-            event=size + 1,
-        )
-    if checkpoint.root != root:
-        raise AuditError(
-            f"The first {checkpoint.size} entries are not those of the checkpoint: the journal was rewritten, or is "
-            "another branch of it."
-        )
+def named(origin: str, tree: CompactRange, root_at: Callable[[int], bytes | None]) -> AppendOnlyLog:
+    """Make a log of what is known of a change log."""
+    return AppendOnlyLog(origin, tree, root_at, name="The journal of changes", entries="entries")
 
 
-def _log(connection: sqlite3.Connection) -> sqlite3.Row:
+def _open(connection: sqlite3.Connection) -> AppendOnlyLog:
     row = connection.execute("SELECT * FROM changes_log").fetchone()
-    if row is None:
-        origin = f"ashat-deploy/node-{secrets.token_hex(8)}"
-        connection.execute("INSERT INTO changes_log VALUES (1, ?, 0, '')", (origin,))
-        before = connection.execute("SELECT coalesce(max(seq), 0) FROM operations").fetchone()[0]
-        row = connection.execute("SELECT * FROM changes_log").fetchone()
-        _append(connection, row, "journal-began", {"operations_before": before})
-        row = connection.execute("SELECT * FROM changes_log").fetchone()
-    found: sqlite3.Row = row
-    return found
+    if row is not None:
+        return _parsed(row)
+    begun = AppendOnlyLog.begin("node")
+    connection.execute("INSERT INTO changes_log VALUES (1, ?, 0, '')", (begun.origin,))
+    before = connection.execute("SELECT coalesce(max(seq), 0) FROM operations").fetchone()[0]
+    _append(connection, begun, "journal-began", {"operations_before": before})
+    return begun
 
 
-def _append(connection: sqlite3.Connection, log: sqlite3.Row, kind: str, facts: Facts) -> None:
-    tree = CompactRange(log["size"], [bytes.fromhex(node) for node in log["frontier"].split()])
+def _parsed(row: sqlite3.Row, root_at: Callable[[int], bytes | None] = lambda _: None) -> AppendOnlyLog:
+    return named(row["origin"], CompactRange.parse(row["size"], row["frontier"]), root_at)
+
+
+def _append(connection: sqlite3.Connection, log: AppendOnlyLog, kind: str, facts: Facts) -> None:
     text = _text({"at": to_text(now()), "by": _asked_by.get(), "kind": kind, **facts})
-    tree.append(leaf_hash(text.encode()))
-    connection.execute("INSERT INTO changes VALUES (?, ?, ?)", (tree.size - 1, text, tree.root().hex()))
-    nodes = " ".join(node.hex() for node in tree.nodes)
-    connection.execute("UPDATE changes_log SET size = ?, frontier = ?", (tree.size, nodes))
+    place, root = log.append(leaf_hash(text.encode()))
+    connection.execute("INSERT INTO changes VALUES (?, ?, ?)", (place, text, root))
+    connection.execute("UPDATE changes_log SET size = ?, frontier = ?", (log.size, log.frontier))
 
 
 def _text(facts: Facts) -> str:
@@ -181,10 +153,3 @@ def _text(facts: Facts) -> str:
 
 def _followed(rows: list[sqlite3.Row]) -> dict[str, str]:
     return {row["name"]: row["facts"] for row in rows}
-
-
-def _root_at(database: Database, size: int) -> bytes | None:
-    if size == 0:
-        return EMPTY_ROOT
-    row = database.one("SELECT root FROM changes WHERE seq = ?", (size - 1,))
-    return bytes.fromhex(row["root"]) if row else None

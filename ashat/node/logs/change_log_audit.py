@@ -11,7 +11,7 @@ from typing import Any
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import AuditError
 from ashat.node.core.db import Database
-from ashat.node.logs.change_log import require_extends
+from ashat.node.logs.change_log import named
 from ashat.transparency.checkpoint import Checkpoint
 from ashat.transparency.merkle import EMPTY_ROOT, CompactRange, consistency_proof, leaf_hash
 
@@ -82,12 +82,12 @@ def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited
                 f"Entry {tree.size + 1} is missing: {log['size']} were written, and the journal ends with {tree.size}.",
                 event=tree.size + 1,
             )
-        if (tree.size, " ".join(node.hex() for node in tree.nodes)) != (log["size"], log["frontier"]):
+        if (tree.size, tree.text) != (log["size"], log["frontier"]):
             raise AuditError(
                 f"Entry {log['size'] + 1} does not fit: {log['size']} were written.", event=log["size"] + 1
             )
         for checkpoint in checkpoints:
-            require_extends(checkpoint, log["origin"], tree.size, roots.get(checkpoint.size))
+            named(log["origin"], tree, roots.get).require_extends(checkpoint)
         _compare_operations(connection, changes)
         if changes and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'licences'").fetchone():
             _compare_licences(connection, changes)

@@ -9,7 +9,7 @@ from typing import Final
 from ashat.client.http import Transport
 from ashat.common.failpoints import fault_point
 from ashat.common.files import read_bounded
-from ashat.errors import MixAndMatchError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
+from ashat.errors import NodeRefusedError, RolledBackError, TrustError, UnsignedError
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Offer
 from ashat.trust.tuf.release_document import ReleaseDocument
@@ -46,10 +46,7 @@ class OfferVerifier:
             raise UnsignedError(f"the approvers signed release_seq {signed.release_seq} last, and not this one.")
         if signed.release_seq > offer.release_seq:
             raise RolledBackError(f"the approvers signed a later one since, {signed.release_seq}: this is an old one.")
-        if (signed.bundle, signed.update_id, signed.attempt) != (offer.bundle, offer.update_id, offer.attempt):
-            raise MixAndMatchError(
-                f"under its number the approvers signed {signed.update_id}/{signed.attempt} ({signed.bundle[:12]})."
-            )
+        signed.require(bundle=offer.bundle, update_id=offer.update_id, attempt=offer.attempt)
         fault_point("trust.accepted")
 
     def look(self, transport: Transport) -> None:

@@ -51,7 +51,7 @@ class OmegaWitness:
 
     def __init__(self, data: Path, database: Database) -> None:
         self._database = database
-        self._witness = Witness(data, "omega", begin_anew=_GIVE_UP)
+        self._witness = Witness.of_changes(data, "omega", _GIVE_UP)
         _, self._doubt = memory_of(data)
         self._looked = -LOOK_INTERVAL
 
@@ -110,4 +110,4 @@ class OmegaWitness:
 
 def memory_of(data: Path) -> tuple[Path, Path]:
     """Name the files in which the Mainframe of a data directory remembers OMEGA's change log, and what it doubts."""
-    return Witness(data, "omega").path, data / "witnessed" / "omega.doubt.json"
+    return Witness.of_changes(data, "omega").path, data / "witnessed" / "omega.doubt.json"

@@ -17,7 +17,7 @@ from tuf.api.metadata import Root, Snapshot, Timestamp
 from ashat.common.files import make_directory, sync_directory
 from ashat.errors import KeyFileError, TrustError
 from ashat.trust.keys.files import create_key, load_signer, public_hex, public_path
-from ashat.trust.tuf.repository import OnlineKeys
+from ashat.trust.release.repository import OnlineKeys
 
 log = logging.getLogger("ashat.node.omega")
 _ROLES: Final = (Snapshot.type, Timestamp.type)

@@ -2,7 +2,7 @@
 
 trust/target               the name under which releases are approved for this OMEGA; the first root fixes it
 trust/keys/*.pem           snapshot and timestamp, made at the first look; their private halves never leave
-trust/repository/          what Mainframes are served (`ashat.trust.tuf.repository`)
+trust/repository/          what Mainframes are served (`ashat.trust.release.repository`)
 trust/given.json           a change of these that is being made; whatever starts next ends it
 """
 
@@ -27,9 +27,9 @@ from ashat.node.core.errors import ApiError
 from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
 from ashat.protocol.messages import OperationRequest, SignedRelease, TrustMetadata, TrustState
 from ashat.trust.release.provenance import verify_provenance
+from ashat.trust.release.repository import OnlineKeys, Repository, State
 from ashat.trust.tuf.metadata import PRODUCTION, parse
 from ashat.trust.tuf.release_document import ReleaseDocument
-from ashat.trust.tuf.repository import OnlineKeys, Repository, State
 from ashat.trust.tuf.root_chain import PinnedRoot
 
 RENEW_INTERVAL: Final = 60.0
@@ -276,9 +276,10 @@ class OmegaTrust:
         if request.signed is None:
             raise ApiError(409, "unsigned", f"Nobody signed this {request.action}, and OMEGA demands that.")
         document = self.read_signed(request.signed)
-        asked = (request.bundle, request.update_id, request.attempt)
-        if (document.bundle, document.update_id, document.attempt) != asked:
-            raise ApiError(409, "untrusted", f"What was signed is {document.update_id}/{document.attempt}, not this.")
+        try:
+            document.require(bundle=request.bundle, update_id=request.update_id, attempt=request.attempt)
+        except MixAndMatchError as error:
+            raise ApiError(409, "untrusted", str(error)) from None
         return document
 
     def read_signed(self, signed: SignedRelease) -> ReleaseDocument:
@@ -371,13 +372,12 @@ class OmegaTrust:
 
     def _check(self, signed: SignedRelease, document: ReleaseDocument) -> None:
         repository = self.repository
-        held, now = repository.read(), datetime.now(UTC)
+        held = repository.read()
         self._check_pinned(held)
         online = self._keys.named_by(held.root.signed)
-        provenance = signed.provenance.encode() if signed.provenance is not None else None
-        repository.plan_publish(held, signed.production.encode(), document, online, now)
+        repository.plan_publish(held, signed.production.encode(), document, online, datetime.now(UTC))
         # After the signatures: without those, whatever comes is a stranger's.
-        verify_provenance(held.targets.signed, document, provenance)
+        verify_provenance(held.targets.signed, document, signed.provenance)
 
 
 def _parts(given: TrustMetadata) -> dict[str, bytes]:

@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 from securesystemslib.signer import Signature, Signer
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, Targets
 
 from ashat.errors import MalformedMetadataError, MixAndMatchError, UnsignedError
 from ashat.protocol.messages import ReleaseSignature, SignedRelease
 from ashat.trust.keys.files import name_of
+from ashat.trust.release.release import Release
 from ashat.trust.tuf.metadata import PRODUCTION, Signatures, build_production, parse, sign, signatures_of, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 
@@ -32,42 +33,14 @@ _LINE = re.compile(r"ashat-signature-1:([0-9a-f]{64}):([0-9a-f]{16,208}):([0-9a-
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A release document, the production metadata that names it, which nobody has signed, and the provenance that the
-    document names (None where it names none)."""
-
-    document: ReleaseDocument
-    production: Metadata[Targets]
-    provenance: str | None = None
-
-    def signed(self, signatures: Sequence[tuple[str, str]]) -> SignedRelease:
-        """With `signatures`, of key id and hexadecimal; always the same bytes."""
-        given = {keyid: Signature(keyid, text) for keyid, text in sorted(signatures)}
-        metadata = Metadata(self.production.signed, given)
-        return SignedRelease(
-            document=self.document.to_bytes().decode(),
-            production=metadata.to_bytes().decode(),
-            provenance=self.provenance,
-        )
-
-
-@dataclass(frozen=True)
-class Replaced:
-    """The release that the approvers signed last: its document, and the production metadata that names it."""
-
-    document: ReleaseDocument
-    production: Metadata[Targets]
-
-
-@dataclass(frozen=True)
 class Proposal:
     """`targets` are those that OMEGA keeps: they say who approves, and how many of them it takes. `replaced` is None
     where nothing was signed yet."""
 
     targets: Metadata[Targets]
-    release: Draft
-    rollback: Draft | None
-    replaced: Replaced | None = None
+    release: Release
+    rollback: Release | None
+    replaced: Release | None = None
 
     @classmethod
     def make(
@@ -95,9 +68,9 @@ class Proposal:
         back = build_production(next_, rollback, lifetime=lifetime, now=now) if rollback else None
         return cls(
             parse(targets, Targets, "OMEGA's targets.json"),
-            Draft(release, next_, provenances.get(release.provenance or "")),
-            Draft(rollback, back, provenances.get(rollback.provenance or "")) if rollback and back else None,
-            Replaced(replaced, current) if replaced and current else None,
+            Release(release, next_, provenances.get(release.provenance or "")),
+            Release(rollback, back, provenances.get(rollback.provenance or "")) if rollback and back else None,
+            Release(replaced, current) if replaced and current else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -125,11 +98,16 @@ class Proposal:
         try:
             if content["format"] != _FORMAT:
                 raise MalformedMetadataError(f"A proposal of the format {content['format']!r} is from another version.")
-            release = _draft(content["release"])
-            returns = content["rollback" if "rollback" in content else "way_back"]  # as an earlier version wrote it
-            rollback = _draft(returns) if returns else None
-            last = _replaced(content["replaced"]) if content.get("replaced") else None
-            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, rollback, last)
+            rollback = "rollback" if "rollback" in content else "way_back"  # as an earlier version wrote it
+            release, returns, last = (
+                Release.read(part["document"].encode(), part["production"].encode(), part.get("provenance"))
+                if (part := content.get(name))
+                else None
+                for name in ("release", rollback, "replaced")
+            )
+            if release is None:
+                raise KeyError("release")
+            return cls(parse(content["targets"].encode(), Targets, "targets.json"), release, returns, last)
         except (KeyError, TypeError, AttributeError):
             raise MalformedMetadataError("What was proposed is not as this version writes it.") from None
 
@@ -145,7 +123,7 @@ class Proposal:
         if self.replaced is not None:
             verify(self.targets.signed, PRODUCTION, self.replaced.production)
             number, version = self.replaced.document.release_seq, self.replaced.production.signed.version
-            if not _names_only(self.replaced.production.signed, self.replaced.document):
+            if not self.replaced.names_only_its_document:
                 raise MixAndMatchError("What is said to be replaced is not what was signed last; nothing was signed.")
         release = self.release.document
         if not number < release.release_seq <= number + _SEQ_JUMP:
@@ -160,7 +138,7 @@ class Proposal:
             signed = draft.production.signed
             if signed.version != version + step:
                 raise MixAndMatchError("What is proposed does not follow on what was signed last; nothing was signed.")
-            if not _names_only(signed, draft.document):
+            if not draft.names_only_its_document:
                 raise MixAndMatchError("What is proposed would release more than it says; nothing was signed.")
             if max(signed.expires, draft.document.expires) > latest:
                 raise MixAndMatchError(
@@ -176,7 +154,7 @@ class Proposal:
             MixAndMatchError: it is something else.
         """
         for part in (self.release, self.rollback, self.replaced):
-            if part is not None and not _names_only(part.production.signed, part.document):
+            if part is not None and not part.names_only_its_document:
                 raise MixAndMatchError(f"What was signed would release more than {part.document.update_id}.")
         if self.rollback is not None and self.replaced is not None:
             self._check_rollback(self.rollback.document)
@@ -237,12 +215,12 @@ class Proposal:
         given = [(one.keyid, one.rollback) for one in signatures if one.rollback]
         return self.rollback.signed(given) if self.rollback else None
 
-    def _sign(self, draft: Draft, signer: Signer) -> str:
+    def _sign(self, draft: Release, signer: Signer) -> str:
         metadata: Metadata[Targets] = Metadata(draft.production.signed)
         sign(self.targets.signed, PRODUCTION, metadata, signer)
         return str(metadata.signatures[signer.public_key.keyid].signature)
 
-    def _count(self, draft: Draft, signatures: Sequence[tuple[str, str]]) -> Signatures:
+    def _count(self, draft: Release, signatures: Sequence[tuple[str, str]]) -> Signatures:
         given = {keyid: Signature(keyid, text) for keyid, text in signatures}
         return signatures_of(self.targets.signed, PRODUCTION, Metadata(draft.production.signed, given))
 
@@ -250,19 +228,3 @@ class Proposal:
 def spell(signature: ReleaseSignature) -> str:
     """One line that can be pasted: the key id and the signatures, in hexadecimal."""
     return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.rollback or ''}"
-
-
-def _replaced(content: dict[str, Any]) -> Replaced:
-    document = ReleaseDocument.from_bytes(content["document"].encode())
-    return Replaced(document, parse(content["production"].encode(), Targets, "What was signed last"))
-
-
-def _names_only(signed: Targets, document: ReleaseDocument) -> bool:
-    wanted = TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])
-    return signed.delegations is None and signed.targets == {document.path: wanted}
-
-
-def _draft(content: dict[str, Any]) -> Draft:
-    document = ReleaseDocument.from_bytes(content["document"].encode())
-    production = parse(content["production"].encode(), Targets, "What was proposed")
-    return Draft(document, production, content.get("provenance"))

@@ -27,7 +27,7 @@ from ashat.common.canonical_json import canonical_json
 from ashat.errors import MalformedMetadataError, UnprovenError
 from ashat.protocol.messages import Source
 from ashat.trust.keys.files import name_of
-from ashat.trust.tuf.metadata import BUILDER, VERIFIER, check_delegation, delegates, holders_of
+from ashat.trust.tuf.metadata import BUILDER, VERIFIER, Holders, check_delegation, delegates, holders_of
 from ashat.trust.tuf.release_document import Digest, ReleaseDocument
 
 MAX_BYTES: Final = 64 * 1024
@@ -180,10 +180,21 @@ def demands_provenance(targets: Targets) -> bool:
     return delegates(targets, BUILDER) or delegates(targets, VERIFIER)
 
 
+def check_digest(document: ReleaseDocument, provenance: str | bytes | None) -> None:
+    """Check that `provenance` is the one that `document` names, or that there is none where it names none.
+
+    Raises:
+        UnprovenError: it is another.
+    """
+    content = provenance.encode() if isinstance(provenance, str) else provenance
+    if (sha256(content).hexdigest() if content is not None else None) != document.provenance:
+        raise UnprovenError(f"The provenance given is not the one that was approved with {document.update_id}.")
+
+
 def verify_provenance(
-    targets: Targets, document: ReleaseDocument, provenance: bytes | None
+    targets: Targets, document: ReleaseDocument, provenance: str | bytes | None
 ) -> VerifiedProvenance | None:
-    """See that `provenance` is the one that approvers signed with `document`, by whom `targets` names to build and to
+    """Check that `provenance` is the one that approvers signed with `document`, by whom `targets` names to build and to
     verify, about that bundle and that evidence; by whichever of the two it names. None where it names no builder, as
     nobody shows then where the bundle comes from.
 
@@ -200,8 +211,7 @@ def verify_provenance(
             f"{document.update_id} comes without a provenance, and one by {wanted} is demanded: push it with a version "
             "that signs one, and verify it again."
         )
-    if sha256(provenance).hexdigest() != document.provenance:
-        raise UnprovenError(f"The provenance given is not the one that was approved with {document.update_id}.")
+    check_digest(document, provenance)
     content = read_provenance(provenance)
     built = None
     if delegates(targets, BUILDER):
@@ -238,7 +248,7 @@ def _attest(signer: Signer, bundle: str, predicate_type: str, predicate: dict[st
     return made
 
 
-def read_provenance(provenance: bytes) -> dict[str, Any]:
+def read_provenance(provenance: str | bytes) -> dict[str, Any]:
     """The two statements of a provenance, `build` and `evidence`, unverified.
 
     Raises:
@@ -250,7 +260,7 @@ def read_provenance(provenance: bytes) -> dict[str, Any]:
         content = json.loads(provenance)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError("it is of another format")
-        if canonical_json(content) != provenance:
+        if canonical_json(content) != (provenance.encode() if isinstance(provenance, str) else provenance):
             raise ValueError("it is not in its canonical spelling")
     except (ValueError, RecursionError) as error:
         raise MalformedMetadataError(f"This is no provenance that this version can read: {error}.") from None
@@ -260,11 +270,9 @@ def read_provenance(provenance: bytes) -> dict[str, Any]:
 def _verified(targets: Targets, role: str, attestation: object, kind: type[Kind], bundle: str) -> tuple[Kind, str, str]:
     """The statement, by a holder of `role`, about `bundle`; what `targets` calls the holder, and the public key."""
     check_delegation(targets, role)
-    given = targets.get_delegated_role(role)
-    keys = [targets.get_key(keyid) for keyid in given.keyids]
-    envelope = _envelope(role, attestation)
+    held, envelope = Holders.of(targets, role), _envelope(role, attestation)
     try:
-        signed = envelope.verify(keys, given.threshold)
+        signed = envelope.verify(list(held.keys), held.threshold)
     except SecureSystemsError:
         theirs = ", ".join(sorted(envelope.signatures))[:12] or "nobody"
         raise UnprovenError(

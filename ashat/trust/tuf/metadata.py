@@ -24,7 +24,6 @@ from tuf.api.metadata import (
     MetaFile,
     Root,
     Snapshot,
-    TargetFile,
     Targets,
     Timestamp,
 )
@@ -307,7 +306,7 @@ def build_production(
     files = dict(current.signed.targets) if current else {}
     end = _end(now, lifetime)
     if document:
-        files[document.path] = TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])
+        files[document.path] = document.target_file
         end = min(end, document.expires)
     return Metadata(Targets(version=current.signed.version + 1 if current else 1, expires=end, targets=files))
 
@@ -372,13 +371,13 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Si
     return found
 
 
-def require_unexpired(now: datetime, *held: Metadata[Root] | Metadata[Targets]) -> None:
-    """See that the root and targets that are held have not ended: what is approved by them counts no more then.
+def require_unexpired(now: datetime, *held: Root | Targets) -> None:
+    """Check that the root and targets that are held have not ended: what is approved by them counts no more then.
 
     Raises:
         SignatureExpiredError: one has.
     """
-    for ended in (found.signed for found in held if found.signed.is_expired(now)):
+    for ended in (signed for signed in held if signed.is_expired(now)):
         raise SignatureExpiredError(
             f"{ended.type} version {ended.version} ended at {ended.expires:%Y-%m-%d %H:%M}Z, and nothing that is "
             "approved counts until its holders renew it: deploy trust renew."

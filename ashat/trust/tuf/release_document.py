@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
+from tuf.api.metadata import TargetFile
 
 from ashat.common.canonical_json import DIGEST, canonical_json
-from ashat.errors import MalformedMetadataError, UsageError
+from ashat.errors import MalformedMetadataError, MixAndMatchError, UsageError
 
 MAX_BYTES: Final = 64 * 1024
 # The one channel that releases are approved for so far.
@@ -74,6 +75,23 @@ class ReleaseDocument(BaseModel):
     def path(self) -> str:
         """Its TUF target path."""
         return target_path(self.channel)
+
+    @property
+    def target_file(self) -> TargetFile:
+        """How production metadata names it: by its path, length and sha256."""
+        return TargetFile.from_data(self.path, self.to_bytes(), ["sha256"])
+
+    def require(self, **wanted: object) -> None:
+        """Check that these of its fields have these values.
+
+        Raises:
+            MixAndMatchError: one has another; the message names it.
+        """
+        for field, value in wanted.items():
+            if getattr(self, field) != value:
+                raise MixAndMatchError(
+                    f"What was signed is about another {field}: {getattr(self, field)}, not {value}."
+                )
 
     def to_bytes(self) -> bytes:
         """Its canonical JSON; what has no value is left out."""

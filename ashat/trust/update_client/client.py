@@ -42,9 +42,10 @@ from ashat.errors import (
     UnsignedError,
 )
 from ashat.protocol.messages import LogProof
-from ashat.trust.release.known_log import PROOF_LIMIT, RememberedLog
+from ashat.trust.release.known_log import PROOF_LIMIT, follow_log, log_witness
 from ashat.trust.release.provenance import MAX_BYTES as PROVENANCE_BYTES
 from ashat.trust.release.provenance import demands_provenance, verify_provenance
+from ashat.trust.release.release import Release, verify_release
 from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.update_client.fetcher import FILE_SECONDS, TransportFetcher
@@ -170,15 +171,25 @@ class ReleaseClient:
             file_seconds=self._file_seconds,
         ) as updater:
             updater.refresh()
-            _check_keys(metadata)
+            root, targets = _trusted(metadata)
             content = _download(updater, path, documents, _released(metadata))
             if content is None:
                 raise NoReleaseError(f"Nothing was released on {channel} yet.")
-            document = ReleaseDocument.from_bytes(content)
-            self._check_target(document, metadata)
-            self._judge(document, channel, now or datetime.now(UTC))
-            self._prove(document, metadata, documents)
-            RememberedLog(self._cache / "log.json").follow(document, self._proof)
+            release = Release.read(content, (metadata / f"{PRODUCTION}.json").read_bytes())
+            document = release.document
+            document.require(channel=channel)
+            verify_release(
+                release,
+                targets=targets,
+                roots=[root],
+                target=self._known_target(),
+                now=now or datetime.now(UTC),
+                minimum_release_seq=self.highest_release_seq(channel),
+                proven=False,
+            )
+            if not self._accepted_before(document):
+                self._prove(document, targets, documents)
+            follow_log(log_witness(self._cache), document, self._proof)
             self._accept(document)
         return document
 
@@ -190,50 +201,33 @@ class ReleaseClient:
         """
         return max(self._minimum, known.release_seq if (known := self._accepted().get(channel)) else 0)
 
-    def _check_target(self, document: ReleaseDocument, metadata: Path) -> None:
-        """See that it is for the OMEGA of this Mainframe: approvers may sign for several, and with the same keys."""
-        remembered = next((entry.target for entry in self._accepted().values() if entry.target), "")
-        known = self._target or target_of(parse(self._root, Root, "The root given").signed) or remembered
-        root = parse((metadata / "root.json").read_bytes(), Root, "root.json").signed
-        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
-        for name in (known, target_of(root), target_of(targets)):
-            if name and document.target != name:
-                raise MixAndMatchError(f"This release was approved for {document.target}, and not for {name[:80]}.")
+    def _known_target(self) -> str:
+        """The OMEGA of this Mainframe, as far as it is known: approvers may sign for several, with the same keys."""
+        accepted = next((entry.target for entry in self._accepted().values() if entry.target), "")
+        return self._target or target_of(parse(self._root, Root, "The root given").signed) or accepted
 
-    def _judge(self, document: ReleaseDocument, channel: str, now: datetime) -> None:
-        if document.channel != channel:
-            raise MixAndMatchError(f"OMEGA serves the release of {document.channel} as that of {channel}.")
-        if document.expires <= now:
-            raise SignatureExpiredError(
-                f"The approval of {document.update_id} ended at {document.expires:%Y-%m-%d %H:%M}Z; what runs keeps "
-                "running until it is approved anew."
-            )
-        highest = self.highest_release_seq(channel)
-        if document.release_seq < highest:
-            raise RolledBackError(
-                f"OMEGA offers release_seq {document.release_seq} on {channel}, and {highest} is the lowest to accept "
-                "here; what runs keeps running."
-            )
-        known = self._accepted().get(channel)
-        if known and known.release_seq == document.release_seq and known.document != _digest(document):
-            raise MixAndMatchError(
-                f"OMEGA offers two different releases with release_seq {document.release_seq} on {channel}; the "
-                "approvers must say which, with a higher one."
-            )
+    def _accepted_before(self, document: ReleaseDocument) -> bool:
+        """Whether this very release was accepted last on its channel: it stays so, whoever may build since.
 
-    def _prove(self, document: ReleaseDocument, metadata: Path, documents: Path) -> None:
-        """Ask for the provenance, where the holders of `targets` demand one, and see that it is the one approved.
-
-        What was accepted before stays so, whoever may build since.
+        Raises:
+            MixAndMatchError: another one was, under the same number.
         """
         known = self._accepted().get(document.channel)
-        if known and (known.release_seq, known.document) == (document.release_seq, _digest(document)):
-            return
-        targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
-        if not demands_provenance(targets):
-            return
-        provenance = self._provenance(document.provenance, documents) if document.provenance else None
-        verify_provenance(targets, document, provenance)
+        if known is None or known.release_seq != document.release_seq:
+            return False
+        if known.document != _digest(document):
+            raise MixAndMatchError(
+                f"OMEGA offers two different releases with release_seq {document.release_seq} on {document.channel}; "
+                "the approvers must say which, with a higher one."
+            )
+        return True
+
+    def _prove(self, document: ReleaseDocument, targets: Targets, documents: Path) -> None:
+        """Fetch the provenance, where `targets` demands one, and verify it."""
+        fetched = demands_provenance(targets) and document.provenance is not None
+        verify_provenance(
+            targets, document, self._provenance(document.provenance or "", documents) if fetched else None
+        )
 
     def _provenance(self, digest: str, documents: Path) -> bytes | None:
         kept = documents / f"{digest}.provenance.json"
@@ -335,14 +329,15 @@ def _trust_error(error: tuf.RepositoryError) -> TrustError:
     return MalformedMetadataError(f"OMEGA's repository does not hold together: {said}.")
 
 
-def _check_keys(metadata: Path) -> None:
-    """Refuse one key under two names, in what was just verified and kept: it would be counted as two people."""
-    root = parse((metadata / "root.json").read_bytes(), Root, "root.json")
+def _trusted(metadata: Path) -> tuple[Root, Targets]:
+    """Read what python-tuf just verified and kept; refuse one key under two names, which it would count as two."""
+    root = parse((metadata / "root.json").read_bytes(), Root, "root.json").signed
     for role in _ONLINE_ROLES:
-        check_delegation(root.signed, role)
-    targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json")
-    for name in targets.signed.delegations.roles or {} if targets.signed.delegations else {}:
-        check_delegation(targets.signed, name)
+        check_delegation(root, role)
+    targets = parse((metadata / "targets.json").read_bytes(), Targets, "targets.json").signed
+    for name in targets.delegations.roles or {} if targets.delegations else {}:
+        check_delegation(targets, name)
+    return root, targets
 
 
 def _released(metadata: Path) -> bool:

@@ -25,8 +25,9 @@ from ashat.protocol.messages import (
     TrustState,
 )
 from ashat.trust.keys.files import OnlinePublicKeys
-from ashat.trust.release.proposal import Draft, Proposal
+from ashat.trust.release.proposal import Proposal
 from ashat.trust.release.provenance import attest_build, attest_evidence, provenance_of
+from ashat.trust.release.release import Release
 from ashat.trust.tuf.metadata import Holders, Lifetimes, Roles, build_root, build_targets, sign
 from ashat.trust.tuf.release_document import ReleaseDocument
 from tests.support.builders.trust_world import key_pair
@@ -53,7 +54,7 @@ class People:
     def __init__(self, *, machines: bool = False) -> None:
         self.keys = [key_pair(name) for name in ("kim", "lee", "noa")]
         self.machines = [key_pair(name) for name in ("alpha", "control")] if machines else []
-        self._proposed: dict[str, Draft] = {}
+        self._proposed: dict[str, Release] = {}
 
     def begin(self, omega: NodeClient, target: str = "omega") -> TrustMetadata:
         """The first root and targets for `omega`, signed, not sent."""

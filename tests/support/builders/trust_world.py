@@ -18,6 +18,7 @@ from tuf.api.metadata import Metadata, Targets
 from ashat.client.http import Transport
 from ashat.errors import AshatError
 from ashat.trust.keys.files import NAME_FIELD
+from ashat.trust.release.repository import OnlineKeys, Repository
 from ashat.trust.tuf.metadata import (
     PRODUCTION,
     Holders,
@@ -29,7 +30,6 @@ from ashat.trust.tuf.metadata import (
     sign,
 )
 from ashat.trust.tuf.release_document import ReleaseDocument
-from ashat.trust.tuf.repository import OnlineKeys, Repository
 from ashat.trust.update_client.client import ReleaseClient
 
 LIFETIMES = Lifetimes()

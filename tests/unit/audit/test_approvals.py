@@ -204,12 +204,12 @@ def another_key(lines: Lines) -> None:
         (
             lambda lines: leaves(lines, "packaged")[0].update(bundle="b" * 64),
             "Event 9 (UPD-1 attempt 1 version 9)",
-            "what was signed is about another bundle",
+            "What was signed is about another bundle",
         ),
         (
             lambda lines: leaves(lines, "created")[0].update(description="Less"),
             "Event 9 (UPD-1 attempt 1 version 9)",
-            "the checkpoint that was signed is of another log: its first 7 events are not those here",
+            "the log that was signed for was rewritten or forked: its first 7 events are not those that it had",
         ),
     ],
 )  # fmt: skip
@@ -253,11 +253,11 @@ def test_a_log_without_what_came_before_the_approval_is_not_the_one_that_was_sig
         lines.insert(at, lines.pop(at - 1))
 
     told = case.refused(case.forged(removed))
-    assert "the checkpoint that was signed covers 16 events, and 8 were there by then" in told
+    assert "the log that was signed for was cut: it had 16 events, and has 8" in told
     assert "Event 9 (UPD-1 attempt 1 version 9)" in told
     told = case.refused(case.forged(reordered))
     assert "Event 18 (UPD-1 attempt 1 version 9)" in told
-    assert "its first 16 events are not those here" in told
+    assert "its first 16 events are not those that it had" in told
 
 
 def test_a_checkpoint_of_a_fork_is_named(case: Case) -> None:
@@ -265,14 +265,14 @@ def test_a_checkpoint_of_a_fork_is_named(case: Case) -> None:
     note = fork.sign(Checkpoint(fork.name, 7, b"f" * 32).text)
     case.approve("kim", "lee", log=LogEntry(checkpoint=note, key=fork.verifier.vkey))
     told = case.refused()
-    assert "Event 9 (UPD-1 attempt 1 version 9) does not fit: the checkpoint that was signed is of another log" in told
+    assert "Event 9 (UPD-1 attempt 1 version 9) does not fit: the log that was signed for was rewritten" in told
 
 
 def test_a_checkpoint_of_another_ledger_is_named(case: Case, tmp_path: Path) -> None:
     other = Office(tmp_path / "other")
     note, key, _ = sign_log(other.ledger, other.home)
     case.approve("kim", "lee", log=LogEntry(checkpoint=note, key=key))
-    assert "the checkpoint that was signed is of another log: ashat-deploy/ledger-" in case.refused()
+    assert "the log that was signed for is another one: it was ashat-deploy/ledger-" in case.refused()
     other.ledger.close()
 
 
@@ -281,11 +281,11 @@ def test_a_checkpoint_of_another_ledger_is_named(case: Case, tmp_path: Path) -> 
     [
         ({"built": "b" * 64}, "The builder's statement is about another bundle than was approved"),
         ({"seen": "b" * 64}, "the evidence is about another release than was signed"),
-        ({"bundle": "b" * 64}, "what was signed is about another bundle"),
-        ({"evidence": "b" * 64}, "what was signed is about another evidence"),
-        ({"attempt": 2}, "what was signed is about another attempt: 2, not 1"),
-        ({"channel": "beta"}, "what was signed is about another channel: beta, not stable"),
-        ({"provenance": "b" * 64}, "the provenance of UPD-1 is not the one that was signed"),
+        ({"bundle": "b" * 64}, "What was signed is about another bundle"),
+        ({"evidence": "b" * 64}, "What was signed is about another evidence"),
+        ({"attempt": 2}, "What was signed is about another attempt: 2, not 1"),
+        ({"channel": "beta"}, "What was signed is about another channel: beta, not stable"),
+        ({"provenance": "b" * 64}, "The provenance given is not the one that was approved with UPD-1"),
         ({"provenance": None}, "UPD-1 comes without a provenance, and one by "),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_rollback_that_people_signed_is_audited_as_well(case: Case, harm: dict
         forged = case.forged(lambda lines: leaves(lines, "answered", "UPD-2")[2].update(complete=True))
         assert "the release is signed by 1 of 2 needed (kim)" in case.refused(forged)
     else:
-        assert f"what was signed is about another {next(iter(harm))}" in case.refused()
+        assert f"What was signed is about another {next(iter(harm))}" in case.refused()
 
 
 def test_what_was_signed_for_another_region_is_named(case: Case) -> None:

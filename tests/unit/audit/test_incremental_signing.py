@@ -68,9 +68,9 @@ def test_without_the_tree_of_the_last_checkpoint_all_of_it_is_read(
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda log: rewrite(log.url, 3, lambda event: event.update(by="noa")), "are not those of the checkpoint"),
+        (lambda log: rewrite(log.url, 3, lambda event: event.update(by="noa")), "are not those that it had"),
         (lambda log: execute(log.url, "delete from events where seq >= 9"), "is missing"),
-        (lambda log: execute(log.url, "update events set root = '00' where seq = 15"), "are not those of the"),
+        (lambda log: execute(log.url, "update events set root = '00' where seq = 15"), "are not those that it had"),
     ],
     ids=["rewritten", "cut off", "altered at its end"],
 )

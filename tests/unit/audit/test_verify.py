@@ -131,7 +131,8 @@ def test_a_record_that_goes_on_continues_its_checkpoints(record: str, audit: Dep
         for file in ([], ["newer.jsonl"]):
             told = json.loads(audit("verify", *file, "--since", since, "--json"))
             assert (told["events"], told["since"]["size"]) == (EVENTS + 9, EVENTS)
-    assert f"Event {EVENTS + 1} is missing" in audit.refused("verify", "older.jsonl", "--since", "newer.jsonl")
+    cut = f"was cut: it had {EVENTS + 9} events, and has {EVENTS}"
+    assert cut in audit.refused("verify", "older.jsonl", "--since", "newer.jsonl")
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -227,17 +228,17 @@ def test_a_log_that_was_rewritten_with_care_is_caught_by_what_was_signed(record:
     Path("older").write_text(note, "utf-8")
     audit("export", "older.jsonl")
     rewrite(record, 12, lambda event: event.update(bundle="b" * 64))
-    assert "are not those of the checkpoint" in audit.refused("verify")
-    assert "are not those of the checkpoint" in audit.refused("verify", "--since", "older")
+    assert "are not those that it had" in audit.refused("verify")
+    assert "are not those that it had" in audit.refused("verify", "--since", "older")
     named = audit.refused("verify", "--since", "older.jsonl")
     assert "Event 13 (UPD-2 attempt 1 version 2) does not fit: the older export" in named
-    assert "are not those of the checkpoint" in audit.refused("checkpoint")
+    assert "are not those that it had" in audit.refused("checkpoint")
     for path in Path("home/audit").glob("*/checkpoint"):
         path.unlink()  # whoever has the machine can have it signed, which is why checkpoints are to be kept elsewhere
     assert audit("checkpoint") != note
     audit("export", "newer.jsonl")
     audit("verify", "newer.jsonl")
-    assert "are not those of the checkpoint" in audit.refused("verify", "newer.jsonl", "--since", "older")
+    assert "are not those that it had" in audit.refused("verify", "newer.jsonl", "--since", "older")
     assert "Event 13 (UPD-2" in audit.refused("verify", "newer.jsonl", "--since", "older.jsonl")
 
 
@@ -249,7 +250,9 @@ def test_a_log_cut_off_with_care_is_caught_by_what_was_signed(record: str, audit
         for row in connection.execute(sa.text("select * from events order by seq")).mappings().all():
             append_leaf(connection, leaf_of(row["update_id"], row["attempt"], row["version"], row["body"]))
     told = audit.refused("verify")
-    assert "Event 12 is missing: a checkpoint covers 19, and the log ends with event 11 (UPD-1" in told
+    assert (
+        "The log, which ends with event 11 (UPD-1 attempt 1 version 11), was cut: it had 19 events, and has 11." in told
+    )
 
 
 def test_events_that_the_state_machine_would_have_refused_are_named(record: str, audit: Deploy) -> None:
@@ -299,7 +302,7 @@ def test_two_branches_of_a_log_are_told_apart(tmp_path: Path, audit: Deploy, mon
         audit("verify", "--since", "common")
         Path(f"{name}.checkpoint").write_text(audit("checkpoint"), "utf-8")
         audit("export", f"{name}.jsonl")
-    assert "another branch of it" in audit.refused("verify", "--since", "UPD-2.checkpoint")
+    assert "was rewritten or forked: its first" in audit.refused("verify", "--since", "UPD-2.checkpoint")
     told = audit.refused("verify", "UPD-3.jsonl", "--since", "UPD-2.jsonl")
     assert "Event 9 (UPD-3 attempt 1 version 1) does not fit: the older export" in told
 
@@ -375,7 +378,7 @@ def test_an_export_that_was_edited_is_named(record: str, audit: Deploy) -> None:
         Path("y.jsonl").write_bytes(b"".join(changed))
         return audit.refused("verify", "y.jsonl")
 
-    assert "Event 19 is missing" in told(*lines[:-1])
+    assert "which ends with event 18 (UPD-2 attempt 1 version 7), was cut: it had 19" in told(*lines[:-1])
     assert "Event 2 (UPD-1 attempt 1 version 3)" in told(*lines[:2], *lines[3:])
     assert "Event 1 (UPD-1 attempt 1 version 2)" in told(lines[0], lines[2], lines[1], *lines[3:])
     assert "Event 6 (UPD-1 attempt 1 version 6) does not fit: evidence" in told(*lines[:6], *lines[7:])

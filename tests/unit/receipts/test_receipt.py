@@ -151,15 +151,23 @@ def test_what_does_not_fit_is_named(office: Office, world: World, shipped: bytes
     refused(shipped[:-1], root, "not spelled as")
     refused(shipped, b"{}", "The root given is no TUF metadata")
     refused(shipped, World(tmp_path / "other").root, "targets version 1 is signed by 0 of 2 needed")
-    refused(altered(shipped, text("document", "UPD-1", "UPD-9")), root, "the release document is not the one")
+    refused(altered(shipped, text("document", "UPD-1", "UPD-9")), root, "does not name this release of UPD-9")
     refused(altered(shipped, text("targets", ",", ", ")), root, "targets was altered")
     refused(altered(shipped, lambda receipt: receipt["evidence"].update(tool="9")), root, "the evidence is not the one")
-    refused(altered(shipped, lambda receipt: receipt.update(provenance=None)), root, "the provenance is not the one")
+    refused(
+        altered(shipped, lambda receipt: receipt.update(provenance=None)),
+        root,
+        "provenance given is not the one that was approved",
+    )
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(1)), root, "do not tell the evidence")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop(2)), root, "do not tell the signatures")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].pop()), root, "no event in it tells of")
     refused(altered(shipped, lambda receipt: receipt["log"]["events"].reverse()), root, "does not stand there")
-    refused(altered(shipped, lambda receipt: receipt["log"].update(consistency=[])), root, "does not continue")
+    refused(
+        altered(shipped, lambda receipt: receipt["log"].update(consistency=[])),
+        root,
+        "The log was rewritten or forked: its first",
+    )
     refused(shipped, root, "no verifier key", log_key="mine")
     production = json.loads(json.loads(shipped)["production"])
     production["signatures"][0]["sig"] = production["signatures"][0]["sig"].upper()
@@ -188,7 +196,7 @@ def test_a_log_that_does_not_continue_what_was_signed_for_is_none(office: Office
     mixed = canonical_json(true | {"log": false["log"]}) + b"\n"
     refused(mixed, world.root, "not by")
     key = json.loads(false["document"])["log"]["key"]
-    refused(mixed, world.root, "the approvers signed for the log", log_key=key)
+    refused(mixed, world.root, "The log is another one: it was", log_key=key)
     forger.ledger.close()
 
 
@@ -200,7 +208,7 @@ def test_an_approval_without_a_log_needs_its_key_from_elsewhere(world: World, tm
     refused(content, world.root, "give --log-key")
     assert prove(content, world.root, written.log_key).document.log is None
     forged = altered(content, lambda receipt: receipt["log"].update(consistency=["0" * 64]))
-    refused(forged, world.root, "does not continue", log_key=written.log_key)
+    refused(forged, world.root, "The log was rewritten or forked: its first", log_key=written.log_key)
     office.ledger.close()
 
 
@@ -305,7 +313,7 @@ def test_a_receipt_of_another_region_is_none_of_this_one(tmp_path: Path) -> None
     office = Office(tmp_path / "office")
     office.approve(there.repository.read().raw["targets"], *there.approvers[:2])
     assert prove(office.receipt(), there.root).document.target == "omega"
-    refused(office.receipt(), here.root, "signed as root is for omega-eu, and this is omega")
+    refused(office.receipt(), here.root, "approved for omega, and not for omega-eu")
     office.ledger.close()
 
 

@@ -36,8 +36,8 @@ from ashat.trust.authority.authority import Authority
 from ashat.trust.authority.key_change import Change, with_added, with_key, without
 from ashat.trust.authority.pending_change import PendingChange
 from ashat.trust.keys.files import OnlinePublicKeys, create_key
+from ashat.trust.release.repository import OnlineKeys, Repository
 from ashat.trust.tuf.metadata import PRODUCTION, Holders, Lifetimes, Roles, parse
-from ashat.trust.tuf.repository import OnlineKeys, Repository
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.ceremonies import Place, place
 from tests.support.builders.signers import People

@@ -12,7 +12,8 @@ from tuf.api.metadata import Metadata, Targets
 
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError, MixAndMatchError, UnsignedError
-from ashat.trust.release.proposal import Draft, Proposal, Replaced
+from ashat.trust.release.proposal import Proposal
+from ashat.trust.release.release import Release
 from ashat.trust.tuf.metadata import PRODUCTION
 from ashat.trust.tuf.release_document import ReleaseDocument
 from tasks.approval.signing import four_eyes_shortfall
@@ -102,11 +103,11 @@ def test_what_is_said_to_be_replaced_has_to_be_signed(world: World) -> None:
     unsigned: Metadata[Targets] = world.approve(forged)
     unsigned.signatures.clear()
     release, _ = honest(world)
-    lie = dataclasses.replace(proposed(world, release, back), replaced=Replaced(forged, unsigned))
+    lie = dataclasses.replace(proposed(world, release, back), replaced=Release(forged, unsigned))
     refuse(lie, "production version 2 is signed by 0 of 2", UnsignedError)
     held = proposed(world, release, back).replaced
     assert held is not None
-    refuse(dataclasses.replace(lie, replaced=Replaced(forged, held.production)), "is not what was signed last")
+    refuse(dataclasses.replace(lie, replaced=Release(forged, held.production)), "is not what was signed last")
 
 
 def test_an_old_release_that_was_signed_once_is_no_place_to_go_back_to(world: World) -> None:
@@ -135,4 +136,4 @@ def test_what_would_release_more_than_it_says_is_refused(world: World) -> None:
     release, back = honest(world)
     proposal = proposed(world, release, back)
     other = proposed(world, document(6, expires=SOON, bundle="d" * 64), None).release.production
-    refuse(dataclasses.replace(proposal, release=Draft(release, other)), "would release more than it says")
+    refuse(dataclasses.replace(proposal, release=Release(release, other)), "would release more than it says")

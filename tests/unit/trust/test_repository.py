@@ -19,16 +19,15 @@ from ashat.errors import (
     UnsignedError,
 )
 from ashat.trust.keys.files import create_key, load_signer
+from ashat.trust.release.repository import OnlineKeys, Repository
 from ashat.trust.tuf.metadata import Holders, build_production, build_targets
-from ashat.trust.tuf.repository import OnlineKeys, Repository
 from tests.support.builders.trust_world import World, document, held_by, key_pair, mainframe, serving
 from tests.support.processes.forks import FORKS
 
 PUBLISH = """
 import os, signal, sys
 from pathlib import Path
-from ashat.trust.tuf import repository
-from tests.support.processes.forks import FORKS
+from ashat.trust.release import repository
 from ashat.trust.keys.files import load_signer
 home, deaths = Path(sys.argv[1]), int(sys.argv[2])
 written = repository.replace_file
@@ -124,7 +123,7 @@ def test_a_version_or_a_release_seq_that_is_not_above_is_refused(world: World) -
         world.repository.publish(again.to_bytes(), document(4).to_bytes(), world.online)
     for seq, channel in ((3, "stable"), (2, "beta")):
         low = document(seq, channel=channel, update_id="UPD-9")
-        with pytest.raises(RolledBackError, match=f"UPD-9 has the release_seq {seq}, and 3 was published"):
+        with pytest.raises(RolledBackError, match=f"UPD-9 has the release_seq {seq}, and 4 is the lowest to accept"):
             world.repository.publish(world.approve(low).to_bytes(), low.to_bytes(), world.online)
     assert world.repository.highest_release_seq() == 3
     assert world.repository.release("stable").update_id == "UPD-3"

@@ -30,6 +30,7 @@ from ashat.errors import (
     SignatureExpiredError,
     TrustError,
 )
+from ashat.trust.release.release import Release, verify_approval, verify_release
 from ashat.trust.tuf.metadata import (
     PRODUCTION,
     Kind,
@@ -38,7 +39,6 @@ from ashat.trust.tuf.metadata import (
     build_timestamp,
     check_target,
     parse,
-    require_unexpired,
     sign,
     verify,
 )
@@ -155,27 +155,21 @@ class Repository:
         self, state: State, production: bytes, document: ReleaseDocument, online: OnlineKeys, now: datetime
     ) -> list[Write]:
         """What `publish` writes, in this order; it raises as that does, and writes nothing."""
-        require_unexpired(now, state.root, state.targets)
-        signed = self._check_production(state, production, now)
-        found = signed.signed.targets.get(document.path)
-        if found is None or _hash(found) != _hash(TargetFile.from_data(document.path, document.to_bytes(), ["sha256"])):
-            raise MixAndMatchError(f"What was signed does not name this release of {document.update_id}; sign it anew.")
+        signed = parse(production, Targets, "The approval")
+        verify_release(
+            Release(document, signed),
+            targets=state.targets.signed,
+            roots=[state.root.signed],
+            target=self.target,
+            now=now,
+            minimum_release_seq=self.highest_release_seq(state) + 1,
+            proven=False,
+        )
+        _follows_production(signed, state)
         before = state.production.signed.targets if state.production else {}
         if _others(before, document.path) != _others(signed.signed.targets, document.path):
             raise MixAndMatchError(f"What was signed changes more than {document.channel}; sign one release at a time.")
-        if self.target and document.target != self.target:
-            raise MixAndMatchError(f"This release was approved for {document.target}, and this is {self.target}.")
-        if document.expires <= now:
-            raise SignatureExpiredError(
-                f"The approval of {document.update_id} ended at {document.expires}; approve anew."
-            )
-        highest = self.highest_release_seq(state)
-        if document.release_seq <= highest:
-            raise RolledBackError(
-                f"{document.update_id} has the release_seq {document.release_seq}, and {highest} was published: "
-                "old content goes out again under a new, higher one."
-            )
-        body: list[Write] = [(_target_file(found), document.to_bytes())]
+        body: list[Write] = [(_target_file(document.target_file), document.to_bytes())]
         return [*body, *self._plan(state, online, now, production=production)]
 
     def install(
@@ -222,7 +216,9 @@ class Repository:
         old = (state.production, state.snapshot, state.timestamp) if state else (None, None, None)
         merged = State(new_root, new_targets, *old, raw)
         if production is not None and production != raw.get(PRODUCTION):
-            signed = self._check_production(merged, production, now)
+            signed = parse(production, Targets, "The approval")
+            verify_approval(signed, new_targets.signed, now)
+            _follows_production(signed, merged)
             if signed.signed.targets != (old[0].signed.targets if old[0] else {}):
                 raise MixAndMatchError("What was signed anew changes a release; publish that as one.")
         elif merged.production:
@@ -281,16 +277,6 @@ class Repository:
         assert targets is not None
         verify(root.signed, Targets.type, targets)
         return targets
-
-    def _check_production(self, state: State, data: bytes, now: datetime) -> Metadata[Targets]:
-        signed = parse(data, Targets, "The approval")
-        verify(state.targets.signed, PRODUCTION, signed)
-        if signed.signed.delegations is not None:
-            raise MalformedMetadataError("The approval hands its power on to others, which is not allowed.")
-        if state.production:
-            _follows(PRODUCTION, signed.signed.version, state.production.signed.version)
-        _current("approval", signed, now)
-        return signed
 
     def _plan(
         self,
@@ -379,12 +365,13 @@ def _target_file(found: TargetFile) -> str:
     return f"targets/{found.get_prefixed_paths()[0]}"
 
 
-def _hash(found: TargetFile) -> tuple[int, dict[str, str]]:
-    return found.length, found.hashes
-
-
 def _others(files: dict[str, TargetFile], path: str) -> dict[str, TargetFile]:
     return {name: found for name, found in files.items() if name != path}
+
+
+def _follows_production(signed: Metadata[Targets], state: State) -> None:
+    if state.production:
+        _follows(PRODUCTION, signed.signed.version, state.production.signed.version)
 
 
 def _follows(role: str, version: int, held: int) -> None:
