@@ -185,7 +185,7 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
                 "in Prefect's UI."
             )
         if not noted:
-            output.note("The question is being put …")
+            output.note("The gate is being opened …")
             noted = True
         time.sleep(0.3)
         with open_ledger() as ledger:
