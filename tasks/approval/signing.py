@@ -138,8 +138,8 @@ def join(
 
 
 def proposed(d: Deployment, state: State, subject: Subject, update: State, seen: NodeState) -> str | None:
-    """Propose what approvers are to sign to let `update` run; its digest. What was proposed before stays while it holds,
-    and so do its signatures. None in the one-person mode, where what was approved is signed by itself.
+    """Propose what approvers are to sign to let `update` run; its digest. What was proposed before stays while it
+    holds, and so do its signatures. None in the one-person mode, where what was approved is signed by itself.
 
     Raises:
         TrustError: what is trusted here, or on the target, cannot be used, or nothing can be signed.
