@@ -1,4 +1,4 @@
-"""How a flow run asks people, and how it ends: its final Prefect state carries the name of the deployment's stage."""
+"""Ask people in a flow run, and end it: its final Prefect state carries the name of the deployment's stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError, ConflictError
-from tasks.approval.gate import GateForm, answer_of
+from tasks.approval.gate import GateForm
 from tasks.approval.request import ask, judge, page_text
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import publish_markdown
@@ -33,7 +33,7 @@ _CALLED_OFF = {Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED}
 
 
 def ending(state: State) -> PrefectState[Any]:
-    """The Prefect state that stands for the deployment's stage."""
+    """Make the Prefect state that stands for the deployment's stage."""
     message = f"{state.update_id}: {state.stage.value}" + (f": {state.reason}" if state.reason else "")
     if state.stage is Stage.FAILED:
         return Failed(name=state.stage.value, message=message)
@@ -43,7 +43,8 @@ def ending(state: State) -> PrefectState[Any]:
 
 
 def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, PrefectState[Any]]:
-    """A flow's body, which ends NotDone with the error's one line where it was refused or a server did not answer.
+    """Wrap a flow's body, so that it ends NotDone with the error's one line where it was refused or a server did not
+    answer.
 
     The deployment's stage is then what it was; the run can be run again. Ledger and servers are opened once in it.
     """
@@ -104,7 +105,7 @@ def await_approval(d: Deployment, subject: Subject) -> State:
             continue
         resumed |= {key}
         try:
-            judged = judge(d, state, subject, answer_of(form)).approvals[subject.name]
+            judged = judge(d, state, subject, form.answer()).approvals[subject.name]
         except ConflictError as error:
             reporter().say(f"This answer was not used: {error}")
             continue
@@ -115,7 +116,7 @@ def await_approval(d: Deployment, subject: Subject) -> State:
 
 
 def resumed_pause_keys() -> frozenset[str]:
-    """The keys of the askings that this run suspended for and was resumed from; a Retry forgets them.
+    """List the keys of the askings that this run suspended for and was resumed from; a Retry forgets them.
 
     `empirical_policy.resuming` cannot be asked: the engine reads the run anew once it is Running, which clears it.
     """

@@ -1,4 +1,4 @@
-"""The gate, and what lies behind it: a person decides, then OMEGA and the Mainframes are served.
+"""Wait at the gate until a person has decided, then serve OMEGA and the Mainframes.
 
 The run suspends while it waits, so no process does; a resumption starts again from the first line. What was decided is
 read from the ledger before anything is asked, and each answer is judged once.

@@ -1,4 +1,4 @@
-"""The rollback of an update, on every server that it reached.
+"""Roll an update back on every server that it reached.
 
 Where the target demands signatures and no signed rollback counts, the run suspends until people have signed it.
 """

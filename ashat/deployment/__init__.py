@@ -1,1 +1,1 @@
-"""The life of an update: its events, the state machine that folds them, and the pure rules of approval and rollback."""
+"""Define the life of an update: its events, the state machine that folds them, the rules of approval and rollback."""

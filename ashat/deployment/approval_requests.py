@@ -1,4 +1,4 @@
-"""The rules of an approval request: the part of the state machine by which people are asked, and answer. Pure, no I/O.
+"""Ask people to approve, and keep their answers: the rules of an approval request in the state machine. Pure, no I/O.
 
 Every subject goes by the same rules. What differs stands in `_SUBJECTS`, where a further subject needs one line.
 """
@@ -17,7 +17,7 @@ from ashat.errors import SessionError
 
 
 class _Rules(NamedTuple):
-    """What holds for one subject: what messages call it, what refuses to have it asked, and what its decision changes.
+    """Hold what one subject has of its own: its name in messages, what refuses to ask, and what its decision changes.
 
     `opened` says that an event of its own opens the request (GateOpened), and says what it is about and when it ends;
     else each asking does. `withdrawn` says that a reject ends it even after another answer to the same asking was

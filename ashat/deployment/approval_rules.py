@@ -1,4 +1,4 @@
-"""Whether an answer counts: the pure part of the gate."""
+"""Decide whether an answer to an approval request counts. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TAIL = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person said. `approver` is self-asserted; `tail` is what they typed of the evidence's digest.
+    """Hold a person's answer as typed: `approver` is self-asserted, `evidence` is the end of the evidence's digest.
 
     `signature` is a line that `deploy sign` printed, "" where none is given.
     """
 
     decision: Literal["approve", "reject"]
-    tail: str
+    evidence: str
     approver: str = ""
     comment: str = ""
     signature: str = ""
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ApprovalContext:
-    """What holds while an answer is judged.
+    """Hold the facts by which an answer is judged.
 
     `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts.
     """
@@ -43,7 +43,7 @@ class ApprovalContext:
 
 
 def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalContext) -> str:
-    """Why `answer` does not count, or "" where it does.
+    """Say why `answer` does not count; "" if it does.
 
     A reject always counts while people are asked: it changes nothing that runs in production. An approval counts
     where the person typed the end of the evidence that is shown, and nothing moved since it was shown.
@@ -55,7 +55,7 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
         return f"it could be answered until {request.expires:%Y-%m-%d %H:%M} UTC"
     if answer.decision == "reject":
         return ""
-    if answer.tail.strip().lower() != request.evidence[-TAIL:]:
+    if answer.evidence.strip().lower() != request.evidence[-TAIL:]:
         return f"the evidence typed is not the evidence shown: type its last {TAIL} characters"
     if needs_comment(state, subject) and not answer.comment.strip():
         return "a check did not pass cleanly: approving that needs a comment that says why"
@@ -69,13 +69,13 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
 
 
 def needs_comment(state: State, subject: Subject) -> bool:
-    """Whether an approval has to say why: a check of the release that it lets in did not pass cleanly."""
+    """Say whether an approval needs a comment, since a check of the release did not pass cleanly."""
     return subject == "release" and state.outcome == "attention"
 
 
 def pushers(state: State, builder: str = "") -> frozenset[str]:
-    """Every name by which the person is known who pushed: as they said, as git on their machine has it, and what
-    `targets` calls the key of their machine (`builder`), which alone is more than their word. In lower case."""
+    """List the names of the person who pushed the update, in lower case: as they typed it, as git on their machine has
+    it, and what `targets` calls the key of their machine (`builder`), which alone is more than their word."""
     names = {state.pushed_by, state.pushed_by.partition("@")[0], builder}
     if state.source is not None:
         name, _, address = state.source.who.partition("<")
@@ -92,7 +92,7 @@ def stale_reason(
     target_bundle: str | None,
     untrusted: Collection[str] = (),
 ) -> str:
-    """Why `evidence` no longer says enough to ship on, or "" where it does.
+    """Say why `evidence` is not enough to ship on any more; "" if it is.
 
     `policy` is the one that holds now, `versions` are the checks of this install by name, `target_bundle` is what the
     target runs now, `untrusted` are the checks that a self-test saw miss a fault. What the target ran while nobody

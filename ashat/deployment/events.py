@@ -1,4 +1,4 @@
-"""What can happen to a deployment: one type an event, as the ledger keeps it.
+"""Define what can happen to a deployment: one type for each event, as the ledger keeps it.
 
 An event is a fact that already happened, or an intent written down before its side effect so that a crash between
 the two can be finished. `ashat.deployment.state_machine` says which event may follow which.
@@ -27,7 +27,7 @@ class Event(BaseModel):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name the event in words, such as `gate opened`."""
         return self.kind.replace("_", " ")
 
 
@@ -149,7 +149,7 @@ class _ApprovalEvent(Event):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name the event in words, such as `gate opened`."""
         return self.kind if self.subject == "release" else f"{self.subject} {self.kind}"
 
 
@@ -195,7 +195,7 @@ class ApprovalAnswered(_ApprovalEvent):
 
     @property
     def settles(self) -> bool:
-        """Whether the request is decided by it."""
+        """Say whether this answer decides the request."""
         enough = self.release_seq is not None if self.subject == "release" else self.complete
         return self.accepted and (self.decision == "reject" or enough)
 
@@ -318,7 +318,7 @@ _adapter: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 
 
 def event_from_json(raw: str) -> AnyEvent:
-    """The event that `raw` spells.
+    """Read the event that the JSON text `raw` spells.
 
     Raises:
         pydantic.ValidationError: a newer version wrote it, or somebody else did.
@@ -327,5 +327,5 @@ def event_from_json(raw: str) -> AnyEvent:
 
 
 def event_to_data(event: AnyEvent) -> dict[str, Any]:
-    """The event as JSON-ready data, times as RFC 3339."""
+    """Spell the event as JSON-ready data, times as RFC 3339."""
     return event.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What Public is put back to. Pure."""
+"""Choose the release that Public is put back to. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CAME_TO_NOTHING = PUT_BACK | {Stage.ROLLED_BACK}
 
 
 def restore_target(state: State, find: Callable[[str, int], State | None]) -> PreviousRelease:
-    """What Public should run once `state`'s update is gone from it.
+    """Choose what Public should run once `state`'s update is gone from it.
 
     That is what it ran before, unless that update has come to nothing since (cancelled, rejected, expired, failed,
     rolled back): then what ran before that one, and so on. `find` looks an attempt up in the ledger. Where everything

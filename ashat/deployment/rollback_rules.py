@@ -1,4 +1,4 @@
-"""The rules of a rollback: the part of the state machine (`state_machine`) that a rollback goes by. Pure, no I/O.
+"""Roll a deployment back: the rules of a rollback in the state machine (`state_machine`). Pure, no I/O.
 
 Where the target demands signatures and no signed rollback counts, people are asked first (`approval_requests`).
 """
@@ -14,7 +14,7 @@ from ashat.errors import SessionError
 
 
 def started(state: State, event: e.RollbackStarted) -> State:
-    """Servers are about to be put back."""
+    """Note that servers are about to be put back."""
     refuse_rollback(state)
     return replace(state, rolling_back=True, rollback_run=event.run)
 
@@ -38,14 +38,14 @@ def refuse_rollback(state: State) -> None:
 
 
 def server_rolled_back(state: State, event: e.ServerRolledBack) -> State:
-    """One server was put back, or left alone."""
+    """Note that one server was put back, or left alone."""
     if not state.rolling_back:
         raise SessionError(f"Deployment '{state.update_id}' is not being rolled back.")
     return replace(state, rolled_back={**state.rolled_back, event.server: event})
 
 
 def rolled_back(state: State, event: e.RolledBack) -> State:
-    """Every server is back."""
+    """Note that every server is back."""
     if not state.rolling_back:
         raise SessionError(f"Deployment '{state.update_id}' is not being rolled back.")
     return replace(state.without_gate(), stage=Stage.ROLLED_BACK, rolling_back=False)

@@ -1,4 +1,4 @@
-"""How far a deployment can be: names alone, so that a command which only lists them imports nothing else."""
+"""Name how far a deployment can be: in a file of its own, so that a command which lists them imports nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """How far a deployment is; also the name of its flow run's final state in Prefect."""
+    """Name how far a deployment is; also the name of its flow run's final state in Prefect."""
 
     PLANNING = "Planning"
     PUSHED = "Pushed"

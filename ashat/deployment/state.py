@@ -1,4 +1,4 @@
-"""What is known of a deployment: the fold of its events, as `ashat.deployment.state_machine` makes it."""
+"""Hold what is known of a deployment: the fold of its events, as `ashat.deployment.state_machine` makes it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class ApprovalRequest:
-    """What people are asked about an update: whether `subject` may happen; `decision` is "" until enough have signed,
-    or one has rejected it.
+    """Ask people whether `subject` may happen to an update; `decision` is "" until enough have signed, or one has
+    rejected it.
 
     `update_id` and `attempt` are what would run by it, `evidence` is that of its verification. `ordinal` counts the
     askings, `reason` says why people are asked again, and `why` why they are asked at all. `target_bundle` is what the
@@ -49,12 +49,13 @@ class ApprovalRequest:
     decided_by: str = ""
 
     def waits(self, now: datetime) -> bool:
-        """Whether it still may be answered."""
+        """Say whether it still may be answered."""
         return not self.decision and now < self.expires
 
 
 class PreviousRelease(NamedTuple):
-    """What Public ran at a moment: the bundle (None: nothing), and the update that brought it, if one of ours did."""
+    """Name what Public ran at a moment: the bundle (None: nothing), and the update that brought it, if one of ours
+    did."""
 
     bundle: str | None
     update_id: str = ""
@@ -63,7 +64,7 @@ class PreviousRelease(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """Everything that is known of one attempt of one update. `version` counts its events.
+    """Hold everything that is known of one attempt of one update. `version` counts its events.
 
     `public_ran` is what Public ran each time before it was switched to this update, the newest last. `built` is the
     digest of the builder's signed statement, `attested` that of the verifier's.
@@ -116,64 +117,64 @@ class State:
 
     @property
     def gate(self) -> ApprovalRequest | None:
-        """The request to let the update into production; None where none was made since it was verified last."""
+        """Find the request to let the update into production; None if none was made since it was verified last."""
         return self.approvals.get("release")
 
     @property
     def status(self) -> str:
-        """The status in the original's words: Pending, InProgress, Completed, Failed, ..."""
+        """Name the status in the original's words: Pending, InProgress, Completed, Failed, ..."""
         return _STATUS.get(self.stage, self.stage.value)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Say whether nothing more happens by itself."""
         return self.stage in ENDED
 
     @property
     def reached_omega(self) -> bool:
-        """Whether the target was told to run it, and did not refuse: from then on its id is never reused."""
+        """Say whether the target was told to run it, and did not refuse: from then on its id is never reused."""
         return self.promoting is not None
 
     @property
     def may_be_pushed_again(self) -> bool:
-        """Whether the id may be pushed as the next attempt."""
+        """Say whether the id may be pushed as the next attempt."""
         return self.ended and not self.reached_omega and not self.rolling_back
 
     @property
     def owes_public(self) -> bool:
-        """Whether Public may still run an update that came to nothing, and has to be put back."""
+        """Say whether Public may still run an update that came to nothing, and has to be put back."""
         owing = self.stage in PUT_BACK and self.switching and not self.public_restored
         return owing and not self.reached_omega and not self.keeps_public
 
     def overdue(self, now: datetime) -> bool:
-        """Whether the gate is past its time, said or not."""
+        """Say whether the gate is past its time, recorded or not."""
         return self.stage is Stage.AWAITING_APPROVAL and self.gate is not None and now >= self.gate.expires
 
     def undecided(self, subject: e.Subject) -> ApprovalRequest | None:
-        """The request about `subject` that no answer and no other event has settled; None where there is none."""
+        """Find the request about `subject` that no answer and no other event has settled; None if there is none."""
         found = self.approvals.get(subject)
         settled = self.stage is not Stage.AWAITING_APPROVAL if subject == "release" else self.rolling_back
         return None if found is None or found.decision or settled else found
 
     def awaited(self, now: datetime) -> ApprovalRequest | None:
-        """The request that people may answer now; about a rollback first, where there are two."""
+        """Find the request that people may answer now: about a rollback first, if there are two."""
         found = (self.undecided(subject) for subject in ("rollback", "release"))
         return next((request for request in found if request and request.waits(now)), None)
 
     def with_request(self, request: ApprovalRequest) -> State:
-        """The state in which `request` is the one about its subject."""
+        """Make `request` the one about its subject; the new state."""
         return replace(self, approvals={**self.approvals, request.subject: request})
 
     def without_gate(self) -> State:
-        """The state in which nobody is asked about the release."""
+        """Drop the request about the release; the new state."""
         return replace(self, approvals={key: one for key, one in self.approvals.items() if key != "release"})
 
     def stage_at(self, now: datetime) -> Stage:
-        """The stage a reader is shown: an overdue gate is Expired at once."""
+        """Name the stage that a reader is shown: an overdue gate is Expired at once."""
         return Stage.EXPIRED if self.overdue(now) else self.stage
 
     def summary(self) -> dict[str, Any]:
-        """What a list of deployments shows, JSON-ready."""
+        """Summarise the deployment for a list, JSON-ready."""
         rollback = self.undecided("rollback")
         return {
             "update_id": self.update_id,

@@ -1,4 +1,4 @@
-"""The deployment's state machine: `(state, event) -> state`, or a refusal with a reason. Pure, no I/O.
+"""Fold a deployment's events: `(state, event) -> state`, or a refusal with a reason. Pure, no I/O.
 
 Planning -> Pushed -> Testing -> AwaitingApproval -> DeployingToOmega -> Distributing -> Completed
 and from there, or from on the way: Failed, Rejected, Expired, Cancelled, RolledBack
@@ -32,12 +32,12 @@ _WHILE_ROLLING_BACK = (e.RollbackStarted, e.ServerRolledBack, e.RolledBack, e.Ma
 
 
 def start(update_id: str, attempt: int) -> State:
-    """The state before the first event."""
+    """Make the state before the first event."""
     return State(update_id=update_id, attempt=attempt)
 
 
 def apply(state: State, event: e.AnyEvent) -> State:
-    """The state after `event`.
+    """Apply `event`; the state after it.
 
     Raises:
         SessionError: the state does not allow it; the message says why and what to do.
@@ -51,7 +51,7 @@ def apply(state: State, event: e.AnyEvent) -> State:
 
 
 def fold(update_id: str, attempt: int, events: list[e.AnyEvent]) -> State:
-    """The state after all `events`, in order."""
+    """Apply all `events` in order; the state after them."""
     state = start(update_id, attempt)
     for event in events:
         state = apply(state, event)

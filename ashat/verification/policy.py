@@ -1,4 +1,4 @@
-"""What a verification asks of a release: which checks block, how long they may take, for how long evidence counts.
+"""Define what a verification asks of a release: which checks block, how long they take, how long evidence counts.
 
 The operator's side of the bargain whose other side is the release's `raos.toml`. It is kept as a Prefect block
 (`blocks.policy`), and stands whole in the evidence, so that evidence taken under another policy does not count.
@@ -19,7 +19,7 @@ _STEPS_OF_SEVERITY = ("high", "medium", "low")
 
 
 class Policy(BaseModel):
-    """What holds for every release that is verified under it. Durations are whole seconds, shares are per mille."""
+    """Hold what every release is verified by. Durations are whole seconds, shares are per mille."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -121,18 +121,18 @@ class Policy(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 of its canonical JSON: what evidence is held against."""
+        """Compute the sha256 of its canonical JSON, which evidence is held against."""
         return digest_of(self.model_dump(mode="json"))
 
     def limit_of(self, check: str) -> int:
-        """Seconds that the check of that name may take."""
+        """Return the seconds that the check of that name may take."""
         return self.time_limits.get(check, self.time_limit)
 
     def blocks(self, severity: str) -> bool:
-        """Whether a finding of that severity fails its check."""
+        """Say whether a finding of that severity fails its check."""
         return _STEPS_OF_SEVERITY.index(severity) <= _STEPS_OF_SEVERITY.index(self.blocks_from)
 
 
 def in_current_names(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys and values of a policy, such as evidence holds one, that an earlier version may have written."""
+    """Rename the keys of a policy, such as evidence holds one, that an earlier version wrote."""
     return {_EARLIER_NAMES.get(name, name): value for name, value in policy.items()}

@@ -1,1 +1,1 @@
-"""Asking people: the gate, its page, and their signatures."""
+"""Ask people to approve: the question, its page, the runs that wait, and their signatures."""

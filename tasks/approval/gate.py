@@ -1,9 +1,10 @@
-"""The runs that wait for people: the form they fill in, and how an answer reaches the run that is suspended."""
+"""Start the runs that wait for people, with the form they fill in, and hand an answer to the run that is suspended."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 from uuid import UUID
 
 from httpx import HTTPStatusError, codes
@@ -30,7 +31,7 @@ _ALIVE = {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.P
 
 
 class GateForm(RunInput):
-    """What a person fills in to let an update into production, or to keep it out."""
+    """Ask for what a person fills in to approve or reject."""
 
     decision: Literal["approve", "reject"] = Field(
         title="Decision", description="Nothing is shipped without approve. The arrows open the list."
@@ -46,6 +47,10 @@ class GateForm(RunInput):
         default="", title="Signature", description="What deploy sign printed, where people sign.", max_length=600
     )
 
+    def answer(self) -> Answer:
+        """Return the answer that was filled in."""
+        return Answer(self.decision, self.evidence, self.approver, self.comment, self.signature)
+
 
 def start_approve_run(state: State, *, again: str = "") -> str:
     """Start the run of `approve` for the gate that is open, or find the one that was started; returns its id.
@@ -56,9 +61,18 @@ def start_approve_run(state: State, *, again: str = "") -> str:
         ControlPlaneError: Prefect has no such deployment, or does not answer.
     """
     key = f"approve:{state.update_id}:{state.attempt}:{state.openings}" + (f":{again}" if again else "")
+    return start_run(APPROVE_DEPLOYMENT, state, key)
+
+
+def start_run(deployment: str, state: State, key: str) -> str:
+    """Start a run of a flow about the update, or find the one that was started under that key; returns its id.
+
+    Raises:
+        ControlPlaneError: Prefect has no such deployment, or does not answer.
+    """
     try:
         run = run_deployment(
-            APPROVE_DEPLOYMENT,
+            deployment,
             parameters={"update_id": state.update_id, "attempt": state.attempt},
             timeout=0,
             as_subflow=False,
@@ -67,7 +81,7 @@ def start_approve_run(state: State, *, again: str = "") -> str:
         )
     except ObjectNotFound:
         raise ControlPlaneError(
-            f"Prefect has no deployment {APPROVE_DEPLOYMENT}: run deploy up, or prefect deploy --all, once."
+            f"Prefect has no deployment {deployment}: run deploy up, or prefect deploy --all, once."
         ) from None
     if not isinstance(run, FlowRun):
         raise ControlPlaneError("Prefect did not say which run it started.")
@@ -75,12 +89,12 @@ def start_approve_run(state: State, *, again: str = "") -> str:
 
 
 def run_url(flow_run: str) -> str:
-    """Where the run is shown in Prefect's UI; its id where no UI is known."""
+    """Name the page of the run in Prefect's UI; its id if no UI is known."""
     return url_for("flow-run", obj_id=UUID(flow_run)) or flow_run
 
 
 def is_alive(flow_run: str) -> bool:
-    """Whether a flow run still may do something: it waits, runs, or is about to."""
+    """Say whether a flow run still may do something: it waits, runs, or is about to."""
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(flow_run)).state
@@ -113,7 +127,7 @@ def _await_suspended(flow_run: str) -> None:
 
 
 def _has_form(client: SyncPrefectClient, flow_run: str, state: PrefectState) -> bool:
-    """Whether the form of a suspended run is saved; true of a run that waits for none."""
+    """Say whether the form of a suspended run is saved; true of a run that waits for none."""
     keys = state.state_details.run_input_keyset
     if state.type is not StateType.PAUSED or keys is None:
         return True
@@ -135,16 +149,9 @@ def answer(request: ApprovalRequest, given: Answer, update_id: str) -> None:
     """
     if not request.run:
         raise SessionError(f"The gate of '{update_id}' is only being opened; try again in a few seconds.")
-    form = {
-        "decision": given.decision,
-        "evidence": given.tail,
-        "approver": given.approver,
-        "comment": given.comment,
-        "signature": given.signature,
-    }
     _await_suspended(request.run)
     with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(UUID(request.run), run_input=form)
+        result = client.resume_flow_run(UUID(request.run), run_input=asdict(given))
     if result.status is SetStateStatus.ACCEPT:
         return
     reason = getattr(result.details, "reason", "") or "it is not waiting"
@@ -152,8 +159,3 @@ def answer(request: ApprovalRequest, given: Answer, update_id: str) -> None:
         f"Your answer did not reach the gate of '{update_id}' ({reason}): somebody else answered, or it closed. "
         "Look at deploy status."
     )
-
-
-def answer_of(form: Any) -> Answer:
-    """The answer that a filled-in form holds."""
-    return Answer(form.decision, form.evidence, form.approver, form.comment, form.signature)

@@ -1,9 +1,11 @@
-"""The page on which people are asked, as Markdown: what is asked, what it changes, who signs, and the evidence.
+"""Write the page on which people are asked, as Markdown: the question, what changes, who signs, and the evidence.
 
 Text that comes from a release is escaped in it.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from ashat.bundle.manifest import BundleDiff
 from ashat.deployment.approval_rules import TAIL
@@ -26,13 +28,20 @@ _ROLLBACK_ASKED = "- No rollback is signed with it, as the policy has it: a roll
 
 
 def running(seen: NodeState | None) -> str | None:
-    """The bundle that a server runs; None where it runs nothing or was not seen."""
+    """Name the bundle that a server runs; None if it runs nothing or was not seen."""
     return seen.current.bundle if seen and seen.current else None
 
 
-def compose(subject: Subject, state: State, seen: NodeState | None, missing: str, proposal: Proposal | None) -> str:
-    """The page about `subject`, over a target that is as `seen`, or that cannot be asked because of `missing`; and who
-    is to sign `proposal`."""
+def compose(
+    subject: Subject,
+    state: State,
+    seen: NodeState | None,
+    missing: str,
+    expires: datetime,
+    proposal: Proposal | None,
+) -> str:
+    """Write the page about `subject`, over a target that is as `seen`, or that cannot be asked because of `missing`;
+    and who is to sign `proposal` until it expires."""
     request, page = state.undecided(subject.name), subject.page(state, seen)
     evidence = subject.update(state).evidence or ""
     lines = [f"# {page.title}", ""]
@@ -40,7 +49,7 @@ def compose(subject: Subject, state: State, seen: NodeState | None, missing: str
         lines += [f"> ⚠️ **Asked again:** {escape(request.reason)}", ""]
     if missing:
         lines += [f"> ❌ **It cannot be approved yet:** {escape(missing)}", ""]
-    lines += [*page.facts, ""]
+    lines += [*page.facts, f"- Open until {expires:%Y-%m-%d %H:%M} UTC", ""]
     if page.changes:
         lines += ["## What changes", "", *page.changes, ""]
     if page.checks:
@@ -54,7 +63,7 @@ def compose(subject: Subject, state: State, seen: NodeState | None, missing: str
 
 
 def _signatures(subject: Subject, state: State, proposal: Proposal, target_bundle: str | None) -> list[str]:
-    """Who has signed `proposal`, who is missing, and how they sign."""
+    """Tell who has signed `proposal`, who is missing, and how they sign."""
     request, update = state.undecided(subject.name), subject.update(state)
     name, back = escape(state.update_id), proposal.rollback
     also = f", and the rollback to {escape(back.document.update_id)}" if back else ""
@@ -84,20 +93,20 @@ def _machines(proposal: Proposal) -> list[str]:
 
 
 def _one_person(state: State) -> list[str]:
-    """That nobody signs but the one key here, and what that does not protect; nothing where people sign."""
+    """Tell that nobody signs but the one key here, and what that does not protect; nothing where people sign."""
     words = one_person_words(Settings().ensure_home(), state.target)
     return ["## Signatures", "", *(f"- {line}" for line in words), ""] if words else []
 
 
 def reach(state: State) -> str:
-    """How many Mainframes the target serves, in words."""
+    """Count the Mainframes that the target serves, in words."""
     with server(state.target) as target:
         count = sum(1 for mainframe in target.mainframes() if mainframe.status == "active")
     return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
 
 
 def difference(found: BundleDiff) -> str:
-    """What changes, by module and by file, as Markdown."""
+    """List what changes, by module and by file, as Markdown."""
     if found.empty:
         return "Nothing: the target runs these bytes already."
     modules = [

@@ -1,8 +1,7 @@
-"""The release as a subject of approval: may the update go to the target?"""
+"""Ask about a release: may the update go to the target?"""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import ClassVar
 
 from ashat.bundle.manifest import diff
@@ -27,13 +26,14 @@ from tasks.verify.verification import MARKS, current_versions
 
 
 class Release(Subject):
-    """Whether an update that was verified may go to its target."""
+    """Ask whether an update that was verified may go to its target."""
 
     name: ClassVar[SubjectName] = "release"
     prefix: ClassVar[str] = "gate"
+    asked_early: ClassVar[bool] = True
 
     def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
-        """The state once it does not await approval any more; a gate that is past its time is closed."""
+        """Return the state once it does not await approval any more; a gate that is past its time is closed."""
         if state.stage in BEFORE_APPROVAL - {Stage.AWAITING_APPROVAL}:
             raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: nothing awaits approval.")
         if state.overdue(now()):
@@ -41,19 +41,8 @@ class Release(Subject):
                 return record.append(state, Expired(at=now(), by=whoami()))
         return None if state.stage is Stage.AWAITING_APPROVAL else state
 
-    def update(self, state: State) -> State:
-        """The update itself."""
-        return state
-
-    def expires(self, state: State) -> datetime:
-        """As its gate was opened."""
-        return state.approvals[self.name].expires
-
-    def refuse_to_ask(self, state: State, missing: str) -> None:
-        """Nothing: people may read what awaits them, and reject it, before the target can be reached."""
-
     def stale_reason(self, state: State, target_bundle: str | None) -> str:
-        """Why its evidence no longer counts; see `approval_rules.stale_reason`."""
+        """Say why its evidence no longer counts; see `approval_rules.stale_reason`."""
         if state.evidence is None:
             return ""
         with ledger() as record:
@@ -70,7 +59,7 @@ class Release(Subject):
         )
 
     def page(self, state: State, seen: NodeState | None) -> Page:
-        """What the update brings, what it changes on the target, and what the checks saw."""
+        """Tell what the update brings, what it changes on the target, and what the checks saw."""
         return Page(
             f"May {escape(state.update_id)} go to {escape(state.target)}?",
             _facts(state, seen),
@@ -87,13 +76,12 @@ def _facts(state: State, seen: NodeState | None) -> list[str]:
     served = f"{target} and {reach(state)}" if seen else f"{target}; how many Mainframes, it does not say"
     lines = [f"**{escape(state.description)}**", ""] if state.description.strip() else []
     lines += [escape(state.info), ""] if state.info.strip() else []
-    lines += [
+    return [
+        *lines,
         f"- Pushed by {escape(state.pushed_by)}, {origin}",
         f"- Version {escape(state.bundle_version)}, bundle `{(state.bundle or '')[:12]}`",
         f"- Will reach {served}",
     ]
-    lines += [f"- Open until {state.gate.expires:%Y-%m-%d %H:%M} UTC"] if state.gate else []
-    return lines
 
 
 def _checks(state: State) -> list[str]:
@@ -104,7 +92,7 @@ def _checks(state: State) -> list[str]:
 
 
 def _policy(state: State, seen: NodeState) -> list[str]:
-    """What the verification policy asks less than when what the target runs was verified."""
+    """Tell what the verification policy asks less than when what the target runs was verified."""
     current = seen.current
     with ledger() as record:
         ran = record.find(current.update_id, current.attempt) if current else None
@@ -114,8 +102,8 @@ def _policy(state: State, seen: NodeState) -> list[str]:
     lines = weakened_policy(before, ours) if before and ours else []
     if not lines:
         return []
-    told = [f"> - {escape(line)}" for line in lines]
-    return ["> ⚠️ **The verification policy asks less than when that was verified:**", ">", *told, ""]
+    items = [f"> - {escape(line)}" for line in lines]
+    return ["> ⚠️ **The verification policy asks less than when that was verified:**", ">", *items, ""]
 
 
 def _ancestry(state: State, seen: NodeState) -> list[str]:
@@ -136,7 +124,7 @@ def _ancestry(state: State, seen: NodeState) -> list[str]:
 
 
 def _changes(state: State, target_bundle: str | None) -> list[str]:
-    """The difference against what the target runs, and what of its promises the release takes back."""
+    """Tell the difference against what the target runs, and which of its promises the release takes back."""
     if state.bundle is None:
         return ["Nothing was packed."]
     with server(state.public) as public:
@@ -153,5 +141,5 @@ def _changes(state: State, target_bundle: str | None) -> list[str]:
 def _loosened(lines: list[str]) -> list[str]:
     if not lines:
         return []
-    told = [f"> - {escape(line)}" for line in lines]
-    return ["> ⚠️ **This release loosens what it is held to:**", ">", *told, ""]
+    items = [f"> - {escape(line)}" for line in lines]
+    return ["> ⚠️ **This release loosens what it is held to:**", ">", *items, ""]

@@ -1,10 +1,12 @@
-"""How people are asked to approve something, and how an answer is judged and recorded, whatever its subject.
+"""Ask people to approve something, and judge and record an answer, whatever the subject.
 
 Each asking has a number of its own, and each answer is judged once: the ledger takes one event after a state, and
 refuses the answer of whoever comes second.
 """
 
 from __future__ import annotations
+
+from datetime import datetime, timedelta
 
 from ashat.common.failpoints import fault_point
 from ashat.deployment.approval_rules import Answer, ApprovalContext, refusal
@@ -13,6 +15,7 @@ from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NotConfiguredError, SessionError, TrustError
 from ashat.protocol.messages import NodeState
+from ashat.settings import Settings
 from ashat.trust.release.proposal import Proposal
 from tasks.approval.gate import is_alive
 from tasks.approval.page import compose, running
@@ -25,7 +28,7 @@ from tasks.servers.drift import why_not_owner
 
 
 def other_run(request: ApprovalRequest | None) -> str:
-    """The id of another living run that waits for the answer; "" where none does."""
+    """Find another living run that waits for the answer; its id, or ""."""
     if request is None or request.run in ("", run_id()):
         return ""
     return request.run if is_alive(request.run) else ""
@@ -33,7 +36,7 @@ def other_run(request: ApprovalRequest | None) -> str:
 
 def claim_gate(d: Deployment) -> str:
     """Take charge of the gate for this run, from one that died if there was one; the id of the living run that has it,
-    "" where none has."""
+    or ""."""
     state = d.state
     if other := other_run(state.gate):
         return other
@@ -53,15 +56,17 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
     if request is not None and not request.answered and subject.key(request.ordinal) in resumed_keys:
         return state
     seen, missing = look_at_target(d)
-    update, proposal, expires = subject.update(state), None, subject.expires(state)
+    update, proposal, open_still = subject.update(state), None, request is not None and request.waits(now())
     if seen is not None and not missing:
         try:
             proposal = proposed(d, state, subject.name, update, seen)
         except (TrustError, NodeError) as error:
             missing = str(error)
-    if missing:
-        subject.refuse_to_ask(state, missing)
-    text = compose_question(d, subject, state, seen, missing, proposal)
+    if missing and not subject.asked_early:
+        why = missing.rstrip(".")
+        raise SessionError(f"The {subject.name} of '{d.update_id}' cannot be approved: {why}. Nothing was changed.")
+    expires = request.expires if request and open_still else now() + timedelta(seconds=Settings().gate_timeout)
+    text = compose_question(d, subject, state, seen, missing, expires, proposal)
     event = ApprovalRequested(
         at=now(),
         by=whoami(),
@@ -76,7 +81,7 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
         why=subject.why,
         shown=d.ledger.put_document("gate", {"markdown": text}),
         proposal=proposal,
-        reason=request.reason if request and request.waits(now()) else "",
+        reason=request.reason if request and open_still else "",
     )
     state = d.ledger.append(state, event)
     fault_point("approval.asked")
@@ -84,7 +89,7 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
 
 
 def page_text(request: ApprovalRequest) -> str:
-    """What the person is shown who decides, as Markdown: what was recorded when the question was put."""
+    """Read the page that the person is shown who decides, as it was recorded when the question was put."""
     if request.shown is None:
         raise SessionError(f"The gate of '{request.update_id}' is only being opened; try again in a few seconds.")
     with ledger() as record:
@@ -133,7 +138,7 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
 
 
 def look_at_target(d: Deployment) -> tuple[NodeState | None, str]:
-    """The target's state, and why it cannot be asked, or not for a change ("" where it can)."""
+    """Read the target's state, and why it cannot be asked, or not for a change ("" if it can)."""
     try:
         return see_target(d), why_not_owner(d)
     except NotConfiguredError as error:
@@ -150,11 +155,18 @@ def see_target(d: Deployment) -> NodeState:
 
 @step("compose-question", description="Write what the person is shown: what would run, and what that changes.")
 def compose_question(
-    d: Deployment, subject: Subject, state: State, seen: NodeState | None, missing: str, proposal: str | None
+    d: Deployment,
+    subject: Subject,
+    state: State,
+    seen: NodeState | None,
+    missing: str,
+    expires: datetime,
+    proposal: str | None,
 ) -> str:
-    """The request's page as Markdown, over a target that is as `seen`, or that cannot be asked because of `missing`.
+    """Write the request's page as Markdown, over a target that is as `seen`, or that cannot be asked because of
+    `missing`.
 
     `proposal` is the digest of what people are to sign, None where nobody has to.
     """
     signing = Proposal.from_json(d.ledger.document(proposal)) if proposal else None
-    return compose(subject, state, seen, missing, signing)
+    return compose(subject, state, seen, missing, expires, signing)

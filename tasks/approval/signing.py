@@ -1,4 +1,4 @@
-"""What OMEGA and the Mainframes demand besides a decision: the approvers' signatures over the release.
+"""Collect what OMEGA and the Mainframes demand besides a decision: the approvers' signatures over the release.
 
 Whose they are, OMEGA says (`GET /v1/trust`). Where it keeps no trust root yet, it is given the one that was set up here
 for it, and where none was, the one-person mode's: one key, on this machine, that signs what a person approved.
@@ -39,8 +39,8 @@ from tasks.runtime.ledger import now
 
 
 def ensure_trust_root(target: NodeClient, name: str) -> TrustState:
-    """Whose signatures the target demands; what was set up here is installed first where it keeps nothing. The
-    one-person mode is set up for no target that begins with another root.
+    """Read whose signatures the target demands; if it keeps nothing, install what was set up here first. The one-person
+    mode is set up for no target that begins with another root.
 
     Raises:
         TrustError: what was set up here is not signed by enough people yet, is not what the target begins with, or
@@ -76,7 +76,7 @@ def refuse_ended(trust: TrustState) -> None:
 
 
 def signs_by_itself(trust: TrustState) -> bool:
-    """Whether the one key that approves for the target is the one-person mode's, on this machine."""
+    """Say whether the one key that approves for the target is the one-person mode's, on this machine."""
     if not trust.target or trust.targets is None:
         return False
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json")
@@ -85,8 +85,8 @@ def signs_by_itself(trust: TrustState) -> bool:
 
 @dataclass(frozen=True)
 class Countersigned:
-    """The signature that goes with an answer. `release_seq` is set where enough have signed, `proposal` is the digest
-    of what was proposed only now."""
+    """Hold the signature that goes with an answer. `release_seq` is set where enough have signed, `proposal` is the
+    digest of what was proposed only now."""
 
     signature: ReleaseSignature
     release_seq: int | None
@@ -122,7 +122,8 @@ def countersign(d: Deployment, request: ApprovalRequest, seen: NodeState, line: 
 def join(
     proposal: Proposal, earlier: tuple[ReleaseSignature, ...], line: str, update_id: str
 ) -> tuple[ReleaseSignature, bool]:
-    """The signature that `line` holds beside `earlier` ones over the same proposal, and whether enough have signed.
+    """Read the signature that `line` holds beside `earlier` ones over the same proposal, and whether enough have
+    signed.
 
     Raises:
         UnsignedError: it is missing, no approver's, over something else, or by somebody who has signed already.
@@ -137,8 +138,8 @@ def join(
 
 
 def proposed(d: Deployment, state: State, subject: Subject, update: State, seen: NodeState) -> str | None:
-    """The digest of what approvers are to sign to let `update` run: what was proposed before, if that still holds, so
-    that its signatures do too. None in the one-person mode, where what was approved is signed by itself.
+    """Propose what approvers are to sign to let `update` run; its digest. What was proposed before stays while it
+    holds, and so do its signatures. None in the one-person mode, where what was approved is signed by itself.
 
     Raises:
         TrustError: what is trusted here, or on the target, cannot be used, or nothing can be signed.
@@ -157,13 +158,13 @@ def proposed(d: Deployment, state: State, subject: Subject, update: State, seen:
 
 
 def presigns_rollback(subject: Subject, update: State) -> bool:
-    """Whether approvers sign the rollback together with what they are asked about: a release, where the policy has it
-    so."""
+    """Say whether approvers sign the rollback together with what they are asked about: a release, where the policy has
+    it so."""
     return subject == "release" and load_policy(update.policy).presign_rollback
 
 
 def wants_four_eyes(state: State) -> bool:
-    """Whether the policy under which the update is verified wants somebody else to sign than who pushed it."""
+    """Say whether the policy of the update's verification wants somebody else to sign than who pushed it."""
     return load_policy(state.policy).four_eyes
 
 
@@ -178,8 +179,8 @@ def refuse_own_signature(state: State, proposal: Proposal, name: str) -> None:
 
 
 def four_eyes_shortfall(state: State, proposal: Proposal) -> str:
-    """Why a policy that wants four eyes can never be satisfied: without who pushed, too few are left; "" where enough
-    are."""
+    """Say why a policy that wants four eyes can never be satisfied: without who pushed, too few are left; "" where
+    enough are."""
     holders = proposal.count(())
     own = _pushers(state, proposal)
     left = [name for name in holders.missing if name.casefold() not in own]
@@ -223,8 +224,8 @@ def refuse_one_pair_of_eyes(state: State) -> None:
 
 
 def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *, presigned: bool) -> Proposal:
-    """What approvers would sign to let the update into the target, which is as `seen`; with `presigned`, its rollback
-    besides.
+    """Make what approvers would sign to let the update into the target, which is as `seen`; with `presigned`, its
+    rollback besides.
 
     It is for the name that the target's root was made for, whatever it is configured as here.
 
@@ -269,8 +270,8 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *,
 def _rollback(
     record: Ledger, release: ReleaseDocument, seen: NodeState, trust: TrustState, targets: Targets
 ) -> tuple[ReleaseDocument | None, str | None]:
-    """The document of the rollback of `release`, and its provenance; None where none can be signed: the target runs
-    nothing, or not what was signed last, or that has not the provenance that is demanded by now."""
+    """Make the document of the rollback of `release`, and its provenance; None where none can be signed: the target
+    runs nothing, or not what was signed last, or that has not the provenance that is demanded by now."""
     last, current = _signed_last(trust), seen.current
     if last is None or current is None or _identity(last) != (current.bundle, current.update_id, current.attempt):
         return None, None
@@ -289,7 +290,7 @@ def _rollback(
 
 
 def provenance_text(record: Ledger, state: State) -> str | None:
-    """The provenance of an update as it stands by now, canonical JSON; None where nobody signed how it was built.
+    """Read the provenance of an update as it stands by now, canonical JSON; None if nobody signed how it was built.
 
     Raises:
         LedgerError: a statement is not what was recorded.
@@ -309,14 +310,14 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def proposal_of(record: Ledger, request: ApprovalRequest | None) -> Proposal | None:
-    """What was proposed when the request was last put or answered; None where nothing was."""
+    """Read what was proposed when the request was last put or answered; None if nothing was."""
     if request is None or request.proposal is None:
         return None
     return Proposal.from_json(record.document(request.proposal))
 
 
 def signed_release(record: Ledger, state: State) -> SignedRelease | None:
-    """The approved release as it was signed; None where it was approved without signatures, before there were any.
+    """Read the approved release as it was signed; None if it was approved before there were signatures.
 
     Raises:
         UnsignedError: too few have signed it.
@@ -350,7 +351,7 @@ def send_log(record: Ledger, target: NodeClient, signed: SignedRelease) -> None:
 
 
 def _log_of(record: Ledger) -> LogEntry:
-    """The log as it is now, signed.
+    """Sign the log as it is now.
 
     Raises:
         TrustError: an event is not what was appended, or the key cannot be used.
@@ -363,7 +364,7 @@ def _log_of(record: Ledger) -> LogEntry:
 
 
 def same(one: Proposal, other: Proposal) -> bool:
-    """Whether two proposals differ in nothing but the time of their making, and in how far the log was by then."""
+    """Say whether two proposals differ in nothing but the time of their making, and in how far the log was by then."""
 
     def content(proposal: Proposal) -> object:
         drafts = [draft for draft in (proposal.release, proposal.rollback) if draft]
@@ -380,7 +381,7 @@ def _but_for_time(document: ReleaseDocument) -> dict[str, object]:
 
 
 def _signed_last(trust: TrustState) -> ReleaseDocument | None:
-    """The release that the approvers signed last for the target."""
+    """Read the release that the approvers signed last for the target."""
     text = trust.documents.get(CHANNEL)
     return ReleaseDocument.from_bytes(text.encode()) if text is not None else None
 

@@ -1,4 +1,4 @@
-"""What people can be asked to approve about an update: a release, or its rollback. A further subject is one more class.
+"""Describe what people can be asked to approve: a release, or its rollback. A further subject is one more class.
 
 How a request is asked, judged and signed is the same for all (`tasks.approval.request`, `tasks.approval.signing`).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import ClassVar
 
 from ashat.deployment.events import Subject as SubjectName
@@ -17,7 +16,7 @@ from ashat.protocol.messages import NodeState
 
 @dataclass(frozen=True)
 class Page:
-    """What one subject says of itself to the person who decides, as lines of Markdown."""
+    """Hold what one subject says of itself to the person who decides, as lines of Markdown."""
 
     title: str
     facts: list[str]
@@ -26,20 +25,22 @@ class Page:
 
 
 class Subject(ABC):
-    """What people are asked about. `name` is how the ledger calls it; `prefix` begins the names under which Prefect
-    keeps its answers and its pages; `why` says why people are asked at all."""
+    """Describe what people are asked about. `name` is how the ledger calls it; `prefix` begins the names under which
+    Prefect keeps its answers and its pages; `why` says why people are asked at all. `asked_early` says that they may
+    read what awaits them, and reject it, before the target can be reached."""
 
     name: ClassVar[SubjectName]
     prefix: ClassVar[str]
+    asked_early: ClassVar[bool]
     why: str = ""
 
     def key(self, ordinal: int) -> str:
-        """The key under which a run suspends for an asking; Prefect keeps the answer under it."""
+        """Name the key under which a run suspends for an asking; Prefect keeps the answer under it."""
         return f"{self.prefix}-{ordinal}"
 
     @abstractmethod
     def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
-        """The state in which nobody has to be asked any more; None where somebody has.
+        """Return the state if nobody has to be asked any more; None if somebody has.
 
         `resumed_keys` are those of the askings with whose answers this run was resumed.
 
@@ -48,25 +49,13 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def update(self, state: State) -> State:
-        """The update that would run once it is approved."""
-
-    @abstractmethod
-    def expires(self, state: State) -> datetime:
-        """Until when an asking that is put now may be answered."""
-
-    @abstractmethod
-    def refuse_to_ask(self, state: State, missing: str) -> None:
-        """See that people may be asked though it cannot be approved yet, as `missing` says.
-
-        Raises:
-            SessionError: they may not.
-        """
-
-    @abstractmethod
-    def stale_reason(self, state: State, target_bundle: str | None) -> str:
-        """Why the evidence no longer counts on a target that runs `target_bundle`; "" where it does."""
-
-    @abstractmethod
     def page(self, state: State, seen: NodeState | None) -> Page:
-        """What the person is shown of it, over a target that is as `seen`."""
+        """Write what the person is shown of it, over a target that is as `seen`."""
+
+    def update(self, state: State) -> State:
+        """Return the update that would run once it is approved."""
+        return state
+
+    def stale_reason(self, state: State, target_bundle: str | None) -> str:
+        """Say why the evidence no longer counts on a target that runs `target_bundle`; "" if it does."""
+        return ""

@@ -7,15 +7,13 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.deployments import run_deployment
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import ControlPlaneError
-from tasks.approval.gate import close_gate_run, is_alive, start_approve_run
+from tasks.approval.gate import close_gate_run, is_alive, start_approve_run, start_run
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
 from tasks.runtime.ledger import now, run_id
@@ -117,16 +115,7 @@ def go_on_with_rollback(state: State) -> str:
 
 
 def _start_rollback(state: State, dead: str) -> str:
-    run = run_deployment(
-        ROLLBACK_DEPLOYMENT,
-        parameters={"update_id": state.update_id, "attempt": state.attempt},
-        timeout=0,
-        as_subflow=False,
-        idempotency_key=f"rollback:{state.update_id}:{state.attempt}:{dead}",
-    )
-    if not isinstance(run, FlowRun):
-        raise ControlPlaneError("Prefect did not say which run it started.")
-    return str(run.id)
+    return start_run(ROLLBACK_DEPLOYMENT, state, f"rollback:{state.update_id}:{state.attempt}:{dead}")
 
 
 def _living(dead: str, start: Callable[[str], str]) -> str:

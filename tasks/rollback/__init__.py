@@ -1,1 +1,1 @@
-"""Letting each server run again what it ran before, and the approval that this may need."""
+"""Let each server run again what it ran before, and get the approval that this may need."""

@@ -1,9 +1,8 @@
-"""The rollback as a subject of approval: may the target go back, where no signed rollback that counts is there?"""
+"""Ask about a rollback for which no signed rollback counts: may the target go back?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import ClassVar
 
 from ashat.bundle.manifest import diff
@@ -11,7 +10,6 @@ from ashat.deployment.events import Subject as SubjectName
 from ashat.deployment.state_machine import State
 from ashat.errors import SessionError
 from ashat.protocol.messages import NodeState
-from ashat.settings import Settings
 from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
@@ -21,17 +19,18 @@ from tasks.runtime.ledger import now
 
 @dataclass(frozen=True)
 class Rollback(Subject):
-    """Whether the target may go back to `to`; `why` says why no signed rollback counts, `reason` why it should."""
+    """Ask whether the target may go back to `to`; `why` says why no signed rollback counts, `reason` why it should."""
 
     name: ClassVar[SubjectName] = "rollback"
     prefix: ClassVar[str] = "rollback"
+    asked_early: ClassVar[bool] = False
 
     to: State
     why: str
     reason: str = ""
 
     def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
-        """The state once an answer that this run was resumed with has decided it.
+        """Return the state once an answer that this run was resumed with has decided it.
 
         Raises:
             SessionError: nobody answered in time. Nothing was changed.
@@ -44,30 +43,11 @@ class Rollback(Subject):
         return state if request.decision else None
 
     def update(self, state: State) -> State:
-        """The one that would run again."""
+        """Return the update that would run again."""
         return self.to
 
-    def expires(self, state: State) -> datetime:
-        """As it was asked first, if that may still be answered."""
-        request, at = state.undecided(self.name), now()
-        return request.expires if request and request.waits(at) else at + timedelta(seconds=Settings().gate_timeout)
-
-    def refuse_to_ask(self, state: State, missing: str) -> None:
-        """Refuse: a rollback that cannot be done is not waited for.
-
-        Raises:
-            SessionError: always.
-        """
-        raise SessionError(
-            f"The rollback of '{state.update_id}' cannot be approved: {missing.rstrip('.')}. Nothing was changed."
-        )
-
-    def stale_reason(self, state: State, target_bundle: str | None) -> str:
-        """Nothing: what would run again ran there before, under evidence that counted then."""
-        return ""
-
     def page(self, state: State, seen: NodeState | None) -> Page:
-        """Why people are asked, what would run again, and what that changes on the target."""
+        """Tell why people are asked, what would run again, and what that changes on the target."""
         to, target = self.to, escape(state.target)
         verified = f", verified {to.verified_at:%Y-%m-%d %H:%M} UTC" if to.verified_at else ""
         facts = [f"**{escape(self.reason)}**", ""] if self.reason.strip() else []
@@ -76,7 +56,7 @@ class Rollback(Subject):
             f"- Would run again: {escape(to.update_id)}, version {escape(to.bundle_version)}, bundle "
             f"`{(to.bundle or '')[:12]}`{verified}",
             f"- Will reach {target} and {reach(state)}",
-            f"- Open until {self.expires(state):%Y-%m-%d %H:%M} UTC; until then {target} keeps running what it runs",
+            f"- Until they have decided {target} keeps running what it runs",
         ]
         title = f"May {target} go back from {escape(state.update_id)} to {escape(to.update_id)}?"
         return Page(title, facts, [_changes(state, to, running(seen))])

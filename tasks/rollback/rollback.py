@@ -1,4 +1,4 @@
-"""The rollback: each server that an update reached runs again what it ran before, unless something else runs by now."""
+"""Roll an update back: each server that it reached runs again what it ran before, unless something else runs by now."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Place = Literal["public", "omega", "mainframes"]
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """What a rollback will do: the servers that are put back, in order, and why each other is left alone."""
+    """Hold what a rollback will do: the servers that are put back, in order, and why each other is left alone."""
 
     servers: tuple[Place, ...]
     kept: dict[Place, str]
 
 
 def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: PreviousRelease) -> RollbackPlan:
-    """What can be put back, from what the servers run now, and what Public ran `before`. Pure.
+    """Plan what can be put back, from what the servers run now, and what Public ran `before`. Pure.
 
     Raises:
         SessionError: nothing can, or the target runs it and has nothing to go back to.
@@ -76,7 +76,7 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
 
 
 def look_back(d: Deployment) -> RollbackPlan:
-    """Look at the servers, and refuse what cannot be done; all of what was begun, where it was.
+    """Look at the servers, and plan the rollback; one that was begun is done to its end.
 
     Raises:
         SessionError: there is nothing that can be put back, or not by this token.
@@ -205,13 +205,13 @@ def _runs(seen: NodeState, state: State) -> bool:
 
 
 def _brought_back(seen: NodeState, state: State) -> bool:
-    """Whether the target runs the update by a rollback to it, not by its own approval."""
+    """Say whether the target runs the update by a rollback to it, not by its own approval."""
     current = seen.current
     return current is not None and current.release_seq not in (None, state.release_seq)
 
 
 def _came_back(seen: NodeState, state: State) -> bool:
-    """Whether the target runs what it is to go back to, under a release_seq given out after this update's."""
+    """Say whether the target runs what it is to go back to, under a release_seq given out after this update's."""
     current = seen.current
     return (
         current is not None

@@ -1,4 +1,4 @@
-"""The rollback on a target that demands signatures: signed with the release, or by people who are asked for it.
+"""Find and check the signed rollback of an update: signed with the release, or by people who were asked for it.
 
 What they sign then is what they sign for any release: a document with a new, higher `release_seq`, which names the old
 content.
@@ -24,8 +24,8 @@ from tasks.runtime.ledger import now
 
 
 def rollback_to_sign(d: Deployment, reason: str) -> Rollback | None:
-    """What people have to approve before the target can go back from the update, for that `reason`; None where a signed
-    rollback counts, they have signed it by now, or the target demands no signature.
+    """Find what people have to approve before the target can go back from the update, for that `reason`; None where a
+    signed rollback counts, they have signed it by now, or the target demands no signature.
 
     Raises:
         SessionError: what ran before cannot be signed: the record does not know it, or has no evidence of it.
@@ -44,7 +44,7 @@ def rollback_to_sign(d: Deployment, reason: str) -> Rollback | None:
 
 
 def signed_rollback(record: Ledger, state: State) -> SignedRelease | None:
-    """The rollback of the update as people signed it: when they were asked for it, else with the approval."""
+    """Read the rollback of the update as people signed it: when they were asked for it, else with the approval."""
     request = state.approvals.get("rollback")
     if request is not None and request.decision == "approve" and (proposal := proposal_of(record, request)):
         return proposal.signed_release(request.signatures)

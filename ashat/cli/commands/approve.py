@@ -1,4 +1,4 @@
-"""`deploy approve`: what a person is shown, what they answer, and what comes of it."""
+"""Implement `deploy approve`: show a person what is asked, take their answer, and tell what comes of it."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _without_target(state: State, subject: Subject) -> str:
 
 
 def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
-    """The state, and the request, once its run has put the question (again), which takes a few seconds.
+    """Wait until the run has put the question (again), which takes a few seconds; the state, and the request.
 
     Raises:
         SessionError: it did not.
@@ -185,7 +185,7 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
                 "in Prefect's UI."
             )
         if not noted:
-            output.note("The question is being put …")
+            output.note("The gate is being opened …")
             noted = True
         time.sleep(0.3)
         with open_ledger() as ledger:
@@ -231,7 +231,7 @@ def _about(request: ApprovalRequest, update_id: str) -> str:
 
 
 def _settled(state: State, request: ApprovalRequest) -> bool:
-    """Whether nothing more comes of the answers to the request."""
+    """Say whether nothing more comes of the answers to the request."""
     if request.subject == "rollback":
         return state.stage is Stage.ROLLED_BACK or state.approvals["rollback"].decision == "reject"
     return state.ended and not state.owes_public

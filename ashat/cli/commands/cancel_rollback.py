@@ -1,4 +1,4 @@
-"""`deploy cancel` and `deploy rollback`: flows of the control pool, started and followed from here."""
+"""Implement `deploy cancel` and `deploy rollback`: start the flow in the control pool, and follow it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What an approver's machine finds out for itself before it signs: whether what is proposed is what was verified, whose
-provenance it has, and what it changes."""
+"""Inspect what is proposed on an approver's machine before it signs: whether it is what was verified, whose provenance
+it has, and what it changes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def refuse_own_signature(state: State, proposal: Proposal, proven: VerifiedProve
 
 
 def evidence_of(state: State) -> Evidence:
-    """The evidence that awaits approval, whose digest was computed anew.
+    """Read the evidence that awaits approval; its digest is computed anew.
 
     Raises:
         LedgerError: there is none, or it is not what was recorded.
@@ -146,7 +146,7 @@ def check_log(entry: LogEntry | None) -> None:
 
 
 def _targets(state: State, proposal: Proposal) -> Targets:
-    """Who approves, builds and verifies, as the record has it; held against the trust root on this machine.
+    """Read who approves, builds and verifies, as the record has it; held against the trust root on this machine.
 
     Raises:
         UnsignedError, RolledBackError: it is not what the holders signed whom the root here names.
@@ -173,11 +173,11 @@ def _targets(state: State, proposal: Proposal) -> Targets:
 
 
 def _origin(proven: VerifiedProvenance) -> str:
-    told = proven.parameters
-    commit = f"commit {told.commit[:12]}" if told.commit else "a tree outside git"
-    dirty = ", with uncommitted changes" if told.dirty else ""
+    built = proven.parameters
+    commit = f"commit {built.commit[:12]}" if built.commit else "a tree outside git"
+    dirty = ", with uncommitted changes" if built.dirty else ""
     checked = f"; verified on {proven.verifier}" if proven.verifier else ""
-    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {told.pushed_by}{checked}."
+    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {built.pushed_by}{checked}."
 
 
 def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None) -> None:

@@ -1,4 +1,4 @@
-"""An approver's signature over a release, made on their own machine after a look of their own: `deploy sign`, and
+"""Sign a release with an approver's key, on their own machine after a look of their own: `deploy sign`, and
 `deploy approve --key`."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Key = Annotated[Path, typer.Option("--key", metavar="FILE.pem", help="Your priva
 
 @dataclass(frozen=True)
 class Inspected:
-    """What is to be signed, which update that lets run, and who built it (None: nobody is named who may)."""
+    """Hold what is to be signed, which update that lets run, and who built it (None: nobody is named who may)."""
 
     update: State
     proposal: Proposal
@@ -68,8 +68,9 @@ def sign(
 
 
 def inspected(state: State, public: GivenPublic | None = None) -> Inspected:
-    """What is proposed at the gate of `state`, once every byte of the release was fetched from Public and hashed here,
-    and provenance and evidence held against it. `public` is None where Public is believed to be where Prefect says.
+    """Read what is proposed at the gate of `state`, once every byte of the release was fetched from Public and hashed
+    here, and provenance and evidence held against it. `public` is None where Public is believed to be where Prefect
+    says.
 
     Raises:
         SessionError: nothing is to be signed.
@@ -86,7 +87,7 @@ def inspected(state: State, public: GivenPublic | None = None) -> Inspected:
 
 
 def signature_line(seen: Inspected, key: Path, passphrase_file: Path | None) -> str:
-    """The line that carries the signature of `key` over what was inspected.
+    """Sign what was inspected with `key`; the line that carries the signature.
 
     Raises:
         TrustError: the key is no approver's, or that of who pushed where the policy wants four eyes.
@@ -99,8 +100,8 @@ def signature_line(seen: Inspected, key: Path, passphrase_file: Path | None) -> 
 
 
 def read_proposal(state: State) -> tuple[State, Proposal | None]:
-    """Which update would run by what people are to sign about `state`, and that; None in the one-person mode, and where
-    nobody is asked. Of a rollback, it is the update that would run again.
+    """Read which update would run by what people are to sign about `state`, and that; None in the one-person mode, and
+    where nobody is asked. Of a rollback, it is the update that would run again.
 
     Raises:
         LedgerError: it is not what was recorded.

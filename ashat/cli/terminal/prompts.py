@@ -1,4 +1,4 @@
-"""What a person is shown at a gate in a terminal, and what they answer there."""
+"""Show a person in a terminal what they are asked, and read their answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 @dataclass(frozen=True)
 class Decided:
-    """What the words of the command say by themselves; "" where they do not."""
+    """Hold what the words of the command decide by themselves; "" where they do not."""
 
     evidence: str = ""
     reject: bool = False
@@ -44,7 +44,7 @@ def show_page(markdown: str) -> None:
 
 
 def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answer | None:
-    """What the person answers who was shown the evidence of that digest, asked for what the command's words leave open;
+    """Ask the person who was shown the evidence of that digest for what the command's words leave open; their answer,
     None where they want to leave it waiting. `unclean` asks for a comment.
 
     Raises:

@@ -47,15 +47,15 @@ def test_who_pushed_is_known_by_every_name_that_was_told() -> None:
 
 def test_an_approval_with_the_right_tail_counts() -> None:
     assert refusal(WAITING, "release", YES, WORLD) == ""
-    assert refusal(WAITING, "release", replace(YES, tail=" ABCD1234 "), WORLD) == ""
+    assert refusal(WAITING, "release", replace(YES, evidence=" ABCD1234 "), WORLD) == ""
 
 
 @pytest.mark.parametrize(
     ("state", "answer", "world", "telling"),
     [
-        (WAITING, replace(YES, tail="abcd1235"), WORLD, "last 8 characters"),
-        (WAITING, replace(YES, tail=""), WORLD, "last 8 characters"),
-        (WAITING, replace(YES, tail=EVIDENCE), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence="abcd1235"), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence=""), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence=EVIDENCE), WORLD, "last 8 characters"),
         (WAITING, YES, replace(WORLD, target_bundle="3" * 64), "runs something else"),
         (WAITING, YES, replace(WORLD, target_bundle=None), "runs something else"),
         (WAITING, YES, replace(WORLD, target_missing="No server 'omega' is configured"), "No server 'omega'"),
