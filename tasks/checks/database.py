@@ -40,11 +40,13 @@ class DatabaseCheck(Check):
         probe = context.public.probe_database(DatabaseProbeRequest(tables=wanted.tables, migration=wanted.migration))
         series = {"round_trip_us": probe.round_trips_us}
         brought = fnmatch.filter(sorted(context.manifest.by_path), wanted.migrations) if wanted.migrations else []
-        findings = judged(wanted, probe, brought, context.policy.min_free_connections)
+        findings = database_findings(wanted, probe, brought, context.policy.min_free_connections)
         return self.conclude(_good(wanted, probe), findings, inputs=inputs, figures=_figures(probe), series=series)
 
 
-def judged(wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str], least_free: int) -> list[Finding]:
+def database_findings(
+    wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str], least_free: int
+) -> list[Finding]:
     """Find what is wrong with what the node saw; `brought` are the files of the bundle that are a migration each."""
     if probe.connect_ms is None:
         return [Finding("high", f"the database could not be looked at: {_detail(probe)}")]

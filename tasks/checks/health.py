@@ -76,7 +76,7 @@ class HealthCheck(Check):
             *_of_node(context, before.app, after),
             *_of_looks(seen),
             *_of_identity(context, seen),
-            *judged_start(health.start_seconds, after.app),
+            *start_findings(health.start_seconds, after.app),
         ]
         figures = _figures(seen, after.app) | {"waited_ms": waited_ms}
         what = "healthy and ready" if health.ready else "healthy"
@@ -197,7 +197,7 @@ def _ends(app: App) -> int:
     return app.restarts + (app.status == "backing-off")
 
 
-def judged_start(start_seconds: float, app: App) -> Iterator[Finding]:
+def start_findings(start_seconds: float, app: App) -> Iterator[Finding]:
     """Compare how long the program took to start, as its node saw it, with raos.toml."""
     if app.status == "hook":
         yield Finding("low", "the node does not run the program itself: when it started, and restarts, are not seen")

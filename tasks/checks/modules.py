@@ -54,7 +54,7 @@ class ModulesCheck(Check):
         good = f"{len(expected)} of {len(expected)} modules loaded, each from the bytes pushed"
         if slowest:
             good += f", the slowest ({slowest[0]}) in {times[slowest[0]]} ms"
-        return self.conclude(good, judged(expected, probe.modules, limit), inputs=inputs, figures=figures)
+        return self.conclude(good, module_findings(expected, probe.modules, limit), inputs=inputs, figures=figures)
 
 
 def load_times(expected: Mapping[str, str], reported: Sequence[ModuleReport]) -> dict[str, int]:
@@ -62,7 +62,9 @@ def load_times(expected: Mapping[str, str], reported: Sequence[ModuleReport]) ->
     return {each.name: each.load_ms for each in reported if each.name in expected and _credible(each.load_ms)}
 
 
-def judged(expected: Mapping[str, str], reported: Sequence[ModuleReport], limit_ms: int | None) -> list[Finding]:
+def module_findings(
+    expected: Mapping[str, str], reported: Sequence[ModuleReport], limit_ms: int | None
+) -> list[Finding]:
     """Find what is wrong with the report; `expected` maps each module to its digest.
 
     However much is wrong, at most `LISTED` findings name it, and one more counts the rest.

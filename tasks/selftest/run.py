@@ -18,7 +18,7 @@ from tasks.checks.kit.base import Check, CheckResult
 from tasks.checks.kit.samples import Rehearsal
 from tasks.checks.release_defined import own_checks
 from tasks.selftest.faults import catalogue
-from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.base import SeededFault
 from tasks.selftest.faults.staging import Staging, StagingError, quick_sample, staging
 from tasks.verify.proofs import SelfTestResult, version_of
 from tasks.verify.rehearsal import back_and_forth
@@ -27,11 +27,11 @@ _COMPARING = {"api", "performance"}
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """The result of a check on one release: with a seeded fault, or the good one where `fault` is None."""
 
     check: str
-    fault: Seeded | None
+    fault: SeededFault | None
     result: CheckResult
 
     @property
@@ -47,7 +47,7 @@ class Tried:
         return self.result.outcome == self.fault.expects and re.search(self.fault.says, self.result.seen) is not None
 
 
-def self_test(report: Callable[[Tried], None] = lambda _: None) -> dict[str, SelfTestResult]:
+def self_test(report: Callable[[Trial], None] = lambda _: None) -> dict[str, SelfTestResult]:
     """Run every built-in check on the good sample and on its seeded faults; return the results by the check's name.
 
     `report` is called with each trial as it ends.
@@ -59,14 +59,14 @@ def self_test(report: Callable[[Tried], None] = lambda _: None) -> dict[str, Sel
         directory = Path(name)
         releases = TrialReleases(directory / "releases")
         with staging(directory) as server:
-            tried = list(_trials(releases, server, report))
-    return _proofs(tried, (*all_checks(), *releases.own_checks))
+            trials = list(_trials(releases, server, report))
+    return _proofs(trials, (*all_checks(), *releases.own_checks))
 
 
-def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, SelfTestResult]:
+def _proofs(trials: Iterable[Trial], checks: Iterable[Check]) -> dict[str, SelfTestResult]:
     found: dict[str, SelfTestResult] = {}
     versions = {check.name: version_of(check) for check in checks}
-    for trial in tried:
+    for trial in trials:
         before = found.get(trial.check, SelfTestResult(versions[trial.check], 0))
         missed = () if trial.caught else (trial.name,)
         seeded = before.seeded + (trial.fault is not None)
@@ -74,16 +74,16 @@ def _proofs(tried: Iterable[Tried], checks: Iterable[Check]) -> dict[str, SelfTe
     return found
 
 
-def _trials(releases: TrialReleases, server: Staging, report: Callable[[Tried], None]) -> Iterable[Tried]:
+def _trials(releases: TrialReleases, server: Staging, report: Callable[[Trial], None]) -> Iterable[Trial]:
     checks = {check.name: check for check in (*all_checks(), *releases.own_checks)}
     faults = catalogue()
     seeded = {fault.check for fault in faults}
     for name in (name for name in checks if name in seeded):
-        trial = Tried(name, None, releases.good(server, checks[name]))
+        trial = Trial(name, None, releases.good(server, checks[name]))
         report(trial)
         yield trial
     for fault in faults:
-        trial = Tried(fault.check, fault, releases.try_fault(server, checks[fault.check], fault))
+        trial = Trial(fault.check, fault, releases.try_fault(server, checks[fault.check], fault))
         report(trial)
         yield trial
 
@@ -105,7 +105,7 @@ class TrialReleases:
         server.run(self.good_tree)
         return run_check(check, server.context())
 
-    def try_fault(self, server: Staging, check: Check, fault: Seeded) -> CheckResult:
+    def try_fault(self, server: Staging, check: Check, fault: SeededFault) -> CheckResult:
         """Run the check on a release with that fault.
 
         Where the server itself refuses the release, the check did not catch it, and the result says so.
@@ -120,7 +120,7 @@ class TrialReleases:
         finally:
             shutil.rmtree(tree)
 
-    def _checked(self, server: Staging, check: Check, fault: Seeded, tree: Path) -> CheckResult:
+    def _checked(self, server: Staging, check: Check, fault: SeededFault, tree: Path) -> CheckResult:
         previous = server.client.manifest(server.run(self.good_tree)) if fault.against_before else None
         if fault.check == "database":
             server.forget_the_database()

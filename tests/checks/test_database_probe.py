@@ -20,10 +20,9 @@ from ashat.node.core.config import DatabaseConfig
 from ashat.node.database.throttle import DatabaseLook
 from ashat.protocol.messages import App, DatabaseProbe, DatabaseProbeRequest, ModuleReport
 from ashat.raos_toml.schema import DatabaseSection
-from tasks.checks.database import judged as judged_database
-from tasks.checks.health import judged_start
-from tasks.checks.modules import judged as judged_modules
-from tasks.checks.modules import load_times
+from tasks.checks.database import database_findings
+from tasks.checks.health import start_findings
+from tasks.checks.modules import load_times, module_findings
 from tests.support import needs
 from tests.support.needs import requires_mariadb, requires_postgresql
 from tests.support.processes.node import NodeProcess, free_port
@@ -46,7 +45,7 @@ BROUGHT = ("migrations/0002_talk.sql", "migrations/0010_orders.sql")
 
 
 def texts(wanted: Mapping[str, Any], probe: DatabaseProbe) -> list[tuple[str, str]]:
-    findings = judged_database(DatabaseSection.model_validate(wanted), probe, BROUGHT, 3)
+    findings = database_findings(DatabaseSection.model_validate(wanted), probe, BROUGHT, 3)
     return [(finding.severity, finding.text) for finding in findings]
 
 
@@ -472,7 +471,7 @@ def test_what_a_node_finds_in_a_database_is_judged(changes: dict[str, Any], seve
 def test_a_start_is_judged_where_the_node_saw_it() -> None:
     def told(**fields: Any) -> list[tuple[str, str]]:
         app = App.model_validate({"status": "running", "healthy": True, **fields})
-        return [(finding.severity, finding.text) for finding in judged_start(2, app)]
+        return [(finding.severity, finding.text) for finding in start_findings(2, app)]
 
     assert told(healthy_after_ms=2000) == []
     ((severity, text),) = told(healthy_after_ms=2600)
@@ -500,20 +499,20 @@ def module(name: str, **fields: Any) -> ModuleReport:
     ],
 )
 def test_a_module_is_judged(reported: ModuleReport, severity: str, words: str) -> None:
-    assert judged_modules({"Core": "d"}, [module("Core", load_ms=250)], 250) == []
-    assert judged_modules({"Core": "d"}, [module("Core", load_ms=None)], None) == []
-    (finding,) = judged_modules({"Core": "d"}, [reported], 250)
+    assert module_findings({"Core": "d"}, [module("Core", load_ms=250)], 250) == []
+    assert module_findings({"Core": "d"}, [module("Core", load_ms=None)], None) == []
+    (finding,) = module_findings({"Core": "d"}, [reported], 250)
     assert (finding.severity, words in finding.text) == (severity, True), finding.text
 
 
 def test_a_hundred_thousand_modules_cost_little() -> None:
     reported = [module("Core"), *(module(f"{number % 4000}-{'x' * 5000}", error="y" * 5000) for number in range(8000))]
     began = time.monotonic()
-    findings = judged_modules({"Core": "d"}, reported, 250)
+    findings = module_findings({"Core": "d"}, reported, 250)
     assert (len(findings), findings[0].text.endswith(" is reported 2 times")) == (101, True)
     assert findings[-1].text == "11900 more things are wrong with the modules"
     assert max(len(finding.text) for finding in findings) < 120
     assert load_times({"Core": "d"}, reported) == {"Core": 3}
-    (finding,) = judged_modules({"Core": "d"}, reported * 13, 250)
+    (finding,) = module_findings({"Core": "d"}, reported * 13, 250)
     assert finding.text == "104013 modules are reported, too many to be held against the manifest"
     assert time.monotonic() - began < 40

@@ -24,7 +24,7 @@ from ashat.ledger.ledger import Ledger
 from tasks.checks import CheckResult, all_checks, run_check
 from tasks.selftest import run as runner
 from tasks.selftest.faults import catalogue
-from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.base import SeededFault
 from tasks.selftest.faults.security import AWS_KEY
 from tasks.selftest.faults.staging import Staging, staging
 from tasks.selftest.run import TrialReleases
@@ -41,7 +41,7 @@ OTHERS = tuple(sorted({fault.check for fault in catalogue()} - {check for portio
 class Listed:
     """What `deploy verify --self-test` did with those faults: its exit status, its lines, and what it recorded."""
 
-    faults: tuple[Seeded, ...]
+    faults: tuple[SeededFault, ...]
     status: int
     lines: list[str]
     proofs: Mapping[str, SelfTestResult]
@@ -89,7 +89,7 @@ def test_the_good_release_passes(good: dict[str, CheckResult], name: str) -> Non
     assert CheckResult.from_json(result.as_json()) == result
 
 
-def _chosen(session: pytest.Session, portion: tuple[str, ...]) -> tuple[Seeded, ...]:
+def _chosen(session: pytest.Session, portion: tuple[str, ...]) -> tuple[SeededFault, ...]:
     """The faults of that portion that this run of the tests is for."""
     names = {item.name for item in session.items if item.path == Path(__file__)}
     faults = tuple(fault for fault in catalogue() if fault.check in portion)
@@ -97,7 +97,7 @@ def _chosen(session: pytest.Session, portion: tuple[str, ...]) -> tuple[Seeded, 
     return chosen or faults
 
 
-def _spelled(fault: Seeded) -> str:
+def _spelled(fault: SeededFault) -> str:
     return f"{fault.check}: {fault.name}"
 
 
@@ -130,7 +130,7 @@ def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ],
     indirect=["listed"],
 )
-def test_each_bad_release_is_caught(listed: Listed, fault: Seeded) -> None:
+def test_each_bad_release_is_caught(listed: Listed, fault: SeededFault) -> None:
     (line,) = [line for line in listed.lines if f" {fault.check}: {fault.name}: " in line]
     mark, _, seen = line.partition(f" {fault.check}: {fault.name}: ")
     assert re.search(fault.says, seen), line

@@ -11,7 +11,7 @@ from ashat.cli.main import run
 from ashat.ledger.ledger import Ledger
 from tasks.selftest import run as runner
 from tasks.selftest.faults import catalogue
-from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.base import SeededFault
 from tasks.verify.proofs import SELF_TEST, SelfTestResult, proofs_of
 
 FEW = ("module-missing=Chat", ".env", "drop-table=orders")
@@ -29,7 +29,7 @@ def recorded(home: Path) -> dict[str, SelfTestResult]:
         return proofs_of(ledger.newest(SELF_TEST))
 
 
-def few() -> tuple[Seeded, ...]:
+def few() -> tuple[SeededFault, ...]:
     found = tuple(fault for fault in catalogue() if any(word in fault.name for word in FEW))
     assert len(found) >= 2
     return found
@@ -55,7 +55,7 @@ def test_each_fault_is_listed_and_what_was_proved_is_recorded(
 def test_a_check_that_misses_its_fault_is_untrusted(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    harmless = Seeded("nothing at all", "modules", "anything", lambda _: None)
+    harmless = SeededFault("nothing at all", "modules", "anything", lambda _: None)
     monkeypatch.setattr(runner, "catalogue", lambda: (harmless,))
     assert run(["verify", "--self-test", "--json"]) == 1
     told = capsys.readouterr()

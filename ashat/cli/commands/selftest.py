@@ -13,10 +13,10 @@ def self_test(*, as_json: bool = False) -> None:
     Raises:
         SelfTestError: a check missed a fault, or failed the good release: it cannot pass a release until it is mended.
     """
-    from tasks.selftest.run import Tried, self_test
+    from tasks.selftest.run import Trial, self_test
     from tasks.verify.proofs import SELF_TEST, proofs_document
 
-    def show(trial: Tried) -> None:
+    def show(trial: Trial) -> None:
         if not as_json:
             output.say(f"  {'✅' if trial.caught else '❌'} {trial.check}: {trial.name}: {trial.result.seen}")
 

@@ -115,7 +115,9 @@ def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) ->
             if min(len(block[path]) for block in blocks) >= MIN_TIMES:
                 slowdowns.append(_slowdown(path, new, old, {path: units[path]}, units[path]))
     certain = holm([slowdown.p for slowdown in slowdowns], limits.significance_per_mille / 1000)
-    return [_judged(slowdown, limits, significant=sure) for slowdown, sure in zip(slowdowns, certain, strict=True)]
+    return [
+        _with_verdict(slowdown, limits, significant=sure) for slowdown, sure in zip(slowdowns, certain, strict=True)
+    ]
 
 
 def compare_failures(
@@ -234,7 +236,7 @@ def _stretches(block: Times, paths: Iterable[str]) -> list[Times]:
     ]
 
 
-def _judged(slowdown: Slowdown, limits: Limits, *, significant: bool) -> Slowdown:
+def _with_verdict(slowdown: Slowdown, limits: Limits, *, significant: bool) -> Slowdown:
     def exceeds(ratio: float) -> bool:
         return ratio > 1 + limits.slower_percent / 100 and slowdown.old_us * (ratio - 1) > limits.floor_us
 

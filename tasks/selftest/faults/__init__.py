@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from tasks.selftest.faults.base import Seeded
+from tasks.selftest.faults.base import SeededFault
 
 
-def catalogue() -> tuple[Seeded, ...]:
+def catalogue() -> tuple[SeededFault, ...]:
     """List the seeded faults of this package, file by file; files that only help to make faults have no `FAULTS`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.selftest.faults.base import Seeded, edited, faulty, promising_nothing, replace_text
+from tasks.selftest.faults.base import SeededFault, edited, faulty, promising_nothing, replace_text
 
 ITEM = "/api/market/items/starter-pack"
 _ROOMS = """[[endpoint]]
@@ -48,7 +48,7 @@ def _without_me(tree: Path) -> None:
     _undocumented(tree, "/api/auth/me", "/api/auth/self")
 
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     faulty("api", r"GET /api/market/items/starter-pack\): status 500 instead of 200", f"status={ITEM}@500"),
     faulty("api", r"json\.id is missing", f"empty={ITEM}"),
     faulty("api", r"the answer is no valid JSON", f"bad-json={ITEM}"),
@@ -140,21 +140,21 @@ FAULTS: tuple[Seeded, ...] = (
         '"/openapi.yaml", openapi',
     ),
     faulty("api", r"/openapi\.json cannot be read: no valid JSON", "bad-json=/openapi.json"),
-    Seeded(
+    SeededFault(
         "an endpoint of the release before is gone",
         "api",
         r"GET /api/chat/rooms was answered by the release that ran before, and is gone: status 404",
         _without_rooms,
         against_before=True,
     ),
-    Seeded(
+    SeededFault(
         "an endpoint that refused strangers is gone",
         "api",
         r"GET /api/auth/me was answered with status 401 by the release that ran before, and no longer is: status 404",
         _without_me,
         against_before=True,
     ),
-    Seeded(
+    SeededFault(
         "an operation of the release before is not documented any more",
         "api",
         r"GET /pages/\{page\} stood in the OpenAPI document of the release that ran before, not in /openapi\.json",

@@ -14,7 +14,7 @@ Around = Callable[[CheckContext], AbstractContextManager[CheckContext]]
 
 
 @dataclass(frozen=True)
-class Seeded:
+class SeededFault:
     """One bad release. `says` is a pattern for what the check sees; `faults` are RaOS's own that it uses.
 
     `expects` is the outcome that catches it: a failure, unless a person is to decide. A `late` one shows itself only
@@ -34,7 +34,7 @@ class Seeded:
     expects: Outcome = "fail"
 
 
-def faulty(check: str, says: str, *faults: str, late: bool = False, expects: Outcome = "fail") -> Seeded:
+def faulty(check: str, says: str, *faults: str, late: bool = False, expects: Outcome = "fail") -> SeededFault:
     """Make a release that switches on some of RaOS's own faults, by its faults.toml."""
 
     def change(tree: Path) -> None:
@@ -42,12 +42,12 @@ def faulty(check: str, says: str, *faults: str, late: bool = False, expects: Out
         (tree / "faults.toml").write_text(f"faults = [{listed}]\n", encoding="utf-8")
 
     names = tuple(fault.partition("=")[0] for fault in faults)
-    return Seeded(" ".join(faults), check, says, change, names, late, expects=expects)
+    return SeededFault(" ".join(faults), check, says, change, names, late, expects=expects)
 
 
-def edited(name: str, check: str, says: str, path: str, old: str, new: str) -> Seeded:
+def edited(name: str, check: str, says: str, path: str, old: str, new: str) -> SeededFault:
     """Make a release with one text replaced in one of its files."""
-    return Seeded(name, check, says, lambda tree: replace_text(tree, path, old, new))
+    return SeededFault(name, check, says, lambda tree: replace_text(tree, path, old, new))
 
 
 def replace_text(tree: Path, path: str, old: str, new: str) -> None:
@@ -63,7 +63,7 @@ def replace_text(tree: Path, path: str, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def promising_nothing(checks: Iterable[tuple[str, str]]) -> tuple[Seeded, ...]:
+def promising_nothing(checks: Iterable[tuple[str, str]]) -> tuple[SeededFault, ...]:
     """Make a release whose raos.toml has only its name and version, for each check and what it must say of that."""
 
     def change(tree: Path) -> None:
@@ -71,10 +71,12 @@ def promising_nothing(checks: Iterable[tuple[str, str]]) -> tuple[Seeded, ...]:
         head, _, _ = file.read_text(encoding="utf-8").partition("\n[health]")
         file.write_text(head, encoding="utf-8")
 
-    return tuple(Seeded(f"no promise of {name}", name, says, change, expects="inconclusive") for name, says in checks)
+    return tuple(
+        SeededFault(f"no promise of {name}", name, says, change, expects="inconclusive") for name, says in checks
+    )
 
 
-def added(name: str, says: str, path: str, content: str | bytes) -> Seeded:
+def added(name: str, says: str, path: str, content: str | bytes) -> SeededFault:
     """Make a release with a file that should not be in it."""
 
     def change(tree: Path) -> None:
@@ -82,4 +84,4 @@ def added(name: str, says: str, path: str, content: str | bytes) -> Seeded:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
 
-    return Seeded(name, "security", says, change)
+    return SeededFault(name, "security", says, change)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ashat.client.node import NodeClient
 from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
 from tasks.checks.kit.base import CheckContext, Outcome
-from tasks.selftest.faults.base import Seeded, edited, faulty, promising_nothing
+from tasks.selftest.faults.base import SeededFault, edited, faulty, promising_nothing
 
 
 class _Busy:
@@ -28,17 +28,17 @@ class _Busy:
         return self._node.probe_database(request).model_copy(update=self._figures)
 
 
-def _measured(name: str, says: str, expects: Outcome = "fail", **figures: Any) -> Seeded:
+def _measured(name: str, says: str, expects: Outcome = "fail", **figures: Any) -> SeededFault:
     """Make a good release beside a database of which the node measures `figures`."""
 
     @contextmanager
     def around(context: CheckContext) -> Iterator[CheckContext]:
         yield replace(context, public=cast(NodeClient, _Busy(context.public, figures)))
 
-    return Seeded(name, "database", says, lambda _: None, around=around, expects=expects)
+    return SeededFault(name, "database", says, lambda _: None, around=around, expects=expects)
 
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     faulty("database", r"tables are missing: orders", "drop-table=orders"),
     faulty("database", r"stands at migration 0002, but raos\.toml says 0003", "skip-migration=0003"),
     faulty("database", r"1 of 3 migrations were not applied: migrations/0002_talk\.sql", "skip-migration=0002"),

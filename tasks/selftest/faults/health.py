@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ashat.client.local_node import sample_directory
 from tasks.checks.kit.base import CheckContext
-from tasks.selftest.faults.base import Seeded, faulty
+from tasks.selftest.faults.base import SeededFault, faulty
 from tasks.selftest.faults.staging import StagingError
 
 
-def _hurried(fault: Seeded) -> Seeded:
+def _hurried(fault: SeededFault) -> SeededFault:
     """Make the release promise to start within a second."""
 
     def change(tree: Path) -> None:
@@ -49,9 +49,9 @@ def _old_process(context: CheckContext) -> Iterator[CheckContext]:
                 process.kill()
 
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     faulty("health", r"reports version 9\.4\.0, but raos\.toml says 9\.4\.1", "wrong-version=9.4.0"),
-    Seeded(
+    SeededFault(
         "a healthy old process answers",
         "health",
         r"/health reports bundle 000000000000, but [0-9a-f]{12} was pushed",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.selftest.faults.base import Seeded, edited, faulty
+from tasks.selftest.faults.base import SeededFault, edited, faulty
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     faulty("modules", r"module Market is failed: ImportError: No module named 'racore_market'", "module-fails=Market"),
     faulty("modules", r"module Chat was pushed, but is not loaded", "module-missing=Chat"),
     faulty("modules", r"module Stowaway is loaded, but was not pushed", "module-extra"),

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.checks.kit.base import CheckContext
-from tasks.selftest.faults.base import Change, Seeded, edited, faulty, promising_nothing, replace_text
+from tasks.selftest.faults.base import Change, SeededFault, edited, faulty, promising_nothing, replace_text
 
 _ENOUGH = 400
 _PATIENT_MS = 5000
 
 
-def _than_before(name: str, says: str, change: Change, *faults: str, error_rate: int = 0) -> Seeded:
+def _than_before(name: str, says: str, change: Change, *faults: str, error_rate: int = 0) -> SeededFault:
     """Make a release that keeps its budgets and is worse than the previous one, with enough requests to be sure."""
 
     def changed(tree: Path) -> None:
@@ -27,7 +27,7 @@ def _than_before(name: str, says: str, change: Change, *faults: str, error_rate:
                 raise LookupError(f"raos.toml does not say {key}")
         file.write_text(text, encoding="utf-8")
 
-    return Seeded(name, "performance", says, changed, faults, against_before=True)
+    return SeededFault(name, "performance", says, changed, faults, against_before=True)
 
 
 def _items_take(seconds: float) -> Change:
@@ -45,10 +45,10 @@ def _strictly(context: CheckContext) -> nullcontext[CheckContext]:
     return nullcontext(replace(context, policy=context.policy.model_copy(update={"max_error_rate": 10})))
 
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     faulty("performance", r"p95 is \d+\.\d ms, 250 ms are allowed", "slow=300"),
     faulty("performance", r"of \d+ requests failed, 0 in 1000 are allowed; the last: .*: status 500", "error-every=10"),
-    Seeded("one path is slow", "performance", r"the slowest is /api/market/items at", _items_take(0.3)),
+    SeededFault("one path is slow", "performance", r"the slowest is /api/market/items at", _items_take(0.3)),
     _than_before(
         "slower than before, within the budgets",
         r"takes \d+ % longer than before: \d+\.\d+ ms in the median instead of \d+\.\d+ ms, 20 % are allowed",
@@ -66,7 +66,7 @@ FAULTS: tuple[Seeded, ...] = (
         faulty("performance", "", "error-every=20").change,
         error_rate=100,
     ),
-    Seeded(
+    SeededFault(
         "raos.toml allows more than the policy",
         "performance",
         r"of \d+ requests failed, 10 in 1000 are allowed",

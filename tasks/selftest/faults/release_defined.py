@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.selftest.faults.base import Seeded, edited, faulty
+from tasks.selftest.faults.base import SeededFault, edited, faulty
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     edited(
         "visitors are not greeted",
         "own-greeting",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.checks.kit.base import CheckContext, Outcome
-from tasks.selftest.faults.base import Around, Seeded, added, faulty
+from tasks.selftest.faults.base import Around, SeededFault, added, faulty
 from tasks.selftest.faults.certificates import make_identity
 from tasks.selftest.faults.tls_proxy import tls_in_front_of, trusting
 
@@ -64,12 +64,12 @@ def over_tls(
     return around
 
 
-def _vulnerable(name: str, says: str, path: str, content: str) -> Seeded:
+def _vulnerable(name: str, says: str, path: str, content: str) -> SeededFault:
     return replace(added(name, says, path, content), around=_offline)
 
 
-def _badly_certified(name: str, says: str, expects: Outcome = "fail", **options: Any) -> Seeded:
-    return Seeded(name, "security", says, lambda _: None, around=over_tls(**options), expects=expects)
+def _badly_certified(name: str, says: str, expects: Outcome = "fail", **options: Any) -> SeededFault:
+    return SeededFault(name, "security", says, lambda _: None, around=over_tls(**options), expects=expects)
 
 
 def _new_executable(tree: Path) -> None:
@@ -77,7 +77,7 @@ def _new_executable(tree: Path) -> None:
     file.chmod(0o755)
 
 
-FAULTS: tuple[Seeded, ...] = (
+FAULTS: tuple[SeededFault, ...] = (
     added("an AWS key", r"aws\.txt, line 2: AWS Access Key", "Modules/Market/aws.txt", f"id:\n{AWS_KEY}\n"),
     added("a GitHub token", r"deploy\.sh, line 1: GitHub Token", "deploy.sh", f"TOKEN={_GITHUB_TOKEN}\n"),
     added("a private key", r"server\.pem, line 1: Private Key", "Modules/Core/server.pem", _PRIVATE_KEY),
@@ -137,7 +137,7 @@ FAULTS: tuple[Seeded, ...] = (
     faulty("security", r"anyone can read /\.env", "serves=/.env"),
     faulty("security", r"raos\.py is 4755 on the server", "loose-mode=raos.py@4755"),
     faulty("security", r"raos\.py is 0646 on the server: anybody there can change", "loose-mode=raos.py@646"),
-    Seeded(
+    SeededFault(
         "a program that was none before",
         "security",
         r"Modules/Market/catalogue\.json is executable and was not before",
