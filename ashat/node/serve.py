@@ -61,7 +61,7 @@ def serve(config: NodeConfig) -> None:
                 ),
             )
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: None)  # uvicorn raises it again once it has ended
+                signal.signal(number, server.handle_exit)  # until uvicorn does so; it raises it again once it has ended
             server.run(sockets=[listening])
     if not server.started:
         raise AshatError("The node could not start; the lines above say why.")

@@ -320,6 +320,7 @@ def _become(asked: Mapping[str, Any], streams: Sequence[int]) -> NoReturn:
     """Be what is asked for, as `python -m` would be, until the end of the process."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever had this process started held signals back meanwhile
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
