@@ -1,8 +1,7 @@
 """Page-aligned memory for one object each, and writing an object's file past the page cache.
 
-`O_DIRECT` moved the bench's tree a quarter faster than the page cache did (`bench/README.md`), and it leaves the
-program that the node runs its cache. It needs memory, offsets and lengths aligned to the disk's blocks; where a
-filesystem does not know it, the same bytes go through the page cache.
+`O_DIRECT` leaves the page cache to the program that the node runs. It needs memory, offsets and lengths aligned to the
+disk's blocks; where a filesystem does not know it, the same bytes go through the page cache.
 """
 
 from __future__ import annotations
