@@ -13,6 +13,7 @@ from typing import ClassVar
 from ashat.deployment.events import Subject as SubjectName
 from ashat.deployment.state import State
 from ashat.protocol.messages import NodeState
+from tasks.runtime.deployment import Deployment
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Subject(ABC):
         return f"{self.prefix}-{ordinal}"
 
     @abstractmethod
-    def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
+    def settled(self, d: Deployment, state: State, resumed_keys: frozenset[str]) -> State | None:
         """The state in which nobody has to be asked any more; None where somebody has.
 
         `resumed_keys` are those of the askings with whose answers this run was resumed.
@@ -64,9 +65,9 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def stale_reason(self, state: State, target_bundle: str | None) -> str:
+    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None) -> str:
         """Why the evidence no longer counts on a target that runs `target_bundle`; "" where it does."""
 
     @abstractmethod
-    def page(self, state: State, seen: NodeState | None) -> Page:
+    def page(self, d: Deployment, state: State, seen: NodeState | None) -> Page:
         """What the person is shown of it, over a target that is as `seen`."""
