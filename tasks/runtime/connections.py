@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ashat.client.node import NodeClient
 from ashat.ledger.ledger import Ledger
+from ashat.ledger.opening import open_ledger
 from blocks.server import RaosServer, load_server
 
 _open: ContextVar[Connections | None] = ContextVar("connections", default=None)
@@ -31,7 +32,7 @@ class Connections:
         Raises:
             LedgerError: it does not open, or a newer version wrote it.
         """
-        return self._closing.enter_context(Ledger.configured())
+        return self._closing.enter_context(open_ledger())
 
     def server(self, name: str) -> RaosServer:
         """Load the server block of that name.
@@ -78,7 +79,7 @@ def connections(servers: Mapping[str, RaosServer] | None = None) -> Iterator[Con
         opened.close()
 
 
-def of_this_run() -> Connections:
+def this_run() -> Connections:
     """Return the connections of the run that this code is part of.
 
     Raises:
@@ -88,14 +89,3 @@ def of_this_run() -> Connections:
     if opened is None:
         raise LookupError("no run is under way whose connections could be used")
     return opened
-
-
-@contextmanager
-def server(name: str) -> Iterator[NodeClient]:
-    """Use the client of the server of that name.
-
-    Raises:
-        NotConfiguredError: there is no such server.
-    """
-    with connections() as found:
-        yield found.client(name)

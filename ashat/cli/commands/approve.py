@@ -17,12 +17,12 @@ from ashat.cli.commands.recheck import recheck as check_again
 from ashat.cli.commands.sign import OwnPolicy, Recheck, inspected, signature_line
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import MAINFRAME_MARKS
 from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
 from ashat.cli.trust.setup import PassphraseFile
 from ashat.deployment.stages import Stage
 from ashat.errors import NotConfiguredError, SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.approval_rules import Answer
@@ -97,7 +97,8 @@ def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, Appr
     if not reject and not is_configured(state.target):
         raise NotConfiguredError(_without_target(state, subject))
     state, request = _asked(state, subject)
-    show_page(page_text(request))
+    with open_ledger() as ledger:
+        show_page(page_text(ledger, request))
     output.say(f"In a browser: {plane.run_url(request.run)}")
     if not reject and subject == "release":
         evidence_of(state)

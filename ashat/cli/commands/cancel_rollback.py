@@ -9,8 +9,8 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.errors import SessionError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.events import AnyEvent
@@ -111,7 +111,7 @@ def _run(
 
     from ashat.cli.control_plane.follow import follow
     from ashat.cli.control_plane.runs import start_run, warn_if_nobody_works
-    from tasks.runtime.ledger import whoami
+    from tasks.runtime.run import whoami
 
     warn_if_nobody_works("control")
     before()

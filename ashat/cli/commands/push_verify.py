@@ -11,9 +11,9 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.deployment.stages import Stage
 from ashat.errors import SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
@@ -54,14 +54,16 @@ def push(
     ensure_control_plane(Settings(), output.note)
 
     from tasks.push.package import Origin, PushRequest, check_free
-    from tasks.runtime.ledger import whoami
+    from tasks.runtime.connections import connections
+    from tasks.runtime.run import whoami
 
-    check_free(update_id, resume=resume)
-    directory = source.resolve()
-    if commit:
-        _commit(directory, f"{update_id}: {description}")
-    request = PushRequest(update_id, description, info, public, target, whoami(), resume)
-    state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
+    with connections():
+        check_free(update_id, resume=resume)
+        directory = source.resolve()
+        if commit:
+            _commit(directory, f"{update_id}: {description}")
+        request = PushRequest(update_id, description, info, public, target, whoami(), resume)
+        state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
     if state.ended:
         raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
     output.say(f"✅ {state.public} runs {update_id} (bundle {(state.bundle or '')[:12]}): {state.public_url}")
