@@ -86,12 +86,12 @@ def await_approval(d: Deployment, subject: Subject) -> State:
     resumed = resumed_pause_keys()
     while True:
         state = d.state
-        settled = subject.settled(state, resumed)
+        settled = subject.settled(d, state, resumed)
         if settled is not None:
             return settled
         state = ask(d, state, subject, resumed_keys=resumed)
         request = state.approvals[subject.name]
-        text, key = page_text(request), subject.key(request.ordinal)
+        text, key = page_text(d.ledger, request), subject.key(request.ordinal)
         publish_markdown(f"{subject.prefix}-{d.update_id}-{d.attempt}", text, "What is to be decided")
         try:
             form = suspend_flow_run(

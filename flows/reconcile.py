@@ -28,8 +28,9 @@ from tasks.reconcile.repair import (
     restart_rollback,
 )
 from tasks.runtime.artifacts import publish_table
+from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.ledger import ledger, now
+from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
 from tasks.servers.drift import drift
 from tasks.servers.public import put_public_back
@@ -54,9 +55,7 @@ def reconcile() -> PrefectState[Any]:
     report = Report()
     for line in mark_dead_runs():
         report.done.append(line)
-    with ledger() as record:
-        summaries = record.summaries()
-    for summary in summaries:
+    for summary in this_run().ledger.summaries():
         try:
             report.done += repair(deployment(summary["update_id"], summary["attempt"]))
         except AshatError as error:

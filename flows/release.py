@@ -12,8 +12,9 @@ from flows.cancel import cancel_update
 from flows.push import deliver
 from flows.verify import verify_update
 from tasks.push.package import PushRequest, begun_by_this_run, check_free, must_push, package, source_tree
+from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import deployment
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
 
 
@@ -69,15 +70,15 @@ def release(
 
 def _unchanged(source: str, target: str, digest: str) -> str:
     """Find the update that carried these very bytes and is on its way, or completed last; its id, or ""."""
-    with ledger() as record:
-        for summary in record.summaries():
-            state = record.find(summary["update_id"], summary["attempt"])
-            if state is None or state.target != target or state.source is None or state.source.name != source:
-                continue
-            if state.bundle == digest and (not state.ended or state.stage is Stage.COMPLETED):
-                return state.update_id
-            if state.stage is Stage.COMPLETED:
-                return ""
+    ledger = this_run().ledger
+    for summary in ledger.summaries():
+        state = ledger.find(summary["update_id"], summary["attempt"])
+        if state is None or state.target != target or state.source is None or state.source.name != source:
+            continue
+        if state.bundle == digest and (not state.ended or state.stage is Stage.COMPLETED):
+            return state.update_id
+        if state.stage is Stage.COMPLETED:
+            return ""
     return ""
 
 
@@ -85,13 +86,10 @@ def _make_way(source: str, target: str, name: str, unanswered: Literal["supersed
     """Cancel the gates that are still open from earlier releases of the source, if they are to be superseded."""
     if unanswered == "keep":
         return
-    with ledger() as record:
-        waiting = [
-            record.load(summary["update_id"], summary["attempt"])
-            for summary in record.summaries(stages=(Stage.AWAITING_APPROVAL.value,))
-        ]
-    for state in waiting:
+    for summary in this_run().ledger.summaries(stages=(Stage.AWAITING_APPROVAL.value,)):
+        d = deployment(summary["update_id"], summary["attempt"])
+        state = d.state
         same = state.source is not None and state.source.name == source and state.target == target
         if same and state.update_id != name:
             reporter().say(f"{state.update_id} was never answered: superseded by {name}")
-            cancel_update(deployment(state.update_id, state.attempt), reason=f"superseded by {name}")
+            cancel_update(d, reason=f"superseded by {name}")

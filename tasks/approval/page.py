@@ -19,7 +19,7 @@ from blocks.policy import load_policy
 from tasks.approval.signing import wants_four_eyes
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import escape, markdown_table
-from tasks.runtime.connections import server
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.ledger import now
 
 _FILES_SHOWN = 40
@@ -33,6 +33,7 @@ def running(seen: NodeState | None) -> str | None:
 
 
 def compose(
+    d: Deployment,
     subject: Subject,
     state: State,
     seen: NodeState | None,
@@ -42,7 +43,7 @@ def compose(
 ) -> str:
     """Write the page about `subject`, over a target that is as `seen`, or that cannot be asked because of `missing`;
     and who is to sign `proposal` until it expires."""
-    request, page = state.undecided(subject.name), subject.page(state, seen)
+    request, page = state.undecided(subject.name), subject.page(d, state, seen)
     evidence = subject.update(state).evidence or ""
     lines = [f"# {page.title}", ""]
     if request is not None and request.reason and request.waits(now()):
@@ -98,10 +99,9 @@ def _one_person(state: State) -> list[str]:
     return ["## Signatures", "", *(f"- {line}" for line in words), ""] if words else []
 
 
-def reach(state: State) -> str:
+def reach(d: Deployment) -> str:
     """Count the Mainframes that the target serves, in words."""
-    with server(state.target) as target:
-        count = sum(1 for mainframe in target.mainframes() if mainframe.status == "active")
+    count = sum(1 for mainframe in d.target.mainframes() if mainframe.status == "active")
     return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
 
 

@@ -17,8 +17,8 @@ from blocks.policy import load_policy
 from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
-from tasks.runtime.connections import server
-from tasks.runtime.ledger import ledger, now, whoami
+from tasks.runtime.deployment import Deployment
+from tasks.runtime.ledger import now, whoami
 from tasks.verify.promises import promises_of, taken_back
 from tasks.verify.proofs import SELF_TEST, known_proofs
 from tasks.verify.verdict import untrusted
@@ -32,22 +32,20 @@ class Release(Subject):
     prefix: ClassVar[str] = "gate"
     asked_early: ClassVar[bool] = True
 
-    def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
+    def settled(self, d: Deployment, state: State, resumed_keys: frozenset[str]) -> State | None:
         """Return the state once it does not await approval any more; a gate that is past its time is closed."""
         if state.stage in BEFORE_APPROVAL - {Stage.AWAITING_APPROVAL}:
             raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: nothing awaits approval.")
         if state.overdue(now()):
-            with ledger() as record:
-                return record.append(state, Expired(at=now(), by=whoami()))
+            return d.ledger.append(state, Expired(at=now(), by=whoami()))
         return None if state.stage is Stage.AWAITING_APPROVAL else state
 
-    def stale_reason(self, state: State, target_bundle: str | None) -> str:
+    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None) -> str:
         """Say why its evidence no longer counts; see `approval_rules.stale_reason`."""
         if state.evidence is None:
             return ""
-        with ledger() as record:
-            evidence = Evidence.read(record.document(state.evidence))
-            proofs = known_proofs(record.newest(SELF_TEST))
+        evidence = Evidence.read(d.ledger.document(state.evidence))
+        proofs = known_proofs(d.ledger.newest(SELF_TEST))
         policy = load_policy(state.policy).policy()
         return stale_reason(
             evidence,
@@ -58,22 +56,22 @@ class Release(Subject):
             untrusted=untrusted(proofs),
         )
 
-    def page(self, state: State, seen: NodeState | None) -> Page:
+    def page(self, d: Deployment, state: State, seen: NodeState | None) -> Page:
         """Tell what the update brings, what it changes on the target, and what the checks saw."""
         return Page(
             f"May {escape(state.update_id)} go to {escape(state.target)}?",
-            _facts(state, seen),
-            [*_ancestry(state, seen), *_policy(state, seen), *_changes(state, running(seen))] if seen else [],
+            _facts(d, state, seen),
+            [*_ancestry(d, state, seen), *_policy(d, state, seen), *_changes(d, state, running(seen))] if seen else [],
             _checks(state),
         )
 
 
-def _facts(state: State, seen: NodeState | None) -> list[str]:
+def _facts(d: Deployment, state: State, seen: NodeState | None) -> list[str]:
     source, target = state.source, escape(state.target)
     origin = "from a tree outside git"
     if source and source.commit:
         origin = f"from commit `{source.commit[:12]}`" + (" **with uncommitted changes**" if source.dirty else "")
-    served = f"{target} and {reach(state)}" if seen else f"{target}; how many Mainframes, it does not say"
+    served = f"{target} and {reach(d)}" if seen else f"{target}; how many Mainframes, it does not say"
     lines = [f"**{escape(state.description)}**", ""] if state.description.strip() else []
     lines += [escape(state.info), ""] if state.info.strip() else []
     return [
@@ -91,14 +89,13 @@ def _checks(state: State) -> list[str]:
     return lines + [f"- {MARKS[c.outcome]} **{escape(c.title)}**: {escape(c.seen)}" for c in state.checks]
 
 
-def _policy(state: State, seen: NodeState) -> list[str]:
+def _policy(d: Deployment, state: State, seen: NodeState) -> list[str]:
     """Tell what the verification policy asks less than when what the target runs was verified."""
     current = seen.current
-    with ledger() as record:
-        ran = record.find(current.update_id, current.attempt) if current else None
-        if ran is None or ran.evidence is None or state.evidence is None:
-            return []
-        before, ours = (record.document(evidence).get("policy") for evidence in (ran.evidence, state.evidence))
+    ran = d.ledger.find(current.update_id, current.attempt) if current else None
+    if ran is None or ran.evidence is None or state.evidence is None:
+        return []
+    before, ours = (d.ledger.document(evidence).get("policy") for evidence in (ran.evidence, state.evidence))
     lines = weakened_policy(before, ours) if before and ours else []
     if not lines:
         return []
@@ -106,12 +103,11 @@ def _policy(state: State, seen: NodeState) -> list[str]:
     return ["> ⚠️ **The verification policy asks less than when that was verified:**", ">", *items, ""]
 
 
-def _ancestry(state: State, seen: NodeState) -> list[str]:
+def _ancestry(d: Deployment, state: State, seen: NodeState) -> list[str]:
     if seen.current is None:
         return [f"{escape(state.target)} runs nothing yet: everything is new.", ""]
     current = seen.current
-    with ledger() as record:
-        running = record.find(current.update_id, current.attempt)
+    running = d.ledger.find(current.update_id, current.attempt)
     theirs = running.source.commit if running and running.source else None
     ours = state.source
     if theirs and ours and (theirs == ours.commit or theirs in ours.contains):
@@ -123,18 +119,16 @@ def _ancestry(state: State, seen: NodeState) -> list[str]:
     ]
 
 
-def _changes(state: State, target_bundle: str | None) -> list[str]:
+def _changes(d: Deployment, state: State, target_bundle: str | None) -> list[str]:
     """Tell the difference against what the target runs, and which of its promises the release takes back."""
     if state.bundle is None:
         return ["Nothing was packed."]
-    with server(state.public) as public:
-        new = public.manifest(state.bundle)
-        promised = promises_of(public, new)
+    new = d.public.manifest(state.bundle)
+    promised = promises_of(d.public, new)
     if target_bundle is None:
         return [difference(diff(None, new))]
-    with server(state.target) as target:
-        old = target.manifest(target_bundle)
-        before = promises_of(target, old)
+    old = d.target.manifest(target_bundle)
+    before = promises_of(d.target, old)
     return [*_loosened(taken_back(before, promised, old, new)), difference(diff(old, new))]
 
 

@@ -14,6 +14,7 @@ from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, GateCla
 from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NotConfiguredError, SessionError, TrustError
+from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import NodeState
 from ashat.settings import Settings
 from ashat.trust.release.proposal import Proposal
@@ -22,7 +23,7 @@ from tasks.approval.page import compose, running
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import ledger, now, run_id, whoami
+from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
 
@@ -88,12 +89,11 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
     return state
 
 
-def page_text(request: ApprovalRequest) -> str:
+def page_text(ledger: Ledger, request: ApprovalRequest) -> str:
     """Read the page that the person is shown who decides, as it was recorded when the question was put."""
     if request.shown is None:
         raise SessionError(f"The gate of '{request.update_id}' is only being opened; try again in a few seconds.")
-    with ledger() as record:
-        return str(record.document(request.shown)["markdown"])
+    return str(ledger.document(request.shown)["markdown"])
 
 
 def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> State:
@@ -107,7 +107,7 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
         now=now(),
         target_bundle=running(seen),
         target_missing=missing,
-        decay=subject.stale_reason(state, running(seen)),
+        decay=subject.stale_reason(d, state, running(seen)),
     )
     why = refusal(state, subject.name, answer, context)
     signed: Countersigned | None = None
@@ -169,4 +169,4 @@ def compose_question(
     `proposal` is the digest of what people are to sign, None where nobody has to.
     """
     signing = Proposal.from_json(d.ledger.document(proposal)) if proposal else None
-    return compose(subject, state, seen, missing, expires, signing)
+    return compose(d, subject, state, seen, missing, expires, signing)

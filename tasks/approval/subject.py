@@ -12,6 +12,7 @@ from typing import ClassVar
 from ashat.deployment.events import Subject as SubjectName
 from ashat.deployment.state import State
 from ashat.protocol.messages import NodeState
+from tasks.runtime.deployment import Deployment
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Subject(ABC):
         return f"{self.prefix}-{ordinal}"
 
     @abstractmethod
-    def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
+    def settled(self, d: Deployment, state: State, resumed_keys: frozenset[str]) -> State | None:
         """Return the state if nobody has to be asked any more; None if somebody has.
 
         `resumed_keys` are those of the askings with whose answers this run was resumed.
@@ -49,13 +50,13 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def page(self, state: State, seen: NodeState | None) -> Page:
+    def page(self, d: Deployment, state: State, seen: NodeState | None) -> Page:
         """Write what the person is shown of it, over a target that is as `seen`."""
 
     def update(self, state: State) -> State:
         """Return the update that would run once it is approved."""
         return state
 
-    def stale_reason(self, state: State, target_bundle: str | None) -> str:
+    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None) -> str:
         """Say why the evidence no longer counts on a target that runs `target_bundle`; "" if it does."""
         return ""

@@ -25,7 +25,8 @@ from ashat.trust.release.provenance import Attestation, attest_build
 from ashat.trust.tuf.metadata import BUILDER
 from blocks.source import load_source
 from tasks.checks.kit.declared_schemas import check_promises
-from tasks.runtime.ledger import ledger, now, run_id
+from tasks.runtime.connections import this_run
+from tasks.runtime.ledger import now, run_id
 from tasks.runtime.step import step
 
 _KNOWN_COMMITS = 500
@@ -80,20 +81,18 @@ def check_free(update_id: str, *, resume: bool) -> None:
         UpdateExistsError: it is in use, by another run than this one.
     """
     check_update_id(update_id)
-    with ledger() as record:
-        _mine_or_free(record, update_id, resume=resume)
+    _mine_or_free(this_run().ledger, update_id, resume=resume)
 
 
 def begun_by_this_run(update_id: str) -> State | None:
     """Find the deployment that this run began before Prefect retried it; `update_id` may be empty: any."""
-    mine = run_id()
+    mine, ledger = run_id(), this_run().ledger
     if not mine:
         return None
-    with ledger() as record:
-        for summary in record.summaries(text=update_id, limit=_KNOWN_RUNS):
-            state = record.find(summary["update_id"], summary["attempt"])
-            if state is not None and state.run == mine:
-                return state
+    for summary in ledger.summaries(text=update_id, limit=_KNOWN_RUNS):
+        state = ledger.find(summary["update_id"], summary["attempt"])
+        if state is not None and state.run == mine:
+            return state
     return None
 
 
@@ -153,29 +152,26 @@ def begin(request: PushRequest, package: Package) -> State:
         public=request.public,
         run=run_id(),
     )
-    manifest = package.packed.manifest
-    with ledger() as record:
-        state = _mine_or_free(record, request.update_id, resume=request.resume) or record.create(
-            request.update_id, created
+    manifest, ledger = package.packed.manifest, this_run().ledger
+    state = _mine_or_free(ledger, request.update_id, resume=request.resume) or ledger.create(request.update_id, created)
+    attestation = ledger.put_document("attestation", _attested(state, package, by=request.by))
+    fault_point("push.attested")
+
+    def packed(newest: State) -> Packaged | None:
+        if newest.stage is not Stage.PLANNING or newest.bundle == manifest.digest:
+            return None
+        return Packaged(
+            at=now(),
+            by=request.by,
+            bundle=manifest.digest,
+            version=package.raos.raos.version,
+            files=len(manifest.files),
+            size=manifest.size,
+            source=package.source,
+            attestation=attestation,
         )
-        attestation = record.put_document("attestation", _attested(state, package, by=request.by))
-        fault_point("push.attested")
 
-        def packed(newest: State) -> Packaged | None:
-            if newest.stage is not Stage.PLANNING or newest.bundle == manifest.digest:
-                return None
-            return Packaged(
-                at=now(),
-                by=request.by,
-                bundle=manifest.digest,
-                version=package.raos.raos.version,
-                files=len(manifest.files),
-                size=manifest.size,
-                source=package.source,
-                attestation=attestation,
-            )
-
-        state = record.advance(request.update_id, state.attempt, packed)
+    state = ledger.advance(request.update_id, state.attempt, packed)
     fault_point("push.packaged")
     return state
 
@@ -191,8 +187,8 @@ def _attested(state: State, package: Package, *, by: str) -> Attestation:
     )
 
 
-def _mine_or_free(record: Ledger, update_id: str, *, resume: bool) -> State | None:
-    last = record.find(update_id)
+def _mine_or_free(ledger: Ledger, update_id: str, *, resume: bool) -> State | None:
+    last = ledger.find(update_id)
     if last is None or last.may_be_pushed_again:
         return None
     mine = last.run != "" and last.run == run_id()
@@ -209,6 +205,5 @@ def _mine_or_free(record: Ledger, update_id: str, *, resume: bool) -> State | No
 def _contained(directory: Path, commit: str | None) -> tuple[str, ...]:
     if commit is None:
         return ()
-    with ledger() as record:
-        known = {summary["commit"] for summary in record.summaries(limit=_KNOWN_COMMITS)} - {None}
+    known = {summary["commit"] for summary in this_run().ledger.summaries(limit=_KNOWN_COMMITS)} - {None}
     return tuple(sorted(known & ancestors(directory, commit))) if known else ()

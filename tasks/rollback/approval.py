@@ -13,7 +13,7 @@ from ashat.protocol.messages import NodeState
 from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
-from tasks.runtime.connections import server
+from tasks.runtime.deployment import Deployment
 from tasks.runtime.ledger import now
 
 
@@ -29,7 +29,7 @@ class Rollback(Subject):
     why: str
     reason: str = ""
 
-    def settled(self, state: State, resumed_keys: frozenset[str]) -> State | None:
+    def settled(self, d: Deployment, state: State, resumed_keys: frozenset[str]) -> State | None:
         """Return the state once an answer that this run was resumed with has decided it.
 
         Raises:
@@ -46,7 +46,7 @@ class Rollback(Subject):
         """Return the update that would run again."""
         return self.to
 
-    def page(self, state: State, seen: NodeState | None) -> Page:
+    def page(self, d: Deployment, state: State, seen: NodeState | None) -> Page:
         """Tell why people are asked, what would run again, and what that changes on the target."""
         to, target = self.to, escape(state.target)
         verified = f", verified {to.verified_at:%Y-%m-%d %H:%M} UTC" if to.verified_at else ""
@@ -55,14 +55,13 @@ class Rollback(Subject):
             f"- People are asked because {escape(self.why)}",
             f"- Would run again: {escape(to.update_id)}, version {escape(to.bundle_version)}, bundle "
             f"`{(to.bundle or '')[:12]}`{verified}",
-            f"- Will reach {target} and {reach(state)}",
+            f"- Will reach {target} and {reach(d)}",
             f"- Until they have decided {target} keeps running what it runs",
         ]
         title = f"May {target} go back from {escape(state.update_id)} to {escape(to.update_id)}?"
-        return Page(title, facts, [_changes(state, to, running(seen))])
+        return Page(title, facts, [_changes(d, to, running(seen))])
 
 
-def _changes(state: State, to: State, target_bundle: str | None) -> str:
-    with server(state.target) as target:
-        now_runs = target.manifest(target_bundle) if target_bundle else None
-        return difference(diff(now_runs, target.manifest(to.bundle or "")))
+def _changes(d: Deployment, to: State, target_bundle: str | None) -> str:
+    now_runs = d.target.manifest(target_bundle) if target_bundle else None
+    return difference(diff(now_runs, d.target.manifest(to.bundle or "")))

@@ -78,7 +78,7 @@ def connections(servers: Mapping[str, RaosServer] | None = None) -> Iterator[Con
         opened.close()
 
 
-def of_this_run() -> Connections:
+def this_run() -> Connections:
     """Return the connections of the run that this code is part of.
 
     Raises:
@@ -88,14 +88,3 @@ def of_this_run() -> Connections:
     if opened is None:
         raise LookupError("no run is under way whose connections could be used")
     return opened
-
-
-@contextmanager
-def server(name: str) -> Iterator[NodeClient]:
-    """Use the client of the server of that name.
-
-    Raises:
-        NotConfiguredError: there is no such server.
-    """
-    with connections() as found:
-        yield found.client(name)

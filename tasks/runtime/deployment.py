@@ -9,7 +9,7 @@ from ashat.deployment.events import AnyEvent
 from ashat.deployment.state_machine import State
 from ashat.ledger.ledger import Ledger
 from blocks.server import RaosServer
-from tasks.runtime.connections import Connections, of_this_run
+from tasks.runtime.connections import Connections, this_run
 
 
 class Deployment:
@@ -66,5 +66,5 @@ def deployment(update_id: str, attempt: int | None = None) -> Deployment:
     Raises:
         UnknownUpdateError: there is none.
     """
-    opened = of_this_run()
+    opened = this_run()
     return Deployment(opened, opened.ledger.load(update_id, attempt))

@@ -1,29 +1,15 @@
-"""Read the ledger and the clock, and say which run and which person this is."""
+"""Say which flow run this code is part of, who runs it, and what time it is: what each event is recorded with."""
 
 from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prefect.runtime import flow_run
 
-from ashat.ledger.ledger import Ledger, now
-from tasks.runtime.connections import connections
+from ashat.ledger.ledger import now
 
-__all__ = ["ledger", "now", "run_id", "whoami"]
-
-
-@contextmanager
-def ledger() -> Iterator[Ledger]:
-    """Use the ledger that the settings name: this run's, if a run has it open.
-
-    Raises:
-        LedgerError: it does not open, or a newer version wrote it.
-    """
-    with connections() as opened:
-        yield opened.ledger
+__all__ = ["now", "run_id", "whoami"]
 
 
 def run_id() -> str:

@@ -11,9 +11,8 @@ from ashat.protocol.messages import Scope
 from ashat.settings import Settings
 from ashat.transparency.witness import Witness
 from tasks.runtime.artifacts import publish_table
-from tasks.runtime.connections import server
+from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import ledger
 
 
 def standings(state: State) -> list[dict[str, Any]]:
@@ -33,8 +32,7 @@ def publish_servers(state: State) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     try:
-        with server(name) as node:
-            identity = node.identity()
+        identity = this_run().client(name).identity()
     except AshatError as error:
         return {"server": name, "role": "", "runs": f"no answer: {error}", "bundle": ""}
     current = identity.current
@@ -64,16 +62,15 @@ def why_not_owner(d: Deployment) -> str:
 
 def drift() -> list[dict[str, str]]:
     """List each server that runs another bundle than the record says it should."""
-    with ledger() as record:
-        states = [record.load(s["update_id"], s["attempt"]) for s in record.summaries() if s["release_seq"]]
+    ledger = this_run().ledger
+    states = [ledger.load(s["update_id"], s["attempt"]) for s in ledger.summaries() if s["release_seq"]]
     rows = []
     for target in sorted({state.target for state in states}):
         expected = expected_bundle([state for state in states if state.target == target])
         try:
-            with server(target) as node:
-                current = node.identity().current
-                rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
-                rows += [{"server": target, "what": why} for why in doubts(node)]
+            node = this_run().client(target)
+            current = node.identity().current
+            rows += [{"server": target, "what": why} for why in (*witness_journal(target, node), *doubts(node))]
         except AshatError as error:
             rows.append({"server": target, "what": f"{target} does not answer: {error}"})
             continue

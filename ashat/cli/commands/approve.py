@@ -97,7 +97,8 @@ def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, Appr
     if not reject and not is_configured(state.target):
         raise NotConfiguredError(_without_target(state, subject))
     state, request = _asked(state, subject)
-    show_page(page_text(request))
+    with open_ledger() as ledger:
+        show_page(page_text(ledger, request))
     output.say(f"In a browser: {plane.run_url(request.run)}")
     if not reject and subject == "release":
         evidence_of(state)

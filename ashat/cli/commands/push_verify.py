@@ -54,14 +54,16 @@ def push(
     ensure_control_plane(Settings(), output.note)
 
     from tasks.push.package import Origin, PushRequest, check_free
+    from tasks.runtime.connections import connections
     from tasks.runtime.ledger import whoami
 
-    check_free(update_id, resume=resume)
-    directory = source.resolve()
-    if commit:
-        _commit(directory, f"{update_id}: {description}")
-    request = PushRequest(update_id, description, info, public, target, whoami(), resume)
-    state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
+    with connections():
+        check_free(update_id, resume=resume)
+        directory = source.resolve()
+        if commit:
+            _commit(directory, f"{update_id}: {description}")
+        request = PushRequest(update_id, description, info, public, target, whoami(), resume)
+        state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
     if state.ended:
         raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
     output.say(f"✅ {state.public} runs {update_id} (bundle {(state.bundle or '')[:12]}): {state.public_url}")
