@@ -23,8 +23,8 @@ from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.connections import connections
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import note_process
-from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now
 
 P = ParamSpec("P")
 

@@ -11,7 +11,7 @@ from ashat.deployment.state_machine import Stage, State
 from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.ledger import now, whoami
+from tasks.runtime.run import now, whoami
 from tasks.servers.public import put_public_back
 
 

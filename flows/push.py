@@ -23,8 +23,8 @@ from tasks.push.package import (
 from tasks.push.transfer import record_pushed, uncopied, upload
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now, whoami
 from tasks.servers.public import public_lease, put_public_back, switch_public
 
 PLAN = ("Commit and Package", "Deploy to Public Server", "Verification Tests", "Await Approval")

@@ -30,8 +30,8 @@ from tasks.reconcile.repair import (
 from tasks.runtime.artifacts import publish_table
 from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now
 from tasks.servers.drift import drift
 from tasks.servers.public import put_public_back
 

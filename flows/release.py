@@ -14,8 +14,8 @@ from flows.verify import verify_update
 from tasks.push.package import PushRequest, begun_by_this_run, check_free, must_push, package, source_tree
 from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import deployment
-from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now, whoami
 
 
 @flow(

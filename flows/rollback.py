@@ -22,9 +22,9 @@ from tasks.rollback.rollback import (
 )
 from tasks.rollback.signed_rollback import rollback_to_sign
 from tasks.runtime.deployment import deployment
-from tasks.runtime.ledger import now
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now
 
 
 @flow(

@@ -10,9 +10,9 @@ from blocks.policy import load_policy
 from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run, run_url, start_approve_run
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.ledger import run_id
 from tasks.runtime.notify import notify
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import run_id
 from tasks.servers.public import public_lease, put_public_back, switch_public
 from tasks.verify.policies import check_policy
 from tasks.verify.verification import (

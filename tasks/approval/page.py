@@ -20,7 +20,7 @@ from tasks.approval.signing import wants_four_eyes
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import escape, markdown_table
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now
+from tasks.runtime.run import now
 
 _FILES_SHOWN = 40
 _NO_ROLLBACK = "- No rollback is signed with it: what runs now has no evidence, or no provenance that counts"

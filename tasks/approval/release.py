@@ -18,7 +18,7 @@ from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, whoami
+from tasks.runtime.run import now, whoami
 from tasks.verify.promises import promises_of, taken_back
 from tasks.verify.proofs import SELF_TEST, known_proofs
 from tasks.verify.verdict import untrusted

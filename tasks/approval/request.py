@@ -23,7 +23,7 @@ from tasks.approval.page import compose, running
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, run_id, whoami
+from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
 

@@ -35,7 +35,7 @@ from ashat.trust.tuf.metadata import parse, require_unexpired
 from ashat.trust.tuf.release_document import CHANNEL, LogEntry, ReleaseDocument
 from blocks.policy import load_policy
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now
+from tasks.runtime.run import now
 
 
 def ensure_trust_root(target: NodeClient, name: str) -> TrustState:

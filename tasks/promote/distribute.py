@@ -11,8 +11,8 @@ from ashat.errors import SessionError
 from ashat.protocol.messages import Mainframe, Offer
 from ashat.settings import Settings
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, whoami
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now, whoami
 from tasks.runtime.step import step
 
 _POLL_SECONDS = 0.5

@@ -9,7 +9,7 @@ from ashat.errors import NodeConflictError, SessionError, SwitchFailedError, Uns
 from ashat.protocol.messages import Decision, NodeState, OperationRequest, SignedRelease
 from tasks.approval.signing import send_log, signed_release
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, whoami
+from tasks.runtime.run import now, whoami
 from tasks.runtime.step import step
 from tasks.servers.public import change, settled
 

@@ -26,7 +26,7 @@ from ashat.trust.tuf.metadata import BUILDER
 from blocks.source import load_source
 from tasks.checks.kit.declared_schemas import check_promises
 from tasks.runtime.connections import this_run
-from tasks.runtime.ledger import now, run_id
+from tasks.runtime.run import now, run_id
 from tasks.runtime.step import step
 
 _KNOWN_COMMITS = 500

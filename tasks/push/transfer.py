@@ -12,7 +12,7 @@ from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SessionError
 from tasks.runtime.artifacts import ByteProgress
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, whoami
+from tasks.runtime.run import now, whoami
 from tasks.runtime.step import step
 
 

@@ -16,7 +16,7 @@ from ashat.deployment.state_machine import Stage, State
 from tasks.approval.gate import close_gate_run, is_alive, start_approve_run, start_run
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
-from tasks.runtime.ledger import now, run_id
+from tasks.runtime.run import now, run_id
 
 ROLLBACK_DEPLOYMENT = "rollback/rollback"
 CANCELLED_IN_PREFECT = "cancelled in Prefect"

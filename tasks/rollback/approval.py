@@ -14,7 +14,7 @@ from tasks.approval.page import difference, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now
+from tasks.runtime.run import now
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
 from tasks.rollback.signed_rollback import signed_rollback
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, run_id, whoami
+from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
 from tasks.servers.public import change, public_lease, settled, switch_back

@@ -20,7 +20,7 @@ from ashat.trust.tuf.release_document import ReleaseDocument
 from tasks.approval.signing import proposal_of, refuse_ended
 from tasks.rollback.approval import Rollback
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now
+from tasks.runtime.run import now
 
 
 def rollback_to_sign(d: Deployment, reason: str) -> Rollback | None:

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
 from ashat.common.processes import CLOCK_TOLERANCE, ProcessRef
-from tasks.runtime.ledger import run_id
+from tasks.runtime.run import run_id
 
 
 def note_process() -> None:

@@ -25,8 +25,8 @@ from ashat.errors import (
 from ashat.protocol.messages import Lease, LeaseRequest, NodeState, Operation, OperationRequest
 from ashat.settings import Settings
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
 
 _POLL_SECONDS = 1.0

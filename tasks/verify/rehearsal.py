@@ -27,8 +27,8 @@ from tasks.checks.kit.http import Web
 from tasks.checks.kit.removed_endpoints import note_answered
 from tasks.checks.kit.samples import AnsweredEndpoints, Block, Rehearsal, Sample, Which
 from tasks.checks.performance import blocks_needed, limits_of, measure_block
-from tasks.runtime.ledger import now
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now
 from tasks.servers.public import change
 from tasks.verify.proofs import code_version
 

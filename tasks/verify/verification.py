@@ -34,8 +34,8 @@ from tasks.checks.kit.base import Check, CheckContext, CheckResult
 from tasks.checks.performance import PerformanceCheck
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, publish_svg
 from tasks.runtime.deployment import Deployment
-from tasks.runtime.ledger import now, run_id, whoami
 from tasks.runtime.reporting import reporter
+from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.verify.latency_plot import latency_svg
 from tasks.verify.promises import promises_of, taken_back, weakening

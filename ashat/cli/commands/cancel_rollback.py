@@ -111,7 +111,7 @@ def _run(
 
     from ashat.cli.control_plane.follow import follow
     from ashat.cli.control_plane.runs import start_run, warn_if_nobody_works
-    from tasks.runtime.ledger import whoami
+    from tasks.runtime.run import whoami
 
     warn_if_nobody_works("control")
     before()

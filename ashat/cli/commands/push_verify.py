@@ -55,7 +55,7 @@ def push(
 
     from tasks.push.package import Origin, PushRequest, check_free
     from tasks.runtime.connections import connections
-    from tasks.runtime.ledger import whoami
+    from tasks.runtime.run import whoami
 
     with connections():
         check_free(update_id, resume=resume)

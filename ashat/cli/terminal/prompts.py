@@ -52,7 +52,7 @@ def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answe
         SessionError: the evidence they typed is not the one that was shown.
     """
     from ashat.deployment.approval_rules import TAIL, Answer
-    from tasks.runtime.ledger import whoami
+    from tasks.runtime.run import whoami
 
     expected = evidence_shown[-TAIL:]
     evidence, reject, comment = decided.evidence, decided.reject, decided.comment
