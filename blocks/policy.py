@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ashat.errors import NotConfiguredError
 from ashat.verification.policy import Policy
+from blocks.find import find_block
 
 DEFAULT = "default"
 
@@ -53,7 +54,7 @@ def load_policy(name: str = DEFAULT) -> VerificationPolicy:
     Raises:
         NotConfiguredError: there is none of that name.
     """
-    found = find_policy(name)
+    found = find_block(VerificationPolicy, name)
     if found is None and name == DEFAULT:
         return VerificationPolicy()
     if found is None:
@@ -62,18 +63,3 @@ def load_policy(name: str = DEFAULT) -> VerificationPolicy:
             "RaOS Verification Policy of that name in Prefect's UI."
         )
     return found
-
-
-def find_policy(name: str) -> VerificationPolicy | None:
-    """Load the policy block of that name; None if there is none.
-
-    Raises:
-        NotConfiguredError: a block of that name is something else.
-    """
-    try:
-        block = VerificationPolicy.load(name)
-    except ValueError:
-        return None
-    if not isinstance(block, VerificationPolicy):
-        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Verification Policy.")
-    return block

@@ -12,6 +12,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import NotConfiguredError
 from ashat.protocol.messages import Role
 from ashat.settings import Settings
+from blocks.find import find_block
 
 
 class RaosServer(Block):
@@ -69,14 +70,9 @@ def load_server(name: str) -> RaosServer:
     Raises:
         NotConfiguredError: there is none.
     """
-    try:
-        block = RaosServer.load(name)
-    except ValueError:
+    found = find_block(RaosServer, name)
+    if found is None:
         kind = name if name in ("public", "omega") else "omega"
         alias = "" if name == kind else f" --as {name}"
-        raise NotConfiguredError(
-            f"No server '{name}' is configured: deploy configure {kind} <url> <name>{alias}."
-        ) from None
-    if not isinstance(block, RaosServer):
-        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Server.")
-    return block
+        raise NotConfiguredError(f"No server '{name}' is configured: deploy configure {kind} <url> <name>{alias}.")
+    return found

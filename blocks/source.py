@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ashat.bundle.git import clone
 from ashat.errors import NotConfiguredError
+from blocks.find import find_block
 
 
 class Source(Block):
@@ -71,12 +72,9 @@ def load_source(name: str) -> Source:
     Raises:
         NotConfiguredError: there is none.
     """
-    try:
-        block = Source.load(name)
-    except ValueError:
+    found = find_block(Source, name)
+    if found is None:
         raise NotConfiguredError(
             f"No source '{name}' is configured: deploy configure source {name} <directory or git URL>."
-        ) from None
-    if not isinstance(block, Source):
-        raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a RaOS Source.")
-    return block
+        )
+    return found

@@ -30,6 +30,7 @@ from ashat.cli.commands import (
 from ashat.cli.terminal import output
 from ashat.cli.trust import ceremonies, machine_keys, setup, status
 from ashat.errors import AshatError
+from ashat.ledger.opening import one_ledger
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -150,7 +151,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _deploy_with(arguments: list[str]) -> int:
-    return _code(commands()(args=arguments, prog_name="deploy", standalone_mode=False))
+    with one_ledger():
+        return _code(commands()(args=arguments, prog_name="deploy", standalone_mode=False))
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ashat.common.home import home
+from ashat.ledger.opening import open_ledger
 
 _SCHEMAS = ("1", "2")  # the index is the same in both
 
@@ -28,9 +29,7 @@ def summaries() -> list[dict[str, Any]]:
     found = None if os.environ.get("ASHAT_LEDGER_URL") else _from_sqlite(home() / "ledger.db")
     if found is not None:
         return found
-    from ashat.ledger.ledger import Ledger
-
-    with Ledger.configured() as ledger:
+    with open_ledger() as ledger:
         return ledger.summaries()
 
 

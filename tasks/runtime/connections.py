@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ashat.client.node import NodeClient
 from ashat.ledger.ledger import Ledger
+from ashat.ledger.opening import open_ledger
 from blocks.server import RaosServer, load_server
 
 _open: ContextVar[Connections | None] = ContextVar("connections", default=None)
@@ -31,7 +32,7 @@ class Connections:
         Raises:
             LedgerError: it does not open, or a newer version wrote it.
         """
-        return self._closing.enter_context(Ledger.configured())
+        return self._closing.enter_context(open_ledger())
 
     def server(self, name: str) -> RaosServer:
         """Load the server block of that name.

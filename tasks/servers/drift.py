@@ -70,7 +70,8 @@ def drift() -> list[dict[str, str]]:
         try:
             node = this_run().client(target)
             current = node.identity().current
-            rows += [{"server": target, "what": why} for why in (*witness_journal(target, node), *doubts(node))]
+            rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
+            rows += [{"server": target, "what": why} for why in doubts(node)]
         except AshatError as error:
             rows.append({"server": target, "what": f"{target} does not answer: {error}"})
             continue

@@ -17,12 +17,12 @@ from ashat.cli.commands.recheck import recheck as check_again
 from ashat.cli.commands.sign import OwnPolicy, Recheck, inspected, signature_line
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import MAINFRAME_MARKS
 from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
 from ashat.cli.trust.setup import PassphraseFile
 from ashat.deployment.stages import Stage
 from ashat.errors import NotConfiguredError, SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.approval_rules import Answer

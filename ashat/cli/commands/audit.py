@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import Json
 from ashat.common.home import home
 from ashat.errors import AuditError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

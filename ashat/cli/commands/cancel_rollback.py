@@ -9,8 +9,8 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.errors import SessionError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.events import AnyEvent

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.common.home import home
 from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer

@@ -30,14 +30,15 @@ def configure_policy(
     policy = read_policy(file)
     ensure_control_plane(Settings(), output.note)
 
-    from blocks.policy import VerificationPolicy, find_policy
+    from blocks.find import find_block
+    from blocks.policy import VerificationPolicy
     from tasks.verify.policies import check_policy
 
     try:
         check_policy(policy)
     except PolicyError as error:
         raise UsageError(f"{file}: {error}") from None
-    before = find_policy(name)
+    before = find_block(VerificationPolicy, name)
     credentials = before.secrets() if before else {}
     VerificationPolicy.model_validate({**policy.model_dump(), "credentials": credentials}).save(name, overwrite=True)
     output.say("✅ Verification policy configured successfully")

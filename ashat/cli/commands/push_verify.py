@@ -11,9 +11,9 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.deployment.stages import Stage
 from ashat.errors import SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State

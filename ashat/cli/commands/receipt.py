@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.common.home import home
 from ashat.errors import UsageError
+from ashat.ledger.opening import open_ledger
 
 
 def receipt(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.errors import SelfTestError
+from ashat.ledger.opening import open_ledger
 
 
 def self_test(*, as_json: bool = False) -> None:

@@ -15,9 +15,9 @@ from ashat.cli.commands.given_public import GivenPublic, PublicCa, PublicToken, 
 from ashat.cli.commands.inspect import inspect, refuse_own_signature
 from ashat.cli.commands.recheck import recheck as check_again
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.trust.setup import PassphraseFile, signer_of
 from ashat.errors import SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.cli.terminal.output import CHECK_MARKS, MAINFRAME_MARKS, MARKS, Json
 from ashat.common.home import home
 from ashat.deployment.stages import ENDED, Stage
 from ashat.errors import UsageError
+from ashat.ledger.opening import open_ledger
 from ashat.ledger.summaries import summaries
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from ashat.cli.control_plane.runs import RunEnd, ended
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.deployment.events import AnyEvent
 from ashat.deployment.state_machine import Stage, State, apply
 from ashat.errors import ControlPlaneError, SessionError
+from ashat.ledger.opening import open_ledger
 
 _LEDGER_SECONDS = 0.25
 _RUN_SECONDS = 1.0

@@ -36,13 +36,13 @@ from ashat.cli.demo.nodes import (
     refuse_differences,
 )
 from ashat.cli.terminal import output
-from ashat.cli.terminal.ledger import open_ledger
 from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
 from ashat.common.processes import end, with_variable
 from ashat.common.text import last_line
 from ashat.deployment.stages import Stage
 from ashat.deployment.state_machine import State
 from ashat.errors import AshatError, SessionError, UsageError
+from ashat.ledger.opening import open_ledger
 from ashat.protocol.messages import Role
 from ashat.settings import Settings
 from ashat.trust.authority.authority import Authority
