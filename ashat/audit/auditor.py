@@ -91,7 +91,7 @@ class Auditor:
         self.hashes: list[bytes] = []
         self.documents: set[str] = set()
         self._expected = expected
-        self._asks_for_documents = documents
+        self.asks_for_documents = documents
         self._asks_for_stories = stories
         self._appended = appended
         self._follower = follower
@@ -261,7 +261,7 @@ class Auditor:
     def _check_documents(self, record: Record) -> None:
         named = _documents_of(record.body)
         for digest, what in named.items():
-            if self._asks_for_documents and digest not in self._fresh | self.documents:
+            if self.asks_for_documents and digest not in self._fresh | self.documents:
                 raise _misfit(record, record.seq, f"{what}, {digest[:12]}…, is missing or was altered")
         if self._fresh - named.keys():
             raise _misfit(record, record.seq, "before it comes a document that it does not name")

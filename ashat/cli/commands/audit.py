@@ -113,7 +113,8 @@ def verify(
 
 def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.audit.approvals import Approvals
-    from ashat.audit.sign import audited
+    from ashat.audit.auditor import Auditor
+    from ashat.audit.sign import audit_log
     from ashat.transparency.log_signer import LogSigner
     from ashat.trust.authority.authority import kept_roots
 
@@ -123,7 +124,7 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
         approvals = Approvals(origin, kept_roots(home()), pinned)
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
-        auditor = audited(ledger, appended, expected=hashes, follower=approvals)
+        auditor = audit_log(ledger, Auditor(appended=appended, expected=hashes, follower=approvals))
     keys = LogSigner(home(), origin)
     signed = keys.last()
     for known in (older, signed):

@@ -47,22 +47,22 @@ class Proposal:
         cls,
         targets: bytes,
         production: bytes | None,
-        release: ReleaseDocument,
-        rollback: ReleaseDocument | None,
+        documents: tuple[ReleaseDocument, ReleaseDocument | None],
         *,
         lifetime: float,
         now: datetime,
         provenances: Mapping[str, str] = MappingProxyType({}),
         replaced: ReleaseDocument | None = None,
     ) -> Proposal:
-        """What follows on `production`, which OMEGA keeps (None: nothing was released there yet).
+        """Propose what follows on `production`, which OMEGA keeps (None: nothing was released there yet).
 
-        `provenances` holds those that the documents name, by their digest; `replaced` is the document that
-        `production` names.
+        `documents` are the release and the rollback from it (None: none is to be signed). `provenances` holds those
+        that they name, by their digest; `replaced` is the document that `production` names.
 
         Raises:
             MalformedMetadataError: what OMEGA keeps cannot be read.
         """
+        release, rollback = documents
         current = parse(production, Targets, "OMEGA's production.json") if production is not None else None
         next_ = build_production(current, release, lifetime=lifetime, now=now)
         back = build_production(next_, rollback, lifetime=lifetime, now=now) if rollback else None

@@ -24,7 +24,6 @@ from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater, UpdaterConfig
 
-from ashat.client.http import Transport
 from ashat.common.canonical_json import canonical_json
 from ashat.common.files import make_directory, replace_file
 from ashat.errors import (
@@ -48,7 +47,7 @@ from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.release.release import Release, verify_release
 from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
-from ashat.trust.update_client.fetcher import FILE_SECONDS, TransportFetcher
+from ashat.trust.update_client.fetcher import RemoteRepository
 
 LOCK_SECONDS: Final = 30.0
 # Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
@@ -75,17 +74,15 @@ _ONLINE_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 
 @contextmanager
 def open_updater(
-    transport: Transport,
+    remote: RemoteRepository,
     metadata: Path,
     *,
     root: bytes,
-    metadata_url: str,
     targets_url: str | None = None,
     documents: Path | None = None,
     lock: Path | None = None,
-    file_seconds: float = FILE_SECONDS,
 ) -> Iterator[Updater]:
-    """An updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
+    """Open an updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
 
     Errors of python-tuf within the `with` block become ours.
 
@@ -98,10 +95,10 @@ def open_updater(
         with FileLock(lock or metadata / "lock", timeout=LOCK_SECONDS, mode=0o600), translated():
             yield Updater(
                 str(metadata),
-                metadata_url,
+                remote.file(""),
                 target_dir=str(documents) if documents else None,
                 target_base_url=targets_url,
-                fetcher=TransportFetcher(transport, file_seconds=file_seconds),
+                fetcher=remote.fetcher(),
                 config=LIMITS,
                 bootstrap=root,
             )
@@ -115,37 +112,29 @@ class ReleaseClient:
     """Asks OMEGA's repository which release is approved, and believes signatures only.
 
     `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
-    `metadata_url` is where the repository's files are, `log_url` where proofs from the log are; relative to the
-    transport's address, or absolute. Documents for another OMEGA than the root is of are refused; `target` is its name,
-    where that is known from elsewhere. Where nothing tells it, it is that of the first release that is accepted.
+    Documents for another OMEGA than the root is of are refused; `target` is its name, where that is known from
+    elsewhere. Where nothing tells it, it is that of the first release that is accepted.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        remote: RemoteRepository,
         cache: Path,
         *,
         root: bytes,
-        metadata_url: str,
-        log_url: str = "log",
         minimum_release_seq: int = 0,
         target: str = "",
-        file_seconds: float = FILE_SECONDS,
     ) -> None:
-        self._transport = transport
+        self._remote = remote
         self._cache = cache
         self._root = root
-        self._url, self._log_url = (
-            url if "://" in url else f"{transport.url}/{url.strip('/')}" for url in (metadata_url, log_url)
-        )
         self._minimum = minimum_release_seq
         self._target = target
-        self._file_seconds = file_seconds
 
     def latest_release(self, channel: str, *, now: datetime | None = None) -> ReleaseDocument:
-        """The release that the approvers want `channel` to run. What it names was never below what was named before.
+        """Find the release that the approvers want `channel` to run; it is never below one that was accepted before.
 
-        `now` is for the document's own end; python-tuf judges the rest by the clock.
+        python-tuf judges by the clock what ends, `now` is for what is judged here.
 
         Raises:
             NodeError: OMEGA said no, or nothing.
@@ -161,14 +150,12 @@ class ReleaseClient:
         path = target_path(channel)
         metadata, documents = self._cache / "metadata", self._cache / "documents"
         with open_updater(
-            self._transport,
+            self._remote,
             metadata,
             root=self._root,
-            metadata_url=self._url,
-            targets_url=f"{self._url.rstrip('/')}/targets",
+            targets_url=self._remote.file("targets"),
             documents=documents,
             lock=self._cache / "lock",
-            file_seconds=self._file_seconds,
         ) as updater:
             updater.refresh()
             root, targets = _trusted(metadata)
@@ -194,7 +181,7 @@ class ReleaseClient:
         return document
 
     def highest_release_seq(self, channel: str) -> int:
-        """The highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.
+        """Read the highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.
 
         Raises:
             TrustError: the record cannot be read.
@@ -233,11 +220,9 @@ class ReleaseClient:
         kept = documents / f"{digest}.provenance.json"
         if kept.exists():
             return kept.read_bytes()
-        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        address = self._remote.file(f"targets/provenance/{digest}.json")
         try:
-            content = fetcher.download_bytes(
-                f"{self._url.rstrip('/')}/targets/provenance/{digest}.json", PROVENANCE_BYTES
-            )
+            content = self._remote.fetcher().download_bytes(address, PROVENANCE_BYTES)
         except tuf.DownloadHTTPError as error:
             if error.status_code == 404:
                 return None
@@ -247,11 +232,14 @@ class ReleaseClient:
         return content
 
     def _proof(self, earlier: int, size: int) -> list[bytes]:
-        """OMEGA's proof that the log of `size` events begins with that of `earlier`."""
-        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
-        url = f"{self._log_url.rstrip('/')}/consistency?from={earlier}&to={size}"
+        """Fetch OMEGA's proof that the log of `size` events begins with that of `earlier`."""
         try:
-            return [bytes.fromhex(node) for node in LogProof.model_validate_json(_some(fetcher, url)).proof]
+            answer = self._remote.fetcher().download_bytes(self._remote.consistency(earlier, size), PROOF_LIMIT)
+            return [bytes.fromhex(node) for node in LogProof.model_validate_json(answer).proof]
+        except tuf.DownloadHTTPError as error:
+            if isinstance(error.__cause__, NodeRefusedError):
+                raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
+            raise
         except ValidationError:
             raise LogError("OMEGA answers with no proof that this version can read; are both up to date?") from None
 
@@ -357,16 +345,6 @@ def _download(updater: Updater, path: str, documents: Path, released: bool) -> b
     content = Path(updater.find_cached_target(found) or updater.download_target(found)).read_bytes()
     found.verify_length_and_hashes(content)
     return content
-
-
-def _some(fetcher: TransportFetcher, url: str) -> bytes:
-    """The bytes of a proof; OMEGA's refusal to give one is told as that."""
-    try:
-        return fetcher.download_bytes(url, PROOF_LIMIT)
-    except tuf.DownloadHTTPError as error:
-        if isinstance(error.__cause__, NodeRefusedError):
-            raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
-        raise
 
 
 def _digest(document: ReleaseDocument) -> str:
