@@ -172,11 +172,11 @@ def _targets(state: State, proposal: Proposal) -> Targets:
 
 
 def _origin(proven: VerifiedProvenance) -> str:
-    told = proven.parameters
-    commit = f"commit {told.commit[:12]}" if told.commit else "a tree outside git"
-    dirty = ", with uncommitted changes" if told.dirty else ""
+    built = proven.parameters
+    commit = f"commit {built.commit[:12]}" if built.commit else "a tree outside git"
+    dirty = ", with uncommitted changes" if built.dirty else ""
     checked = f"; verified on {proven.verifier}" if proven.verifier else ""
-    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {told.pushed_by}{checked}."
+    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {built.pushed_by}{checked}."
 
 
 def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None) -> None:

@@ -175,8 +175,8 @@ def say_counts(change: Change, held: AuthorityState) -> None:
 
 
 def signer_of(key: Path, passphrase_file: Path | None) -> Signer:
-    """What signs with the private key that the file `key` holds or refers to; its passphrase or PIN is asked for where
-    none is given.
+    """Load what signs with the private key that the file `key` holds or refers to; its passphrase or PIN is asked for
+    where none is given.
 
     Raises:
         KeyFileError: the file or the passphrase is no good.
@@ -203,7 +203,7 @@ def say_signed(state: AuthorityState) -> None:
 
 
 def named_key(option: str, given: str) -> SSlibKey:
-    """The public key that `given`, such as kim=kim.pub, names.
+    """Load the public key that `given`, such as kim=kim.pub, names.
 
     Raises:
         UsageError: it is not written so.
@@ -218,13 +218,13 @@ def named_key(option: str, given: str) -> SSlibKey:
 
 
 def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]:
-    """OMEGA's own keys, and which root it pins, so far as it was asked."""
+    """Find OMEGA's own keys, and which root it pins, so far as it was asked."""
     from ashat.trust.keys.files import OnlinePublicKeys
 
     if file is not None:
         try:
-            told = json.loads(file.read_text("utf-8"))
-            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(told).items()}), None
+            content = json.loads(file.read_text("utf-8"))
+            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(content).items()}), None
         except OSError as error:
             raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError):
@@ -236,7 +236,7 @@ def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]
 
 @contextmanager
 def omega_client(target: str) -> Iterator[NodeClient]:
-    """The OMEGA that is configured as `target`.
+    """Connect to the OMEGA that is configured as `target`.
 
     Raises:
         NotConfiguredError: there is none of that name.
@@ -253,7 +253,7 @@ def omega_client(target: str) -> Iterator[NodeClient]:
 
 
 def authority_of(target: str = "omega") -> Authority:
-    """Where the trust root of the OMEGA that is configured as `target` is kept."""
+    """Find where the trust root of the OMEGA that is configured as `target` is kept."""
     from ashat.settings import Settings
     from ashat.trust.authority.authority import Authority
 

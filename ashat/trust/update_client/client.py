@@ -87,7 +87,7 @@ def open_updater(
     Errors of python-tuf within the `with` block become ours.
 
     Raises:
-        NodeError: OMEGA said no, or nothing.
+        NodeError: OMEGA text no, or nothing.
         TrustError: of the class that says what is wrong with what it sent.
     """
     try:
@@ -137,7 +137,7 @@ class ReleaseClient:
         python-tuf judges by the clock what ends, `now` is for what is judged here.
 
         Raises:
-            NodeError: OMEGA said no, or nothing.
+            NodeError: OMEGA text no, or nothing.
             NoReleaseError: nothing was released on that channel yet.
             SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
             RolledBackError: it is older than what was accepted, or than the installer allows.
@@ -189,12 +189,13 @@ class ReleaseClient:
         return max(self._minimum, known.release_seq if (known := self._accepted().get(channel)) else 0)
 
     def _known_target(self) -> str:
-        """The OMEGA of this Mainframe, as far as it is known: approvers may sign for several, with the same keys."""
+        """Name the OMEGA of this Mainframe, as far as it is known: approvers may sign for several, with the same
+        keys."""
         accepted = next((entry.target for entry in self._accepted().values() if entry.target), "")
         return self._target or target_of(parse(self._root, Root, "The root given").signed) or accepted
 
     def _accepted_before(self, document: ReleaseDocument) -> bool:
-        """Whether this very release was accepted last on its channel: it stays so, whoever may build since.
+        """Tell whether this very release was accepted last on its channel: it stays so, whoever may build since.
 
         Raises:
             MixAndMatchError: another one was, under the same number.
@@ -272,10 +273,10 @@ class ReleaseClient:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Make errors of python-tuf ours.
+    """Translate errors of python-tuf into ours.
 
     Raises:
-        NodeError: OMEGA said no, or nothing.
+        NodeError: OMEGA text no, or nothing.
         TrustError: of the class that says what is wrong with what it sent.
     """
     try:
@@ -295,26 +296,26 @@ def _download_error(error: tuf.DownloadError) -> AshatError:
 
 
 def _trust_error(error: tuf.RepositoryError) -> TrustError:
-    said = str(error).rstrip(".")
+    text = str(error).rstrip(".")
     if isinstance(error, tuf.UnsignedMetadataError):
-        return UnsignedError(f"OMEGA serves what too few of the holders signed: {said}.")
+        return UnsignedError(f"OMEGA serves what too few of the holders signed: {text}.")
     if isinstance(error, tuf.ExpiredMetadataError):
         return SignatureExpiredError(
-            f"OMEGA serves what has ended ({said}): it was not renewed, newer files are withheld, or the clock here is "
+            f"OMEGA serves what has ended ({text}): it was not renewed, newer files are withheld, or the clock here is "
             "wrong. What runs keeps running."
         )
     # python-tuf has one class for "older than before" and "another than was promised"; its words tell them apart.
     if isinstance(error, tuf.BadVersionNumberError):
-        if "must be >=" in said or ".json version" in said:
-            return RolledBackError(f"OMEGA serves what is older than what was accepted here: {said}.")
-        return MixAndMatchError(f"OMEGA serves files that were not published together: {said}.")
+        if "must be >=" in text or ".json version" in text:
+            return RolledBackError(f"OMEGA serves what is older than what was accepted here: {text}.")
+        return MixAndMatchError(f"OMEGA serves files that were not published together: {text}.")
     if isinstance(error, tuf.LengthOrHashMismatchError):
-        return MixAndMatchError(f"OMEGA serves a file that is not the one that was signed: {said}.")
-    if "missing info for" in said:
-        return RolledBackError(f"OMEGA serves a snapshot without a file that was accepted here: {said}.")
+        return MixAndMatchError(f"OMEGA serves a file that is not the one that was signed: {text}.")
+    if "missing info for" in text:
+        return RolledBackError(f"OMEGA serves a snapshot without a file that was accepted here: {text}.")
     if isinstance(error, DeserializationError):
-        return MalformedMetadataError(f"OMEGA serves what is no TUF metadata: {said}.")
-    return MalformedMetadataError(f"OMEGA's repository does not hold together: {said}.")
+        return MalformedMetadataError(f"OMEGA serves what is no TUF metadata: {text}.")
+    return MalformedMetadataError(f"OMEGA's repository does not hold together: {text}.")
 
 
 def _trusted(metadata: Path) -> tuple[Root, Targets]:
@@ -329,13 +330,13 @@ def _trusted(metadata: Path) -> tuple[Root, Targets]:
 
 
 def _released(metadata: Path) -> bool:
-    """Whether the approvers ever signed anything: until then the role that they hold is in no snapshot."""
+    """Tell whether the approvers ever signed anything: until then the role that they hold is in no snapshot."""
     snapshot = parse((metadata / "snapshot.json").read_bytes(), Snapshot, "snapshot.json")
     return f"{PRODUCTION}.json" in snapshot.signed.meta
 
 
 def _download(updater: Updater, path: str, documents: Path, released: bool) -> bytes | None:
-    """The bytes of the target, verified; None where no metadata names it."""
+    """Fetch the bytes of the target, verified; None where no metadata names it."""
     found: TargetFile | None = updater.get_targetinfo(path) if released else None
     if found is None:
         return None

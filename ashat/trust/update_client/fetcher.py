@@ -62,7 +62,7 @@ class TransportFetcher(FetcherInterface):
         self._file_seconds = file_seconds
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        """The bytes of `url`, as they come.
+        """Fetch the bytes of `url`, as they come.
 
         Raises:
             DownloadHTTPError: any answer but 200; its cause is the NodeError that says whose fault it is.
@@ -97,7 +97,7 @@ def _chunks(stack: ExitStack, response: httpx.Response, deadline: float) -> Iter
 
 
 def _some_of(response: httpx.Response, deadline: float) -> bytes:
-    """The body of an error as far as it can be of use."""
+    """Read the body of an error as far as it can be of use."""
     content = b""
     for chunk in response.iter_raw():
         _hurry(response, deadline)
