@@ -43,6 +43,7 @@ from ashat.trust.release.known_log import open_log  # noqa: E402
 from ashat.trust.release.proposal import spell  # noqa: E402
 from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument  # noqa: E402
 from ashat.trust.update_client.client import ReleaseClient  # noqa: E402
+from ashat.trust.update_client.fetcher import RemoteRepository  # noqa: E402
 from tests.support.builders.ledgers import CREATED, connected, fill  # noqa: E402
 from tests.support.builders.signers import People  # noqa: E402
 from tests.support.builders.tampered_log import SignedLedger  # noqa: E402
@@ -160,7 +161,7 @@ def deploy(rounds: int, events: int) -> list[float]:
         assert begun.root is not None
         with serving(directory / "omega" / "repository") as server, Transport(server.url, name="OMEGA") as transport:
             root = begun.root.encode()
-            client = ReleaseClient(transport, directory / "cache", root=root, metadata_url="", target="omega")
+            client = ReleaseClient(RemoteRepository(transport), directory / "cache", root=root, target="omega")
             taken = []
             for number in range(1, rounds + 1):
                 office.log.grow()

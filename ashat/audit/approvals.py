@@ -52,7 +52,8 @@ class Approvals:
     """
 
     def __init__(self, origin: str, roots: Mapping[str, Sequence[bytes]], pinned: Sequence[bytes] = ()) -> None:
-        """
+        """Read the roots.
+
         Raises:
             AuditError: the roots do not follow on each other, or are others than those that are pinned.
         """
@@ -147,7 +148,7 @@ class Approvals:
         self.signed += 1
 
     def _check_document(self, proposal: Proposal, state: State) -> None:
-        """See that what was signed is about this very deployment, and nothing besides."""
+        """Check that what was signed is about this very deployment, and nothing besides."""
         document = proposal.release.document
         document.require(
             update_id=state.update_id,
@@ -166,7 +167,8 @@ class Approvals:
             raise AuditError("the evidence is about another release than was signed")
 
     def _check_targets(self, proposal: Proposal) -> None:
-        """See that those who approve are those whom the holders of the root named, and no earlier ones than before."""
+        """Check that those who approve are those whom the holders of the root named, and no earlier ones than
+        before."""
         target, targets = proposal.release.document.target, proposal.targets
         check_target(targets.signed, target)
         if target not in self._roots:
@@ -201,12 +203,12 @@ class Approvals:
             self._counts["approved where nobody is named who may build: who did is hearsay"] += 1
         if given is not None:
             content = read_provenance(given)
-            for told, recorded in ((content.get("build"), state.built), (content.get("evidence"), state.attested)):
-                if (digest_of(told) if told is not None else None) != recorded:
+            for statement, recorded in ((content.get("build"), state.built), (content.get("evidence"), state.attested)):
+                if (digest_of(statement) if statement is not None else None) != recorded:
                     raise AuditError("the provenance that was signed is not of the statements in the record")
 
     def _check_log(self, document: ReleaseDocument, seq: int, root_at: RootAt) -> None:
-        """See that the checkpoint that was signed is what this log was by then."""
+        """Check that the checkpoint that was signed is what this log was by then."""
         if document.log is None:
             return
         signed = open_log(document.log)
@@ -214,15 +216,15 @@ class Approvals:
         log = "the log that was signed for"
         require_extends(then, signed, lambda: root_at(signed.size) == signed.root, log=log)
 
-    def _begin(self, target: str, told: list[Metadata[Root]]) -> None:
+    def _begin(self, target: str, given: list[Metadata[Root]]) -> None:
         """Begin at the first root that is pinned for `target`, else at the first of those that came with the log."""
         pinned = [root for root in self._given if target_of(root.signed) in ("", target)]
         known: dict[int, Metadata[Root]] = {}
-        for root in (*pinned, *told):
+        for root in (*pinned, *given):
             if known.setdefault(root.signed.version, root).signed != root.signed:
                 at = root.signed.version
                 raise AuditError(f"The log came with another root version {at} of {target} than the one given.")
-        begins = min((root.signed.version for root in pinned or told), default=0)
+        begins = min((root.signed.version for root in pinned or given), default=0)
         roots = [known[version] for version in sorted(known) if version >= begins]
         self._roots[target] = roots
         if not roots:

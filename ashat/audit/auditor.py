@@ -38,7 +38,8 @@ class Document(NamedTuple):
 
 
 def with_documents(records: Iterable[Record], text_of: Callable[[str], str | None]) -> Iterator[Record | Document]:
-    """`records`, each after those of its documents that none before it named; `text_of` gives the JSON of a digest.
+    """Put before each of `records` those of its documents that none before it named; `text_of` gives the JSON of a
+    digest.
 
     A document that is not there, or is no JSON any more, is left out: the auditor misses it.
     """
@@ -91,7 +92,7 @@ class Auditor:
         self.hashes: list[bytes] = []
         self.documents: set[str] = set()
         self._expected = expected
-        self._asks_for_documents = documents
+        self.asks_for_documents = documents
         self._asks_for_stories = stories
         self._appended = appended
         self._follower = follower
@@ -129,7 +130,7 @@ class Auditor:
         return f"event {self.size} ({self._last.name})" if self._last else "nothing"
 
     def begin_after(self, known: Record | None) -> None:
-        """See that the event before the first is where the tree ended that it began with.
+        """Check that the event before the first is where the tree ended that the auditor began with.
 
         Raises:
             AuditError: it is gone, or the tree was another one.
@@ -166,7 +167,7 @@ class Auditor:
         self._last = item
 
     def end(self) -> None:
-        """Say that no event follows.
+        """Check that nothing is missing, as no event follows.
 
         Raises:
             AuditError: some are missing, or there is more than events.
@@ -180,7 +181,7 @@ class Auditor:
             raise AuditError(f"After {self.last} comes a document that no event names.", event=self.size + 1)
 
     def hold_list_against(self, listed: Mapping[tuple[str, int], tuple[int, str]]) -> None:
-        """Ask whether the list of deployments (`Ledger.listed`, read before the first event) is what the events say.
+        """Check that the list of deployments (`Ledger.listed`, read before the first event) is what the events say.
 
         Another version may have written a summary, so fields that only one of the two has are not compared.
 
@@ -199,7 +200,7 @@ class Auditor:
                 raise _mislisted(key, state, f"its {field} is another there")
 
     def require_extends(self, checkpoint: Checkpoint, *, whole: bool = False) -> None:
-        """Ask whether the log begins with the events of `checkpoint`, or with `whole`, is exactly those.
+        """Check that the log begins with the events of `checkpoint`, or with `whole`, is exactly those.
 
         Raises:
             AuditError: it is not; the message names the event, where one can be named.
@@ -261,7 +262,7 @@ class Auditor:
     def _check_documents(self, record: Record) -> None:
         named = _documents_of(record.body)
         for digest, what in named.items():
-            if self._asks_for_documents and digest not in self._fresh | self.documents:
+            if self.asks_for_documents and digest not in self._fresh | self.documents:
                 raise _misfit(record, record.seq, f"{what}, {digest[:12]}…, is missing or was altered")
         if self._fresh - named.keys():
             raise _misfit(record, record.seq, "before it comes a document that it does not name")
@@ -270,7 +271,7 @@ class Auditor:
 
 
 def check_origin(checkpoint: Checkpoint, origin: str, what: str) -> None:
-    """Ask whether `checkpoint` is of the log of that name.
+    """Check that `checkpoint` is of the log of that name.
 
     Raises:
         CheckpointError: it is of another.
@@ -289,12 +290,12 @@ def _decoded(record: Record) -> AnyEvent:
     try:
         return event_from_json(record.body)
     except ValidationError as error:
-        told = error.errors()[0]["msg"]
-        raise _misfit(record, record.seq, f"this version knows no such event ({told}); a newer one may") from None
+        reason = error.errors()[0]["msg"]
+        raise _misfit(record, record.seq, f"this version knows no such event ({reason}); a newer one may") from None
 
 
 def _documents_of(body: str) -> dict[str, str]:
-    """The digests of the documents that an event names, and what each is called."""
+    """Find the digests of the documents that an event names, and what each is called."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -312,7 +313,8 @@ def _digest(content: Any) -> str:
 
 
 def _difference(text: str, summary: dict[str, Any]) -> str | None:
-    """The first field that a summary in JSON and one of today both have, and have different; None where none is."""
+    """Find the first field that a summary in JSON and one of today both have, and have different; None where none
+    is."""
     try:
         there, here = json.loads(text), json.loads(json.dumps(summary))
         return next((field for field in sorted(there.keys() & here.keys()) if there[field] != here[field]), None)

@@ -43,8 +43,8 @@ def write_export(
     staging = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with staging.open("xb") as file:
-            told = {target: [root.decode() for root in known] for target, known in roots.items()}
-            _line(file, {"checkpoint": note, "format": FORMAT, "roots": told})
+            texts = {target: [root.decode() for root in known] for target, known in roots.items()}
+            _line(file, {"checkpoint": note, "format": FORMAT, "roots": texts})
             for item in items:
                 _line(file, _spelled(item))
             file.flush()
@@ -86,7 +86,7 @@ class Export:
         self._file.close()
 
     def items(self) -> Iterator[Record | Document]:
-        """The events in order, each after the documents that it is the first to name.
+        """Read the events in order, each after the documents that it is the first to name.
 
         Raises:
             AuditError: a line is none that an export has; the message names the event that it should hold.
@@ -112,15 +112,15 @@ class Export:
             raise AuditError(f"{self.path} has the format {first['format']!r}, and this version reads {FORMAT}.")
         return str(first["checkpoint"]), self._roots(first["roots"])
 
-    def _roots(self, told: Any) -> dict[str, list[bytes]]:
+    def _roots(self, value: Any) -> dict[str, list[bytes]]:
         try:
-            return {target: [root.encode() for root in known] for target, known in told.items()}
+            return {target: [root.encode() for root in known] for target, known in value.items()}
         except (AttributeError, TypeError):
             raise AuditError(f"{self.path} holds no roots that this version can read: it was altered.") from None
 
 
 def is_export(path: Path) -> bool:
-    """Whether the file is an export rather than a checkpoint, by its first byte.
+    """Tell whether the file is an export rather than a checkpoint, by its first byte.
 
     Raises:
         AuditError: it cannot be read.
@@ -143,7 +143,7 @@ def _spelled(item: Record | Document) -> dict[str, Any]:
 
 
 def _canonical(raw: bytes) -> Any:
-    """What a line spells; None where it is not the one spelling of anything."""
+    """Parse a line; None where it is not the one spelling of anything."""
     try:
         value = json.loads(raw)
         return value if canonical_json(value) + b"\n" == raw else None

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ashat.audit.auditor import Auditor, Follower, with_documents
+from ashat.audit.auditor import Auditor, with_documents
 from ashat.ledger.ledger import Ledger
 from ashat.transparency.log_signer import LogSigner
-from ashat.transparency.merkle import CompactRange
 
 _LAST: Final = "checkpoint"
 
@@ -22,33 +21,18 @@ class SignedLog(NamedTuple):
     hashes: Sequence[bytes]
 
 
-def audited(
-    ledger: Ledger,
-    appended: int,
-    *,
-    expected: Sequence[bytes] = (),
-    documents: bool = True,
-    stories: bool = True,
-    begun: CompactRange | None = None,
-    until: int | None = None,
-    follower: Follower | None = None,
-) -> Auditor:
-    """Every event of the log, checked; see `Auditor`. `appended` is the size that the log's row had before.
-
-    With `begun`, the tree of a beginning that is known, only those after it; with `until`, none after so many.
+def audit_log(ledger: Ledger, auditor: Auditor, *, until: int | None = None) -> Auditor:
+    """Have `auditor` check every event of the log that comes after those it knows; with `until`, none after so many.
 
     Raises:
-        AuditError: an event does not fit, or the log does not begin as `begun` did.
+        AuditError: an event does not fit, or the log does not begin as the auditor knows it.
         LedgerError: the database does not answer.
     """
-    auditor = Auditor(
-        expected=expected, documents=documents, stories=stories, appended=appended, begun=begun, follower=follower
-    )
     first = max(auditor.size - 1, 0)
     records = ledger.records(first=first, limit=until - first if until is not None else None)
     if auditor.size:
         auditor.begin_after(next(records, None))
-    for item in with_documents(records, ledger.document_text) if documents else records:
+    for item in with_documents(records, ledger.document_text) if auditor.asks_for_documents else records:
         auditor.check(item)
     auditor.end()
     return auditor
@@ -64,7 +48,7 @@ def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLo
     """
     keys = LogSigner(home, ledger.log_head()[0])
     with keys.locked():
-        auditor = audited(ledger, ledger.log_head()[1], documents=documents)
+        auditor = audit_log(ledger, Auditor(appended=ledger.log_head()[1], documents=documents))
         return _signed(keys, auditor)
 
 
@@ -81,8 +65,8 @@ def sign_on(ledger: Ledger, home: Path) -> SignedLog:
     with keys.locked():
         last = keys.last()
         begun = keys.frontier(_LAST, last) if last is not None else None
-        auditor = audited(ledger, ledger.log_head()[1], documents=False, stories=False, begun=begun)
-        return _signed(keys, auditor)
+        auditor = Auditor(appended=ledger.log_head()[1], documents=False, stories=False, begun=begun)
+        return _signed(keys, audit_log(ledger, auditor))
 
 
 def _signed(keys: LogSigner, auditor: Auditor) -> SignedLog:

@@ -93,7 +93,7 @@ class Receipt(_Part):
     seal: str = ""
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Write the file."""
         return canonical_json(self.model_dump(mode="json")) + b"\n"
 
     @property
@@ -139,7 +139,7 @@ class VerifiedReceipt:
 
 
 def prove(content: bytes, root: bytes, log_key: str = "") -> VerifiedReceipt:
-    """Hold a receipt against `root`, the root metadata that the customer has.
+    """Verify a receipt by `root`, the root metadata that the customer has.
 
     `log_key` is the verifier key of the log, where it is not to be taken from what the approvers signed.
 
@@ -178,7 +178,7 @@ def prove(content: bytes, root: bytes, log_key: str = "") -> VerifiedReceipt:
 
 
 def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Root], Metadata[Targets]]:
-    """The targets, and the root they are signed under: the one given, or one that follows on it."""
+    """Verify the targets; return them and the root they are signed under: the one given, or one that follows on it."""
     trusted = _check_roots(receipt.roots, root)
     targets = parse(receipt.targets.encode(), Targets, "targets")
     delegator = delegator_of(trusted, targets)
@@ -187,7 +187,8 @@ def _check_targets(receipt: Receipt, root: Metadata[Root]) -> tuple[Metadata[Roo
 
 
 def _check_roots(texts: Sequence[str], held: Metadata[Root]) -> list[Metadata[Root]]:
-    """The root that is held and those that follow on it. Those before it count for nothing, and have to lead to it."""
+    """Verify the roots; return the one that is held and those that follow. Those before count for nothing, and lead to
+    it."""
     roots = [parse(text.encode(), Root, "A root in it") for text in texts]
     if not roots:
         return [held]
@@ -212,7 +213,7 @@ def _check_roots(texts: Sequence[str], held: Metadata[Root]) -> list[Metadata[Ro
 def _check_exact(
     what: str, text: str, metadata: Metadata[Kind], delegators: Sequence[tuple[Root | Targets, str]]
 ) -> None:
-    """See that no byte of signed metadata could be another: its spelling, and each of its signatures."""
+    """Check that no byte of signed metadata could be another: its spelling, and each of its signatures."""
     good: set[str] = set()
     for delegator, role in delegators:
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
@@ -223,7 +224,7 @@ def _check_exact(
 
 
 def _log_verifier(document: ReleaseDocument, log_key: str) -> Verifier:
-    """The key of the log: the one that the approvers signed, or the one given."""
+    """Find the key of the log: the one that the approvers signed, or the one given."""
     if not log_key and document.log is None:
         raise ReceiptError(
             "The approvers signed for no log: give --log-key, the verifier key that the keeper of the ledger hands out."
@@ -245,7 +246,7 @@ def _signatures(note: str) -> int:
 
 
 def _check_checkpoint(log: ReceiptLog, document: ReleaseDocument, verifier: Verifier) -> Checkpoint:
-    """The receipt's checkpoint, once it continues the one that was signed with the release."""
+    """Verify that the receipt's checkpoint continues the one that was signed with the release."""
     found = open_checkpoint(log.checkpoint, [verifier])
     if _signatures(log.checkpoint) != 1 or found.extensions:
         raise ReceiptError("The receipt does not fit: its checkpoint holds more than one log's root and one signature.")
@@ -284,20 +285,20 @@ def _check_events(log: ReceiptLog, checkpoint: Checkpoint, document: ReleaseDocu
 
 
 def _check_story(events: Sequence[AnyEvent], document: ReleaseDocument, production: Metadata[Targets]) -> None:
-    """See that the log tells what was signed: these bytes, this evidence, these signatures, under this number."""
-    told: tuple[tuple[str, bool], ...] = (
+    """Check that the log tells what was signed: these bytes, this evidence, these signatures, under this number."""
+    facts: tuple[tuple[str, bool], ...] = (
         ("bundle", any(isinstance(event, Packaged) and event.bundle == document.bundle for event in events)),
         ("evidence", any(isinstance(event, Verified) and event.evidence == document.evidence for event in events)),
         ("release_seq", any(event.release_seq == document.release_seq for event in approvals(events))),
         ("signatures", _signed(events) == {key: one.signature for key, one in production.signatures.items()}),
     )
-    for what, fits in told:
+    for what, fits in facts:
         if not fits:
             raise ReceiptError(f"The receipt does not fit: the events do not tell the {what} that was signed.")
 
 
 def approvals(events: Sequence[AnyEvent]) -> Iterator[ApprovalAnswered]:
-    """The approvals of a release that count among events."""
+    """Select the approvals of a release that count."""
     for event in events:
         if (
             isinstance(event, ApprovalAnswered)
@@ -314,7 +315,7 @@ def _signed(events: Sequence[AnyEvent]) -> dict[str, str]:
 
 
 def outcome_of(event: AnyEvent, mainframe: str) -> MainframeOutcome | None:
-    """What an event says of the Mainframe of that id; None where it says nothing."""
+    """Find what an event says of the Mainframe of that id; None where it says nothing."""
     return next((outcome for outcome in _outcomes(event) if outcome.id == mainframe), None)
 
 
@@ -325,7 +326,7 @@ def _outcomes(event: AnyEvent) -> Sequence[MainframeOutcome]:
 
 
 def _mainframe(receipt: Receipt, events: Sequence[AnyEvent]) -> MainframeOutcome | None:
-    """What the Mainframe of the receipt reported; None where it is of none."""
+    """Find what the Mainframe of the receipt reported; None where it is of none."""
     if not receipt.mainframe:
         return None
     found = [outcome for event in events if (outcome := outcome_of(event, receipt.mainframe))]
@@ -338,7 +339,7 @@ def _mainframe(receipt: Receipt, events: Sequence[AnyEvent]) -> MainframeOutcome
 
 
 def _one_person(root: Root, targets: Targets) -> bool:
-    """Whether these are the keys that the one-person mode makes by itself."""
+    """Tell whether these are the keys that the one-person mode makes by itself."""
     held = {
         role: [name_of(delegator.get_key(keyid)) for keyid in delegator.get_delegated_role(role).keyids]
         for delegator, role in ((root, Root.type), (root, Targets.type), (targets, PRODUCTION))

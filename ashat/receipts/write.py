@@ -42,13 +42,13 @@ class Written:
     others: tuple[str, ...]
 
 
-class _Told(NamedTuple):
+class _Happened(NamedTuple):
     record: Record
     event: AnyEvent
 
 
 def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "") -> Written:
-    """The receipt of an approved release; with `mainframe`, an id or a name, also of what that reported.
+    """Write the receipt of an approved release; with `mainframe`, an id or a name, also of what that reported.
 
     Raises:
         SessionError: it was not approved, or not signed; or that Mainframe is not known to have reported it.
@@ -68,9 +68,9 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
     log = _sign(ledger, home, document)
     given = {one.release for one in state.gate.signatures}
     story = _story(ledger, state, len(log.hashes))
-    told = [one for one in story if _belongs(one.event, document, given)]
+    chosen = [one for one in story if _belongs(one.event, document, given)]
     if outcome is not None:
-        told.append([one for one in story if outcome_of(one.event, outcome.id)][-1])
+        chosen.append([one for one in story if outcome_of(one.event, outcome.id)][-1])
     unsealed = Receipt(
         roots=_roots(home, state.target),
         targets=proposal.targets.to_bytes().decode(),
@@ -78,12 +78,12 @@ def write_receipt(ledger: Ledger, home: Path, state: State, mainframe: str = "")
         document=signed.document,
         evidence=ledger.document(document.evidence),
         provenance=signed.provenance,
-        log=_log(log, document, told),
+        log=_log(log, document, chosen),
         mainframe=outcome.id if outcome else "",
     )
     seal = LogSigner(home, ledger.log_head()[0]).sign_note(unsealed.sealed_text)
     receipt = unsealed.model_copy(update={"seal": seal})
-    return Written(receipt, "" if document.log else log.vkey, _others(told, outcome))
+    return Written(receipt, "" if document.log else log.vkey, _others(chosen, outcome))
 
 
 def _outcome(state: State, wanted: str) -> MainframeOutcome:
@@ -104,7 +104,7 @@ def _outcome(state: State, wanted: str) -> MainframeOutcome:
 
 
 def _sign(ledger: Ledger, home: Path, document: ReleaseDocument) -> SignedLog:
-    """The log as it is now, signed by the key that the approvers named, if they named one."""
+    """Sign the log as it is now, by the key that the approvers named, if they named one."""
     if document.log is not None:
         verifier = LogSigner(home, ledger.log_head()[0]).verifier()
         if verifier is None or verifier.vkey != document.log.key:
@@ -115,15 +115,15 @@ def _sign(ledger: Ledger, home: Path, document: ReleaseDocument) -> SignedLog:
     return sign_log(ledger, home)
 
 
-def _story(ledger: Ledger, state: State, size: int) -> list[_Told]:
-    """What happened to the deployment, among the first `size` events of the log."""
+def _story(ledger: Ledger, state: State, size: int) -> list[_Happened]:
+    """Read what happened to the deployment, among the first `size` events of the log."""
     identity = state.update_id, state.attempt
     records = [record for record in ledger.records(limit=size) if (record.update_id, record.attempt) == identity]
-    return [_Told(record, event_from_json(record.body)) for record in records]
+    return [_Happened(record, event_from_json(record.body)) for record in records]
 
 
 def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -> bool:
-    """Whether a receipt tells the event, whichever Mainframe it is for."""
+    """Tell whether a receipt tells the event, whichever Mainframe it is for."""
     match event:
         case Packaged():
             return event.bundle == document.bundle
@@ -136,7 +136,7 @@ def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -
     return False
 
 
-def _log(log: SignedLog, document: ReleaseDocument, told: Sequence[_Told]) -> ReceiptLog:
+def _log(log: SignedLog, document: ReleaseDocument, chosen: Sequence[_Happened]) -> ReceiptLog:
     earlier = open_log(document.log).size if document.log else 0
     return ReceiptLog(
         checkpoint=log.note,
@@ -145,20 +145,20 @@ def _log(log: SignedLog, document: ReleaseDocument, told: Sequence[_Told]) -> Re
             LoggedEvent(
                 index=record.seq, leaf=json.loads(record.leaf), proof=_hex(inclusion_proof(log.hashes, record.seq))
             )
-            for record, _ in sorted(told, key=lambda one: one.record.seq)
+            for record, _ in sorted(chosen, key=lambda one: one.record.seq)
         ],
     )
 
 
 def _roots(home: Path, target: str) -> list[str]:
-    """The roots after the first that are kept here, oldest first: a customer may have any earlier one."""
+    """Read the roots after the first that are kept here, oldest first: a customer may have any earlier one."""
     authority = Authority(home, target)
     roots = authority.roots() if authority.exists() else []
     return [root.to_bytes().decode() for root in roots if root.signed.version > 1]
 
 
-def _others(told: Sequence[_Told], outcome: MainframeOutcome | None) -> tuple[str, ...]:
-    named = [one for _, event in told if isinstance(event, Distributed) for one in event.mainframes]
+def _others(chosen: Sequence[_Happened], outcome: MainframeOutcome | None) -> tuple[str, ...]:
+    named = [one for _, event in chosen if isinstance(event, Distributed) for one in event.mainframes]
     return tuple(one.name for one in named if outcome is None or one.id != outcome.id)
 
 

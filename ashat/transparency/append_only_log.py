@@ -61,7 +61,8 @@ class AppendOnlyLog:
         return Checkpoint(self.origin, self.size, self.root)
 
     def append(self, leaf: bytes) -> tuple[int, str]:
-        """Add the leaf of that hash; its place, counted from 0, and the root that ends with it, in hexadecimal."""
+        """Add the leaf of that hash; return its place, counted from 0, and the root that ends with it, in
+        hexadecimal."""
         self._tree.append(leaf)
         return self.size - 1, self.root.hex()
 

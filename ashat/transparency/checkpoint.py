@@ -46,7 +46,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """The checkpoint that the text of a note spells.
+        """Parse the text of a note.
 
         Raises:
             CheckpointError: it is none.
@@ -82,7 +82,7 @@ class Verifier:
 
     @classmethod
     def parse(cls, vkey: str) -> Verifier:
-        """The key that `vkey` spells.
+        """Parse a verifier key.
 
         Raises:
             CheckpointError: it is no verifier key for Ed25519.
@@ -110,7 +110,7 @@ class Signer:
         return Verifier(self.name, self.key.public_key().public_bytes_raw())
 
     def sign(self, text: str) -> str:
-        """`text` as a note with this one signature.
+        """Make a note of `text`, with this one signature.
 
         Raises:
             ValueError: no note may hold that text, or no key have that name.
@@ -122,7 +122,7 @@ class Signer:
 
 
 def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
-    """The text of a signed note.
+    """Open a signed note, and return its text.
 
     Signatures of keys that are not among `verifiers` are ignored, as the format asks.
 
@@ -137,14 +137,14 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
                 _check(verifier, signature, text)
                 good = True
     if not good:
-        asked = ", ".join(f"{verifier.name}+{verifier.key_id.hex()}" for verifier in verifiers)
+        wanted = ", ".join(f"{verifier.name}+{verifier.key_id.hex()}" for verifier in verifiers)
         found = ", ".join(f"{name}+{key_id.hex()}" for name, key_id, _ in signatures)
-        raise CheckpointError(f"The checkpoint is signed by {found}, not by {asked or 'a key that is known'}.")
+        raise CheckpointError(f"The checkpoint is signed by {found}, not by {wanted or 'a key that is known'}.")
     return text
 
 
 def open_checkpoint(note: str, verifiers: Sequence[Verifier]) -> Checkpoint:
-    """The checkpoint that one of `verifiers` signed.
+    """Open a checkpoint that one of `verifiers` signed.
 
     Raises:
         CheckpointError: it is no signed checkpoint, none of these keys signed it, or a signature is false.
@@ -166,7 +166,7 @@ def open_signed(note: str, key: str) -> Checkpoint:
 
 
 def origin_of(note: str) -> str:
-    """The log that a checkpoint says it is of, before anything is known of its signature.
+    """Read which log a checkpoint says it is of, before anything is known of its signature.
 
     Raises:
         CheckpointError: it is no signed checkpoint.
@@ -175,12 +175,12 @@ def origin_of(note: str) -> str:
 
 
 def is_key_name(name: str) -> bool:
-    """Whether a key may have that name."""
+    """Tell whether a key may have that name."""
     return bool(name) and "+" not in name and not any(char.isspace() for char in name) and _may_be_in_a_note(name)
 
 
 def _split(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    """A note's text, and its signatures as key name, key id and signature."""
+    """Split a note into its text and its signatures: key name, key id and signature of each."""
     text, found, lines = note.rpartition("\n\n")
     if not found or not lines.endswith("\n") or not _may_be_in_a_note(note) or len(note) > _LONGEST_NOTE:
         raise CheckpointError("This is no signed checkpoint: a text, an empty line, and lines with signatures.")
@@ -217,7 +217,7 @@ def _base64(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes | None:
-    """What `text` spells in base64, None where it is not the one spelling of anything."""
+    """Decode base64; None where `text` is not the one spelling of anything."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

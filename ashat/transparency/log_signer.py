@@ -46,7 +46,7 @@ class Audited(Protocol):
         """The root of the tree over them."""
 
     def require_extends(self, checkpoint: Checkpoint) -> None:
-        """Ask whether it begins with the entries of `checkpoint`.
+        """Check that it begins with the entries of `checkpoint`.
 
         Raises:
             AuditError: it does not.
@@ -81,7 +81,7 @@ class LogSigner:
         return self.directory / "key.vkey"
 
     def verifier(self) -> Verifier | None:
-        """The key that checks what is signed here; None where nothing ever was.
+        """Read the key that checks what is signed here; None where nothing ever was.
 
         Raises:
             CheckpointError: its file cannot be read, or holds something else.
@@ -90,7 +90,7 @@ class LogSigner:
         return Verifier.parse(text) if text is not None else None
 
     def last(self) -> Checkpoint | None:
-        """The last checkpoint that was signed here; None where there is none.
+        """Read the last checkpoint that was signed here; None where there is none.
 
         Raises:
             CheckpointError: it was altered, or the key is gone that signed it.
@@ -104,7 +104,7 @@ class LogSigner:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While nobody else signs: read the log and `sign` it in here, so that checkpoints are signed in order.
+        """Keep others from signing: read the log and `sign` it in here, so that checkpoints are signed in order.
 
         Raises:
             CheckpointError: the directory cannot be made or written.
@@ -119,7 +119,8 @@ class LogSigner:
             yield
 
     def frontier(self, name: str, at: Checkpoint) -> CompactRange | None:
-        """The tree of the log at that checkpoint, as `keep_frontier` kept it; None where it keeps another, or none.
+        """Read the tree of the log at a checkpoint, as `keep_frontier` kept it; None where that is of another, or is
+        none.
 
         Raises:
             CheckpointError: its file cannot be read.
@@ -131,7 +132,7 @@ class LogSigner:
         return found if found.root() == at.root else None
 
     def keep_frontier(self, name: str, frontier: CompactRange) -> None:
-        """Keep what it takes to read the log on from there; a crash before it costs no more than reading all of it.
+        """Keep the tree from which the log is read on; a crash before costs no more than reading all of it.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -142,7 +143,7 @@ class LogSigner:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
 
     def sign(self, audited: Audited) -> str:
-        """A signed checkpoint of the log that was audited, which is the last one from now on.
+        """Sign a checkpoint of the log that was audited, which is the last one from now on.
 
         Raises:
             AuditError: the log does not continue the last one.
@@ -159,7 +160,7 @@ class LogSigner:
         return note
 
     def sign_note(self, text: str) -> str:
-        """`text`, which is no checkpoint, as a note signed by the key.
+        """Sign `text`, which is no checkpoint, as a note.
 
         Raises:
             CheckpointError: the key cannot be read, or others may read it.

@@ -15,12 +15,12 @@ EMPTY_ROOT = hashlib.sha256().digest()
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """The hash of a leaf that holds `data`."""
+    """Hash a leaf that holds `data`."""
     return hashlib.sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node over its two children."""
+    """Hash an inner node over its two children."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
@@ -42,7 +42,7 @@ class CompactRange:
 
     @classmethod
     def parse(cls, size: int, text: str) -> CompactRange:
-        """Read what `text` spelled of a tree of `size` leaves.
+        """Parse the `text` of a tree of `size` leaves.
 
         Raises:
             ValueError: it is no such tree.
@@ -64,7 +64,7 @@ class CompactRange:
         self.size += 1
 
     def root(self) -> bytes:
-        """The root of the tree as it is now."""
+        """Compute the root of the tree as it is now."""
         if not self.nodes:
             return EMPTY_ROOT
         root = self.nodes[-1]
@@ -74,7 +74,7 @@ class CompactRange:
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
-    """The root of the tree over these leaf hashes: `MTH` of RFC 9162, section 2.1.1."""
+    """Compute the root of the tree over these leaf hashes: `MTH` of RFC 9162, section 2.1.1."""
     frontier = CompactRange()
     for leaf in leaves:
         frontier.append(leaf)
@@ -82,7 +82,7 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The path that proves where the leaf at `index` stands: `PATH` of RFC 9162, section 2.1.3.1.
+    """Prove where the leaf at `index` stands: `PATH` of RFC 9162, section 2.1.3.1.
 
     Raises:
         ValueError: there is no leaf at `index`.
@@ -98,7 +98,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def inclusion_holds(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Whether `proof` shows the leaf hash `leaf` at `index` of the tree of `size` leaves that has `root`.
+    """Tell whether `proof` shows the leaf hash `leaf` at `index` of the tree of `size` leaves that has `root`.
 
     RFC 9162, section 2.1.3.2.
     """
@@ -118,7 +118,7 @@ def inclusion_holds(leaf: bytes, index: int, size: int, proof: Sequence[bytes], 
 
 
 def consistency_proof(leaves: Sequence[bytes], earlier: int) -> list[bytes]:
-    """The path that proves the tree of the first `earlier` leaves a beginning of this one.
+    """Prove that the tree of the first `earlier` leaves is a beginning of this one.
 
     `PROOF` of RFC 9162, section 2.1.4.1; empty where `earlier` is 0 or all of them.
 
@@ -131,7 +131,7 @@ def consistency_proof(leaves: Sequence[bytes], earlier: int) -> list[bytes]:
 
 
 def consistency_holds(earlier: int, size: int, proof: Sequence[bytes], earlier_root: bytes, root: bytes) -> bool:
-    """Whether `proof` shows that the tree of `size` leaves with `root` begins with that of `earlier` leaves.
+    """Tell whether `proof` shows that the tree of `size` leaves with `root` begins with that of `earlier` leaves.
 
     RFC 9162, section 2.1.4.2. Every tree begins with the empty one, and each with itself.
     """
@@ -159,7 +159,7 @@ def consistency_holds(earlier: int, size: int, proof: Sequence[bytes], earlier_r
 
 
 def _split(size: int) -> int:
-    """The largest power of two below `size`."""
+    """Find the largest power of two below `size`."""
     return 1 << (size - 1).bit_length() - 1
 
 
@@ -173,14 +173,14 @@ def _subproof(leaves: Sequence[bytes], earlier: int, *, whole: bool) -> list[byt
 
 
 def _while_odd(here: int, last: int) -> tuple[int, int]:
-    """Both, shifted for as long as the first is odd."""
+    """Shift both for as long as the first is odd."""
     while here & 1:
         here, last = here >> 1, last >> 1
     return here, last
 
 
 def _up_to_odd(here: int, last: int) -> tuple[int, int]:
-    """Both, shifted until the first is odd or zero."""
+    """Shift both until the first is odd or zero."""
     while here and not here & 1:
         here, last = here >> 1, last >> 1
     return here, last

@@ -88,7 +88,7 @@ class Witness:
             raise AuditError(f"{self.path} cannot be read: {reason}; {self._give_up}.") from None
 
     def size(self) -> int:
-        """How many entries the log had: from where on a proof is asked for; 0 where nothing is known.
+        """Read how many entries the log had: a proof is asked for from there on; 0 where nothing is known.
 
         Raises:
             AuditError: as `known`, or what is remembered was altered.
@@ -146,8 +146,8 @@ class Witness:
             raise self._refusal(f"{self._log} is not signed as before: {error}") from None
 
         def begins() -> bool:
-            told = [bytes.fromhex(node) for node in seen.proof]
-            proof = prove(before.size, now.size) if prove and before.size else told
+            given = [bytes.fromhex(node) for node in seen.proof]
+            proof = prove(before.size, now.size) if prove and before.size else given
             return consistency_holds(before.size, now.size, proof, before.root, now.root)
 
         try:

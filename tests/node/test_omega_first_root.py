@@ -33,6 +33,7 @@ from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.tuf.metadata import Lifetimes, parse
 from ashat.trust.tuf.root_chain import PinnedRoot, root_digest
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import RemoteRepository
 from tasks.approval.signing import ensure_trust_root
 from tests.support.builders.signers import People, refused
 from tests.support.processes.node import NodeProcess, push, tiny_app
@@ -177,7 +178,7 @@ def test_a_later_root_is_taken_that_the_pinned_one_leads_to_and_mainframes_follo
         node.restart()
         ship(client, people, tmp_path, "UPD-3")
         with Transport(node.url, licence=licence(client), name="OMEGA") as transport:
-            asking = ReleaseClient(transport, tmp_path / "cache", root=first, metadata_url=PATH, target="omega")
+            asking = ReleaseClient(RemoteRepository(transport, PATH), tmp_path / "cache", root=first, target="omega")
             assert asking.latest_release("stable").update_id == "UPD-3"
 
 

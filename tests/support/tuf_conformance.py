@@ -88,6 +88,7 @@ def download(context: typer.Context) -> None:
 def _updater(context: typer.Context) -> Iterator[Updater]:
     from ashat.client.http import Transport
     from ashat.trust.update_client.client import open_updater
+    from ashat.trust.update_client.fetcher import RemoteRepository
 
     given = context.obj
     if not given["metadata_url"]:
@@ -100,10 +101,9 @@ def _updater(context: typer.Context) -> Iterator[Updater]:
     with (
         Transport(given["metadata_url"], name="The repository") as transport,
         open_updater(
-            transport,
+            RemoteRepository(transport, given["metadata_url"]),
             metadata,
             root=root,
-            metadata_url=given["metadata_url"],
             targets_url=given["target_base_url"] or None,
             documents=given["target_dir"],
         ) as updater,

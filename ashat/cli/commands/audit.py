@@ -113,7 +113,8 @@ def verify(
 
 def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.audit.approvals import Approvals
-    from ashat.audit.sign import audited
+    from ashat.audit.auditor import Auditor
+    from ashat.audit.sign import audit_log
     from ashat.transparency.log_signer import LogSigner
     from ashat.trust.authority.authority import kept_roots
 
@@ -123,7 +124,7 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
         approvals = Approvals(origin, kept_roots(home()), pinned)
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
-        auditor = audited(ledger, appended, expected=hashes, follower=approvals)
+        auditor = audit_log(ledger, Auditor(appended=appended, expected=hashes, follower=approvals))
     keys = LogSigner(home(), origin)
     signed = keys.last()
     for known in (older, signed):
@@ -156,7 +157,7 @@ def _verify_export(file: Path, key: str, since: Path | None, pinned: list[bytes]
 def _checked(
     opened: Export, signed: Checkpoint, expected: Sequence[bytes] = (), approvals: Approvals | None = None
 ) -> Auditor:
-    """The events of an export, once they are those of its checkpoint; with `approvals`, who signed what, too."""
+    """Check that the events of an export are those of its checkpoint; with `approvals`, who signed what, too."""
     from ashat.audit.auditor import Auditor
 
     auditor = Auditor(expected=expected, follower=approvals)
@@ -168,7 +169,7 @@ def _checked(
 
 
 def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[bytes]]:
-    """What `--since` names: the checkpoint, and the leaf hashes where it is an export."""
+    """Open what `--since` names: the checkpoint, and the leaf hashes where it is an export."""
     from ashat.audit.auditor import check_origin
     from ashat.audit.export import Export, is_export
     from ashat.transparency.checkpoint import open_checkpoint
@@ -191,7 +192,7 @@ def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[byte
 
 
 def _verifier(key: str, origin: str) -> Verifier:
-    """The key that signatures are held against: the one that was given, or the one of this machine."""
+    """Find the key that signatures are checked by: the one that was given, or the one of this machine."""
     from ashat.transparency.checkpoint import Verifier
     from ashat.transparency.log_signer import LogSigner
 

@@ -118,8 +118,8 @@ def check_log(entry: LogEntry | None) -> None:
     """
     if entry is None:
         return
-    from ashat.audit.auditor import check_origin
-    from ashat.audit.sign import audited
+    from ashat.audit.auditor import Auditor, check_origin
+    from ashat.audit.sign import audit_log
     from ashat.transparency.checkpoint import open_signed
     from ashat.transparency.log_signer import LogSigner
     from ashat.transparency.witness import Witness
@@ -135,9 +135,8 @@ def check_log(entry: LogEntry | None) -> None:
             known = open_signed(last.checkpoint, last.key) if (last := witness.known()) else None
             size = max(found.size, known.size if known else 0)
             begun = keys.frontier(_APPROVED, known) if known and found.size >= known.size else None
-            auditor = audited(
-                ledger, min(appended, size), documents=False, stories=begun is None, begun=begun, until=size
-            )
+            auditor = Auditor(appended=min(appended, size), documents=False, stories=begun is None, begun=begun)
+            audit_log(ledger, auditor, until=size)
             for checkpoint in (found, known) if known else (found,):
                 auditor.require_extends(checkpoint)
             if known is None or found.size > known.size:

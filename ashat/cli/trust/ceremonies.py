@@ -224,7 +224,7 @@ def _begin(target: str, rearrange: Callable[[Roles], Roles] | None, *, dry_run: 
 
 
 def newest_keys(seen: TrustState) -> Callable[[Roles], Roles]:
-    """Roles as they are, with OMEGA's newest keys as its own.
+    """Make a change of the roles by which OMEGA's newest keys are its own.
 
     Raises:
         UsageError: it has none that are newer.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ashat.trust.authority.authority import Authority, AuthorityState
     from ashat.trust.authority.key_change import Change
     from ashat.trust.keys.files import OnlinePublicKeys
+    from ashat.trust.tuf.metadata import Holders
 
 trust_app = typer.Typer(no_args_is_help=True, help="Say who approves releases, and by which keys.")
 
@@ -66,22 +67,18 @@ def keygen(
     output.say(f"  public:  {public_path(path)}  (give it to whoever runs deploy trust init or add-approver)")
 
 
+def _named(option: str, what: str) -> Any:
+    return typer.Option(option, metavar="NAME=FILE.pub", help=f"{what}; may be repeated.")
+
+
 @trust_app.command("init", short_help="Set up who approves.")
 def init(
-    approver: Annotated[
-        list[str] | None, typer.Option("--approver", metavar="NAME=FILE.pub", help="An approver; may be repeated.")
-    ] = None,
+    approver: Annotated[list[str] | None, _named("--approver", "An approver")] = None,
     threshold: Annotated[
         int | None, typer.Option(help="How many of them it takes; more than half of them by default.")
     ] = None,
-    builder: Annotated[
-        list[str] | None,
-        typer.Option("--builder", metavar="NAME=FILE.pub", help="A machine whose pushes count; may be repeated."),
-    ] = None,
-    verifier: Annotated[
-        list[str] | None,
-        typer.Option("--verifier", metavar="NAME=FILE.pub", help="A machine whose checks count; may be repeated."),
-    ] = None,
+    builder: Annotated[list[str] | None, _named("--builder", "A machine whose pushes count")] = None,
+    verifier: Annotated[list[str] | None, _named("--verifier", "A machine whose checks count")] = None,
     omega_keys: Annotated[
         Path | None, typer.Option(help="What ashat-node trust-keys printed on OMEGA; else OMEGA itself is asked.")
     ] = None,
@@ -89,9 +86,8 @@ def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be set up, and write nothing.")] = False,
 ) -> None:
     """Set up who approves: people by their public keys, or without --approver the one-person mode."""
-    from ashat.trust.authority.authority import ONE_PERSON
     from ashat.trust.keys.files import name_of
-    from ashat.trust.tuf.metadata import BUILDER, PRODUCTION, VERIFIER, check_holders, check_machines
+    from ashat.trust.tuf.metadata import BUILDER, PRODUCTION, VERIFIER, Holders, check_holders, check_machines
 
     authority = authority_of(target)
     authority.refuse_second()
@@ -101,11 +97,10 @@ def init(
     )
     if threshold is not None and not keys:
         raise UsageError("--threshold counts approvers: give each with --approver NAME=FILE.pub.")
-    needed = threshold if threshold is not None else len(keys) // 2 + 1
+    people = Holders(keys, threshold if threshold is not None else len(keys) // 2 + 1)
     if keys:
-        check_holders(PRODUCTION, keys, needed)
+        check_holders(PRODUCTION, keys, people.threshold)
     check_machines(keys, builders, verifiers)
-    machines = {BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]}
     pinned = None
     if not dry_run:
         online, pinned = _seen(target, omega_keys)
@@ -114,29 +109,29 @@ def init(
                 f"{target} begins with no root but its trust_root ({pinned[:12]}), which cannot be this one: name the "
                 "approvers, or take that setting away on OMEGA's machine."
             )
-        authority.init(
-            keys,
-            needed,
-            online=online,
-            now=output.now(),
-            builders=builders,
-            verifiers=verifiers,
-        )
+        authority.init(keys, people.threshold, online=online, now=output.now(), builders=builders, verifiers=verifiers)
     output.say(f"{'Would be set up' if dry_run else '✅ Set up'} in {authority.directory}:")
-    if not keys:
+    machines = {BUILDER: [name_of(key) for key in builders], VERIFIER: [name_of(key) for key in verifiers]}
+    _say_set_up(authority.directory / "root.json", people, machines)
+    if pinned is not None:
+        output.warn(f"{target} begins with another root ({pinned[:12]}): let this root.json be its trust_root.")
+
+
+def _say_set_up(root: Path, people: Holders, machines: Mapping[str, Sequence[str]]) -> None:
+    """Say who approves, and what is to be done next."""
+    from ashat.trust.authority.authority import ONE_PERSON
+    from ashat.trust.keys.files import name_of
+
+    if not people.keys:
         for line in ONE_PERSON:
             output.say(f"  {line}")
         say_machines(machines)
         return
-    names = ", ".join(sorted(given.partition("=")[0] for given in approver or []))
-    output.say(f"  {needed} of {len(keys)} approve each release, and hold root and targets: {names}.")
+    names = ", ".join(sorted(name_of(key) for key in people.keys))
+    output.say(f"  {people.threshold} of {len(people.keys)} approve each release, and hold root and targets: {names}.")
     say_machines(machines)
     output.say("  Each of them signs it once: deploy trust sign --key FILE.pem")
-    output.say(
-        f"  Then: deploy trust publish. Mainframes need {authority.directory / 'root.json'} (trust_root), as OMEGA may."
-    )
-    if pinned is not None:
-        output.warn(f"{target} begins with another root ({pinned[:12]}): let this root.json be its trust_root.")
+    output.say(f"  Then: deploy trust publish. Mainframes need {root} (trust_root), as OMEGA may.")
 
 
 @trust_app.command("sign", short_help="Sign who approves, as one who holds it.")
@@ -180,8 +175,8 @@ def say_counts(change: Change, held: AuthorityState) -> None:
 
 
 def signer_of(key: Path, passphrase_file: Path | None) -> Signer:
-    """What signs with the private key that the file `key` holds or refers to; its passphrase or PIN is asked for where
-    none is given.
+    """Load what signs with the private key that the file `key` holds or refers to; its passphrase or PIN is asked for
+    where none is given.
 
     Raises:
         KeyFileError: the file or the passphrase is no good.
@@ -208,7 +203,7 @@ def say_signed(state: AuthorityState) -> None:
 
 
 def named_key(option: str, given: str) -> SSlibKey:
-    """The public key that `given`, such as kim=kim.pub, names.
+    """Load the public key that `given`, such as kim=kim.pub, names.
 
     Raises:
         UsageError: it is not written so.
@@ -223,13 +218,13 @@ def named_key(option: str, given: str) -> SSlibKey:
 
 
 def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]:
-    """OMEGA's own keys, and which root it pins, so far as it was asked."""
+    """Find OMEGA's own keys, and which root it pins, so far as it was asked."""
     from ashat.trust.keys.files import OnlinePublicKeys
 
     if file is not None:
         try:
-            told = json.loads(file.read_text("utf-8"))
-            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(told).items()}), None
+            content = json.loads(file.read_text("utf-8"))
+            return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(content).items()}), None
         except OSError as error:
             raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError):
@@ -241,7 +236,7 @@ def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]
 
 @contextmanager
 def omega_client(target: str) -> Iterator[NodeClient]:
-    """The OMEGA that is configured as `target`.
+    """Connect to the OMEGA that is configured as `target`.
 
     Raises:
         NotConfiguredError: there is none of that name.
@@ -258,7 +253,7 @@ def omega_client(target: str) -> Iterator[NodeClient]:
 
 
 def authority_of(target: str = "omega") -> Authority:
-    """Where the trust root of the OMEGA that is configured as `target` is kept."""
+    """Find where the trust root of the OMEGA that is configured as `target` is kept."""
     from ashat.settings import Settings
     from ashat.trust.authority.authority import Authority
 

@@ -47,8 +47,8 @@ def status(
     if not any(authority_of(name).exists() or not omega.why for name, omega in found.items()):
         raise NotConfiguredError("Trust is not set up here; run: deploy trust init")
     if as_json:
-        told = {name: _json(name, omega) for name, omega in found.items()}
-        output.show_json(told[target] if target else {"targets": told})
+        shown = {name: _json(name, omega) for name, omega in found.items()}
+        output.show_json(shown[target] if target else {"targets": shown})
         return
     for name, omega in found.items():
         _say(name, omega)
@@ -85,7 +85,7 @@ def _say(name: str, omega: Omega) -> None:
 
 
 def _say_omega(omega: Omega, held: AuthorityState | None) -> None:
-    """Whether OMEGA was handed what is `held` here, and whether it pins a root."""
+    """Say whether OMEGA was handed what is `held` here, and whether it pins a root."""
     if omega.why:
         output.say(f"  OMEGA was not asked what it keeps: {omega.why}")
         return
@@ -109,13 +109,13 @@ def _say_omega(omega: Omega, held: AuthorityState | None) -> None:
 
 
 def _set_up() -> list[str]:
-    """For which OMEGAs something was set up here."""
+    """List the OMEGAs for which something was set up here."""
     places = authority_of().directory.parent.glob("*/root.json")
     return sorted(place.parent.name for place in places if not place.parent.name.startswith("."))
 
 
 def _ask(names: Sequence[str], *, every: bool) -> dict[str, Omega]:
-    """What the OMEGAs of those names say; with `every`, also those that are configured."""
+    """Ask the OMEGAs of those names what they keep; with `every`, also those that are configured."""
     from ashat.cli.control_plane.connect import ensure_control_plane, external_control_plane, running_state
     from ashat.settings import Settings
 
@@ -145,7 +145,7 @@ def _look(name: str) -> Omega:
 
 
 def omega_as(seen: TrustState, name: str) -> Omega:
-    """What an OMEGA keeps, beside what is set up here for it.
+    """Compare what an OMEGA keeps with what is set up here for it.
 
     Raises:
         TrustError: either cannot be read.
@@ -177,7 +177,7 @@ def _json(name: str, omega: Omega) -> dict[str, object]:
 
     authority = authority_of(name)
     asked = not omega.why
-    told: dict[str, object] = {
+    seen: dict[str, object] = {
         "asked": asked,
         "why": omega.why,
         "root_version": omega.root_version or None,
@@ -186,10 +186,10 @@ def _json(name: str, omega: Omega) -> dict[str, object]:
         "pins_this": omega.pins_ours if asked else None,
     }
     if not authority.exists():
-        return {"mode": None, "omega": told}
+        return {"mode": None, "omega": seen}
     state, pending = authority.read(), PendingChange(authority)
     change = pending.read() if pending.exists() else None
-    return {**_json_state(state), "change": _json_change(change, state) if change else None, "omega": told}
+    return {**_json_state(state), "change": _json_change(change, state) if change else None, "omega": seen}
 
 
 def _json_state(state: AuthorityState) -> dict[str, object]:

@@ -14,6 +14,7 @@ from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Offer
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import RemoteRepository
 
 PATH: Final = "v1/mainframe/trust"
 LOG_PATH: Final = "v1/mainframe/log"
@@ -65,11 +66,9 @@ class OfferVerifier:
 
     def _latest(self, transport: Transport) -> ReleaseDocument:
         client = ReleaseClient(
-            transport,
+            RemoteRepository(transport, PATH, LOG_PATH),
             self._cache,
             root=self._root(),
-            metadata_url=PATH,
-            log_url=LOG_PATH,
             minimum_release_seq=self._config.minimum_release_seq,
         )
         try:

@@ -119,7 +119,7 @@ class KeptLog:
         return consistency_proof([row["hash"] for row in rows], earlier)
 
     def _keeps(self, connection: sqlite3.Connection, found: Checkpoint) -> bool:
-        """Whether the log is kept as far as `found`.
+        """Tell whether the log is kept as far as `found`.
 
         Raises:
             ApiError: 409 `log_forked` where another one is.

@@ -83,8 +83,8 @@ class OnlineKeyFiles:
         return None
 
     def _pairs(self) -> dict[int, OnlineKeys]:
-        """Those that are whole (a crash may leave one half) and can be used. One that cannot, such as one that another
-        user made, must not keep OMEGA from signing with the pair that counts."""
+        """Load those that are whole (a crash may leave one half) and can be used. One that cannot, such as one that
+        another user made, must not keep OMEGA from signing with the pair that counts."""
         found: dict[int, OnlineKeys] = {}
         unusable: KeyFileError | None = None
         for ordinal in self._taken():

@@ -221,7 +221,7 @@ class OmegaTrust:
             raise TrustError(f"{self._directory} cannot be written: {error.strerror}; try again.") from error
 
     def _check_first(self, given: TrustMetadata, held: State | None) -> list[Metadata[Root]]:
-        """See that a first root is the one that is pinned, or follows from it; the roots that lead there."""
+        """Check that a first root is the one that is pinned, or follows from it; return the roots that lead there."""
         if self._pinned is None or held is not None or given.root is None:
             return []
         between = [parse(text.encode(), Root, "A root before the one given") for text in given.roots]
@@ -231,7 +231,7 @@ class OmegaTrust:
             raise MixAndMatchError(f"OMEGA takes no first root but its trust_root: {error}") from None
 
     def _check_pinned(self, held: State) -> None:
-        """See that the root that is kept is the one that is pinned by now, or follows from it."""
+        """Check that the root that is kept is the one that is pinned by now, or follows from it."""
         if self._pinned is None:
             return
         names = [f"{version}.root.json" for version in range(self._pinned.version + 1, held.root.signed.version)]
@@ -390,7 +390,7 @@ def _all_roles(parts: dict[str, bytes]) -> dict[str, bytes | None]:
 
 
 def _root_of(given: TrustMetadata, held: State | None) -> Root:
-    """The root that will hold: the one given, else the one kept."""
+    """Find the root that will hold: the one given, else the one kept."""
     if given.root is not None:
         return parse(given.root.encode(), Root, "The root").signed
     if held is None:

@@ -54,8 +54,8 @@ ONE_PERSON: Final = (
 
 
 def one_person_words(home: Path, target: str = "omega") -> tuple[str, ...]:
-    """What is to be said wherever approvals for `target` are shown: the words for the one-person mode, which is also
-    what is set up where nothing is; nothing where people sign.
+    """Explain the one-person mode wherever approvals for `target` are shown, also where nothing is set up yet; say
+    nothing where people sign.
 
     Raises:
         TrustError: what was set up cannot be read.
@@ -65,8 +65,8 @@ def one_person_words(home: Path, target: str = "omega") -> tuple[str, ...]:
 
 
 def kept_roots(home: Path) -> dict[str, list[bytes]]:
-    """The roots that are kept under `home` of each OMEGA, by its name, oldest first: those that follow on each other,
-    up to the one in force. Of one that too few of the holders signed yet, none.
+    """Read the roots that are kept under `home` of each OMEGA, by its name, oldest first: those that follow on each
+    other, up to the one in force; none where too few of the holders signed it yet.
 
     Raises:
         TrustError: what was set up cannot be read.
@@ -80,7 +80,7 @@ def kept_roots(home: Path) -> dict[str, list[bytes]]:
 
 
 def _unbroken(roots: Sequence[Metadata[Root]]) -> Sequence[Metadata[Root]]:
-    """The last of `roots` and those before it without a gap between."""
+    """Select the last of `roots` and those before it without a gap between."""
     first = len(roots) - 1
     while first > 0 and roots[first - 1].signed.version == roots[first].signed.version - 1:
         first -= 1
@@ -116,11 +116,11 @@ class Authority:
         self.people = home / "trust" / "keys"
 
     def exists(self) -> bool:
-        """Whether it was set up."""
+        """Tell whether it was set up."""
         return (self.directory / "root.json").exists()
 
     def refuse_second(self) -> None:
-        """See that it was not set up yet.
+        """Check that it was not set up yet.
 
         Raises:
             UsageError: it was.
@@ -169,7 +169,7 @@ class Authority:
         return self.read()
 
     def read(self) -> AuthorityState:
-        """What was set up.
+        """Read what was set up.
 
         Raises:
             NotConfiguredError: nothing.
@@ -194,7 +194,7 @@ class Authority:
         )
 
     def roots(self) -> list[Metadata[Root]]:
-        """Every root that is kept here up to the one in force, oldest first.
+        """Read every root that is kept here up to the one in force, oldest first.
 
         Raises:
             NotConfiguredError: nothing was set up.
@@ -223,7 +223,7 @@ class Authority:
             replace_file(self.directory / "roots" / f"{root.signed.version}.root.json", root.to_bytes())
 
     def approves_alone(self, targets: Targets) -> bool:
-        """Whether by `targets` the one key that approves is the one that lies here, open.
+        """Tell whether by `targets` the one key that approves is the one that lies here, open.
 
         Raises:
             MalformedMetadataError: `targets` say nothing of who approves.
@@ -266,7 +266,7 @@ class Authority:
         return True
 
     def embedded_approver(self) -> Signer:
-        """The one key that approves in one-person mode.
+        """Load the one key that approves in one-person mode.
 
         Raises:
             KeyFileError: it is not there, since people approve with their own, or it cannot be used.
@@ -274,7 +274,7 @@ class Authority:
         return load_signer(self.directory / "keys" / "approver.pem")
 
     def embedded_keys(self) -> list[Path]:
-        """The files of the keys that sign by themselves in one-person mode; none where people sign."""
+        """List the files of the keys that sign by themselves in one-person mode; none where people sign."""
         return sorted((self.directory / "keys").glob("*.pem"))
 
     def _write(self, place: Path, roles: Roles, lifetimes: Lifetimes, now: datetime) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def first_trust(authority: Authority, seen: TrustState, target: str) -> TrustMetadata:
-    """What an OMEGA that keeps no root, as it was `seen`, is given to begin with, as `target`.
+    """Make what an OMEGA that keeps no root, as it was `seen`, is given to begin with, as `target`.
 
     Raises:
         NotConfiguredError: nothing was set up here.
@@ -40,7 +40,7 @@ def first_trust(authority: Authority, seen: TrustState, target: str) -> TrustMet
 
 
 def ready(authority: Authority, seen: TrustState, target: str) -> TrustMetadata:
-    """`first_trust`, where OMEGA keeps nothing yet.
+    """Make the same as `first_trust`, and refuse where OMEGA keeps something already.
 
     Raises:
         NoReleaseError: it keeps what there is here, so there is nothing to hand over.
@@ -74,7 +74,7 @@ def hand_over(authority: Authority, omega: NodeClient, target: str) -> None:
 
 
 def keeps(seen: TrustState, root: Metadata[Root], targets: Metadata[Targets]) -> bool:
-    """Whether OMEGA, which keeps what was `seen`, demands the signatures of this very root and these targets.
+    """Tell whether OMEGA, which keeps what was `seen`, keeps this very root and these targets.
 
     Raises:
         MalformedMetadataError: what it keeps cannot be read.

@@ -38,12 +38,12 @@ _FORMAT: Final = "ashat-change/1"
 
 
 def with_added(people: Holders, keys: Sequence[Key], threshold: int | None) -> Holders:
-    """`people` and whoever holds `keys`; it takes as many as before, or `threshold`."""
+    """Add the holders of `keys` to `people`; it takes as many as before, or `threshold`."""
     return Holders([*people.keys, *keys], threshold or people.threshold)
 
 
 def without(people: Holders, name: str, threshold: int | None) -> Holders:
-    """`people` without the one called `name`; it takes as many as before, or `threshold`.
+    """Remove the one called `name` from `people`; it takes as many as before, or `threshold`.
 
     Raises:
         KeyPolicyError: nobody is called that, or too few would be left.
@@ -60,7 +60,7 @@ def without(people: Holders, name: str, threshold: int | None) -> Holders:
 
 
 def with_key(people: Holders, key: Key) -> Holders:
-    """`people`, of whom the one that `key` is named after has that key from now on.
+    """Give one of `people`, after whom `key` is named, that key from now on.
 
     Raises:
         KeyPolicyError: nobody is called that, or has that key already.
@@ -94,8 +94,8 @@ class Change:
         now: datetime,
         target: str = "",
     ) -> Change:
-        """What follows on `root` and `targets` for `roles` to hold; `production` is what OMEGA serves. It is
-        of the same OMEGA, which is called `target` where they do not say so yet.
+        """Plan what follows on `root` and `targets` for `roles` to hold; `production` is what OMEGA serves. It is of
+        the same OMEGA, which is called `target` where they do not say so yet.
 
         Raises:
             KeyPolicyError: the roles would protect less than they say; see `check_holders`.
@@ -115,35 +115,35 @@ class Change:
         return cls(new_root, new_targets, again, current)
 
     def to_bytes(self) -> bytes:
-        """As it is kept, and carried from one person to the next."""
+        """Write it as it is kept, and carried from one person to the next."""
         added = {"production": self.production, "replaces": self.replaces}
-        told = {name: part.to_bytes().decode() if part else None for name, part in added.items()}
+        optional = {name: part.to_bytes().decode() if part else None for name, part in added.items()}
         always = {"root": self.root.to_bytes().decode(), "targets": self.targets.to_bytes().decode()}
-        return canonical_json({"format": _FORMAT, **always, **told})
+        return canonical_json({"format": _FORMAT, **always, **optional})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Change:
-        """What `to_bytes` wrote, not verified.
+    def from_bytes(cls, raw: bytes) -> Change:
+        """Read what `to_bytes` wrote, not verified.
 
         Raises:
             MalformedMetadataError: it did not.
         """
         try:
-            told: dict[str, Any] = json.loads(content)
-            if told["format"] != _FORMAT:
+            content: dict[str, Any] = json.loads(raw)
+            if content["format"] != _FORMAT:
                 raise MalformedMetadataError("The change is of another version's format: bring both up to date.")
-            added = [parse(told[name].encode(), Targets, name) if told[name] else None for name in _ADDED]
-            root = parse(told["root"].encode(), Root, "The change's root")
-            return cls(root, parse(told["targets"].encode(), Targets, "The change's targets"), *added)
+            added = [parse(content[name].encode(), Targets, name) if content[name] else None for name in _ADDED]
+            root = parse(content["root"].encode(), Root, "The change's root")
+            return cls(root, parse(content["targets"].encode(), Targets, "The change's targets"), *added)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise MalformedMetadataError("The change that is to be signed is not as this version writes it.") from None
 
     def taken(self, root: Root) -> bool:
-        """Whether `root` is the one of this change: it is in force here."""
+        """Tell whether `root` is the one of this change: it is in force here."""
         return root == self.root.signed
 
     def check(self, root: Root, targets: Targets) -> None:
-        """See that it follows on `root` and `targets`, and releases nothing that they did not.
+        """Check that it follows on `root` and `targets`, and releases nothing that they did not.
 
         Raises:
             RolledBackError: it does not follow.
@@ -167,17 +167,17 @@ class Change:
             raise MixAndMatchError("The change would release something else than what is released; nothing was signed.")
 
     def _check_target(self, root: Root, targets: Targets) -> None:
-        """Once it is said of which OMEGA they are, it stays so; and both say the same."""
-        told = {target_of(self.root.signed), target_of(self.targets.signed)}
+        """Check that both are of one OMEGA, and of the same as before, once that was said."""
+        after = {target_of(self.root.signed), target_of(self.targets.signed)}
         before = {target_of(root), target_of(targets)} - {""}
-        if len(told) > 1 or not before <= told:
-            names = ", ".join(sorted(name[:80] or "none" for name in told))
+        if len(after) > 1 or not before <= after:
+            names = ", ".join(sorted(name[:80] or "none" for name in after))
             raise MixAndMatchError(
                 f"The change is to the root or targets of another OMEGA ({names}); nothing was signed."
             )
 
     def _check_form(self) -> None:
-        """Whatever is said of a change is said of its holders: it may hold nothing else."""
+        """Check that it says who holds the roles and nothing else: only that is put into words."""
         root, targets = self.root.signed, self.targets.signed
         roles, name = Roles.of(root, targets), target_of(targets)
         plain_root = build_root(roles, lifetime=0, now=root.expires, version=root.version, target=target_of(root))
@@ -186,7 +186,7 @@ class Change:
             raise MixAndMatchError("The change holds more than who signs what; nothing was signed.")
 
     def counts(self, root: Root) -> dict[str, Signatures]:
-        """Who has signed each part, and who has yet to, where `root` is in force; by what it is to be called.
+        """Count who has signed each part, and who has yet to, where `root` is in force; by the part's name.
 
         Raises:
             KeyPolicyError, MalformedMetadataError: it is no good; see `check_delegation`.
@@ -202,7 +202,7 @@ class Change:
         return found
 
     def complete(self, root: Root) -> bool:
-        """Whether enough have signed every part."""
+        """Tell whether enough have signed every part."""
         return all(found.complete for found in self.counts(root).values())
 
     def sign(self, root: Root, signer: Signer) -> bool:
@@ -221,20 +221,23 @@ class Change:
         return any(held)
 
     def differences(self, root: Root, targets: Targets) -> list[str]:
-        """What becomes otherwise, a line each."""
+        """Describe what becomes otherwise, a line each."""
         before, after = Roles.of(root, targets), Roles.of(self.root.signed, self.targets.signed)
         offline = {
             "root": (before.root, after.root),
             "targets": (before.targets, after.targets),
             "releases": (before.approvers, after.approvers),
         }
-        told: dict[str, list[str]] = {}
+        roles_by_line: dict[str, list[str]] = {}
         for tell in (_otherwise_held, _otherwise_counted):
             for name, (old, new) in offline.items():
                 for line in tell(old, new):
-                    told.setdefault(line, []).append(name)
+                    roles_by_line.setdefault(line, []).append(name)
         # Who may sign all three is an approver; anything else is said role by role.
-        lines = [line if len(names) == len(offline) else f"{', '.join(names)}: {line}" for line, names in told.items()]
+        lines = [
+            line if len(names) == len(offline) else f"{', '.join(names)}: {line}"
+            for line, names in roles_by_line.items()
+        ]
         lines += [f"what is built: {line}" for line in _differences(before.builders, after.builders)]
         lines += [f"what is verified: {line}" for line in _differences(before.verifiers, after.verifiers)]
         if _online(root) != _online(self.root.signed):

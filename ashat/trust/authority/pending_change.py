@@ -43,11 +43,11 @@ class PendingChange:
         return self._authority.directory / "next.json"
 
     def exists(self) -> bool:
-        """Whether there is one."""
+        """Tell whether there is one."""
         return self.path.exists()
 
     def refuse_second(self) -> None:
-        """See that there is none.
+        """Check that there is none.
 
         Raises:
             UsageError: there is one.
@@ -66,8 +66,8 @@ class PendingChange:
         now: datetime,
         approval_lifetime: float,
     ) -> Change:
-        """The change after which the roles are held as `rearrange` says, where OMEGA keeps what was `seen`; it is not
-        begun.
+        """Plan the change after which the roles are held as `rearrange` says, where OMEGA keeps what was `seen`; it is
+        not begun.
 
         Raises:
             UsageError: another change is being signed.
@@ -121,7 +121,7 @@ class PendingChange:
         fault_point("trust.planned")
 
     def read(self) -> Change:
-        """The change, which follows on what is in force here.
+        """Read the change, which follows on what is in force here.
 
         Raises:
             NoReleaseError: there is none.
@@ -176,7 +176,7 @@ class PendingChange:
             raise TrustError(f"{self.path} cannot be removed: {error.strerror}.") from error
 
     def may_be_out(self) -> bool:
-        """Whether OMEGA may keep it already: only what enough have signed gets there."""
+        """Tell whether OMEGA may keep it already: only what enough have signed gets there."""
         try:
             return self.read().complete(self._authority.read().root.signed)
         except TrustError:
@@ -184,7 +184,8 @@ class PendingChange:
             return False
 
     def ready(self, omega: NodeClient, target: str, *, in_flight: bool = False) -> TrustState:
-        """What `omega`, which is `target`, keeps now, where the change can be published; nothing is changed.
+        """Check that the change can be published; return what `omega`, which is `target`, keeps now. Nothing is
+        changed.
 
         Raises:
             As `publish`.
@@ -228,7 +229,7 @@ class PendingChange:
         self._keep(change)
 
     def _first(self, change: Change, seen: TrustState, target: str) -> list[TrustMetadata]:
-        """What an OMEGA is given, one after the other, that keeps no root."""
+        """Make what an OMEGA that keeps no root is given, one after the other."""
         given = _given(change, target)
         # One that lost its keys can do nothing with the root that names them, and begins with this change.
         if _names_keys_of(self._authority.read().root.signed, seen):
@@ -237,12 +238,13 @@ class PendingChange:
         return [given.model_copy(update={"roots": roots})]
 
     def _is_kept(self, seen: TrustState) -> bool:
-        """Whoever signed more than had to may have done so elsewhere: signatures are not compared."""
+        """Tell whether OMEGA keeps the change; signatures are not compared, as more may have signed elsewhere."""
         change = self.read()
         return keeps(seen, change.root, change.targets)
 
     def _keep(self, change: Change) -> None:
-        """The root goes first: by it a next try sees that this change is the one in force."""
+        """Put the change in force here. The root goes first: by it a next try sees that this change is the one in
+        force."""
         directory, held = self._authority.directory, self._authority.read()
         try:
             self._authority.keep_roots(held.root, change.root)

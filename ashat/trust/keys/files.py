@@ -43,7 +43,7 @@ _SCHEMES = {SECP256R1: "ecdsa-sha2-nistp256", SECP384R1: "ecdsa-sha2-nistp384"}
 
 
 def check_name(name: str) -> str:
-    """`name`, if it can name a key: lower-case letters, digits, dot, dash, underscore; at most 63.
+    """Check that `name` can name a key: lower-case letters, digits, dot, dash, underscore; at most 63.
 
     Raises:
         KeyFileError: it cannot.
@@ -56,14 +56,14 @@ def check_name(name: str) -> str:
 
 
 def name_of(key: object) -> str:
-    """What people call a key: its name, or the beginning of its key id."""
+    """Name a key as people do: by its name, or the beginning of its key id."""
     fields = getattr(key, "unrecognized_fields", {})
     name = fields.get(NAME_FIELD)
     return name if isinstance(name, str) and _NAME.fullmatch(name) else str(getattr(key, "keyid", ""))[:12]
 
 
 def public_path(path: Path) -> Path:
-    """Where the public half of the key in `path` is: `kim.pem` has `kim.pub` beside it."""
+    """Name the file of the public half of the key in `path`: `kim.pem` has `kim.pub` beside it."""
     return path.with_suffix(".pub")
 
 
@@ -96,7 +96,7 @@ def create_key(path: Path, name: str, passphrase: str | None) -> SSlibKey:
 
 
 def check_passphrase(passphrase: str) -> str:
-    """`passphrase`, if it is long enough to guard a key.
+    """Check that `passphrase` is long enough to guard a key.
 
     Raises:
         KeyFileError: it is not.
@@ -107,7 +107,7 @@ def check_passphrase(passphrase: str) -> str:
 
 
 def load_public_key(path: Path, name: str) -> SSlibKey:
-    """The public key in `path`, called `name`.
+    """Read the public key in `path`, called `name`.
 
     Raises:
         KeyFileError: it cannot be read, or holds no public key of a kind that is known here.
@@ -126,7 +126,7 @@ def load_public_key(path: Path, name: str) -> SSlibKey:
 
 
 def public_key(pem: bytes, name: str) -> SSlibKey:
-    """The public key that a PEM text spells, called `name`.
+    """Parse the PEM text of a public key, called `name`.
 
     Raises:
         ValueError: it spells none of a kind that can approve.
@@ -147,32 +147,32 @@ class OnlinePublicKeys:
     timestamp: SSlibKey
 
     @classmethod
-    def of(cls, told: Mapping[str, str]) -> OnlinePublicKeys:
-        """As OMEGA's node tells them: the 32 bytes of each in hexadecimal, by role.
+    def of(cls, spelled: Mapping[str, str]) -> OnlinePublicKeys:
+        """Read them as OMEGA's node tells them: the 32 bytes of each in hexadecimal, by role.
 
         Raises:
             KeyFileError: they are no such keys.
         """
         try:
-            keys = {role: _from_hex(told[role], role) for role in ("snapshot", "timestamp")}
+            keys = {role: _from_hex(spelled[role], role) for role in ("snapshot", "timestamp")}
         except (KeyError, ValueError):
             raise KeyFileError("OMEGA tells no Ed25519 keys of its own that this version can read.") from None
         return cls(**keys)
 
 
 def public_hex(signer: Signer) -> str:
-    """The public half as TUF spells it: the 32 bytes of an Ed25519 key in hexadecimal, a key of ECDSA in PEM."""
+    """Spell the public half as TUF does: the 32 bytes of an Ed25519 key in hexadecimal, a key of ECDSA in PEM."""
     return str(signer.public_key.keyval["public"])
 
 
 def public_pem(signer: CryptoSigner) -> str:
-    """The public half as a `.pub` file holds it."""
+    """Spell the public half as a `.pub` file does."""
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex(signer)))
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def load_signer(path: Path, passphrase: Callable[[], str] | None = None) -> CryptoSigner:
-    """What signs with the key in `path`. `passphrase` is called only where one is needed.
+    """Load what signs with the key in `path`. `passphrase` is called only where one is needed.
 
     Raises:
         KeyFileError: the file cannot be read, its group or others may read it, it holds no Ed25519 key, or the
@@ -196,7 +196,7 @@ def load_signer(path: Path, passphrase: Callable[[], str] | None = None) -> Cryp
 
 
 def given_passphrase(file: Path | None) -> str | None:
-    """The passphrase from the first line of `file`, or else from the environment; None where neither has one.
+    """Read the passphrase from the first line of `file`, or else from the environment; None where neither has one.
 
     Raises:
         KeyFileError: the file cannot be read, is empty, or others may read it.
@@ -224,7 +224,7 @@ def _named(key: Ed25519PublicKey | EllipticCurvePublicKey, name: str, scheme: st
 
 
 def refuse_open(path: Path) -> None:
-    """See that nobody but its owner can read `path`.
+    """Check that nobody but its owner can read `path`.
 
     Raises:
         KeyFileError: somebody can, or it is not there.
@@ -238,7 +238,7 @@ def refuse_open(path: Path) -> None:
 
 
 def read_key(path: Path) -> bytes:
-    """What the key file `path` holds.
+    """Read the key file `path`.
 
     Raises:
         KeyFileError: it cannot be read, or is too large to be one.

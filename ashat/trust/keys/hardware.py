@@ -63,8 +63,8 @@ def create_reference(path: Path, name: str, uri: str, public: Path | None, pin: 
 
 
 def signer_in(path: Path, secret: Callable[[], str]) -> Signer:
-    """What signs with the key that the file `path` holds or refers to. `secret`, its passphrase or PIN, is asked for
-    only where one is needed.
+    """Load what signs with the key that the file `path` holds or refers to. `secret`, its passphrase or PIN, is asked
+    for only where one is needed.
 
     Raises:
         KeyFileError: see `load_signer`; or the reference is damaged.
@@ -128,7 +128,7 @@ def _check_uri(uri: str) -> str:
 
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
-    """Each library raises errors of its own, and some say nothing but their name.
+    """Translate the errors of each library, of which some say nothing but their name.
 
     Raises:
         KeyFileError: instead.

@@ -19,12 +19,12 @@ ROLES = (BUILDER, VERIFIER)
 
 
 def machine_path(home: Path, role: str) -> Path:
-    """Where the private key is with which this machine acts as `role`."""
+    """Name the file of the private key with which this machine acts as `role`."""
     return home / "trust" / f"{role}.pem"
 
 
 def machine_signer(home: Path, role: str) -> CryptoSigner:
-    """What this machine signs with as `role`, one of `ROLES`; made where it is not there yet.
+    """Load what this machine signs with as `role`, one of `ROLES`; it is made where it is not there yet.
 
     Raises:
         KeyFileError: the key cannot be read or written, or others may read it.
@@ -44,7 +44,7 @@ def machine_signer(home: Path, role: str) -> CryptoSigner:
 
 
 def machine_public_key(home: Path, role: str, name: str) -> Key:
-    """The public half of this machine's key for `role`, called `name`; see `machine_signer`.
+    """Load the public half of this machine's key for `role`, called `name`; see `machine_signer`.
 
     Raises:
         KeyFileError: see there.

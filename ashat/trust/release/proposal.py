@@ -47,22 +47,22 @@ class Proposal:
         cls,
         targets: bytes,
         production: bytes | None,
-        release: ReleaseDocument,
-        rollback: ReleaseDocument | None,
+        documents: tuple[ReleaseDocument, ReleaseDocument | None],
         *,
         lifetime: float,
         now: datetime,
         provenances: Mapping[str, str] = MappingProxyType({}),
         replaced: ReleaseDocument | None = None,
     ) -> Proposal:
-        """What follows on `production`, which OMEGA keeps (None: nothing was released there yet).
+        """Propose what follows on `production`, which OMEGA keeps (None: nothing was released there yet).
 
-        `provenances` holds those that the documents name, by their digest; `replaced` is the document that
-        `production` names.
+        `documents` are the release and the rollback from it (None: none is to be signed). `provenances` holds those
+        that they name, by their digest; `replaced` is the document that `production` names.
 
         Raises:
             MalformedMetadataError: what OMEGA keeps cannot be read.
         """
+        release, rollback = documents
         current = parse(production, Targets, "OMEGA's production.json") if production is not None else None
         next_ = build_production(current, release, lifetime=lifetime, now=now)
         back = build_production(next_, rollback, lifetime=lifetime, now=now) if rollback else None
@@ -74,7 +74,7 @@ class Proposal:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
+        """Write it as the ledger keeps it."""
         drafts = {"release": self.release, "rollback": self.rollback}
         return {
             "format": _FORMAT,
@@ -90,7 +90,7 @@ class Proposal:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Proposal:
-        """What `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             MalformedMetadataError: it did not.
@@ -112,7 +112,7 @@ class Proposal:
             raise MalformedMetadataError("What was proposed is not as this version writes it.") from None
 
     def check(self, *, lifetime: float, now: datetime) -> None:
-        """See that it is what follows on the release that the approvers signed last, and the return to that and to
+        """Check that it is what follows on the release that the approvers signed last, and the return to that and to
         nothing else; for no longer than `lifetime` seconds.
 
         Raises:
@@ -147,8 +147,8 @@ class Proposal:
                 )
 
     def check_form(self) -> None:
-        """See that each part names its document and nothing else, and that the rollback leads to what was signed last,
-        as far as the proposal says what that was.
+        """Check that each part names its document and nothing else, and that the rollback leads to what was signed
+        last, as far as the proposal says what that was.
 
         Raises:
             MixAndMatchError: it is something else.
@@ -171,7 +171,7 @@ class Proposal:
             )
 
     def sign(self, signer: Signer) -> ReleaseSignature:
-        """The signatures of one approver.
+        """Sign each part as one approver.
 
         Raises:
             UnsignedError: the key is no approver's, or does not sign.
@@ -184,7 +184,7 @@ class Proposal:
         )
 
     def read(self, line: str) -> ReleaseSignature:
-        """The signatures that `spell` made a line of, verified.
+        """Read and verify the signatures that `spell` made a line of.
 
         Raises:
             UnsignedError: they are no approver's, or not over this.
@@ -203,15 +203,15 @@ class Proposal:
         return ReleaseSignature(name=name, keyid=keyid, release=release, rollback=rollback or None)
 
     def count(self, signatures: Sequence[ReleaseSignature]) -> Signatures:
-        """Who has signed the release, and whether that is enough."""
+        """Count who has signed the release, and whether that is enough."""
         return self._count(self.release, [(one.keyid, one.release) for one in signatures])
 
     def signed_release(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease:
-        """The release, signed."""
+        """Put the signatures to the release."""
         return self.release.signed([(one.keyid, one.release) for one in signatures])
 
     def signed_rollback(self, signatures: Sequence[ReleaseSignature]) -> SignedRelease | None:
-        """The rollback, signed; None where none was proposed."""
+        """Put the signatures to the rollback; None where none was proposed."""
         given = [(one.keyid, one.rollback) for one in signatures if one.rollback]
         return self.rollback.signed(given) if self.rollback else None
 
@@ -226,5 +226,5 @@ class Proposal:
 
 
 def spell(signature: ReleaseSignature) -> str:
-    """One line that can be pasted: the key id and the signatures, in hexadecimal."""
+    """Write a signature as one line that can be pasted: the key id and the signatures, in hexadecimal."""
     return f"ashat-signature-1:{signature.keyid}:{signature.release}:{signature.rollback or ''}"

@@ -116,7 +116,7 @@ class VerifiedProvenance:
 def attest_build(
     signer: Signer, *, bundle: str, update_id: str, attempt: int, source: Source, pushed_by: str
 ) -> Attestation:
-    """The builder's statement about what was packed as `bundle`, signed.
+    """Sign the builder's statement about what was packed as `bundle`.
 
     Raises:
         MalformedMetadataError: it would be larger than a provenance may be.
@@ -151,7 +151,7 @@ def attest_build(
 
 
 def attest_evidence(signer: Signer, *, bundle: str, evidence: str, outcome: str, policy: str) -> Attestation:
-    """The verifier's statement that the checks of `bundle` ended as `outcome`, as `evidence` says; signed.
+    """Sign the verifier's statement that the checks of `bundle` ended as `outcome`, as `evidence` says.
 
     `evidence` and `policy` are digests.
     """
@@ -168,7 +168,7 @@ def attest_evidence(signer: Signer, *, bundle: str, evidence: str, outcome: str,
 
 
 def provenance_of(build: Attestation, evidence: Attestation | None) -> dict[str, Any]:
-    """The provenance that these two make, as the ledger keeps it; its digest is what approvers sign.
+    """Join two statements into a provenance, as the ledger keeps it; its digest is what approvers sign.
 
     `evidence` is None where nobody signed what the checks saw, as before that was done.
     """
@@ -176,7 +176,7 @@ def provenance_of(build: Attestation, evidence: Attestation | None) -> dict[str,
 
 
 def demands_provenance(targets: Targets) -> bool:
-    """Whether `targets` names anybody who must have built, or verified, what is released."""
+    """Tell whether `targets` names anybody who must have built, or verified, what is released."""
     return delegates(targets, BUILDER) or delegates(targets, VERIFIER)
 
 
@@ -224,7 +224,7 @@ def verify_provenance(
 
 
 def _verifier(targets: Targets, content: dict[str, Any], document: ReleaseDocument) -> str:
-    """What `targets` calls who signed that the checks of the release did not fail."""
+    """Verify that the checks of the release did not fail; return what `targets` calls who signed that."""
     result, verifier, _ = _verified(targets, VERIFIER, content.get("evidence"), _Result, document.bundle)
     if result.predicate.evidence.digest.sha256 != document.evidence:
         raise UnprovenError(f"{verifier} signed other evidence than was approved with {document.update_id}.")
@@ -249,7 +249,7 @@ def _attest(signer: Signer, bundle: str, predicate_type: str, predicate: dict[st
 
 
 def read_provenance(provenance: str | bytes) -> dict[str, Any]:
-    """The two statements of a provenance, `build` and `evidence`, unverified.
+    """Read the two statements of a provenance, `build` and `evidence`, unverified.
 
     Raises:
         MalformedMetadataError: it is none that this version can read.
@@ -268,7 +268,7 @@ def read_provenance(provenance: str | bytes) -> dict[str, Any]:
 
 
 def _verified(targets: Targets, role: str, attestation: object, kind: type[Kind], bundle: str) -> tuple[Kind, str, str]:
-    """The statement, by a holder of `role`, about `bundle`; what `targets` calls the holder, and the public key."""
+    """Verify the statement of a holder of `role` about `bundle`; return it, the holder's name, and the public key."""
     check_delegation(targets, role)
     held, envelope = Holders.of(targets, role), _envelope(role, attestation)
     try:

@@ -128,5 +128,7 @@ def verify_approval(production: Metadata[Targets], targets: Targets, now: dateti
     if production.signed.delegations is not None:
         raise MalformedMetadataError("The approval hands its power on to others, which is not allowed.")
     if now is not None and production.signed.is_expired(now):
-        raise SignatureExpiredError(f"The approval ended at {production.signed.expires:%Y-%m-%d %H:%M}Z; sign it anew.")
+        raise SignatureExpiredError(
+            f"production is expired: the approval ended at {production.signed.expires:%Y-%m-%d %H:%M}Z; sign it anew."
+        )
     return signatures

@@ -80,11 +80,11 @@ class Repository:
         self.lifetimes = lifetimes or Lifetimes()
 
     def exists(self) -> bool:
-        """Whether it was ever made."""
+        """Tell whether it was ever made."""
         return (self.directory / "timestamp.json").exists()
 
     def read(self) -> State:
-        """What it holds now.
+        """Read what it holds now.
 
         Raises:
             TrustError: it is not there, or a file is missing or damaged.
@@ -105,7 +105,7 @@ class Repository:
         return State(root, held[Targets.type], held.get(PRODUCTION), snapshot, timestamp, raw)
 
     def release(self, channel: str, state: State | None = None) -> ReleaseDocument:
-        """The release document that a channel has now.
+        """Read the release document that a channel has now.
 
         Raises:
             NoReleaseError: it has none.
@@ -118,7 +118,7 @@ class Repository:
         return _document(found, self._read(_target_file(found)))
 
     def highest_release_seq(self, state: State | None = None) -> int:
-        """The highest `release_seq` of all channels; 0 where nothing was released.
+        """Read the highest `release_seq` of all channels; 0 where nothing was released.
 
         Raises:
             TrustError: see `release`.
@@ -154,7 +154,7 @@ class Repository:
     def plan_publish(
         self, state: State, production: bytes, document: ReleaseDocument, online: OnlineKeys, now: datetime
     ) -> list[Write]:
-        """What `publish` writes, in this order; it raises as that does, and writes nothing."""
+        """Plan what `publish` writes, in this order; it raises as that does, and writes nothing."""
         signed = parse(production, Targets, "The approval")
         verify_release(
             Release(document, signed),
@@ -206,7 +206,7 @@ class Repository:
         production: bytes | None,
         now: datetime,
     ) -> list[Write]:
-        """What `install` writes, in this order; it raises as that does, and writes nothing."""
+        """Plan what `install` writes, in this order; it raises as that does, and writes nothing."""
         if state is None and (root is None or targets is None):
             raise NoReleaseError(f"There is no repository in {self.directory}: it begins with a root and targets.")
         new_root = self._check_root(state, root, now)
@@ -226,7 +226,7 @@ class Repository:
         return self._plan(merged, online, now, root=root, targets=targets, production=production)
 
     def renew(self, online: OnlineKeys, *, now: datetime | None = None) -> datetime:
-        """Sign the timestamp anew, and the snapshot where half of its time is over; until when that holds.
+        """Sign the timestamp anew, and the snapshot where half of its time is over; return until when that holds.
 
         Raises:
             TrustError: see `read`, or a key that the root does not know.
@@ -288,7 +288,7 @@ class Repository:
         targets: bytes | None = None,
         production: bytes | None = None,
     ) -> list[Write]:
-        """The files of the roles given, and the snapshot and timestamp that make them current."""
+        """Plan the files of the roles given, and the snapshot and timestamp that make them current."""
         writes: list[Write] = []
         # The root goes first: whoever reads an old timestamp with a new root still finds everything it names.
         if root is not None:

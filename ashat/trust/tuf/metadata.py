@@ -152,7 +152,7 @@ class Signatures:
 
 
 def check_holders(role: str, keys: Sequence[Key], threshold: int) -> None:
-    """See that a threshold means that many different keys.
+    """Check that a threshold means that many different keys.
 
     Raises:
         KeyPolicyError: one public key under two key ids or names, a key that is neither Ed25519 nor ECDSA on P-256 or
@@ -173,7 +173,7 @@ def check_holders(role: str, keys: Sequence[Key], threshold: int) -> None:
 
 
 def check_machines(approvers: Sequence[Key], builders: Sequence[Key], verifiers: Sequence[Key]) -> None:
-    """See that no key of a machine, which lies there open, is also an approver's, or does what another role does.
+    """Check that no key of a machine, which lies there open, is also an approver's, or does what another role does.
 
     Raises:
         KeyPolicyError: one is; or see `check_holders`.
@@ -201,19 +201,19 @@ def check_delegation(delegator: Root | Targets, role: str) -> None:
 
 
 def delegates(targets: Targets, role: str) -> bool:
-    """Whether `targets` names anybody for that role."""
+    """Tell whether `targets` names anybody for that role."""
     return targets.delegations is not None and role in (targets.delegations.roles or {})
 
 
 def holders_of(targets: Targets, role: str) -> tuple[str, ...]:
-    """What those are called whom `targets` names for that role."""
+    """List the names of those whom `targets` names for that role."""
     if not delegates(targets, role):
         return ()
     return tuple(sorted(name_of(targets.get_key(keyid)) for keyid in targets.get_delegated_role(role).keyids))
 
 
 def target_of(signed: Root | Targets) -> str:
-    """The name of the OMEGA that signed metadata is of; "" where it says none, as before it was written there.
+    """Read the name of the OMEGA that signed metadata is of; "" where it says none, as before it was written there.
 
     Raises:
         MalformedMetadataError: it is no name.
@@ -225,7 +225,7 @@ def target_of(signed: Root | Targets) -> str:
 
 
 def check_target(signed: Root | Targets, target: str) -> None:
-    """See that signed metadata is of the OMEGA called `target` ("" for any), where it says of which it is.
+    """Check that signed metadata is of the OMEGA called `target` ("" for any), where it says of which it is.
 
     Raises:
         MixAndMatchError: it is another's.
@@ -298,7 +298,7 @@ def build_targets(
 def build_production(
     current: Metadata[Targets] | None, document: ReleaseDocument | None, *, lifetime: float, now: datetime
 ) -> Metadata[Targets]:
-    """The next version of the approvers' metadata: as `current`, with `document` as its channel's release.
+    """Build the next version of the approvers' metadata: as `current`, with `document` as its channel's release.
 
     Without a document it is the same release, held for longer. It ends no later than the document does. The bytes that
     approvers sign depend on `now`: make them once, and hand the same to each.
@@ -314,7 +314,7 @@ def build_production(
 def build_snapshot(
     current: Metadata[Snapshot] | None, files: Mapping[str, tuple[int, bytes]], *, lifetime: float, now: datetime
 ) -> Metadata[Snapshot]:
-    """The next snapshot: `files` by role, each its version and its bytes, whose length and hash it pins."""
+    """Build the next snapshot: `files` by role, each its version and its bytes, whose length and hash it pins."""
     meta = {f"{role}.json": MetaFile.from_data(version, data, ["sha256"]) for role, (version, data) in files.items()}
     version = current.signed.version + 1 if current else 1
     return Metadata(Snapshot(version=version, expires=_end(now, lifetime), meta=meta))
@@ -323,14 +323,14 @@ def build_snapshot(
 def build_timestamp(
     current: Metadata[Timestamp] | None, snapshot: tuple[int, bytes], *, lifetime: float, now: datetime
 ) -> Metadata[Timestamp]:
-    """The next timestamp, for the snapshot of that version and those bytes."""
+    """Build the next timestamp, for the snapshot of that version and those bytes."""
     meta = MetaFile.from_data(snapshot[0], snapshot[1], ["sha256"])
     version = current.signed.version + 1 if current else 1
     return Metadata(Timestamp(version=version, expires=_end(now, lifetime), snapshot_meta=meta))
 
 
 def parse(content: bytes, kind: type[Kind], what: str) -> Metadata[Kind]:
-    """`content` as metadata of that kind, not verified. `what` is what the error calls it.
+    """Parse metadata of that kind, not verified. `what` is what the error calls it.
 
     Raises:
         MalformedMetadataError: it is not.
@@ -345,7 +345,7 @@ def parse(content: bytes, kind: type[Kind], what: str) -> Metadata[Kind]:
 
 
 def signatures_of(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Signatures:
-    """Which of the role's holders have signed exactly these bytes.
+    """Count which of the role's holders have signed exactly these bytes.
 
     Raises:
         KeyPolicyError, MalformedMetadataError: the delegation is no good; see `check_delegation`.
@@ -359,7 +359,7 @@ def signatures_of(delegator: Root | Targets, role: str, metadata: Metadata[Kind]
 
 
 def verify(delegator: Root | Targets, role: str, metadata: Metadata[Kind]) -> Signatures:
-    """`signatures_of`, of which there are enough.
+    """Check that enough of the role's holders have signed exactly these bytes.
 
     Raises:
         UnsignedError: there are not; it names who has signed and who is missing.
@@ -385,7 +385,7 @@ def require_unexpired(now: datetime, *held: Root | Targets) -> None:
 
 
 def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer: Signer) -> Signatures:
-    """Add the signature of one of the role's holders to `metadata`; who has signed then.
+    """Add the signature of one of the role's holders to `metadata`; return who has signed then.
 
     Raises:
         UnsignedError: the key is no holder's, has signed already, or does not sign.
@@ -407,7 +407,7 @@ def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer:
 
 
 def _public(role: str, key: Key) -> str:
-    """A spelling of the public key that no other spelling of it differs from."""
+    """Spell the public key so that each key has one spelling."""
     public = key.keyval.get("public")
     if isinstance(public, str):
         if (key.keytype, key.scheme) == ("ed25519", "ed25519"):

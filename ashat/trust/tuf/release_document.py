@@ -94,7 +94,7 @@ class ReleaseDocument(BaseModel):
                 )
 
     def to_bytes(self) -> bytes:
-        """Its canonical JSON; what has no value is left out."""
+        """Write it as canonical JSON; what has no value is left out."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     @classmethod
@@ -122,7 +122,7 @@ class ReleaseDocument(BaseModel):
 
 
 def target_path(channel: str) -> str:
-    """The TUF target path of a channel's release document.
+    """Name the TUF target path of a channel's release document.
 
     Raises:
         UsageError: no channel can have that name.

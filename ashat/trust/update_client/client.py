@@ -24,7 +24,6 @@ from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater, UpdaterConfig
 
-from ashat.client.http import Transport
 from ashat.common.canonical_json import canonical_json
 from ashat.common.files import make_directory, replace_file
 from ashat.errors import (
@@ -48,7 +47,7 @@ from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.release.release import Release, verify_release
 from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
-from ashat.trust.update_client.fetcher import FILE_SECONDS, TransportFetcher
+from ashat.trust.update_client.fetcher import RemoteRepository
 
 LOCK_SECONDS: Final = 30.0
 # Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
@@ -75,22 +74,20 @@ _ONLINE_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 
 @contextmanager
 def open_updater(
-    transport: Transport,
+    remote: RemoteRepository,
     metadata: Path,
     *,
     root: bytes,
-    metadata_url: str,
     targets_url: str | None = None,
     documents: Path | None = None,
     lock: Path | None = None,
-    file_seconds: float = FILE_SECONDS,
 ) -> Iterator[Updater]:
-    """An updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
+    """Open an updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
 
     Errors of python-tuf within the `with` block become ours.
 
     Raises:
-        NodeError: OMEGA said no, or nothing.
+        NodeError: OMEGA text no, or nothing.
         TrustError: of the class that says what is wrong with what it sent.
     """
     try:
@@ -98,10 +95,10 @@ def open_updater(
         with FileLock(lock or metadata / "lock", timeout=LOCK_SECONDS, mode=0o600), translated():
             yield Updater(
                 str(metadata),
-                metadata_url,
+                remote.file(""),
                 target_dir=str(documents) if documents else None,
                 target_base_url=targets_url,
-                fetcher=TransportFetcher(transport, file_seconds=file_seconds),
+                fetcher=remote.fetcher(),
                 config=LIMITS,
                 bootstrap=root,
             )
@@ -115,40 +112,32 @@ class ReleaseClient:
     """Asks OMEGA's repository which release is approved, and believes signatures only.
 
     `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
-    `metadata_url` is where the repository's files are, `log_url` where proofs from the log are; relative to the
-    transport's address, or absolute. Documents for another OMEGA than the root is of are refused; `target` is its name,
-    where that is known from elsewhere. Where nothing tells it, it is that of the first release that is accepted.
+    Documents for another OMEGA than the root is of are refused; `target` is its name, where that is known from
+    elsewhere. Where nothing tells it, it is that of the first release that is accepted.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        remote: RemoteRepository,
         cache: Path,
         *,
         root: bytes,
-        metadata_url: str,
-        log_url: str = "log",
         minimum_release_seq: int = 0,
         target: str = "",
-        file_seconds: float = FILE_SECONDS,
     ) -> None:
-        self._transport = transport
+        self._remote = remote
         self._cache = cache
         self._root = root
-        self._url, self._log_url = (
-            url if "://" in url else f"{transport.url}/{url.strip('/')}" for url in (metadata_url, log_url)
-        )
         self._minimum = minimum_release_seq
         self._target = target
-        self._file_seconds = file_seconds
 
     def latest_release(self, channel: str, *, now: datetime | None = None) -> ReleaseDocument:
-        """The release that the approvers want `channel` to run. What it names was never below what was named before.
+        """Find the release that the approvers want `channel` to run; it is never below one that was accepted before.
 
-        `now` is for the document's own end; python-tuf judges the rest by the clock.
+        python-tuf judges by the clock what ends, `now` is for what is judged here.
 
         Raises:
-            NodeError: OMEGA said no, or nothing.
+            NodeError: OMEGA text no, or nothing.
             NoReleaseError: nothing was released on that channel yet.
             SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
             RolledBackError: it is older than what was accepted, or than the installer allows.
@@ -161,14 +150,12 @@ class ReleaseClient:
         path = target_path(channel)
         metadata, documents = self._cache / "metadata", self._cache / "documents"
         with open_updater(
-            self._transport,
+            self._remote,
             metadata,
             root=self._root,
-            metadata_url=self._url,
-            targets_url=f"{self._url.rstrip('/')}/targets",
+            targets_url=self._remote.file("targets"),
             documents=documents,
             lock=self._cache / "lock",
-            file_seconds=self._file_seconds,
         ) as updater:
             updater.refresh()
             root, targets = _trusted(metadata)
@@ -194,7 +181,7 @@ class ReleaseClient:
         return document
 
     def highest_release_seq(self, channel: str) -> int:
-        """The highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.
+        """Read the highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.
 
         Raises:
             TrustError: the record cannot be read.
@@ -202,12 +189,13 @@ class ReleaseClient:
         return max(self._minimum, known.release_seq if (known := self._accepted().get(channel)) else 0)
 
     def _known_target(self) -> str:
-        """The OMEGA of this Mainframe, as far as it is known: approvers may sign for several, with the same keys."""
+        """Name the OMEGA of this Mainframe, as far as it is known: approvers may sign for several, with the same
+        keys."""
         accepted = next((entry.target for entry in self._accepted().values() if entry.target), "")
         return self._target or target_of(parse(self._root, Root, "The root given").signed) or accepted
 
     def _accepted_before(self, document: ReleaseDocument) -> bool:
-        """Whether this very release was accepted last on its channel: it stays so, whoever may build since.
+        """Tell whether this very release was accepted last on its channel: it stays so, whoever may build since.
 
         Raises:
             MixAndMatchError: another one was, under the same number.
@@ -233,11 +221,9 @@ class ReleaseClient:
         kept = documents / f"{digest}.provenance.json"
         if kept.exists():
             return kept.read_bytes()
-        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
+        address = self._remote.file(f"targets/provenance/{digest}.json")
         try:
-            content = fetcher.download_bytes(
-                f"{self._url.rstrip('/')}/targets/provenance/{digest}.json", PROVENANCE_BYTES
-            )
+            content = self._remote.fetcher().download_bytes(address, PROVENANCE_BYTES)
         except tuf.DownloadHTTPError as error:
             if error.status_code == 404:
                 return None
@@ -247,11 +233,14 @@ class ReleaseClient:
         return content
 
     def _proof(self, earlier: int, size: int) -> list[bytes]:
-        """OMEGA's proof that the log of `size` events begins with that of `earlier`."""
-        fetcher = TransportFetcher(self._transport, file_seconds=self._file_seconds)
-        url = f"{self._log_url.rstrip('/')}/consistency?from={earlier}&to={size}"
+        """Fetch OMEGA's proof that the log of `size` events begins with that of `earlier`."""
         try:
-            return [bytes.fromhex(node) for node in LogProof.model_validate_json(_some(fetcher, url)).proof]
+            answer = self._remote.fetcher().download_bytes(self._remote.consistency(earlier, size), PROOF_LIMIT)
+            return [bytes.fromhex(node) for node in LogProof.model_validate_json(answer).proof]
+        except tuf.DownloadHTTPError as error:
+            if isinstance(error.__cause__, NodeRefusedError):
+                raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
+            raise
         except ValidationError:
             raise LogError("OMEGA answers with no proof that this version can read; are both up to date?") from None
 
@@ -284,10 +273,10 @@ class ReleaseClient:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Make errors of python-tuf ours.
+    """Translate errors of python-tuf into ours.
 
     Raises:
-        NodeError: OMEGA said no, or nothing.
+        NodeError: OMEGA text no, or nothing.
         TrustError: of the class that says what is wrong with what it sent.
     """
     try:
@@ -307,26 +296,26 @@ def _download_error(error: tuf.DownloadError) -> AshatError:
 
 
 def _trust_error(error: tuf.RepositoryError) -> TrustError:
-    said = str(error).rstrip(".")
+    text = str(error).rstrip(".")
     if isinstance(error, tuf.UnsignedMetadataError):
-        return UnsignedError(f"OMEGA serves what too few of the holders signed: {said}.")
+        return UnsignedError(f"OMEGA serves what too few of the holders signed: {text}.")
     if isinstance(error, tuf.ExpiredMetadataError):
         return SignatureExpiredError(
-            f"OMEGA serves what has ended ({said}): it was not renewed, newer files are withheld, or the clock here is "
+            f"OMEGA serves what has ended ({text}): it was not renewed, newer files are withheld, or the clock here is "
             "wrong. What runs keeps running."
         )
     # python-tuf has one class for "older than before" and "another than was promised"; its words tell them apart.
     if isinstance(error, tuf.BadVersionNumberError):
-        if "must be >=" in said or ".json version" in said:
-            return RolledBackError(f"OMEGA serves what is older than what was accepted here: {said}.")
-        return MixAndMatchError(f"OMEGA serves files that were not published together: {said}.")
+        if "must be >=" in text or ".json version" in text:
+            return RolledBackError(f"OMEGA serves what is older than what was accepted here: {text}.")
+        return MixAndMatchError(f"OMEGA serves files that were not published together: {text}.")
     if isinstance(error, tuf.LengthOrHashMismatchError):
-        return MixAndMatchError(f"OMEGA serves a file that is not the one that was signed: {said}.")
-    if "missing info for" in said:
-        return RolledBackError(f"OMEGA serves a snapshot without a file that was accepted here: {said}.")
+        return MixAndMatchError(f"OMEGA serves a file that is not the one that was signed: {text}.")
+    if "missing info for" in text:
+        return RolledBackError(f"OMEGA serves a snapshot without a file that was accepted here: {text}.")
     if isinstance(error, DeserializationError):
-        return MalformedMetadataError(f"OMEGA serves what is no TUF metadata: {said}.")
-    return MalformedMetadataError(f"OMEGA's repository does not hold together: {said}.")
+        return MalformedMetadataError(f"OMEGA serves what is no TUF metadata: {text}.")
+    return MalformedMetadataError(f"OMEGA's repository does not hold together: {text}.")
 
 
 def _trusted(metadata: Path) -> tuple[Root, Targets]:
@@ -341,13 +330,13 @@ def _trusted(metadata: Path) -> tuple[Root, Targets]:
 
 
 def _released(metadata: Path) -> bool:
-    """Whether the approvers ever signed anything: until then the role that they hold is in no snapshot."""
+    """Tell whether the approvers ever signed anything: until then the role that they hold is in no snapshot."""
     snapshot = parse((metadata / "snapshot.json").read_bytes(), Snapshot, "snapshot.json")
     return f"{PRODUCTION}.json" in snapshot.signed.meta
 
 
 def _download(updater: Updater, path: str, documents: Path, released: bool) -> bytes | None:
-    """The bytes of the target, verified; None where no metadata names it."""
+    """Fetch the bytes of the target, verified; None where no metadata names it."""
     found: TargetFile | None = updater.get_targetinfo(path) if released else None
     if found is None:
         return None
@@ -357,16 +346,6 @@ def _download(updater: Updater, path: str, documents: Path, released: bool) -> b
     content = Path(updater.find_cached_target(found) or updater.download_target(found)).read_bytes()
     found.verify_length_and_hashes(content)
     return content
-
-
-def _some(fetcher: TransportFetcher, url: str) -> bytes:
-    """The bytes of a proof; OMEGA's refusal to give one is told as that."""
-    try:
-        return fetcher.download_bytes(url, PROOF_LIMIT)
-    except tuf.DownloadHTTPError as error:
-        if isinstance(error.__cause__, NodeRefusedError):
-            raise LogError(f"OMEGA does not show that the log goes on from what was seen here: {error}") from error
-        raise
 
 
 def _digest(document: ReleaseDocument) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import httpx
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
@@ -23,6 +24,33 @@ _ERROR_BYTES = 64 * 1024
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
 
 
+@dataclass(frozen=True)
+class RemoteRepository:
+    """OMEGA's repository as a client reaches it: its files at `metadata_url`, proofs from its log at `log_url`, both
+    relative to the transport's address, or absolute. `file_seconds` is how long one file may take in all."""
+
+    transport: Transport
+    metadata_url: str = ""
+    log_url: str = "log"
+    file_seconds: float = FILE_SECONDS
+
+    def file(self, name: str) -> str:
+        """Return the address of a file of the repository; with "" of the repository itself."""
+        return self._address(self.metadata_url, name)
+
+    def consistency(self, earlier: int, size: int) -> str:
+        """Return the address of the proof that the log of `size` events begins with that of `earlier`."""
+        return self._address(self.log_url, f"consistency?from={earlier}&to={size}")
+
+    def fetcher(self) -> TransportFetcher:
+        """Make what fetches from it."""
+        return TransportFetcher(self.transport, file_seconds=self.file_seconds)
+
+    def _address(self, place: str, name: str) -> str:
+        base = place if "://" in place else f"{self.transport.url}/{place.strip('/')}"
+        return f"{base.rstrip('/')}/{name}"
+
+
 class TransportFetcher(FetcherInterface):
     """Fetches by `transport`, which says who we are and whom we trust. No redirect is followed.
 
@@ -34,7 +62,7 @@ class TransportFetcher(FetcherInterface):
         self._file_seconds = file_seconds
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        """The bytes of `url`, as they come.
+        """Fetch the bytes of `url`, as they come.
 
         Raises:
             DownloadHTTPError: any answer but 200; its cause is the NodeError that says whose fault it is.
@@ -69,7 +97,7 @@ def _chunks(stack: ExitStack, response: httpx.Response, deadline: float) -> Iter
 
 
 def _some_of(response: httpx.Response, deadline: float) -> bytes:
-    """The body of an error as far as it can be of use."""
+    """Read the body of an error as far as it can be of use."""
     content = b""
     for chunk in response.iter_raw():
         _hurry(response, deadline)

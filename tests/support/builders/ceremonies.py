@@ -22,6 +22,7 @@ from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.tuf.metadata import Roles
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import RemoteRepository
 from tests.support.builders.signers import People
 from tests.support.processes.node import NodeProcess, push, tiny_app
 from tests.support.processes.omega import licence, offer, perform, source
@@ -89,7 +90,9 @@ class Place:
     def mainframe(self, cache: str = "cache") -> Iterator[ReleaseClient]:
         """A Mainframe's look, from the first root on; it remembers by `cache`."""
         with Transport(self.node.url, licence=self._licence, name="OMEGA") as transport:
-            yield ReleaseClient(transport, self.directory / cache, root=self.root, metadata_url=PATH, target="omega")
+            yield ReleaseClient(
+                RemoteRepository(transport, PATH), self.directory / cache, root=self.root, target="omega"
+            )
 
     def seen(self, cache: str = "cache") -> ReleaseDocument:
         """What that Mainframe would run."""

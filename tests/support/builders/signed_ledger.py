@@ -90,15 +90,15 @@ class Office:
         self.provenances[named] = origin
         last = self.last if back is not None else None
         way = {"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log, **(back or {})}
+        replaced = ReleaseDocument.from_bytes(last.document.encode()) if last else None
         proposal = Proposal.make(
             targets,
             last.production.encode() if last else None,
-            release,
-            ReleaseDocument.from_bytes(last.document.encode()).model_copy(update=way) if last else None,
+            (release, replaced.model_copy(update=way) if replaced else None),
             lifetime=9e6,
             now=datetime.now(UTC),
             provenances=self.provenances,
-            replaced=ReleaseDocument.from_bytes(last.document.encode()) if last else None,
+            replaced=replaced,
         )
         self.last = proposal.signed_release([proposal.sign(signer) for signer in signers])
         shown, proposed = ledger.put_document("gate", {"m": "?"}), ledger.put_document("proposal", proposal.to_json())

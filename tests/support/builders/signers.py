@@ -103,8 +103,7 @@ class People:
         proposal = Proposal.make(
             trust.targets.encode(),
             trust.production.encode() if trust.production else None,
-            release,
-            back,
+            (release, back),
             lifetime=LIFETIMES.production,
             now=datetime.now(UTC),
             provenances=provenances,

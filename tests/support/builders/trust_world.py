@@ -31,6 +31,7 @@ from ashat.trust.tuf.metadata import (
 )
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import FILE_SECONDS, RemoteRepository
 
 LIFETIMES = Lifetimes()
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -207,10 +208,12 @@ def serving(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def mainframe(server: Server, world: World, cache: Path, **options: object) -> Iterator[ReleaseClient]:
+def mainframe(
+    server: Server, world: World, cache: Path, file_seconds: float = FILE_SECONDS, **options: object
+) -> Iterator[ReleaseClient]:
     with Transport(server.url, name="OMEGA") as transport:
-        given = {"root": world.root, "metadata_url": "", "target": "omega"} | options
-        yield ReleaseClient(transport, cache, **given)  # type: ignore[arg-type]
+        given = {"root": world.root, "target": "omega"} | options
+        yield ReleaseClient(RemoteRepository(transport, file_seconds=file_seconds), cache, **given)  # type: ignore[arg-type]
 
 
 def saved(world: World) -> dict[Path, bytes]:

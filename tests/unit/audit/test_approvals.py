@@ -326,7 +326,7 @@ def test_a_rollback_that_people_signed_is_audited_as_well(case: Case, harm: dict
     signed = Proposal.from_json(ledger.document(to.gate.proposal)).release
     again = signed.document.model_copy(update={"release_seq": 3, **harm})
     provenances = {str(again.provenance): str(signed.provenance)}
-    way = Proposal.make(case.targets, None, again, None, lifetime=9e6, now=datetime.now(UTC), provenances=provenances)
+    way = Proposal.make(case.targets, None, (again, None), lifetime=9e6, now=datetime.now(UTC), provenances=provenances)
     shown, proposal = ledger.put_document("gate", {"m": "!"}), ledger.put_document("proposal", way.to_json())
     asked = {"subject": "rollback", "run": "r", "expires": FAR, "to_update": "UPD-1", "to_attempt": 1}
     for number, signer in enumerate((kim, lee), 1):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ashat.audit.sign import audited, sign_log, sign_on
+from ashat.audit.auditor import Auditor
+from ashat.audit.sign import audit_log, sign_log, sign_on
 from ashat.errors import AuditError
 from ashat.ledger.ledger import Ledger
 from ashat.transparency.merkle import CompactRange, leaf_hash
@@ -103,11 +104,11 @@ def test_an_event_that_is_altered_after_it_was_signed_for_is_in_no_checkpoint(
 def test_a_log_is_read_from_any_tree_that_it_began_with(log: SignedLedger) -> None:
     leaves = log.leaves
     with Ledger.open(log.url) as ledger:
-        whole = audited(ledger, log.size)
+        whole = audit_log(ledger, Auditor(appended=log.size))
         for size in range(log.size + 1):
             tree = CompactRange()
             for leaf in leaves[:size]:
                 tree.append(leaf)
-            part = audited(ledger, log.size, documents=False, stories=False, begun=tree)
+            part = audit_log(ledger, Auditor(appended=log.size, documents=False, stories=False, begun=tree))
             assert (part.root, part.size, part.hashes) == (whole.root, whole.size, leaves[size:])
             assert [record.seq for record in ledger.records(first=size)] == list(range(size, log.size))

@@ -40,8 +40,7 @@ def released(world: World, **changes: Any) -> SignedRelease:
     proposal = Proposal.make(
         raw["targets"],
         raw[PRODUCTION],
-        document(6),
-        last.model_copy(update={"release_seq": 7}),
+        (document(6), last.model_copy(update={"release_seq": 7})),
         **{"lifetime": DAY.total_seconds(), "now": NOW, **changes},
     )
     signatures = [proposal.sign(key) for key in world.approvers[:2]]

@@ -39,6 +39,7 @@ from ashat.trust.keys.files import OnlinePublicKeys, create_key
 from ashat.trust.release.repository import OnlineKeys, Repository
 from ashat.trust.tuf.metadata import PRODUCTION, Holders, Lifetimes, Roles, parse
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import RemoteRepository
 from tests.support.builders.ceremonies import Place, place
 from tests.support.builders.signers import People
 from tests.support.builders.trust_world import World, document, key_pair, mainframe, serving
@@ -91,7 +92,7 @@ def fast_forward(forged: Path, online: OnlineKeys) -> None:
 def asking_a_thief(here: Place, forged: Path, cache: str = "cache") -> Iterator[ReleaseClient]:
     """The Mainframe of `here`, led astray to somebody who serves `forged`."""
     with serving(forged) as server, Transport(server.url, name="OMEGA") as transport:
-        yield ReleaseClient(transport, here.directory / cache, root=here.root, metadata_url="", target="omega")
+        yield ReleaseClient(RemoteRepository(transport), here.directory / cache, root=here.root, target="omega")
 
 
 def test_an_approver_is_added_and_counts_like_the_others(tmp_path: Path) -> None:
@@ -424,7 +425,7 @@ def test_what_has_ended_is_renewed_all_the_same(tmp_path: Path) -> None:
     while not held.root.signed.is_expired():
         time.sleep(0.1)
     with serving(trust.repository.directory) as server, Transport(server.url, name="OMEGA") as transport:
-        client = ReleaseClient(transport, tmp_path / "cache", root=root, metadata_url="")
+        client = ReleaseClient(RemoteRepository(transport), tmp_path / "cache", root=root)
         with pytest.raises(SignatureExpiredError):
             client.latest_release("stable")
         pending = PendingChange(authority)

@@ -19,6 +19,7 @@ from ashat.trust.keys.files import load_signer
 from ashat.trust.release.machine_keys import machine_signer
 from ashat.trust.tuf.metadata import BUILDER, PRODUCTION, VERIFIER, build_production, sign
 from ashat.trust.update_client.client import ReleaseClient
+from ashat.trust.update_client.fetcher import RemoteRepository
 from tests.support.builders.signers import provenance
 from tests.support.builders.trust_world import document, serving
 from tests.support.processes.deploy_cli import deploy_on_terminal
@@ -97,7 +98,7 @@ def test_the_one_person_mode_says_what_it_does_not_protect_and_begins_a_reposito
     signed = approval.to_bytes().decode()
     trust.publish(SignedRelease(document=made.to_bytes().decode(), production=signed, provenance=text))
     with serving(trust.repository.directory) as server, Transport(server.url) as transport:
-        client = ReleaseClient(transport, tmp_path / "cache", root=root, metadata_url="", target="omega")
+        client = ReleaseClient(RemoteRepository(transport), tmp_path / "cache", root=root, target="omega")
         assert client.latest_release("stable") == made
 
 

@@ -94,7 +94,7 @@ def test_a_key_on_a_token_signs_whatever_a_file_would(token: Token, capsys: pyte
     world = World(token.files / "repository")
     _, targets = world.offline_with([key, lee.public_key])
     world.repository.install(world.online, targets=targets)
-    proposal = Proposal.make(targets, None, document(1), document(2), lifetime=86400, now=datetime.now(UTC))
+    proposal = Proposal.make(targets, None, (document(1), document(2)), lifetime=86400, now=datetime.now(UTC))
     signatures = [proposal.read(spell(proposal.sign(signer))) for signer in (kim, lee)]
     assert proposal.count(signatures).complete
     signed = proposal.signed_release(signatures)
@@ -132,7 +132,7 @@ def test_a_wrong_pin_at_signing_signs_nothing(token: Token) -> None:
     key = create_reference(path, "kim", URI, None, lambda: PIN)
     world = World(token.files / "repository")
     _, targets = world.offline_with([key, key_pair("lee").public_key])
-    proposal = Proposal.make(targets, None, document(1), None, lifetime=86400, now=datetime.now(UTC))
+    proposal = Proposal.make(targets, None, (document(1), None), lifetime=86400, now=datetime.now(UTC))
     with pytest.raises(UnsignedError, match=r"kim could not sign production: .*PinIncorrect"):
         proposal.sign(signer_in(path, lambda: "000000"))
 

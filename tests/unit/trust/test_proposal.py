@@ -36,7 +36,7 @@ def proposed(world: World, release: ReleaseDocument, rollback: ReleaseDocument |
     raw = world.repository.read().raw
     last = world.repository.release("stable")
     given: dict[str, Any] = {"lifetime": DAY, "now": NOW, "replaced": last} | changes
-    return Proposal.make(raw["targets"], raw[PRODUCTION], release, rollback, **given)
+    return Proposal.make(raw["targets"], raw[PRODUCTION], (release, rollback), **given)
 
 
 def honest(world: World) -> tuple[ReleaseDocument, ReleaseDocument]:
@@ -70,7 +70,7 @@ def test_four_eyes_of_too_few_are_told_before_anybody_signs(
     tmp_path: Path, approvers: tuple[str, ...], pushed_by: str, told: str
 ) -> None:
     world = World(tmp_path / "repository", approvers=[key_pair(name) for name in approvers])
-    proposal = Proposal.make(world.repository.read().raw["targets"], None, document(1), None, lifetime=DAY, now=NOW)
+    proposal = Proposal.make(world.repository.read().raw["targets"], None, (document(1), None), lifetime=DAY, now=NOW)
     why = four_eyes_shortfall(State(update_id="UPD-1", attempt=1, pushed_by=pushed_by), proposal)
     assert told in why
     assert bool(why) == bool(told)
