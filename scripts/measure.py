@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("ashat", "blocks", "tasks", "flows")
 FILE_LINES = 600
-FUNCTION_LINES = 70
+FUNCTION_LINES = 50
 PARAMETERS = 7
 
 
