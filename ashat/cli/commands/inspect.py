@@ -86,8 +86,8 @@ def check_proposal(state: State, proposal: Proposal) -> None:
         TrustError: it is not.
         LedgerError: the evidence is not what was recorded.
     """
+    from ashat.audit.approvals import require_about
     from ashat.settings import Settings
-    from ashat.trust.tuf.release_document import CHANNEL
 
     document = proposal.release.document
     if document.target != state.target:
@@ -95,13 +95,7 @@ def check_proposal(state: State, proposal: Proposal) -> None:
             f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
             "Configure it under that name."
         )
-    document.require(
-        update_id=state.update_id,
-        attempt=state.attempt,
-        bundle=state.bundle,
-        evidence=state.evidence,
-        channel=CHANNEL,
-    )
+    require_about(document, state)
     proposal.check(lifetime=Settings().approval_lifetime, now=output.now())
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:
