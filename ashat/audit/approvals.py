@@ -150,13 +150,7 @@ class Approvals:
     def _check_document(self, proposal: Proposal, state: State) -> None:
         """Check that what was signed is about this very deployment, and nothing besides."""
         document = proposal.release.document
-        document.require(
-            update_id=state.update_id,
-            attempt=state.attempt,
-            bundle=state.bundle,
-            evidence=state.evidence,
-            channel=CHANNEL,
-        )
+        require_about(document, state)
         if document.target != state.target:
             if state.target in self._roots:
                 raise AuditError(f"it was signed for {document.target}, and not for {state.target}")
@@ -235,6 +229,16 @@ class Approvals:
         except TrustError as error:
             raise AuditError(f"The roots of {target} do not follow on each other: {error}") from None
         self.anchors[target] = Anchor(begins, sha256(roots[0].to_bytes()).hexdigest(), bool(pinned))
+
+
+def require_about(document: ReleaseDocument, state: State) -> None:
+    """Check that a release document is about this very deployment, as it was verified.
+
+    Raises:
+        MixAndMatchError: it is about another, or for another channel.
+    """
+    verified = {"update_id": state.update_id, "attempt": state.attempt, "bundle": state.bundle}
+    document.require(**verified, evidence=state.evidence, channel=CHANNEL)
 
 
 def _root(content: bytes, what: str) -> Metadata[Root]:

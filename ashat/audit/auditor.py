@@ -120,7 +120,7 @@ class Auditor:
         return self._roots[-1]
 
     @property
-    def frontier(self) -> CompactRange:
+    def tree(self) -> CompactRange:
         """What has to be kept of the tree to read on from here."""
         return CompactRange(self._tree.size, self._tree.nodes)
 
@@ -180,7 +180,7 @@ class Auditor:
         if self._fresh:
             raise AuditError(f"After {self.last} comes a document that no event names.", event=self.size + 1)
 
-    def hold_list_against(self, listed: Mapping[tuple[str, int], tuple[int, str]]) -> None:
+    def check_list(self, listed: Mapping[tuple[str, int], tuple[int, str]]) -> None:
         """Check that the list of deployments (`Ledger.listed`, read before the first event) is what the events say.
 
         Another version may have written a summary, so fields that only one of the two has are not compared.

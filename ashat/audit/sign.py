@@ -46,10 +46,10 @@ def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLo
         CheckpointError: the key cannot be used.
         LedgerError: the database does not answer.
     """
-    keys = LogSigner(home, ledger.log_head()[0])
-    with keys.locked():
+    signer = LogSigner(home, ledger.log_head()[0])
+    with signer.locked():
         auditor = audit_log(ledger, Auditor(appended=ledger.log_head()[1], documents=documents))
-        return _signed(keys, auditor)
+        return _signed(signer, auditor)
 
 
 def sign_on(ledger: Ledger, home: Path) -> SignedLog:
@@ -61,17 +61,17 @@ def sign_on(ledger: Ledger, home: Path) -> SignedLog:
     Raises:
         AuditError, CheckpointError, LedgerError: as `sign_log`.
     """
-    keys = LogSigner(home, ledger.log_head()[0])
-    with keys.locked():
-        last = keys.last()
-        begun = keys.frontier(_LAST, last) if last is not None else None
+    signer = LogSigner(home, ledger.log_head()[0])
+    with signer.locked():
+        last = signer.last()
+        begun = signer.kept_tree(_LAST, last) if last is not None else None
         auditor = Auditor(appended=ledger.log_head()[1], documents=False, stories=False, begun=begun)
-        return _signed(keys, audit_log(ledger, auditor))
+        return _signed(signer, audit_log(ledger, auditor))
 
 
-def _signed(keys: LogSigner, auditor: Auditor) -> SignedLog:
-    note = keys.sign(auditor)
-    keys.keep_frontier(_LAST, auditor.frontier)
-    verifier = keys.verifier()
+def _signed(signer: LogSigner, auditor: Auditor) -> SignedLog:
+    note = signer.sign(auditor)
+    signer.keep_tree(_LAST, auditor.tree)
+    verifier = signer.verifier()
     assert verifier is not None
     return SignedLog(note, verifier.vkey, auditor.hashes)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _SECRETS = re.compile(r"ashat_[A-Za-z0-9_-]{20,}|RACORE(-[0-9A-Fa-f]{8}){3}")
 
@@ -21,3 +25,9 @@ def last_line(text: str, otherwise: str = "") -> str:
     """Return the last line of `text` that is not blank, which is where a program says why it failed."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else otherwise
+
+
+def first_misfit(error: ValidationError, whole: str = "it") -> str:
+    """Say in a line where a value does not fit its model first, and why; `whole` is what the value itself is called."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or whole}: {first['msg']}"

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.common.text import first_misfit
 from ashat.deployment.events import (
     AnyEvent,
     ApprovalAnswered,
@@ -112,9 +113,8 @@ class Receipt(_Part):
             found = cls.model_validate(json.loads(content))
             exact = found.to_bytes() == content
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ReceiptError(f"This is no receipt that this version can read: {where}: {first['msg']}.") from None
+            why = first_misfit(error, "the whole")
+            raise ReceiptError(f"This is no receipt that this version can read: {why}.") from None
         except (ValueError, RecursionError):
             raise ReceiptError("This is no receipt: it is no JSON.") from None
         if not exact:

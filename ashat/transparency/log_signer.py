@@ -34,7 +34,7 @@ from ashat.transparency.merkle import CompactRange
 _LOG = re.compile(r"ashat-deploy/((?:ledger|node)-[0-9a-f]{16})")
 
 
-class Audited(Protocol):
+class CheckedLog(Protocol):
     """A log whose entries are known to fit."""
 
     @property
@@ -118,8 +118,8 @@ class LogSigner:
         with lock:
             yield
 
-    def frontier(self, name: str, at: Checkpoint) -> CompactRange | None:
-        """Read the tree of the log at a checkpoint, as `keep_frontier` kept it; None where that is of another, or is
+    def kept_tree(self, name: str, at: Checkpoint) -> CompactRange | None:
+        """Read the tree of the log at a checkpoint, as `keep_tree` kept it; None where that is of another, or is
         none.
 
         Raises:
@@ -131,18 +131,18 @@ class LogSigner:
             return None
         return found if found.root() == at.root else None
 
-    def keep_frontier(self, name: str, frontier: CompactRange) -> None:
+    def keep_tree(self, name: str, tree: CompactRange) -> None:
         """Keep the tree from which the log is read on; a crash before costs no more than reading all of it.
 
         Raises:
             CheckpointError: it cannot be written.
         """
         try:
-            replace_file(self.directory / f"{name}.frontier", frontier.text.encode())
+            replace_file(self.directory / f"{name}.frontier", tree.text.encode())
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None
 
-    def sign(self, audited: Audited) -> str:
+    def sign(self, log: CheckedLog) -> str:
         """Sign a checkpoint of the log that was audited, which is the last one from now on.
 
         Raises:
@@ -151,9 +151,9 @@ class LogSigner:
         """
         last = self.last()
         if last is not None:
-            audited.require_extends(last)
+            log.require_extends(last)
         try:
-            note = self._signer().sign(Checkpoint(self.origin, audited.size, audited.root).text)
+            note = self._signer().sign(Checkpoint(self.origin, log.size, log.root).text)
             replace_file(self.directory / "checkpoint", note.encode())
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be used: {error.strerror or error}.") from None

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.common.text import first_misfit
 from ashat.errors import EvidenceError
 from ashat.protocol.messages import Digest
 
@@ -203,9 +204,8 @@ class Evidence(_Part):
         try:
             return cls.model_validate(dict(document))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise EvidenceError(f"The document is no evidence as {form} has it: {where}: {first['msg']}.") from None
+            why = first_misfit(error, "the whole")
+            raise EvidenceError(f"The document is no evidence as {form} has it: {why}.") from None
 
     def document(self) -> dict[str, Any]:
         """The document: what was read, word for word, or what was given."""

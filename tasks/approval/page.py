@@ -84,9 +84,8 @@ def _signatures(subject: Subject, state: State, proposal: Proposal, target_bundl
 
 
 def _machines(proposal: Proposal) -> list[str]:
-    draft = proposal.release
-    provenance = draft.provenance.encode() if draft.provenance is not None else None
-    proven = verify_provenance(proposal.targets.signed, draft.document, provenance)
+    release = proposal.release
+    proven = verify_provenance(proposal.targets.signed, release.document, release.provenance)
     if proven is None:
         return []
     checked = f", verified on {escape(proven.verifier)}" if proven.verifier else ""

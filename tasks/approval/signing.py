@@ -195,8 +195,8 @@ def four_eyes_shortfall(state: State, proposal: Proposal) -> str:
 
 
 def _pushers(state: State, proposal: Proposal) -> frozenset[str]:
-    draft = proposal.release
-    proven = verify_provenance(proposal.targets.signed, draft.document, _bytes(draft.provenance))
+    release = proposal.release
+    proven = verify_provenance(proposal.targets.signed, release.document, release.provenance)
     return pushers(state, proven.builder if proven else "")
 
 
@@ -253,7 +253,7 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *,
         expires=ends,
     )
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
-    verify_provenance(targets, release, _bytes(provenance))
+    verify_provenance(targets, release, provenance)
     back, theirs = _rollback(record, release, seen, trust, targets) if presigned else (None, None)
     return Proposal.make(
         trust.targets.encode(),
@@ -282,7 +282,7 @@ def _rollback(
         update={"release_seq": release.release_seq + 1, "expires": release.expires, "log": release.log}
     )
     try:
-        verify_provenance(targets, document, _bytes(provenance))
+        verify_provenance(targets, document, provenance)
     except UnprovenError:
         return None, None
     return document, provenance
@@ -302,10 +302,6 @@ def provenance_text(record: Ledger, state: State) -> str | None:
 
 def _digest(text: str | None) -> str | None:
     return sha256(text.encode()).hexdigest() if text is not None else None
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return text.encode() if text is not None else None
 
 
 def proposal_of(record: Ledger, request: ApprovalRequest | None) -> Proposal | None:

@@ -11,12 +11,11 @@ from datetime import datetime
 from tuf.api.metadata import Targets
 
 from ashat.deployment.state_machine import State
-from ashat.errors import MixAndMatchError, SessionError, SignatureExpiredError, TrustError, UnsignedError
+from ashat.errors import MixAndMatchError, SessionError, TrustError, UnsignedError
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import NodeState, SignedRelease, TrustState
-from ashat.trust.release.provenance import verify_provenance
-from ashat.trust.tuf.metadata import PRODUCTION, parse, verify
-from ashat.trust.tuf.release_document import ReleaseDocument
+from ashat.trust.release.release import Release, verify_release
+from ashat.trust.tuf.metadata import parse
 from tasks.approval.signing import proposal_of, refuse_ended
 from tasks.rollback.approval import Rollback
 from tasks.runtime.deployment import Deployment
@@ -62,14 +61,10 @@ def check_signed_rollback(signed: SignedRelease | None, trust: TrustState, at: d
         raise UnsignedError("no rollback was signed with its approval")
     targets = parse((trust.targets or "").encode(), Targets, "The target's targets.json").signed
     held = parse((trust.production or "").encode(), Targets, "The target's production.json").signed
-    given = parse(signed.production.encode(), Targets, "The rollback that was signed")
-    if given.signed.version != held.version + 1:
+    rollback = Release.of(signed)
+    if rollback.production.signed.version != held.version + 1:
         raise MixAndMatchError("the rollback that was signed no longer follows on what was signed last")
-    if given.signed.expires <= at:
-        raise SignatureExpiredError(f"the rollback that was signed ended at {given.signed.expires:%Y-%m-%d %H:%M} UTC")
-    verify(targets, PRODUCTION, given)
-    provenance = signed.provenance.encode() if signed.provenance is not None else None
-    verify_provenance(targets, ReleaseDocument.from_bytes(signed.document.encode()), provenance)
+    verify_release(rollback, targets=targets, target=trust.target, now=at)
 
 
 def _replaced(record: Ledger, state: State, seen: NodeState) -> State:

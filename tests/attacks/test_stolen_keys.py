@@ -30,12 +30,13 @@ from ashat.errors import (
     TrustError,
     UnsignedError,
 )
-from ashat.trust.tuf.metadata import build_snapshot, build_timestamp
+from ashat.trust.tuf.metadata import Holders, build_snapshot, build_targets, build_timestamp
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support.builders.trust_world import (
     Server,
     World,
     document,
+    held_by,
     key_pair,
     mainframe,
     refused,
@@ -246,6 +247,21 @@ def test_a_tampered_document_is_refused_by_all(world: World, client: ReleaseClie
     refused(client, MixAndMatchError, "not the one that was signed")
     with pytest.raises(MixAndMatchError, match="not the release document that was signed"):
         world.repository.release("stable")
+
+
+def test_approvers_hand_their_power_to_nobody_whom_a_mainframe_would_believe(
+    world: World, client: ReleaseClient
+) -> None:
+    made = document(1)
+    approved = world.approve(made)
+    thief = held_by(Holders([key_pair("mallory").public_key]))
+    approved.signed.delegations = build_targets(thief, lifetime=999, now=datetime.now(UTC)).signed.delegations
+    approved.signatures.clear()
+    for signer in world.approvers:
+        approved.sign(signer, append=True)
+    world.force("targets/" + made.target_file.get_prefixed_paths()[0], made.to_bytes())
+    world.sign_online(production=approved.to_bytes())
+    refused(client, MalformedMetadataError, "hands its power on")
 
 
 def test_an_approval_is_for_one_omega_and_one_channel(world: World, client: ReleaseClient) -> None:

@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ashat.errors import AuditError
 from ashat.node.core.db import Database
 from ashat.protocol.messages import Role, Scope
+from ashat.transparency.checkpoint import Signer, Verifier
 from ashat.transparency.witness import Witness
 from tasks.servers.drift import witness_journal
 from tests.support.builders.tampered_change_log import done, forget, told
@@ -61,6 +63,19 @@ def test_one_that_was_written_anew_is_noticed_and_what_it_was_is_kept(
     assert witness.path.read_bytes() == before
     witness.path.unlink()
     witness.judge(told(data))
+
+
+def test_a_key_that_is_shown_beside_what_another_signed_is_not_believed(data: Database, tmp_path: Path) -> None:
+    witness = Witness.of_changes(tmp_path / "home", "omega")
+    done(data, "a")
+    first = told(data)
+    witness.judge(first)
+    done(data, "b")
+    stranger = Signer(Verifier.parse(first.key).name, Ed25519PrivateKey.generate()).verifier
+    assert witness.judge(told(data, witness.size()).model_copy(update={"key": stranger.vkey}))
+    known = witness.known()
+    assert known is not None
+    assert (witness.size(), known.key) == (3, first.key)
 
 
 def test_another_journal_and_a_file_that_is_none(data: Database, tmp_path: Path) -> None:

@@ -125,14 +125,14 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
         # The size, then the list, then the events: what is appended meanwhile is no gap.
         appended, listed = ledger.log_head()[1], ledger.listed()
         auditor = audit_log(ledger, Auditor(appended=appended, expected=hashes, follower=approvals))
-    keys = LogSigner(home(), origin)
-    signed = keys.last()
+    signer = LogSigner(home(), origin)
+    signed = signer.last()
     for known in (older, signed):
         if known is not None:
             auditor.require_extends(known)
-    auditor.hold_list_against(listed)
+    auditor.check_list(listed)
     return {
-        **_report(auditor, origin, signed, older, keys.verifier() if signed else None),
+        **_report(auditor, origin, signed, older, signer.verifier() if signed else None),
         **_approvals(approvals, "kept here"),
     }
 

@@ -86,8 +86,8 @@ def check_proposal(state: State, proposal: Proposal) -> None:
         TrustError: it is not.
         LedgerError: the evidence is not what was recorded.
     """
+    from ashat.audit.approvals import require_about
     from ashat.settings import Settings
-    from ashat.trust.tuf.release_document import CHANNEL
 
     document = proposal.release.document
     if document.target != state.target:
@@ -95,13 +95,7 @@ def check_proposal(state: State, proposal: Proposal) -> None:
             f"'{state.update_id}' goes to {state.target}, which says that it is {document.target}; nothing was signed. "
             "Configure it under that name."
         )
-    document.require(
-        update_id=state.update_id,
-        attempt=state.attempt,
-        bundle=state.bundle,
-        evidence=state.evidence,
-        channel=CHANNEL,
-    )
+    require_about(document, state)
     proposal.check(lifetime=Settings().approval_lifetime, now=output.now())
     evidence = evidence_of(state)
     if evidence.bundle != document.bundle:
@@ -129,19 +123,19 @@ def check_log(entry: LogEntry | None) -> None:
     with open_ledger() as ledger:
         origin, appended = ledger.log_head()
         check_origin(found, origin, "What is proposed")
-        keys = LogSigner(home(), origin)
-        with keys.locked():
-            witness = Witness(keys.directory / f"{_APPROVED}.json")
+        signer = LogSigner(home(), origin)
+        with signer.locked():
+            witness = Witness(signer.directory / f"{_APPROVED}.json")
             known = open_signed(last.checkpoint, last.key) if (last := witness.known()) else None
             size = max(found.size, known.size if known else 0)
-            begun = keys.frontier(_APPROVED, known) if known and found.size >= known.size else None
+            begun = signer.kept_tree(_APPROVED, known) if known and found.size >= known.size else None
             auditor = Auditor(appended=min(appended, size), documents=False, stories=begun is None, begun=begun)
             audit_log(ledger, auditor, until=size)
             for checkpoint in (found, known) if known else (found,):
                 auditor.require_extends(checkpoint)
             if known is None or found.size > known.size:
                 witness.keep(signed_checkpoint(entry))
-                keys.keep_frontier(_APPROVED, auditor.frontier)
+                signer.keep_tree(_APPROVED, auditor.tree)
 
 
 def _targets(state: State, proposal: Proposal) -> Targets:

@@ -74,10 +74,10 @@ def verify(
     notes = [_text(path) for path in since or ()]
     directory = data_of(config, data)
     with open_record(directory) as database:
-        keys = LogSigner(directory, change_log.head(database).origin)
-        verifier = Verifier.parse(key) if key else keys.verifier()
+        signer = LogSigner(directory, change_log.head(database).origin)
+        verifier = Verifier.parse(key) if key else signer.verifier()
         known = [open_checkpoint(note, [verifier] if verifier else []) for note in notes]
-        last = keys.last()
+        last = signer.last()
         found = audit(database, [*known, *([last] if last else [])])
     held = f", as {found.checkpoints} checkpoint{'s' * (found.checkpoints != 1)} signed before" * bool(
         found.checkpoints

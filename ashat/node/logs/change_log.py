@@ -112,10 +112,10 @@ def sign_checkpoint(database: Database, data: Path) -> tuple[str, str]:
         AuditError: the log does not continue what was signed last.
         CheckpointError: the key cannot be read or made.
     """
-    keys = LogSigner(data, head(database).origin)
-    with keys.locked():
-        note = keys.sign(head(database))
-    verifier = keys.verifier()
+    signer = LogSigner(data, head(database).origin)
+    with signer.locked():
+        note = signer.sign(head(database))
+    verifier = signer.verifier()
     assert verifier is not None
     return note, verifier.vkey
 

@@ -21,7 +21,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.common.files import make_directory, replace_file, sync_directory
 from ashat.errors import NotConfiguredError, TrustError, UnsignedError, UsageError
-from ashat.trust.keys.files import OnlinePublicKeys, create_key, load_signer, name_of
+from ashat.trust.keys.files import OnlinePublicKeys, create_key, load_signer
 from ashat.trust.release.machine_keys import machine_public_key
 from ashat.trust.tuf.metadata import (
     BUILDER,
@@ -39,6 +39,7 @@ from ashat.trust.tuf.metadata import (
     holders_of,
     parse,
     sign,
+    sign_once,
     signatures_of,
 )
 
@@ -244,25 +245,20 @@ class Authority:
         """
         state = self.read()
         held = [
-            self._sign(state, "root", state.root, signer),
-            self._sign(state, "targets", state.targets, signer),
+            self._sign(state, Root.type, state.root, signer),
+            self._sign(state, Targets.type, state.targets, signer),
         ]
         if not any(held):
             raise UnsignedError(f"This key signs neither root nor targets: {state.root_signatures}.")
         return self.read()
 
     def _sign(self, state: AuthorityState, role: str, metadata: Metadata[Kind], signer: Signer) -> bool:
-        keyid = signer.public_key.keyid
-        if keyid not in state.root.signed.get_delegated_role(role).keyids:
+        if not sign_once(state.root.signed, role, metadata, signer):
             return False
-        name = name_of(state.root.signed.get_key(keyid))
-        # A signature that does not verify is none, and is replaced.
-        if name not in signatures_of(state.root.signed, role, metadata).signed:
-            sign(state.root.signed, role, metadata, signer)
-            try:
-                replace_file(self.directory / f"{role}.json", metadata.to_bytes())
-            except OSError as error:
-                raise TrustError(f"{role}.json cannot be written: {error.strerror}.") from error
+        try:
+            replace_file(self.directory / f"{role}.json", metadata.to_bytes())
+        except OSError as error:
+            raise TrustError(f"{role}.json cannot be written: {error.strerror}.") from error
         return True
 
     def embedded_approver(self) -> Signer:

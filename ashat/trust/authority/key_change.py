@@ -20,7 +20,6 @@ from ashat.trust.keys.files import name_of
 from ashat.trust.tuf.metadata import (
     PRODUCTION,
     Holders,
-    Kind,
     Lifetimes,
     Roles,
     Signatures,
@@ -28,7 +27,7 @@ from ashat.trust.tuf.metadata import (
     build_root,
     build_targets,
     parse,
-    sign,
+    sign_once,
     signatures_of,
     target_of,
     verify,
@@ -214,9 +213,9 @@ class Change:
         """
         new, targets = self.root.signed, self.targets.signed
         held = [
-            _sign_once(root, Root.type, self.root, signer) or _sign_once(new, Root.type, self.root, signer),
-            _sign_once(new, Targets.type, self.targets, signer),
-            self.production is not None and _sign_once(targets, PRODUCTION, self.production, signer),
+            sign_once(root, Root.type, self.root, signer) or sign_once(new, Root.type, self.root, signer),
+            sign_once(new, Targets.type, self.targets, signer),
+            self.production is not None and sign_once(targets, PRODUCTION, self.production, signer),
         ]
         return any(held)
 
@@ -283,13 +282,3 @@ def _otherwise_counted(before: Holders, after: Holders) -> list[str]:
     if counts[0] == counts[1]:
         return []
     return [f"it takes {counts[1][0]} of {counts[1][1]}, instead of {counts[0][0]} of {counts[0][1]}"]
-
-
-def _sign_once(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer: Signer) -> bool:
-    keyid = signer.public_key.keyid
-    if keyid not in delegator.get_delegated_role(role).keyids:
-        return False
-    # A signature that does not verify is none, and is replaced.
-    if name_of(delegator.get_key(keyid)) not in signatures_of(delegator, role, metadata).signed:
-        sign(delegator, role, metadata, signer)
-    return True

@@ -24,6 +24,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Targets
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.text import first_misfit
 from ashat.errors import MalformedMetadataError, UnprovenError
 from ashat.protocol.messages import Source
 from ashat.trust.keys.files import name_of
@@ -284,9 +285,7 @@ def _verified(targets: Targets, role: str, attestation: object, kind: type[Kind]
     try:
         statement = kind.model_validate_json(envelope.payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise MalformedMetadataError(f"The {role}'s statement cannot be read: {where}: {first['msg']}.") from None
+        raise MalformedMetadataError(f"The {role}'s statement cannot be read: {first_misfit(error)}.") from None
     if statement.subject[0].digest.sha256 != bundle:
         raise UnprovenError(f"The {role}'s statement is about another bundle than was approved.")
     key = next(iter(signed.values()))

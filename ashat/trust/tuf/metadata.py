@@ -406,6 +406,22 @@ def sign(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer:
     return signatures_of(delegator, role, metadata)
 
 
+def sign_once(delegator: Root | Targets, role: str, metadata: Metadata[Kind], signer: Signer) -> bool:
+    """Add the signature of a key where it holds the role and has not signed yet; return whether it holds the role.
+
+    Raises:
+        UnsignedError: the key does not sign.
+        KeyPolicyError, MalformedMetadataError: the delegation is no good; see `check_delegation`.
+    """
+    keyid = signer.public_key.keyid
+    if keyid not in delegator.get_delegated_role(role).keyids:
+        return False
+    # A signature that does not verify is none, and is replaced.
+    if name_of(delegator.get_key(keyid)) not in signatures_of(delegator, role, metadata).signed:
+        sign(delegator, role, metadata, signer)
+    return True
+
+
 def _public(role: str, key: Key) -> str:
     """Spell the public key so that each key has one spelling."""
     public = key.keyval.get("public")

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from tuf.api.metadata import TargetFile
 
 from ashat.common.canonical_json import DIGEST, canonical_json
+from ashat.common.text import first_misfit
 from ashat.errors import MalformedMetadataError, MixAndMatchError, UsageError
 
 MAX_BYTES: Final = 64 * 1024
@@ -109,11 +110,8 @@ class ReleaseDocument(BaseModel):
         try:
             document = cls.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "it"
-            raise MalformedMetadataError(
-                f"This is no release document that this version can read: {where}: {first['msg']}."
-            ) from None
+            why = first_misfit(error)
+            raise MalformedMetadataError(f"This is no release document that this version can read: {why}.") from None
         if document.to_bytes() != content:
             raise MalformedMetadataError(
                 "The release document is not in its canonical spelling; it was not made by us."

@@ -264,9 +264,9 @@ def test_only_the_key_of_the_log_seals(office: Office, world: World, shipped: by
     refused(forged, world.root, "The seal of the receipt does not fit: The checkpoint is signed by")
     twice = altered(shipped, lambda receipt: receipt.update(seal=receipt["seal"] + receipt["seal"].split("\n\n")[1]))
     refused(twice, world.root, "altered since it was sealed")
-    keys = LogSigner(office.home, office.ledger.log_head()[0])
+    signer = LogSigner(office.home, office.ledger.log_head()[0])
     with pytest.raises(ValueError, match="taken for a checkpoint"):
-        keys.sign_note("ashat-deploy/ledger-0000000000000000\n9\nAAAA\n")
+        signer.sign_note("ashat-deploy/ledger-0000000000000000\n9\nAAAA\n")
     strange.ledger.close()
 
 
