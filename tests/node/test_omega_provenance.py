@@ -121,7 +121,7 @@ def test_what_was_approved_is_not_replayed_elsewhere(client: NodeClient, people:
     seen = client.state()
     assert seen.current is not None
     replayed = decide(other, expected=seen.current.bundle, seq=seen.release_seq + 1, update="UPD-5")
-    refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "not this")
+    refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "What was signed is about another bundle")
     elsewhere, _ = people.promotion(client, bundle, "UPD-5", target="omega-eu")
     refused(client, elsewhere, "untrusted", "approved for omega-eu, and not for omega")
 

@@ -106,7 +106,7 @@ def test_what_was_signed_is_for_one_release_one_omega_and_one_number(
     seen = client.state()
     assert seen.current is not None
     replayed = decide(other, expected=seen.current.bundle, seq=seen.release_seq + 1, update="UPD-6")
-    refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "not this")
+    refused(client, promotion(replayed, signed=wanted.signed), "untrusted", "What was signed is about another bundle")
     elsewhere, _ = people.promotion(client, bundle, "UPD-6", target="omega-eu")
     refused(client, elsewhere, "untrusted", "approved for omega-eu, and not for omega")
     assert wanted.decision is not None
