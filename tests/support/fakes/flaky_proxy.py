@@ -17,7 +17,7 @@ _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive
 
 
 @dataclass
-class ApprovalRequested:
+class SeenRequest:
     """A request, and how it ended: `status` is 0 where it got no answer. `at` is on the monotonic clock."""
 
     method: str
@@ -74,7 +74,7 @@ class MoodyProxy:
     """
 
     def __init__(self, port: int) -> None:
-        self.asked: list[ApprovalRequested] = []
+        self.asked: list[SeenRequest] = []
         self._node = port
         self._moods: list[tuple[str, re.Pattern[str], Mood]] = []
         self._away_until = 0.0
@@ -118,12 +118,12 @@ class MoodyProxy:
         """The moods that no request has met yet."""
         return [f"{method} {path.pattern} {mood}" for method, path, mood in self._moods]
 
-    def requests(self, method: str, path: str) -> list[ApprovalRequested]:
+    def requests(self, method: str, path: str) -> list[SeenRequest]:
         """What was asked so."""
         return [asked for asked in self.asked if asked.method == method and re.search(path, asked.path)]
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = ApprovalRequested(handler.command, handler.path, dict(handler.headers.items()), b"")
+        asked = SeenRequest(handler.command, handler.path, dict(handler.headers.items()), b"")
         with self._lock:
             self.asked.append(asked)
             mood = self._mood(asked)
@@ -146,7 +146,7 @@ class MoodyProxy:
         asked.status = status
         _send(handler, status, headers, mood.answer(body) if isinstance(mood, Lies) else body)
 
-    def _mood(self, asked: ApprovalRequested) -> Mood | None:
+    def _mood(self, asked: SeenRequest) -> Mood | None:
         if time.monotonic() < self._away_until:
             return Cut()
         for number, (method, path, mood) in enumerate(self._moods):
@@ -158,7 +158,7 @@ class MoodyProxy:
                 return mood
         return None
 
-    def _pass_on(self, asked: ApprovalRequested) -> tuple[int, dict[str, str], bytes]:
+    def _pass_on(self, asked: SeenRequest) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self._node, timeout=90)
         try:
             headers = {name: value for name, value in asked.headers.items() if name.lower() not in _HOP}
