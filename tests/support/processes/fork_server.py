@@ -324,6 +324,11 @@ def _become(asked: Mapping[str, Any], streams: Sequence[int]) -> NoReturn:
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
+    # What this process was started with may have been a file; what is asked for may have pipes.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(line_buffering=True)
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
