@@ -23,6 +23,8 @@ from typing import Self
 COMMAND_SECONDS = 480.0
 BACKGROUND_SECONDS = 180.0
 END_SECONDS = 20.0
+# A line that depends on who is faster, the flow that asks or the person who answers; no document shows it.
+WAITS = "The gate is being opened …\n"
 FAILED = "❌"
 PATIENCE = "Still waiting ("
 CHECK = re.compile("[✅❌⚠][^:]+: ")
@@ -201,6 +203,7 @@ class Console:
         return text
 
     def _shown(self, printed: str) -> str:
+        printed = printed.replace(WAITS, "")
         for shown, here in self._known():
             printed = printed.replace(here, shown)
         return printed
