@@ -17,7 +17,8 @@ from ashat.common.canonical_json import canonical_json, digest_of, is_digest
 from ashat.deployment.events import AnyEvent, event_from_json
 from ashat.deployment.state_machine import State, apply, start
 from ashat.errors import AuditError, CheckpointError, SessionError, TrustError
-from ashat.ledger.leaf import Record
+from ashat.ledger.index import index_row
+from ashat.ledger.leaf import LogRow, Record
 from ashat.transparency.checkpoint import Checkpoint
 from ashat.transparency.merkle import CompactRange, leaf_hash
 from ashat.transparency.witness import require_extends
@@ -180,7 +181,23 @@ class Auditor:
         if self._fresh:
             raise AuditError(f"After {self.last} comes a document that no event names.", event=self.size + 1)
 
-    def check_list(self, listed: Mapping[tuple[str, int], tuple[int, str]]) -> None:
+    def check_head(self, head: LogRow) -> None:
+        """Check that the tree which the log grows from (`Ledger.log_row`, read before the first event) is that of its
+        events.
+
+        Raises:
+            AuditError: it is another; appending to it would fork the log.
+        """
+        at = head.size - self._begun
+        try:
+            tree = CompactRange.parse(head.size, head.frontier)
+            fits = 0 <= at < len(self._roots) and (tree.root(), tree.text) == (self._roots[at], head.frontier)
+        except (ValueError, TypeError):
+            fits = False
+        if not fits:
+            raise AuditError(f"The tree that the log grows from is not that of its first {head.size} events.")
+
+    def check_list(self, listed: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """Check that the list of deployments (`Ledger.listed`, read before the first event) is what the events say.
 
         Another version may have written a summary, so fields that only one of the two has are not compared.
@@ -192,10 +209,10 @@ class Auditor:
             state, found = self._states.get(key), listed.get(key)
             if state is None or found is None:
                 raise _mislisted(key, None, "only one of the two has it")
-            version, summary = found
-            if not self._before.get(key, 0) <= version <= state.version:
+            version = found["version"]
+            if not isinstance(version, int) or not self._before.get(key, 0) <= version <= state.version:
                 raise _mislisted(key, state, f"it is at version {version} there")
-            field = _difference(summary, state.summary()) if version == state.version else None
+            field = _difference(found, index_row(state)) if version == state.version else None
             if field:
                 raise _mislisted(key, state, f"its {field} is another there")
 
@@ -312,13 +329,19 @@ def _digest(content: Any) -> str:
         return ""
 
 
-def _difference(text: str, summary: dict[str, Any]) -> str | None:
-    """Find the first field that a summary in JSON and one of today both have, and have different; None where none
-    is."""
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Find the first field that two rows of the list both have, and have different; None where none is. Their
+    summaries, in JSON, are compared field by field."""
+    columns = next((name for name in sorted(here) if name != "summary" and there[name] != here[name]), None)
+    if columns:
+        return columns
     try:
-        there, here = json.loads(text), json.loads(json.dumps(summary))
-        return next((field for field in sorted(there.keys() & here.keys()) if there[field] != here[field]), None)
-    except (ValueError, RecursionError, AttributeError):
+        listed, folded = json.loads(there["summary"]), json.loads(here["summary"])
+        both, unknown = sorted(listed.keys() & folded.keys()), sorted(listed.keys() - folded.keys())
+        if unknown and folded.keys() - listed.keys():
+            return f"field {unknown[0]!r}"  # a newer version adds fields, an older one lacks some: neither does both
+        return next((field for field in both if listed[field] != folded[field]), None)
+    except (ValueError, RecursionError, AttributeError, TypeError):
         return "summary"
 
 

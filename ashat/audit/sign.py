@@ -38,6 +38,20 @@ def audit_log(ledger: Ledger, auditor: Auditor, *, until: int | None = None) -> 
     return auditor
 
 
+def check_beside_events(ledger: Ledger, auditor: Auditor) -> str:
+    """Check what the events do not vouch for: their columns, documents that no event names (`auditor` saw the others),
+    and the database's own pages; return what could not be checked, if anything.
+
+    Raises:
+        LedgerError: something is missing, damaged or altered.
+    """
+    ledger.check_columns()
+    for digest in ledger.document_digests():
+        if digest not in auditor.documents:
+            ledger.document(digest)
+    return ledger.check_storage()
+
+
 def sign_log(ledger: Ledger, home: Path, *, documents: bool = False) -> SignedLog:
     """Sign the log as it is now with the key under `home`, which is made where there is none.
 

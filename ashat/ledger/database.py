@@ -8,6 +8,7 @@ others wait until the transaction ends, so that places are given out in the orde
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
 
 from ashat.errors import LedgerError, LedgerTooNewError
+from ashat.ledger.remembered import sqlite_address
 from ashat.transparency.append_only_log import AppendOnlyLog
 from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
 
@@ -77,15 +79,27 @@ sessions = sa.Table(
 )
 
 
-def open_engine(url: str) -> sa.Engine:
-    """Open the database at `url`; its tables are made if there are none.
+def address_of(url: str, home: Path) -> str:
+    """Name the database at `url`, without a password, as `ashat.ledger.remembered` does; empty where it is in memory,
+    or no address."""
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        return ""
+    if parsed.get_backend_name() != "sqlite":
+        return parsed.set(query={}, password=None).render_as_string()
+    return sqlite_address(home, Path(parsed.database)) if parsed.database not in (None, "", ":memory:") else ""
+
+
+def open_engine(url: str, before_making: Callable[[], None] = lambda: None) -> sa.Engine:
+    """Open the database at `url`; its tables are made if there are none, unless `before_making` raises.
 
     Raises:
         LedgerTooNewError: a newer version of this program wrote it.
         LedgerError: the address is wrong, the database does not answer, or an unreleased version wrote it.
     """
     try:
-        engine = _engine_for(url)
+        engine = _engine_for(url, before_making)
     except ImportError as error:
         raise LedgerError(
             f"PostgreSQL needs the extra 'postgres', as in pip install 'ashat-deploy[postgres]': {first_line(error)}."
@@ -98,7 +112,10 @@ def open_engine(url: str) -> sa.Engine:
     except OSError as error:
         raise LedgerError(f"The ledger does not open ({_where(url)}): {error}") from None
     try:
-        found = _prepare(engine)
+        found = _prepare(engine, before_making)
+    except LedgerError:
+        engine.dispose()
+        raise
     except (DBAPIError, ValueError) as error:
         engine.dispose()
         raise LedgerError(f"The ledger does not open ({_where(url)}): {first_line(error)}") from None
@@ -144,7 +161,7 @@ def first_line(error: BaseException) -> str:
     return str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
 
 
-def _engine_for(url: str) -> sa.Engine:
+def _engine_for(url: str, before_making: Callable[[], None]) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except ValueError:
@@ -157,6 +174,8 @@ def _engine_for(url: str) -> sa.Engine:
     if parsed.get_backend_name() != "sqlite":
         raise ArgumentError(f"{parsed.drivername} is neither sqlite nor postgresql")
     if parsed.database:
+        if not Path(parsed.database).exists():
+            before_making()
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = sa.create_engine(parsed, connect_args={"timeout": 30})
 
@@ -168,11 +187,12 @@ def _engine_for(url: str) -> sa.Engine:
     return engine
 
 
-def _prepare(engine: sa.Engine) -> int:
+def _prepare(engine: sa.Engine, before_making: Callable[[], None]) -> int:
     """Make the tables if there are none; the schema's version."""
     found = _schema_version(engine)
     if found is not None:
         return found
+    before_making()
     try:
         with engine.begin() as connection:
             metadata.create_all(connection)

@@ -32,6 +32,14 @@ class Record(NamedTuple):
         return f"{self.update_id} attempt {self.attempt} version {self.version}"
 
 
+class LogRow(NamedTuple):
+    """The tree over all events: the log's name, how many there are, and the frontier from which it grows."""
+
+    origin: str
+    size: int
+    frontier: str
+
+
 def leaf_of(update_id: str, attempt: int, version: int, body: str) -> bytes:
     """Make the leaf of the event whose canonical JSON is `body`.
 

@@ -23,8 +23,20 @@ from ashat.common.canonical_json import canonical_json, digest_of
 from ashat.deployment.events import AnyEvent, Created, event_from_json, event_to_data
 from ashat.deployment.state_machine import State, apply, fold, start
 from ashat.errors import ConflictError, LedgerError, LedgerTooNewError, UnknownUpdateError, UpdateExistsError
-from ashat.ledger.database import append_leaf, documents, events, first_line, log, meta, open_engine, sessions
-from ashat.ledger.leaf import Record, leaf_of
+from ashat.ledger.database import (
+    address_of,
+    append_leaf,
+    documents,
+    events,
+    first_line,
+    log,
+    meta,
+    open_engine,
+    sessions,
+)
+from ashat.ledger.index import index_row, summary_from_json
+from ashat.ledger.leaf import LogRow, Record, leaf_of
+from ashat.ledger.remembered import LEDGER_NAME, remember_ledger, require_ledger
 from ashat.settings import Settings
 
 _CONFLICT_RETRIES = 20
@@ -43,26 +55,41 @@ class Ledger:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str) -> Ledger:
+    def open(cls, url: str, *, before_making: Callable[[], None] = lambda: None) -> Ledger:
         """Open the ledger at `url` (SQLAlchemy's form; SQLite or PostgreSQL); its tables are made if there are none.
+
+        `before_making` is called where there is no ledger, before anything is made, and may refuse.
 
         Raises:
             LedgerTooNewError: a newer version of this program wrote it.
             LedgerError: the address is wrong, or the database does not answer.
         """
-        return cls(open_engine(url))
+        return cls(open_engine(url, before_making))
 
     @classmethod
     def configured(cls) -> Ledger:
-        """Open the ledger that the settings name.
+        """Open the ledger that the settings name, if it is the one that this home knows there.
 
         Raises:
-            LedgerError: it does not open, or a newer version wrote it.
+            LedgerError: it does not open, a newer version wrote it, or the one that was there is gone, cut or another.
         """
         settings = Settings()
         if not settings.ledger_url:
             settings.ensure_home()
-        return cls.open(settings.effective_ledger_url)
+        address = address_of(settings.effective_ledger_url, settings.home)
+        ledger = cls.open(
+            settings.effective_ledger_url,
+            before_making=lambda: require_ledger(settings.home, address, origin="", events=0),
+        )
+        if address:
+            try:
+                origin, events = ledger.log_head()
+                require_ledger(settings.home, address, origin, events)
+                remember_ledger(settings.home, address, origin)
+            except BaseException:
+                ledger.close()
+                raise
+        return ledger
 
     def close(self) -> None:
         """Give the connections back."""
@@ -181,13 +208,23 @@ class Ledger:
         """Read the log's name, and how many events were ever appended.
 
         Raises:
-            LedgerError: the row that says so is gone.
+            LedgerError: the row that says so is gone, or says no such thing.
+        """
+        head = self.log_row()
+        return head.origin, head.size
+
+    def log_row(self) -> LogRow:
+        """Read the row of the log: its name, how many events were ever appended, and the frontier of its tree.
+
+        Raises:
+            LedgerError: it is gone, or was altered.
         """
         with self._read() as connection:
-            found = connection.execute(sa.select(log.c.origin, log.c.size)).first()
-        if found is None:
+            found = connection.execute(sa.select(log.c.origin, log.c.size, log.c.frontier)).all()
+        row = LogRow._make(found[0]) if len(found) == 1 else None
+        if row is None or not isinstance(row.size, int) or not LEDGER_NAME.fullmatch(str(row.origin)):
             raise LedgerError("The ledger's log was altered: the row that names it is gone. Restore the database.")
-        return found.origin, found.size
+        return row
 
     def records(self, limit: int | None = None, *, first: int = 0) -> Iterator[Record]:
         """Read the events of all updates in the order in which they were appended, from the place `first` on: `limit`
@@ -216,17 +253,16 @@ class Ledger:
         if limit is not None and not text:
             query = query.limit(limit)
         with self._read() as connection:
-            found = [json.loads(row.summary) for row in connection.execute(query)]
+            found = [summary_from_json(row.summary) for row in connection.execute(query)]
         if text:
             found = [s for s in found if text.casefold() in f"{s['update_id']} {s['description']}".casefold()][:limit]
         return found
 
-    def listed(self) -> dict[tuple[str, int], tuple[int, str]]:
-        """Read the rows behind `summaries` by update id and attempt: the version, and the JSON of the summary."""
-        columns = (sessions.c.update_id, sessions.c.attempt, sessions.c.version, sessions.c.summary)
+    def listed(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Read the rows behind `summaries` by update id and attempt, as `index_row` makes them."""
         with self._read() as connection:
-            rows = connection.execute(sa.select(*columns)).all()
-        return {(row.update_id, row.attempt): (row.version, row.summary) for row in rows}
+            rows = connection.execute(sa.select(sessions)).mappings().all()
+        return {(row["update_id"], row["attempt"]): dict(row) for row in rows}
 
     def highest_release_seq(self, target: str) -> int:
         """Find the highest `release_seq` that was ever given out for `target`; 0 if none was."""
@@ -248,6 +284,49 @@ class Ledger:
         except DBAPIError as error:
             raise LedgerError(f"The ledger was not written: {first_line(error)}") from None
         return digest
+
+    def check_columns(self) -> None:
+        """Check that the columns beside each event's body, which the tree does not cover, are what the body says.
+
+        Raises:
+            LedgerError: one is not; the message names the event.
+        """
+        columns = (events.c.seq, events.c.kind, events.c.at, events.c.body)
+        with self._read() as connection:
+            streaming = connection.execution_options(yield_per=_STREAMED)
+            for seq, kind, at, body in streaming.execute(sa.select(*columns).order_by(events.c.seq)):
+                event = _event(body)
+                if (kind, at) != (json.loads(body)["kind"], event.at.isoformat()):
+                    raise LedgerError(f"The kind or the time beside event {seq + 1} is not what the event says.")
+
+    def document_digests(self) -> list[str]:
+        """List the digests of all documents.
+
+        Raises:
+            LedgerError: one that was kept as the newest of its name is not there, or not of that name.
+        """
+        named = sa.select(meta.c.key, documents.c.kind).join_from(
+            meta, documents, documents.c.digest == meta.c.value, isouter=True
+        )
+        with self._read() as connection:
+            for key, kind in connection.execute(named.where(meta.c.key != "schema")):
+                if key != f"newest:{kind}":
+                    raise LedgerError(f"The document that the ledger keeps as its {key} is missing, or is another.")
+            return list(connection.execute(sa.select(documents.c.digest)).scalars())
+
+    def check_storage(self) -> str:
+        """Have the database check its own pages and indexes; return why it cannot, empty where it did.
+
+        Raises:
+            LedgerError: they are damaged.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return "PostgreSQL's own pages and indexes: pg_amcheck does that"
+        with self._read() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if found != "ok":
+            raise LedgerError(f"The ledger's file is damaged: {str(found).splitlines()[-1]}. Restore it from a backup.")
+        return ""
 
     def document_text(self, digest: str) -> str | None:
         """Read the document of that digest as it lies in the database, unchecked; None if there is none."""
@@ -335,27 +414,12 @@ def _event(body: str) -> AnyEvent:
 
 
 def _index(connection: sa.Connection, state: State) -> None:
-    values = {
-        "version": state.version,
-        "stage": state.stage.value,
-        "target": state.target,
-        "pushed_by": state.pushed_by[:255],
-        "release_seq": state.release_seq,
-        "rollback_seq": max((event.release_seq or 0 for event in state.rolled_back.values()), default=None),
-        "created_at": _utc(state.created_at),
-        "updated_at": _utc(state.updated_at),
-        "summary": json.dumps(state.summary(), ensure_ascii=False),
-    }
+    values = index_row(state)
     where = (sessions.c.update_id == state.update_id) & (sessions.c.attempt == state.attempt)
     if state.version == 1:
-        key = {"update_id": state.update_id, "attempt": state.attempt}
-        connection.execute(sessions.insert().values(**key, **values))
+        connection.execute(sessions.insert().values(**values))
     else:
         connection.execute(sessions.update().where(where).values(**values))
-
-
-def _utc(at: datetime | None) -> str:
-    return at.astimezone(UTC).isoformat() if at else ""
 
 
 def how_to_go_on(state: State) -> str:

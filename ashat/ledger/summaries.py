@@ -6,7 +6,6 @@ SQLAlchemy and the types of events take 0.4 s to import, more than all else of `
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from contextlib import closing
@@ -15,9 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 from ashat.common.home import home
+from ashat.ledger.index import summary_from_json
 from ashat.ledger.opening import open_ledger
+from ashat.ledger.remembered import require_ledger, sqlite_address
 
-_SCHEMAS = ("1", "2")  # the index is the same in both
+_SCHEMAS = ("2",)
 
 
 def summaries() -> list[dict[str, Any]]:
@@ -26,22 +27,27 @@ def summaries() -> list[dict[str, Any]]:
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    found = None if os.environ.get("ASHAT_LEDGER_URL") else _from_sqlite(home() / "ledger.db")
+    found = None if os.environ.get("ASHAT_LEDGER_URL") else _from_sqlite(home())
     if found is not None:
         return found
     with open_ledger() as ledger:
         return ledger.summaries()
 
 
-def _from_sqlite(path: Path) -> list[dict[str, Any]] | None:
+def _from_sqlite(root: Path) -> list[dict[str, Any]] | None:
+    path = root / "ledger.db"
+    address = sqlite_address(root, path)
     if not path.exists():
+        require_ledger(root, address, origin="", events=0)
         return []
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)) as connection:
             schema = connection.execute("SELECT value FROM ashat_meta WHERE key = 'schema'").fetchone()
             if schema is None or schema[0] not in _SCHEMAS:
                 return None
+            origin, events = connection.execute("SELECT origin, size FROM log").fetchone()
             rows = connection.execute("SELECT summary FROM sessions ORDER BY updated_at DESC, update_id").fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, TypeError):
         return None  # the ledger itself says what is wrong
-    return [json.loads(row[0]) for row in rows]
+    require_ledger(root, address, str(origin), events if isinstance(events, int) else 0)
+    return [summary_from_json(row[0]) for row in rows]

@@ -11,8 +11,9 @@ import typer
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import Json
 from ashat.common.home import home
-from ashat.errors import AuditError, UsageError
+from ashat.errors import AuditError, LedgerError, UsageError
 from ashat.ledger.opening import open_ledger
+from ashat.ledger.remembered import remembered_ledgers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +98,9 @@ def verify(
     pinned = [_root(path) for path in trust_root or ()]
     try:
         report = _verify_export(file, key, since, pinned) if file else _verify_ledger(key, since, pinned)
-    except AuditError as error:
+    except (AuditError, LedgerError) as error:
         if as_json:
-            named = {name: getattr(error, name) for name in ("event", "update_id", "attempt", "version")}
+            named = {name: getattr(error, name, None) for name in ("event", "update_id", "attempt", "version")}
             output.show_json({"fits": False, "why": str(error), **named})
         raise
     if as_json:
@@ -108,13 +109,13 @@ def verify(
     output.say(f"🔏 Audit of {report['origin']}")
     for line in output.columns(_lines(report)):
         output.say(line)
-    output.say("✅ Every event fits.")
+    output.say("✅ Every event fits." if report["events"] else "⚠️ The record is empty: no event was looked at.")
 
 
 def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
     from ashat.audit.approvals import Approvals
     from ashat.audit.auditor import Auditor
-    from ashat.audit.sign import audit_log
+    from ashat.audit.sign import audit_log, check_beside_events
     from ashat.transparency.log_signer import LogSigner
     from ashat.trust.authority.authority import kept_roots
 
@@ -123,17 +124,23 @@ def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[st
         older, hashes = _older(since, key, origin) if since else (None, ())
         approvals = Approvals(origin, kept_roots(home()), pinned)
         # The size, then the list, then the events: what is appended meanwhile is no gap.
-        appended, listed = ledger.log_head()[1], ledger.listed()
-        auditor = audit_log(ledger, Auditor(appended=appended, expected=hashes, follower=approvals))
+        head, listed = ledger.log_row(), ledger.listed()
+        auditor = audit_log(ledger, Auditor(appended=head.size, expected=hashes, follower=approvals))
+        auditor.check_head(head)
+        unchecked = [why for why in (check_beside_events(ledger, auditor),) if why]
     signer = LogSigner(home(), origin)
     signed = signer.last()
     for known in (older, signed):
         if known is not None:
             auditor.require_extends(known)
     auditor.check_list(listed)
+    elsewhere = [k for k in remembered_ledgers(home()) if k.directory != signer.directory]
+    unchecked += [f"{ledger.name}, which lay at {ledger.address}: another ledger" for ledger in elsewhere]
+    report = _approvals(approvals, "kept here")
     return {
         **_report(auditor, origin, signed, older, signer.verifier() if signed else None),
-        **_approvals(approvals, "kept here"),
+        **report,
+        "unchecked": [*report["unchecked"], *unchecked],
     }
 
 

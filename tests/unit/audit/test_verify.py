@@ -249,10 +249,7 @@ def test_a_log_cut_off_with_care_is_caught_by_what_was_signed(record: str, audit
         connection.execute(sa.text("update log set size = 0, frontier = ''"))
         for row in connection.execute(sa.text("select * from events order by seq")).mappings().all():
             append_leaf(connection, leaf_of(row["update_id"], row["attempt"], row["version"], row["body"]))
-    told = audit.refused("verify")
-    assert (
-        "The log, which ends with event 11 (UPD-1 attempt 1 version 11), was cut: it had 19 events, and has 11." in told
-    )
+    assert "Events 12 to 19 of the ledger are missing" in audit.refused("verify")
 
 
 def test_events_that_the_state_machine_would_have_refused_are_named(record: str, audit: Deploy) -> None:
