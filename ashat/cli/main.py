@@ -29,6 +29,7 @@ from ashat.cli.commands import (
 )
 from ashat.cli.terminal import output
 from ashat.cli.trust import ceremonies, machine_keys, setup, status
+from ashat.common.shortage import shortage
 from ashat.errors import AshatError
 from ashat.ledger.opening import one_ledger
 
@@ -143,6 +144,8 @@ def run(arguments: list[str]) -> int:
         if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
             # A node's failures are NodeErrors: what is left is Prefect's client.
             return _end(f"Prefect stopped answering ({type(error).__name__}): is it up? deploy up starts it.", 1)
+        if lack := shortage(error):
+            return _end(str(lack), 1)
         return _end(
             f"Unexpected {type(error).__name__}: {str(error).strip() or 'no more is known'}. "
             "This is a fault of deploy itself; ASHAT_DEBUG=1 shows where.",

@@ -51,10 +51,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, without input, its output appended to `log`, which only we may read.
 
+    Where `log` cannot be made or opened, the output is lost: that is no reason not to run it.
+
     Raises:
         OSError: it cannot be run.
     """
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+    with open(_log_or_nothing(log), "ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -67,8 +69,17 @@ def start(
         )
 
 
+def _log_or_nothing(log: Path) -> int:
+    try:
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
 def last_words(log: Path, start: int = 0) -> str:
     """Read the last line, blank ones apart, that `log` got after its first `start` bytes; "" where there is none."""
+    if not log.exists():
+        return ""
     with open(log, "rb") as file:
         file.seek(max(start, file.seek(0, os.SEEK_END) - _LAST_WORDS))
         return last_line(file.read().decode("utf-8", "replace"))

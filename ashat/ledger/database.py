@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
 
+from ashat.common.shortage import shortage
 from ashat.errors import LedgerError, LedgerTooNewError
 from ashat.ledger.remembered import sqlite_address
 from ashat.transparency.append_only_log import AppendOnlyLog
@@ -156,7 +157,9 @@ def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what the database's own library says, in a line; it repeats no password."""
+    """Return what the machine lacks, or what the database's own library says, in a line; it repeats no password."""
+    if lack := shortage(error):
+        return lack.words
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
 

@@ -15,6 +15,7 @@ from fastapi import Depends
 from filelock import FileLock, Timeout
 from starlette.requests import HTTPConnection
 
+from ashat.common.shortage import reason
 from ashat.errors import UsageError
 from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.app_process.health import Health
@@ -29,6 +30,7 @@ from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
 from ashat.node.store.releases import Releases
+from ashat.node.store.reserve import Reserve
 from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
 
@@ -75,6 +77,7 @@ class NodeContext:
     health: Health
     operations: Operations
     stopping: threading.Event
+    reserve: Reserve
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
     agent: Callable[[], MainframeStatus | None] = _no_agent
@@ -98,19 +101,20 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
                 f"Another node runs on {config.data}; stop it first, or give this one a --data of its own."
             ) from None
         except OSError as error:
-            raise UsageError(f"The data directory {config.data} cannot be used: {error.strerror}.") from None
-        db = Database(config.data / RECORD_FILE)
+            raise UsageError(f"The data directory {config.data} cannot be used: {reason(error)}.") from None
+        reserve = Reserve(config.data / "reserve")
+        db = reserve.spend(lambda: Database(config.data / RECORD_FILE))
         stack.callback(db.close)
         _check_owner(config, db)
         change_log.begin(db)
         access_log = AccessLog(config.data / DIRECTORY)
         stack.callback(access_log.close)
-        store = stack.enter_context(Store(config.data / "store"))
+        store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store")))
         releases = Releases(config.data, store)
-        program = _program(config, db)
+        program = reserve.spend(lambda: _program(config, db))
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
-        switcher = Switcher(config, db, releases, program, health, stopping)
+        switcher = Switcher(config, db, releases, program, health, stopping, reserve)
         yield NodeContext(
             config=config,
             db=db,
@@ -124,6 +128,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             health=health,
             operations=Operations(config, db, store, switcher, metrics),
             stopping=stopping,
+            reserve=reserve,
         )
 
 

@@ -40,6 +40,7 @@ def needed_bundles(context: NodeContext) -> set[str]:
 
 def _look(context: NodeContext) -> None:
     context.program.upkeep()
+    context.reserve.restore()
     linked = context.releases.linked()
     context.health.look(
         context.program.url if linked else None,

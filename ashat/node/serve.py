@@ -17,6 +17,7 @@ import uvicorn
 from ashat import __version__
 from ashat.client.http import is_loopback
 from ashat.common.files import replace_file
+from ashat.common.shortage import reason
 from ashat.errors import AshatError, UsageError
 from ashat.node.app import create_app
 from ashat.node.context import NodeContext, open_node
@@ -46,7 +47,7 @@ def serve(config: NodeConfig) -> None:
         _check_tokens(context)
         app = create_app(context)
         with _listen(config) as listening:
-            _announce(config, listening)
+            _announce(context, listening)
             server = _Server(
                 context,
                 uvicorn.Config(
@@ -105,7 +106,8 @@ def _listen(config: NodeConfig) -> socket.socket:
     return listening
 
 
-def _announce(config: NodeConfig, listening: socket.socket) -> None:
+def _announce(context: NodeContext, listening: socket.socket) -> None:
+    config = context.config
     port = listening.getsockname()[1]
     host = _ANY.get(config.host, config.host)
     url = f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -118,7 +120,11 @@ def _announce(config: NodeConfig, listening: socket.socket) -> None:
         "pid": os.getpid(),
         "version": __version__,
     }
-    replace_file(config.data / ADDRESS_FILE, json.dumps(address, indent=1).encode() + b"\n", durable=False)
+    try:
+        content = json.dumps(address, indent=1).encode() + b"\n"
+        context.reserve.spend(lambda: replace_file(config.data / ADDRESS_FILE, content, durable=False))
+    except OSError as error:
+        log.warning("%s is not written: %s", config.data / ADDRESS_FILE, reason(error, config.data))
     sys.stdout.write(f"ashat-node: {config.role} '{config.name}' serves on {url}, data in {config.data}\n")
     sys.stdout.flush()
     if not config.tls_cert and not is_loopback(host):

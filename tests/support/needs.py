@@ -1,7 +1,7 @@
 """What a test may need of the machine, and whether it is there.
 
 `@requires_postgresql` skips a test with a reason where PostgreSQL does not answer. `ASHAT_TEST_REQUIRE=postgresql,
-mariadb,redis,chromium,softhsm` turns such a skip into a failure, so that CI cannot lose a test without noticing.
+mariadb,redis,chromium,softhsm,mount` turns such a skip into a failure, so that CI cannot lose a test without noticing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
+import tempfile
 from functools import cache
 
 import pytest
@@ -30,6 +32,7 @@ requires_mariadb = pytest.mark.needs("mariadb")
 requires_redis = pytest.mark.needs("redis")
 requires_chromium = pytest.mark.needs("chromium")
 requires_softhsm = pytest.mark.needs("softhsm")
+requires_mount = pytest.mark.needs("mount")
 
 
 def required() -> frozenset[str]:
@@ -50,6 +53,7 @@ def missing(need: str) -> str:
         "redis": _redis,
         "chromium": _chromium,
         "softhsm": _softhsm,
+        "mount": _mount,
     }
     if need not in checks:
         raise LookupError(f"{need!r} is not one of {', '.join(checks)}")
@@ -104,3 +108,14 @@ def _softhsm() -> str:
     if softhsm_library() is None or shutil.which("softhsm2-util") is None:
         return "SoftHSM is not installed (Debian: softhsm2)"
     return "" if importlib.util.find_spec("pkcs11") else "python-pkcs11 is not installed"
+
+
+def _mount() -> str:
+    if shutil.which("mount") is None:
+        return "there is no program mount"
+    with tempfile.TemporaryDirectory() as directory:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory], capture_output=True, text=True, timeout=30)
+        if tried.returncode:
+            return f"this user may mount nothing here: {tried.stderr.strip()}"
+        subprocess.run(["umount", "--lazy", directory], check=True, timeout=30)
+    return ""

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from ashat.common.canonical_json import is_digest
+from ashat.common.shortage import shortage
 from ashat.errors import AshatError
 from ashat.node.app_process.process import Program
 from ashat.node.core.config import AppConfig
@@ -148,5 +149,12 @@ class Repeated:
         while not self._stopped.wait(self._interval):
             try:
                 self._work()
-            except Exception:
-                log.exception("%s failed; it is tried again in %g s", self._thread.name, self._interval)
+            except Exception as error:
+                lack = shortage(error)
+                log.warning(
+                    "%s failed; it is tried again in %g s: %s",
+                    self._thread.name,
+                    self._interval,
+                    lack.words if lack else "unexpectedly",
+                    exc_info=lack is None,
+                )

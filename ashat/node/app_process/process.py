@@ -10,6 +10,7 @@ from datetime import datetime
 
 from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
+from ashat.common.shortage import reason
 from ashat.errors import AshatError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -99,7 +100,7 @@ class HookedProgram(Program):
         try:
             hook = start(app.hook, log_path, env=environment, cwd=self._config.data)
         except OSError as error:
-            raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {error.strerror}") from None
+            raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {reason(error)}") from error
         try:
             code = hook.wait(app.hook_timeout)
         except subprocess.TimeoutExpired:

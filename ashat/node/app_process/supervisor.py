@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -31,6 +34,7 @@ from ashat.common.processes import (
     with_variable,
 )
 from ashat.common.rotation import rotate_in_place
+from ashat.common.shortage import reason
 from ashat.node.app_process.process import Program, ProgramError, program_environment
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
@@ -173,7 +177,8 @@ class SupervisedProgram(Program):
         port = self._choose_port()
         with self._lock:
             at, began = now(), time.monotonic()
-            self._db.set_meta(_RESTARTS, "0")
+            with self._recording():
+                self._db.set_meta(_RESTARTS, "0")
             self._run = _Run(release, port, self._spawn(release, port, at), at, began)
             self._watch_in_background(self._run)
 
@@ -192,9 +197,19 @@ class SupervisedProgram(Program):
         try:
             process = start(command, self._log, env=environment, cwd=release.path)
         except OSError as error:
-            raise ProgramError(f"{command[0]!r} cannot be run: {error.strerror}") from None
-        self._record(process.pid, release, port, at)
+            raise ProgramError(f"{command[0]!r} cannot be run: {reason(error)}") from error
+        with self._recording():
+            self._record(process.pid, release, port, at)
         return process
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Go on where what runs cannot be recorded: the node's next process ends what it does not know, and starts it
+        anew."""
+        try:
+            yield
+        except (sqlite3.Error, OSError, psutil.Error) as error:
+            log.warning("what runs is not recorded: %s", reason(error, self._config.data))
 
     def _record(self, pid: int, release: Release, port: int, at: datetime) -> None:
         process = ProcessRef.of(pid)
@@ -229,15 +244,25 @@ class SupervisedProgram(Program):
         """Start the program again, later each time, whenever it ends by itself."""
         began = time.monotonic()
         while True:
-            code = run.process.wait()
+            code = self._wait(run.process)
             with self._lock:
                 if self._run is not run:
                     return
-                kill_group(run.process.pid)
+                with suppress(OSError):
+                    kill_group(run.process.pid)
                 run.failure = f"the program ended by itself{_how(code)} after {time.monotonic() - began:.1f} s"
                 if not self._back_off(run, calm=time.monotonic() - began > _CALM):
                     return
                 began = time.monotonic()
+
+    def _wait(self, process: _Process) -> int | None:
+        """Wait until it has ended; its exit code. Nothing that the machine lacks ends the waiting."""
+        while True:
+            try:
+                return process.wait()
+            except (OSError, psutil.Error) as error:
+                log.warning("the program cannot be watched: %s", reason(error))
+                time.sleep(self._config.app.restart_delay)
 
     def _back_off(self, run: _Run, *, calm: bool) -> bool:
         """Wait and start `run` again, as often as it takes; False when it was replaced meanwhile."""
@@ -251,12 +276,13 @@ class SupervisedProgram(Program):
             if self._replaced.wait_for(lambda: self._run is not run, timeout=run.delay):
                 return False
             run.restarts += 1
-            self._db.set_meta(_RESTARTS, str(run.restarts))
+            with self._recording():
+                self._db.set_meta(_RESTARTS, str(run.restarts))
             run.started_at, run.began, run.healthy_after = now(), time.monotonic(), None
             try:
                 run.process = self._spawn(run.release, run.port, run.started_at)
-            except ProgramError as error:
-                run.failure = str(error)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next try may do better
+                run.failure = reason(error)
                 continue
             run.status = "running"
             return True
@@ -268,7 +294,7 @@ class SupervisedProgram(Program):
         if run is not None and run.status == "running":
             self._end(run.process)
         self._end_strays()
-        with self._db.transaction() as connection:
+        with self._recording(), self._db.transaction() as connection:
             connection.execute("DELETE FROM program")
 
     def _end(self, process: _Process) -> None:
@@ -298,7 +324,8 @@ class SupervisedProgram(Program):
         except OSError:
             raise ProgramError("there is no free port for the program") from None
         if port != kept:
-            self._db.set_meta("app_port", str(port))
+            with self._recording():
+                self._db.set_meta("app_port", str(port))
         return port
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ashat.common.files import replace_file
+from ashat.common.shortage import shortage
 from ashat.errors import AshatError, UsageError
 from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
@@ -51,6 +52,12 @@ def run(command: typer.Typer) -> int:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except Exception as error:
+        lack = shortage(error)
+        if lack is None:
+            raise
+        _complain(str(lack))
+        code = 1
     return code or 0
 
 

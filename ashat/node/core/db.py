@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ashat.common.shortage import reason
 from ashat.errors import AshatError
 
 RECORD_FILE = "node.db"
@@ -104,17 +105,18 @@ class Database:
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             self._reader = _connect(path)
             self._reader.execute("PRAGMA query_only=ON")
+            if found <= SCHEMA_VERSION:
+                self.ensure(_SCHEMA)
+            if found < SCHEMA_VERSION:
+                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         except (sqlite3.Error, OSError) as error:
-            raise AshatError(f"The node's record {path} cannot be opened: {error}.") from None
+            raise AshatError(f"The node's record {path} cannot be opened: {reason(error, path.parent)}.") from error
         if found > SCHEMA_VERSION:
             self.close()
             raise AshatError(
                 f"A newer version of ASHAT Deploy wrote {path} (schema {found}, this one reads {SCHEMA_VERSION}); "
                 "upgrade this node."
             )
-        self.ensure(_SCHEMA)
-        if found < SCHEMA_VERSION:
-            self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def ensure(self, schema: str) -> None:
         """Run a part's `CREATE ... IF NOT EXISTS` statements."""
@@ -161,7 +163,9 @@ class Database:
         return str(row["value"]) if row else None
 
     def set_meta(self, key: str, value: str) -> None:
-        """Keep `value` under `key`, durably."""
+        """Keep `value` under `key`, durably; what is kept already takes no room."""
+        if self.get_meta(key) == value:
+            return
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ashat.common.shortage import Kind, shortage
 from ashat.common.text import without_secrets
 from ashat.errors import (
     AshatError,
@@ -36,6 +38,7 @@ _STORE_ERRORS: tuple[tuple[type[AshatError], int, str], ...] = (
     (StoreFullError, 507, "disk_full"),
     (StoreError, 500, "internal"),
 )
+_LACKING = {Kind.FULL: 507, Kind.READ_ONLY: 507, Kind.OPEN: 503, Kind.FAILED: 500}
 
 
 class ApiError(Exception):
@@ -66,6 +69,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, _integrity)
     for kind, status, code in _STORE_ERRORS:
         app.add_exception_handler(kind, _store_error(status, code))
+    app.add_exception_handler(OSError, _lacking)
+    app.add_exception_handler(sqlite3.Error, _lacking)
     app.add_exception_handler(Exception, _internal)
 
 
@@ -104,6 +109,15 @@ def _store_error(status: int, code: str) -> Any:
         return ApiError(status, code, str(error)).response()
 
     return handler
+
+
+async def _lacking(request: Request, error: Exception) -> JSONResponse:
+    """Answer what this machine lacks as that, and what is no such failure as any other of ours."""
+    lack = shortage(error, request.app.state.context.config.data)
+    if lack is None:
+        return await _internal(request, error)
+    log.error("%s %s failed: %s", request.method, without_secrets(request.url.path), lack.words)
+    return ApiError(_LACKING[lack.kind], lack.kind.value, str(lack)).response()
 
 
 async def _internal(request: Request, error: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ashat.common.failpoints import fault_point
+from ashat.common.shortage import reason, shortage
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
@@ -135,10 +136,13 @@ class Operations:
         self.under_way = operation_id
         self._until_done(work)
         self.under_way = None
-        if operation_id is not None:
-            ended = self.get(operation_id)
-            self._metrics.operations.labels(ended.action, ended.status).inc()
-        self._switcher.tidy()
+        try:
+            if operation_id is not None:
+                ended = self.get(operation_id)
+                self._metrics.operations.labels(ended.action, ended.status).inc()
+            self._switcher.tidy()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("old releases could not be deleted: %s", reason(error, self._config.data))
 
     def _until_done(self, work: Callable[[], None]) -> None:
         """Do `work`; where it fails for a reason that no rule covers, take up from the record what it left."""
@@ -148,11 +152,18 @@ class Operations:
                 return
             except Interrupted:
                 raise
-            except Exception:
-                log.exception("a change failed unexpectedly; it is taken up again in %g s", _RETRY_AFTER)
+            except Exception as error:  # noqa: BLE001  # which is logged, and what was left is taken up
+                self._complain(error)
                 if self._switcher.stopping.wait(_RETRY_AFTER):
                     raise Interrupted from None
                 work = self._take_up
+
+    def _complain(self, error: Exception) -> None:
+        lack = shortage(error, self._config.data)
+        if lack is None:
+            log.exception("a change failed unexpectedly; it is taken up again in %g s", _RETRY_AFTER)
+            return
+        log.warning("a change cannot go on: %s; it is taken up again in %g s", lack.words, _RETRY_AFTER)
 
     def _perform(self, operation_id: str) -> None:
         self._switcher.perform(self.get(operation_id))

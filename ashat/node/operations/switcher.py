@@ -6,15 +6,16 @@ the old release or the new one, and the next start goes on from there (`ashat.no
 
 from __future__ import annotations
 
-import errno
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ashat.common.failpoints import fault_point
+from ashat.common.shortage import reason as reason_of
+from ashat.common.shortage import shortage
 from ashat.errors import AshatError
 from ashat.node.app_process.health import Health
 from ashat.node.app_process.process import Program
@@ -23,6 +24,7 @@ from ashat.node.core.db import Database
 from ashat.node.operations import records, recovery
 from ashat.node.operations.records import Unfinished
 from ashat.node.store.releases import Release, Releases
+from ashat.node.store.reserve import Reserve
 from ashat.protocol.messages import Operation, Step
 
 log = logging.getLogger("ashat.node")
@@ -50,6 +52,7 @@ class Switcher:
         program: Program,
         health: Health,
         stopping: threading.Event,
+        reserve: Reserve,
     ) -> None:
         self._config = config
         self._db = db
@@ -57,6 +60,7 @@ class Switcher:
         self._program = program
         self._health = health
         self.stopping = stopping
+        self._reserve = reserve
 
     def perform(self, operation: Operation, *, resumed: bool = False) -> None:
         """Make `operation.to` the running release and record it; or put back what ran, and record why.
@@ -80,15 +84,15 @@ class Switcher:
             with self._step(operation, "settle"):
                 self._settle(release)
         except _FAILURES as error:
-            reason = _reason(error)
+            reason = self._reason(error)
             log.warning("the operation %s failed: %s", operation.id, reason)
             if touched or resumed:
-                records.mark_undoing(self._db, operation.id, reason)
+                self._mark_undoing(operation, reason)
                 self.undo(operation, reason)
             else:
-                records.fail(self._db, operation.id, reason, switched_back=False)
+                self._write(records.fail, operation.id, reason, switched_back=False)
             return
-        records.succeed(self._db, operation)
+        self._write(records.succeed, operation)
         fault_point("switch.recorded")
         log.info("%s runs, for %s", operation.to or "nothing", operation.update_id)
 
@@ -100,14 +104,11 @@ class Switcher:
         """
         try:
             with self._step(operation, "switch-back"):
-                release = self._whatever_is_left_of(operation.from_)
-                self._releases.link(release)
-                self._program.restart(release, operation.to)
-                self._settle(release)
+                self._put_back(operation)
         except _FAILURES as error:
-            reason = f"{reason}; and what ran before is not well either: {_reason(error)}"
+            reason = f"{reason}; and what ran before is not well either: {self._reason(error)}"
             log.warning("%s", reason)
-        records.fail(self._db, operation.id, reason, switched_back=True)
+        self._write(records.fail, operation.id, reason, switched_back=True)
 
     def recover(self, left: Unfinished | None) -> None:
         """Bring the disk and the program in line with the record, when the node starts.
@@ -119,23 +120,48 @@ class Switcher:
         match action:
             case recovery.Resume(operation):
                 log.warning("taking up the operation %s, which an earlier process left", operation.id)
-                records.mark_resumed(self._db, operation.id)
+                self._write(records.mark_resumed, operation.id)
                 self.perform(operation, resumed=True)
             case recovery.Undo(operation, reason, interrupted):
                 log.warning("undoing the operation %s, which an earlier process left", operation.id)
-                records.mark_undoing(self._db, operation.id, reason, interrupted=interrupted)
+                self._mark_undoing(operation, reason, interrupted=interrupted)
                 self.undo(operation, reason)
             case recovery.Hold():
                 self._hold()
 
     def tidy(self) -> None:
-        """Delete release directories that are neither current, previous nor among the newest."""
+        """Delete release directories that are neither current, previous nor among the newest.
+
+        Raises:
+            OSError: something could not be deleted; the rest is kept for the next time.
+        """
         now = records.standing(self._db)
         keep = [current.bundle for current in (now.current, now.previous) if current]
+        self._releases.prune(keep, self._config.keep_releases)
+
+    def _mark_undoing(self, operation: Operation, reason: str, *, interrupted: bool = False) -> None:
+        """Record that what ran is to be put back. Where the record takes nothing it is put back all the same, and
+        what the record says of the operation is taken up once it can be written.
+
+        Raises:
+            sqlite3.Error: it was not recorded.
+        """
         try:
-            self._releases.prune(keep, self._config.keep_releases)
-        except OSError as error:
-            log.warning("old releases could not be deleted: %s", error)
+            self._write(records.mark_undoing, operation.id, reason, interrupted=interrupted)
+        except sqlite3.Error:
+            self._put_back(operation)
+            raise
+
+    def _write(self, record: Callable[..., None], *facts: object, **more: object) -> None:
+        """Record it, on a full disk with room of the reserve."""
+        self._reserve.spend(lambda: record(self._db, *facts, **more))
+
+    def _put_back(self, operation: Operation) -> None:
+        release = self._whatever_is_left_of(operation.from_)
+        self._releases.link(release)
+        if not self._program.adopt(release):
+            self._program.restart(release, operation.to)
+        self._settle(release)
 
     def _hold(self) -> None:
         bundle = records.standing(self._db).bundle
@@ -147,7 +173,9 @@ class Switcher:
             self._releases.link(release)
             self._program.restart(release, None)
         except _FAILURES as error:
-            log.warning("the current release cannot be run: %s", _reason(error))
+            if shortage(error):
+                raise  # and try again until there is room
+            log.warning("the current release cannot be run: %s", self._reason(error))
 
     def _may_go_on(self, operation: Operation, resumed: bool) -> bool:
         """Whether a program that runs the release already need not be restarted, as where only its number changes."""
@@ -163,7 +191,7 @@ class Switcher:
             release = self._releases.unverified(bundle)
             if release is None:
                 raise
-            log.warning("%s cannot be built again (%s); it runs as it lies on disk", bundle[:12], _reason(error))
+            log.warning("%s cannot be built again (%s); it runs as it lies on disk", bundle[:12], self._reason(error))
             return release
 
     def _settle(self, release: Release | None) -> None:
@@ -200,12 +228,7 @@ class Switcher:
             raise Interrupted
         began = time.monotonic()
         yield
-        records.add_step(self._db, operation.id, Step(name=name, seconds=round(time.monotonic() - began, 3)))
+        self._write(records.add_step, operation.id, Step(name=name, seconds=round(time.monotonic() - began, 3)))
 
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the node's disk is full"
-        return f"{error.strerror or error} ({error.filename})" if error.filename else f"{error.strerror or error}"
-    return str(error)
+    def _reason(self, error: Exception) -> str:
+        return reason_of(error, self._config.data)

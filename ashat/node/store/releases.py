@@ -102,7 +102,9 @@ class Releases:
 
     def link(self, release: Release | None) -> None:
         """Make `release` the current one, durably; None: nothing is current."""
-        if release is None:
+        if release is not None and release == self.linked():
+            pass  # which a full disk must not forbid
+        elif release is None:
             self._link.unlink(missing_ok=True)
         else:
             temporary = self._link.with_name(f".current-{secrets.token_hex(8)}")

@@ -12,7 +12,6 @@ opened. Renaming first would let a loss of power leave torn objects under names 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -30,6 +29,7 @@ from ashat.bundle.manifest import Manifest
 from ashat.common.canonical_json import is_digest
 from ashat.common.failpoints import fault_point
 from ashat.common.files import sync_directory, sync_filesystem
+from ashat.common.shortage import Kind, reason, shortage
 from ashat.errors import IntegrityError, ManifestError, NotStoredError, ObjectsMissingError, StoreError, StoreFullError
 from ashat.node.store.direct_io import BufferPool, write_new_file
 from ashat.node.store.staging import Staged, Staging
@@ -37,7 +37,6 @@ from ashat.node.store.upload import Incoming
 from ashat.protocol.messages import StoreState
 
 GRACE = 3600.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,10 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFullError(f"The disk of {where} is full; make room and try again.") from error
-        raise StoreError(f"{where} cannot be written: {error.strerror}.") from error
+        lack = shortage(error, where)
+        if lack and lack.kind is Kind.FULL:
+            raise StoreFullError(str(lack)) from error
+        raise StoreError(str(lack or f"{where} cannot be written: {reason(error, where)}.")) from error
 
 
 class Store:
@@ -87,7 +87,7 @@ class Store:
             raise StoreError(f"{root} is in use by another process; a store belongs to one node.") from None
         except OSError as error:
             self._file_lock.release()
-            raise StoreError(f"The store {root} cannot be opened: {error.strerror}.") from error
+            raise StoreError(f"The store {root} cannot be opened: {reason(error, root)}.") from error
 
     def close(self) -> None:
         """Let another process open it. What is staged stays."""

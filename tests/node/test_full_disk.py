@@ -1,0 +1,185 @@
+"""A node on a small disk: what runs there goes on running, whatever the disk refuses, and everything says why."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ashat.client.node import NodeClient
+from ashat.common import rotation
+from ashat.errors import NodeFaultError
+from ashat.node.store.reserve import FILES
+from tests.support.needs import requires_mount
+from tests.support.processes.node import NodeProcess, push, switch, tiny_app, tiny_bundle
+from tests.support.processes.node_cli import ashat_node
+from tests.support.processes.small_disk import MIB, SmallDisk, small_disk
+
+pytestmark = requires_mount
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.fixture
+def node(disk: SmallDisk) -> Iterator[NodeProcess]:
+    with NodeProcess(disk.path / "public", app=tiny_app()) as node:
+        yield node
+
+
+def until(seen: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(client: NodeClient, bundle: str) -> bool:
+    """Whether the program of that bundle answers, and the record says so."""
+    current = client.state().current
+    return client.probe_health().bundle == bundle and current is not None and current.bundle == bundle
+
+
+def program_of(client: NodeClient) -> int:
+    pid = client.state().app.pid
+    assert pid is not None
+    return pid
+
+
+def test_a_day_on_a_disk_of_100_mb(node: NodeProcess, disk: SmallDisk, tmp_path: Path) -> None:
+    with node.client() as client:
+        first = push(client, tiny_bundle(tmp_path / "first"))
+        second = push(client, tiny_bundle(tmp_path / "second", big="x" * (2 * MIB)))
+        assert switch(client, first, expected=None).status == "succeeded"
+        pid = program_of(client)
+
+        # Its log takes half of the disk, somebody else the rest: it is cut, though there is no room for a copy.
+        log = node.data / "app.log"
+        with log.open("ab") as program:
+            program.write(b"x" * (rotation.FILE_BYTES + 30 * MIB))
+        disk.fill()
+        until(lambda: log.stat().st_size <= rotation.FILE_BYTES)
+        assert sum(path.stat().st_size for path in node.data.glob("app.log*")) <= 2 * rotation.FILE_BYTES
+        assert program_of(client) == pid
+
+        # A switch for which there is no room is refused or fails as that, and what runs is left alone.
+        disk.fill()
+        assert re.match(r"(disk_full|failed): .*is full", _refused_switch(client, second, first))
+        assert program_of(client) == pid
+        with pytest.raises(NodeFaultError, match="is full") as refused:
+            push(client, tiny_bundle(tmp_path / "third", big="y" * MIB))
+        assert refused.value.body["error"] == "disk_full"
+
+        # The program ends on the full disk: it is started again at once.
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: program_of_or_none(client) not in (None, pid))
+        until(lambda: runs(client, first))
+
+        # The node is killed, and stopped: each time it starts on the full disk, and runs what it recorded.
+        node.kill9()
+        node.start()
+        until(lambda: runs(client, first))
+        for _ in range(2):
+            disk.fill()
+            node.restart()
+            until(lambda: runs(client, first))
+
+        # There is room again: everything goes on, and the node keeps a reserve anew.
+        disk.free_again()
+        until(lambda: len(list((node.data / "reserve").iterdir())) == FILES)
+        until(lambda: client.state().operation is None or client.state().operation.status != "running")
+        if not runs(client, second):
+            assert switch(client, second, expected=first).status == "succeeded"
+        until(lambda: runs(client, second))
+    assert "Traceback" not in node.log()
+
+
+def _refused_switch(client: NodeClient, bundle: str, running: str) -> str:
+    try:
+        operation = switch(client, bundle, expected=running)
+    except NodeFaultError as error:
+        return f"{error.body['error']}: {error}"
+    return f"{operation.status}: {operation.reason}"
+
+
+def program_of_or_none(client: NodeClient) -> int | None:
+    return client.state().app.pid
+
+
+_FILLS = """
+import os, sys
+with open(os.path.join(os.environ["RAOS_DATA"], "everything"), "ab", buffering=0) as file:
+    while True:
+        try:
+            file.write(bytes(1 << 20))
+        except OSError:
+            sys.exit(3)
+"""
+
+
+def test_a_release_that_fills_the_disk_and_ends_is_switched_back(
+    node: NodeProcess, disk: SmallDisk, tmp_path: Path
+) -> None:
+    greedy = tiny_bundle(tmp_path / "greedy")
+    (greedy / "app.py").write_text(_FILLS)
+    with node.client() as client:
+        first, second = push(client, tiny_bundle(tmp_path / "first")), push(client, greedy)
+        switch(client, first, expected=None)
+        operation = switch(client, second, expected=first)
+        assert (operation.status, operation.switched_back) == ("failed", True)
+        assert disk.free < MIB
+        assert runs(client, first)
+
+
+def test_without_inodes_what_runs_goes_on_and_the_node_starts(
+    node: NodeProcess, disk: SmallDisk, tmp_path: Path
+) -> None:
+    with node.client() as client:
+        first = push(client, tiny_bundle(tmp_path / "first"))
+        switch(client, first, expected=None)
+        disk.crowd()
+        with pytest.raises(NodeFaultError, match="no inode is left") as refused:
+            push(client, tiny_bundle(tmp_path / "second", more="more"))
+        assert (refused.value.status, refused.value.body["error"]) == (507, "disk_full")
+        pid = program_of(client)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: program_of_or_none(client) not in (None, pid))
+        until(lambda: runs(client, first))
+        node.restart()
+        until(lambda: runs(client, first))
+    assert "Traceback" not in node.log()
+
+
+def test_a_node_without_descriptors_starts_its_program_again_once_it_has_some(
+    node: NodeProcess, tmp_path: Path
+) -> None:
+    with node.client() as client:
+        first = push(client, tiny_bundle(tmp_path / "first"))
+        switch(client, first, expected=None)
+        pid = program_of(client)
+        before = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: "as many files open as it may" in node.log())
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, before)
+        until(lambda: program_of_or_none(client) not in (None, pid))
+        until(lambda: runs(client, first))
+
+
+def test_a_disk_that_is_read_only_is_named_as_that(node: NodeProcess, disk: SmallDisk) -> None:
+    node.stop()
+    disk.remount("ro")
+    for command in ("serve --config", "token add --scope read --config"):
+        ended = ashat_node(*command.split(), node.config)
+        assert ended.returncode in (1, 2)
+        assert re.fullmatch(r"ashat-node: .*read-only.*\n", ended.stderr, re.IGNORECASE)
+    disk.remount("rw")
