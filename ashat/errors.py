@@ -146,8 +146,8 @@ class EvidenceError(AshatError):
 class NodeError(AshatError):
     """A server said no, or nothing.
 
-    `status` is the HTTP status, None where there was no answer; `retry_after` is in seconds
-    and only set where the server sent `Retry-After`; `server` names the server asked; `body` is
+    `status` is the HTTP status, None where there was no answer; `retry_after` is in seconds,
+    a day at most, and only set where the server sent `Retry-After`; `server` names the server asked; `body` is
     the server's decoded JSON error body where it sent one.
     """
 

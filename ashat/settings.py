@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ashat.common.home import home
 
+_TEN_YEARS = 10 * 365 * 86400
+
 
 class Settings(BaseSettings):
     """Read from the environment at each `Settings()`; nothing is cached across processes."""
@@ -21,19 +23,31 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=home, description="Every file of ours is under it.")
     ledger_url: str = Field(default="", description="SQLAlchemy URL of the ledger; empty is SQLite under the home.")
-    gate_timeout: float = Field(default=7 * 86400, gt=0, description="Seconds that a gate waits for a person.")
-    approval_lifetime: float = Field(
-        default=365 * 86400, ge=60, description="Seconds for which an approval's signatures hold."
+    gate_timeout: float = Field(
+        default=7 * 86400, gt=0, le=_TEN_YEARS, description="Seconds that a gate waits for a person."
     )
-    lease_wait: float = Field(default=900, ge=0, description="Seconds to wait for a server that another update holds.")
+    approval_lifetime: float = Field(
+        default=365 * 86400, ge=60, le=_TEN_YEARS, description="Seconds for which an approval's signatures hold."
+    )
+    lease_wait: float = Field(
+        default=900, ge=0, le=_TEN_YEARS, description="Seconds to wait for a server that another update holds."
+    )
     lease_seconds: float = Field(default=60, gt=0, le=3600, description="Seconds that a crash keeps a server lent.")
-    mainframe_timeout: float = Field(default=300, ge=0, description="Seconds to wait for Mainframes to report.")
-    connect_timeout: float = Field(default=5, gt=0, description="Seconds to wait for a server's connection.")
-    read_timeout: float = Field(default=60, gt=0, description="Seconds of silence after which a server is given up.")
-    switch_timeout: float = Field(default=600, gt=0, description="Seconds to wait for a server to change what it runs.")
+    mainframe_timeout: float = Field(
+        default=300, ge=0, le=_TEN_YEARS, description="Seconds to wait for Mainframes to report."
+    )
+    connect_timeout: float = Field(
+        default=5, gt=0, le=_TEN_YEARS, description="Seconds to wait for a server's connection."
+    )
+    read_timeout: float = Field(default=60, gt=0, le=_TEN_YEARS, description="Seconds to wait for a server's answer.")
+    switch_timeout: float = Field(
+        default=600, gt=0, le=_TEN_YEARS, description="Seconds to wait for a server to change what it runs."
+    )
     notify: str = Field(default="", description="Notification blocks to tell, as type/name, separated by commas.")
-    retries: int = Field(default=4, ge=0, description="How often a task tries again what can pass by itself.")
-    retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first retry; doubles each time.")
+    retries: int = Field(default=4, ge=0, le=20, description="How often a task tries again what can pass by itself.")
+    retry_delay: float = Field(
+        default=1.0, ge=0, le=3600, description="Seconds before the first retry; doubles each time."
+    )
 
     @cached_property
     def effective_ledger_url(self) -> str:

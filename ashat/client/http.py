@@ -5,15 +5,12 @@ Nothing is retried here: the tasks above know what may be asked twice.
 
 from __future__ import annotations
 
-import ipaddress
 import json as jsonlib
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
@@ -21,6 +18,10 @@ import httpcore
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from ashat.client.bounded import BoundedTransport
+from ashat.client.environment import default_trust, proxy_of
+from ashat.client.environment import is_loopback as is_loopback
+from ashat.common.numbers import read_retry_after
 from ashat.errors import (
     NodeAuthError,
     NodeBusyError,
@@ -33,6 +34,9 @@ from ashat.errors import (
     UsageError,
 )
 
+ANSWER_LIMIT = 8 * 1024 * 1024
+RETRY_AFTER_LIMIT = 86_400.0
+_REFUSAL_LIMIT = 1024 * 1024
 _BUSY = (429, 502, 503, 504)
 _Message = TypeVar("_Message", bound=BaseModel)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -40,7 +44,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How many seconds to wait: for a connection, and in silence for an answer or its next bytes."""
+    """How many seconds to wait: for a connection, and for an answer, which may take longer by what its size earns it
+    (`ashat.client.bounded`)."""
 
     connect: float = 5.0
     read: float = 60.0
@@ -50,7 +55,7 @@ DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request may hold; `timeout` is how many seconds of silence to allow, instead of the transport's."""
+    """What a request may hold; `timeout` is how many seconds to wait, instead of the transport's."""
 
     json: Any
     content: bytes | Iterable[bytes] | None
@@ -89,15 +94,15 @@ class Transport:
                 "Use https, or allow it with --insecure-http."
             )
         self._timeouts = timeouts
-        headers = {"User-Agent": "ashat-deploy", "Accept": "application/json"}
+        headers = {"User-Agent": "ashat-deploy", "Accept": "application/json", "Accept-Encoding": "identity"}
         if token or licence:
             headers["Authorization"] = f"Bearer {token}" if token else f"Licence {licence}"
         self.trust = _trust(ca) if parsed.scheme == "https" else None
         self._client = httpx.Client(
             base_url=self.url,
             headers=headers,
-            verify=self.trust or False,
-            trust_env=not loopback,
+            transport=BoundedTransport(verify=self.trust or False, proxy=proxy_of(parsed)),
+            trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
         )
@@ -112,23 +117,33 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> httpx.Response:
-        """Ask, and read the whole answer.
+    def request(
+        self, method: str, path: str, *, limit: int = ANSWER_LIMIT, **options: Unpack[RequestOptions]
+    ) -> httpx.Response:
+        """Ask, and read the whole answer, which may have `limit` bytes.
 
         Raises:
             NodeError: of the class that says whose fault it is; 2xx and 304 alone are returned.
         """
         with self.stream(method, path, **options) as response:
-            response.read()
-            return response
+            content = _up_to(response, limit)
+        if len(content) > limit:
+            raise NodeRefusedError(
+                f"{self.name} answers more than {limit} bytes, as no ASHAT node does; check the address {self.url}.",
+                server=self.name,
+                status=response.status_code,
+            )
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
 
-    def json(self, method: str, path: str, **options: Unpack[RequestOptions]) -> dict[str, Any]:
+    def json(
+        self, method: str, path: str, *, limit: int = ANSWER_LIMIT, **options: Unpack[RequestOptions]
+    ) -> dict[str, Any]:
         """Ask, as `request` does, and return the JSON object that is answered.
 
         Raises:
             NodeError: as `request`; NodeRefusedError where the answer is no JSON object, so no node's.
         """
-        response = self.request(method, path, **options)
+        response = self.request(method, path, limit=limit, **options)
         body = _decode(response.content)
         if body is None:
             raise NodeRefusedError(
@@ -158,8 +173,7 @@ class Transport:
         """Ask, and leave the answer's body to be read within the `with` block; raises as `request`."""
         with self.answer(method, path, **options) as response:
             if not response.is_success and response.status_code != 304:
-                body = response.read()
-                raise self.refusal(response, body)
+                raise self.refusal(response, _up_to(response, _REFUSAL_LIMIT))
             yield response
 
     @contextmanager
@@ -167,16 +181,28 @@ class Transport:
         """Ask, and hand over whatever answer comes, its body unread; for callers that bound what they read.
 
         Raises:
-            NodeUnreachableError: no answer, or it was cut within the `with` block.
+            NodeUnreachableError: no answer, or it was cut or came too slowly within the `with` block.
+            NodeRefusedError: it is compressed, so that it may have any size; it was not asked to be.
         """
         rest: dict[str, Any] = dict(options)
         if "timeout" in options:
             rest["timeout"] = httpx.Timeout(options["timeout"], connect=self._timeouts.connect)
         try:
             with self._client.stream(method, path, **rest) as response:
+                self._refuse_compressed(response)
                 yield response
         except httpx.HTTPError as error:
             raise self._no_answer(error) from error
+
+    def _refuse_compressed(self, response: httpx.Response) -> None:
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise NodeRefusedError(
+                f"{self.name} answers compressed ({encoding[:40]!r}), which it was asked not to; is there a proxy that "
+                f"compresses in front of {self.url}?",
+                server=self.name,
+                status=response.status_code,
+            )
 
     def refusal(self, response: httpx.Response, content: bytes) -> NodeError:
         """Make the error that says whose fault an answer with the body `content` is."""
@@ -196,7 +222,7 @@ class Transport:
             f"{self.name}: {detail}",
             server=self.name,
             status=status,
-            retry_after=_retry_after(response.headers.get("retry-after")),
+            retry_after=read_retry_after(response.headers.get("retry-after", ""), RETRY_AFTER_LIMIT),
             body=body,
         )
 
@@ -244,19 +270,9 @@ def normalise_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine, so that what is sent there crosses no network."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _trust(ca: str | Path | None) -> ssl.SSLContext:
     if ca is None:
-        return httpx.create_ssl_context()
+        return default_trust()
     pem = isinstance(ca, str) and "-----BEGIN" in ca
     try:
         return ssl.create_default_context(cadata=str(ca)) if pem else ssl.create_default_context(cafile=ca)
@@ -287,18 +303,14 @@ def _guess(transport: Transport, response: httpx.Response) -> str:
     return f"HTTP {status}, and not as an ASHAT node answers; check the address {transport.url}."
 
 
-def _retry_after(value: str | None) -> float | None:
-    """`Retry-After` in seconds from now (RFC 9110, 10.2.3: seconds, or a date)."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+def _up_to(response: httpx.Response, limit: int) -> bytes:
+    """Read the body as it was sent, and no further than the chunk that goes beyond `limit` bytes."""
+    content = bytearray()
+    for chunk in response.iter_raw():
+        content += chunk
+        if len(content) > limit:
+            break
+    return bytes(content)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -38,7 +38,11 @@ LOCK_FILE = "node.lock"
 
 
 class Service(Protocol):
-    """Something that works in the background while the node serves."""
+    """Something that works in the background while the node serves, in a thread from its start on."""
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread, None before the start."""
 
     def start(self) -> None:
         """Begin; return at once."""
@@ -82,6 +86,12 @@ class NodeContext:
     offer: Callable[[], Offer | None] = _nothing_offered
     agent: Callable[[], MainframeStatus | None] = _no_agent
     keep: list[Callable[[], Iterable[str]]] = field(default_factory=list)
+
+    def ended_threads(self) -> list[str]:
+        """List the services whose thread has ended, although the node was not told to stop."""
+        threads = [service.thread for service in self.services if service.thread is not None]
+        ended = [thread.name for thread in threads if thread.ident is not None and not thread.is_alive()]
+        return [] if self.stopping.is_set() else ended
 
 
 @contextmanager

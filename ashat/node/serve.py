@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from ashat import __version__
-from ashat.client.http import is_loopback
+from ashat.client.environment import is_loopback
 from ashat.common.files import replace_file
 from ashat.common.shortage import reason
 from ashat.errors import AshatError, UsageError

@@ -13,6 +13,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
+from ashat.common.numbers import read_count
 from ashat.common.processes import CLOCK_TOLERANCE, ProcessRef
 from tasks.runtime.run import run_id
 
@@ -27,9 +28,9 @@ def note_process() -> None:
 def process_is_gone(run: FlowRun) -> bool:
     """Tell whether a run that Prefect shows as Running lost its process here; False where that cannot be told."""
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
+    if host != socket.gethostname() or (number := read_count(pid)) is None:
         return False
-    process = ProcessRef.of(int(pid))
+    process = ProcessRef.of(number)
     if process is None:
         return True
     since = run.state.timestamp.timestamp() if run.state else process.created

@@ -27,7 +27,8 @@ from starlette.requests import Request
 from ashat.bundle.manifest import FILE_MODE, PART_SIZE, FileEntry, Manifest
 from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
 from ashat.client import transfer
-from ashat.client.http import Timeouts, Transport, is_loopback, normalise_url
+from ashat.client.environment import is_loopback
+from ashat.client.http import Timeouts, Transport, normalise_url
 from ashat.client.transfer import fetch_objects, missing, pull_bundle, push_bundle, relay_bundle
 from ashat.errors import (
     IntegrityError,

@@ -198,7 +198,7 @@ def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
 def _warn(name: str, address: str, token: str | None, *, insecure_http: bool) -> None:
     import httpx
 
-    from ashat.client.http import is_loopback
+    from ashat.client.environment import is_loopback
 
     if token is None:
         output.warn(f"{name} has no token here: it will refuse whatever asks for more than who it is.")

@@ -27,7 +27,7 @@ _RECEIVE_BATCH = 2 * 1024 * 1024
 _SEND_CHUNK = 1024 * 1024
 _READ_AHEAD = 8
 _UPLOADS = 8
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class DigestList(Message):

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ashat.common.numbers import read_count
 from ashat.common.text import without_secrets
 from ashat.errors import UsageError
 from ashat.node.access.tokens import Token
@@ -81,7 +82,7 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        token, length = self._token(headers), headers.get("content-length", "")
+        token = self._token(headers)
         state = scope.setdefault("state", {})
         state |= {"token": token, "licence": ""}
         known = token is not None and not token.expired(now())
@@ -90,7 +91,7 @@ class RequestLogMiddleware:
             scope["method"],
             without_secrets(path),
             (scope.get("client") or ("",))[0],
-            int(length) if length.isdecimal() else 0,
+            read_count(headers.get("content-length", "")) or 0,
             REQUEST_LIMIT if known else STRANGER_LIMIT,
             state,
         )

@@ -60,8 +60,11 @@ def node_state(context: NodeContext) -> NodeState:
 
 
 @router.get("/healthz", tags=["Who is it"])
-async def healthz() -> dict[str, str]:
-    """The agent serves."""
+async def healthz(context: Context) -> dict[str, str]:
+    """The agent serves, and all that works in its background does."""
+    if ended := context.ended_threads():
+        detail = f"What works in the background has ended ({', '.join(ended)}); see the log, and restart the node."
+        raise ApiError(503, "internal", detail)
     return {"status": "ok"}
 
 

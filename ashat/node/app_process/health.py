@@ -8,11 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from ashat.client.bounded import Answer, TooLargeError, exchange
 from ashat.common.canonical_json import is_digest
 from ashat.common.shortage import shortage
 from ashat.errors import AshatError
@@ -29,15 +29,6 @@ class ProgramSilentError(AshatError):
     """The program did not answer, or not within the limits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the program answered; `ms` is how long it took."""
-
-    status: int
-    body: bytes
-    ms: int
-
-
 def ask(url: str, *, timeout: float, limit: int) -> Answer:
     """GET `url`; the whole exchange may take `timeout` seconds, the body `limit` bytes. Not for the event loop.
 
@@ -48,19 +39,11 @@ def ask(url: str, *, timeout: float, limit: int) -> Answer:
 
 
 async def _ask(url: str, timeout: float, limit: int) -> Answer:
-    began = time.monotonic()
     try:
-        async with (
-            asyncio.timeout(timeout),
-            httpx.AsyncClient(trust_env=False, verify=url.startswith("https:"), timeout=timeout) as client,
-            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > limit:
-                    raise ProgramSilentError(f"answered more than {limit} bytes")
-            return Answer(response.status_code, bytes(body), round((time.monotonic() - began) * 1000))
+        async with httpx.AsyncClient(trust_env=False, verify=url.startswith("https:")) as client:
+            return await exchange(client, "GET", url, seconds=timeout, limit=limit)
+    except TooLargeError as error:
+        raise ProgramSilentError(str(error)) from None
     except (TimeoutError, httpx.TimeoutException):
         raise ProgramSilentError(f"no complete answer within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -87,7 +70,7 @@ def check_health(url: str, config: AppConfig, *, bundle: str | None = None, rest
     return HealthProbe(
         healthy=not detail,
         status=answer.status,
-        ms=answer.ms,
+        ms=round(answer.us / 1000),
         restarts=restarts,
         version=version if isinstance(version, str) else None,
         bundle=runs,
@@ -134,16 +117,16 @@ class Repeated:
         self._work = work
         self._interval = interval
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin, with the first call after one interval."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End."""
         self._stopped.set()
-        self._thread.join(timeout=10)
+        self.thread.join(timeout=10)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
@@ -153,7 +136,7 @@ class Repeated:
                 lack = shortage(error)
                 log.warning(
                     "%s failed; it is tried again in %g s: %s",
-                    self._thread.name,
+                    self.thread.name,
                     self._interval,
                     lack.words if lack else "unexpectedly",
                     exc_info=lack is None,

@@ -29,6 +29,7 @@ from ashat.errors import UsageError
 from ashat.protocol.messages import Role
 
 PREFIX = "ASHAT_NODE_"
+_DAY = 86_400
 _PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root")
 
 
@@ -42,14 +43,22 @@ class AppConfig(BaseModel):
     url: str = Field(default="", description="Where the program answers; by default 127.0.0.1 and its port.")
     port: int = Field(default=0, ge=0, le=65535, description="The program's port; 0 picks a free one and keeps it.")
     health_path: str = Field(default="/health", pattern="^/", description="Answers 2xx while the program is well.")
-    start_timeout: float = Field(default=60, gt=0, description="Seconds in which a release must become healthy.")
-    health_timeout: float = Field(default=5, gt=0, description="Seconds that one look at the health may take.")
-    health_interval: float = Field(default=5, gt=0, description="Seconds between looks while nothing changes.")
-    settle: float = Field(default=3, ge=0, description="Seconds of unbroken health after which a switch holds.")
-    stop_timeout: float = Field(default=10, gt=0, description="Seconds from SIGTERM to SIGKILL.")
-    hook_timeout: float = Field(default=60, gt=0, description="Seconds that the hook may take.")
-    restart_delay: float = Field(default=0.5, gt=0, description="Seconds before the first restart; doubles each time.")
-    restart_delay_limit: float = Field(default=30, gt=0, description="The longest that the delay becomes, in seconds.")
+    start_timeout: float = Field(
+        default=60, gt=0, le=_DAY, description="Seconds in which a release must become healthy."
+    )
+    health_timeout: float = Field(default=5, gt=0, le=_DAY, description="Seconds that one look at the health may take.")
+    health_interval: float = Field(default=5, gt=0, le=_DAY, description="Seconds between looks while nothing changes.")
+    settle: float = Field(
+        default=3, ge=0, le=_DAY, description="Seconds of unbroken health after which a switch holds."
+    )
+    stop_timeout: float = Field(default=10, gt=0, le=_DAY, description="Seconds from SIGTERM to SIGKILL.")
+    hook_timeout: float = Field(default=60, gt=0, le=_DAY, description="Seconds that the hook may take.")
+    restart_delay: float = Field(
+        default=0.5, gt=0, le=_DAY, description="Seconds before the first restart; doubles each time."
+    )
+    restart_delay_limit: float = Field(
+        default=30, gt=0, le=_DAY, description="The longest that the delay becomes, in seconds."
+    )
     env: dict[str, str] = Field(default={}, description="More environment for the program or the hook.")
 
     @field_validator("command", "hook", mode="before")
@@ -73,7 +82,7 @@ class DatabaseConfig(BaseModel):
 
     dsn: SecretStr | None = Field(default=None, description="A SQLAlchemy URL; it never leaves the node.")
     dsn_file: Path | None = Field(default=None, description="A file that holds it, readable by the owner only.")
-    timeout: float = Field(default=10, gt=0, description="Seconds that the look at the database may take.")
+    timeout: float = Field(default=10, gt=0, le=_DAY, description="Seconds that the look at the database may take.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -115,9 +124,13 @@ class NodeConfig(BaseSettings):
     minimum_release_seq: int = Field(default=0, ge=0, description="The lowest release that a Mainframe may install.")
     channel: str = Field(default="stable", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="A Mainframe's channel.")
     unsigned_releases: bool = Field(default=False, description="Do without signatures: trust whoever OMEGA's node is.")
-    poll_interval: float = Field(default=15, gt=0, description="Seconds between a Mainframe's questions to OMEGA.")
+    poll_interval: float = Field(
+        default=15, gt=0, le=_DAY, description="Seconds between a Mainframe's questions to OMEGA."
+    )
     keep_releases: int = Field(default=3, ge=2, description="Releases kept unpacked, current and previous included.")
-    keep_days: float = Field(default=14, ge=0, description="Days for which a pushed bundle is kept, used or not.")
+    keep_days: float = Field(
+        default=14, ge=0, le=36_500, description="Days for which a pushed bundle is kept, used or not."
+    )
     app: AppConfig = AppConfig()
     database: DatabaseConfig = DatabaseConfig()
 

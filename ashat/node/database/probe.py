@@ -254,4 +254,7 @@ class _Examination:
 
 
 def _natural(version: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", version)]
+    return [
+        (0, int(part)) if part.isascii() and part.isdigit() else (1, part)
+        for part in re.findall(r"[0-9]{1,1000}|[^0-9]+", version)
+    ]

@@ -10,6 +10,7 @@ import random
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -41,6 +42,7 @@ log = logging.getLogger("ashat.node.mainframe")
 WAIT_LIMIT = 30.0
 SLOW = 4
 _LOOK_EVERY = 0.1
+_LONGEST_PAUSE = 86_400.0
 _random = random.SystemRandom()
 _REASON_LENGTH = 1000
 _KEEPS_RUNNING = "What runs here keeps running."
@@ -108,30 +110,45 @@ class MainframeAgent:
         self._known: int | None = None
         self._reported: MainframeReport | None = None
         self._state = MainframeStatus(status="starting", detail="OMEGA has not been asked yet.")
-        self._thread = threading.Thread(target=self._run, name="mainframe", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="mainframe", daemon=True)
 
     def state(self) -> MainframeStatus:
         """Report how the agent gets on."""
+        if not (self.thread.ident is None or self.thread.is_alive() or self._stopping.is_set()):
+            detail = f"The agent has ended, and OMEGA is asked no more; restart the node. {_KEEPS_RUNNING}"
+            return self._state.model_copy(update={"status": "failed", "detail": detail})
         return self._state
 
     def start(self) -> None:
         """Begin; return at once."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End soon; an answer of OMEGA's that is still awaited is left to the thread, which does nothing with it."""
         self._stopping.set()
-        if self._thread.is_alive() and not self._asking:
-            self._thread.join(timeout=10)
+        if self.thread.is_alive() and not self._asking:
+            self.thread.join(timeout=10)
 
     def _run(self) -> None:
+        pause = 0.0
         try:
-            while not self._stopping.wait(self._turn()):
-                continue
+            while not self._stopping.wait(min(pause, _LONGEST_PAUSE)):
+                pause = self._survive(self._turn)
         except Stopping:
             log.info("the node stops; what was offered is taken up at its next start")
         finally:
             self._omega.close()
+
+    def _survive(self, turn: Callable[[], float]) -> float:
+        """Take a turn; one that fails for a reason that no rule covers is told, and another follows."""
+        try:
+            return turn()
+        except Stopping:
+            raise
+        except Exception:
+            log.exception("the agent failed unexpectedly; it tries again")
+            self._say("failed", "The agent failed unexpectedly; the node's log says why.")
+            return self._patience.after_failure()
 
     def _turn(self) -> float:
         """Ask OMEGA once and do what follows; how many seconds to wait before the next turn."""
@@ -144,14 +161,12 @@ class MainframeAgent:
         except (LicenceError, WrongRoleError, UsageError) as error:
             return self._lost("refused", error, self._interval)
         except NodeError as error:
-            return self._lost("unreachable", error, self._patience.after_failure(error.retry_after))
+            asked = min(error.retry_after or 0.0, SLOW * self._interval)
+            return self._lost("unreachable", error, self._patience.after_failure(asked))
         except ApiError as error:
             self._say("waiting", f"This node cannot switch now: {error.detail}")
         except (AshatError, OSError, sqlite3.Error) as error:
             self._say("failed", str(error))
-        except Exception:
-            log.exception("the agent failed unexpectedly; it tries again")
-            self._say("failed", "The agent failed unexpectedly; the node's log says why.")
         return self._patience.after_failure()
 
     def _follow(self) -> float:

@@ -6,6 +6,7 @@ from ashat.client.http import Transport
 from ashat.client.node import NodeClient, none_if_not_found
 from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
 from ashat.common.identifiers import check_licence_key
+from ashat.common.numbers import read_count
 from ashat.errors import LicenceError, UsageError
 from ashat.node.core.config import NodeConfig, read_secret
 from ashat.node.mainframe.offer_verifier import OfferVerifier
@@ -52,8 +53,7 @@ class OmegaClient:
         as soon as it offers another, and after `wait` seconds in any case."""
         params = {} if after is None else {"after": after, "wait": wait}
         answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
-        size = answer.headers.get(CHANGE_LOG_HEADER, "")
-        self.change_log_size = int(size) if size.isascii() and size.isdigit() else None
+        self.change_log_size = read_count(answer.headers.get(CHANGE_LOG_HEADER, ""))
         if answer.status_code == 304:
             return False, None
         if answer.status_code == 204:

@@ -47,7 +47,7 @@ class Operations:
         self._rules: list[Rule] = []
         self.under_way: str | None = None
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
     def add_rule(self, rule: Rule) -> None:
         """Have `rule` judge every operation before it is accepted."""
@@ -95,15 +95,15 @@ class Operations:
     def start(self) -> None:
         """Finish or undo what an earlier process left, then carry out what is submitted, in the background."""
         left = records.unfinished(self._db)
-        self._thread = threading.Thread(target=self._work, args=(left,), name="operations", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, args=(left,), name="operations", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Stop between two steps; what is under way is taken up at the next start."""
         self._switcher.stopping.set()
         self._queue.put(None)
-        if self._thread:
-            self._thread.join(timeout=_STOP_TIMEOUT)
+        if self.thread:
+            self.thread.join(timeout=_STOP_TIMEOUT)
 
     def _check(self, connection: sqlite3.Connection, request: OperationRequest, now: RunningRelease) -> None:
         role = self._config.role
