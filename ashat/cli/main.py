@@ -92,6 +92,7 @@ setup.trust_app.command("publish", short_help="Give OMEGA what enough have signe
 setup.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
 app.command("up", short_help="Run the control plane.")(up_down.up)
 app.command("down", short_help="Stop the control plane.")(up_down.down)
+app.command("ui", short_help="Open Prefect's UI, signed in.")(up_down.ui)
 app.command("worker", short_help="Run a worker for one pool.")(up_down.worker)
 
 

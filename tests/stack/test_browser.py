@@ -61,7 +61,7 @@ def page() -> Iterator[Page]:
 @pytest.fixture
 def ui(page: Page, stack: Stack) -> Iterator[PrefectUi]:
     """Prefect's UI; no page of it may run a script that came with a release."""
-    used = PrefectUi(page, stack.ui_url, stack.api_url)
+    used = PrefectUi(page, stack.home)
     yield used
     assert used.scripts == []
 
@@ -69,7 +69,7 @@ def ui(page: Page, stack: Stack) -> Iterator[PrefectUi]:
 @pytest.fixture(scope="module")
 def completed(page: Page, stack: Stack) -> Released:
     """UPD-1, which was approved in the browser by the first test."""
-    return _released(PrefectUi(page, stack.ui_url, stack.api_url), stack, "UPD-1", HOSTILE)
+    return _released(PrefectUi(page, stack.home), stack, "UPD-1", HOSTILE)
 
 
 def test_a_release_is_approved_in_the_gate_and_every_server_runs_it(

@@ -25,6 +25,7 @@ from ashat.cli.control_plane.state import (
     end_processes,
     is_up,
     marker,
+    read_password,
     read_state,
     write_state,
 )
@@ -36,6 +37,8 @@ from tests.support.processes.prefect_api import ask_prefect
 NAPS = Path(__file__).parents[1] / "support" / "processes" / "naps.yaml"
 FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
 SECRET = "not-for-workers"
+GUESSED = {"PREFECT_API_AUTH_STRING": "admin:guessed"}
+SERVER = "ashat.cli.control_plane.server"
 WORKER = ("ashat.cli.control_plane.worker", "control")
 
 pytestmark = pytest.mark.timeout(1200)
@@ -64,7 +67,7 @@ def state(home: Path) -> ControlState:
 
 
 def api(home: Path, method: str, path: str, body: Any = None) -> Any:
-    return ask_prefect(state(home).api_url, method, path, body)
+    return ask_prefect(home, method, path, body)
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = 240) -> Any:
@@ -110,7 +113,7 @@ def part(home: Path, *words: str) -> int:
 
 def test_two_who_start_it_at_once_start_one(home: Path) -> None:
     words = [process.cmdline() for process in ours(home)]
-    assert sum("server" in line for line in words) == 1
+    assert sum(SERVER in line for line in words) == 1
     assert sum("worker" in " ".join(line) for line in words) == 2
 
 
@@ -120,10 +123,11 @@ def test_it_keeps_to_its_home_and_to_this_machine(home: Path) -> None:
         home / "control.json",
         home / "control.lock",
         home / "control.log",
+        home / "control.password",
         home / "prefect" / "prefect.db",
     ):
         assert path.stat().st_mode & 0o077 == 0, path
-    server = psutil.Process(part(home, "server"))
+    server = psutil.Process(part(home, SERVER))
     listening = [c.laddr.ip for c in server.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
     assert listening == ["127.0.0.1"]
 
@@ -174,7 +178,14 @@ def test_a_worker_that_dies_is_started_again(home: Path) -> None:
 
 
 def test_another_home_may_use_it_as_a_server_of_its_own(home: Path, tmp_path: Path) -> None:
-    other, named = tmp_path / "other", {"PREFECT_API_URL": state(home).api_url}
+    other = tmp_path / "other"
+    named = {"PREFECT_API_URL": state(home).api_url}
+    for wrong, words in (({}, "PREFECT_API_AUTH_STRING is not set"), (GUESSED, "PREFECT_API_AUTH_STRING is wrong")):
+        for command in ("up", "servers"):
+            done = deploy(other, command, env={**named, **wrong})
+            assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+            assert words in done.stderr
+    named["PREFECT_API_AUTH_STRING"] = read_password(home)
     done = deploy(other, "up", env=named)
     assert (done.returncode, done.stderr) == (0, "")
     assert state(home).api_url in done.stdout

@@ -31,6 +31,7 @@ requires_postgresql = pytest.mark.needs("postgresql")
 requires_mariadb = pytest.mark.needs("mariadb")
 requires_redis = pytest.mark.needs("redis")
 requires_chromium = pytest.mark.needs("chromium")
+requires_root = pytest.mark.needs("root")
 requires_softhsm = pytest.mark.needs("softhsm")
 requires_mount = pytest.mark.needs("mount")
 
@@ -54,6 +55,7 @@ def missing(need: str) -> str:
         "chromium": _chromium,
         "softhsm": _softhsm,
         "mount": _mount,
+        "root": _root,
     }
     if need not in checks:
         raise LookupError(f"{need!r} is not one of {', '.join(checks)}")
@@ -102,6 +104,10 @@ def _redis() -> str:
 
 def _chromium() -> str:
     return "" if chromium_path() else "there is no Chromium on the PATH"
+
+
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "only root can become another user"
 
 
 def _softhsm() -> str:

@@ -36,6 +36,7 @@ def up(
     settings = Settings()
     external = connect.external_control_plane(settings.home)
     if external is not None:
+        connect.check_external(external)
         _prepare(prefect_file)
         output.say(f"✅ {external.api_url} is prepared. Run its workers: deploy worker --pool control (and alpha).")
         return
@@ -61,6 +62,28 @@ def down() -> None:
 
     stopped = connect.stop(Settings())
     output.say("🛑 The control plane is stopped." if stopped else "The control plane is not running.")
+
+
+def ui(
+    password: Annotated[
+        bool, typer.Option("--password", help="Print the address, and the password to paste there once.")
+    ] = False,
+) -> None:
+    """Open Prefect's UI in the browser, signed in; without a browser, print its address and the password."""
+    from ashat.cli.control_plane import connect, sign_in
+    from ashat.cli.control_plane.state import read_password, read_state
+    from ashat.settings import Settings
+
+    settings = Settings()
+    plane = connect.ensure_control_plane(settings, output.note)
+    state = read_state(settings.home)
+    if not plane.embedded or state is None:
+        output.say(f"{plane.ui_url} (it may ask for what PREFECT_API_AUTH_STRING holds)")
+    elif not password and sign_in.open_browser(sign_in.write_sign_in(settings.home, state)):
+        output.say(f"{state.ui_url} opens in the browser. If it asks for a password: deploy ui --password")
+    else:
+        output.say(f"Prefect's UI  {state.ui_url}")
+        output.say(f"Password      {read_password(settings.home)}")
 
 
 def worker(

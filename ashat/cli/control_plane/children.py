@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, marker
+from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, ensure_password, marker
 from ashat.settings import Settings
 
 # Each pool, and how often its worker asks for work: a person waits for what the control pool does.
@@ -18,6 +18,8 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
 }
+# Set by hand, they would be another server's.
+_SERVER_AUTH = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
 # What the operator's own environment may overrule.
 _OVERRULED = {
     # The ledger is the record. Prefect's history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
@@ -37,9 +39,8 @@ def supervisor_command(prefect_file: Path | None) -> list[str]:
 def children(settings: Settings, state: ControlState) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Return the command line and the environment of each process that is kept running, by its name."""
     environment = child_environment(settings, state)
-    address = ["--host", "127.0.0.1", "--port", str(state.port)]
-    server = [sys.executable, "-m", "prefect", "server", "start", *address]
-    found = {"server": (server, environment | {SERVER_MARKER: environment[MARKER]})}
+    server = [sys.executable, "-m", "ashat.cli.control_plane.server", str(state.port)]
+    found = {"server": (server, _server_environment(environment, state))}
     for pool, seconds in POOLS.items():
         command = [sys.executable, "-m", "ashat.cli.control_plane.worker", pool]
         found[f"worker-{pool}"] = (command, environment | {"PREFECT_WORKER_QUERY_SECONDS": seconds})
@@ -58,7 +59,7 @@ def worker_words(pool: str, name: str = "") -> list[str]:
 
 def supervisor_environment(settings: Settings) -> dict[str, str]:
     """Return this process's environment for `deploy up`: without tokens, which `deploy configure` alone reads."""
-    unwanted = {"PYTHONDONTWRITEBYTECODE", "PREFECT_PROFILE", CONSOLE_LEVEL}
+    unwanted = {"PYTHONDONTWRITEBYTECODE", "PREFECT_PROFILE", CONSOLE_LEVEL, "PREFECT_API_KEY", *_SERVER_AUTH}
     kept = {name: value for name, value in os.environ.items() if name not in unwanted and not _is_token(name)}
     home = settings.ensure_home().resolve()
     # Prefect's runner makes a directory of a fixed name for temporary files: no other user may share where.
@@ -76,8 +77,23 @@ def child_environment(settings: Settings, state: ControlState) -> dict[str, str]
 
 def client_settings(settings: Settings, state: ControlState) -> dict[str, str]:
     """Return what Prefect's client is told of our own server."""
-    home = settings.home.resolve() / "prefect"
-    return {"PREFECT_HOME": str(home), "PREFECT_API_URL": state.api_url, "PREFECT_UI_URL": state.ui_url}
+    home = settings.home.resolve()
+    return {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": state.api_url,
+        "PREFECT_UI_URL": state.ui_url,
+        "PREFECT_API_AUTH_STRING": ensure_password(home),
+    }
+
+
+def _server_environment(environment: dict[str, str], state: ControlState) -> dict[str, str]:
+    """Return the environment of Prefect's server, which asks for the password that clients show."""
+    kept = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
+    return kept | {
+        SERVER_MARKER: environment[MARKER],
+        "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": state.ui_url,
+    }
 
 
 def _option(prefect_file: Path | None) -> list[str]:

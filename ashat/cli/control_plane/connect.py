@@ -5,6 +5,7 @@ Prefect reads its settings when it is imported, so `ensure_control_plane` comes 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import importlib.util
@@ -79,7 +80,7 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
     external = external_control_plane(settings.home)
     if external is not None:
         os.environ.update(QUIET)
-        _check_external(external)
+        check_external(external)
         return external
     state = running_state(settings.home)
     if state is None:
@@ -139,10 +140,10 @@ def stop(settings: Settings) -> bool:
     return supervisor is not None or ended > 0
 
 
-def wait_for(url: str, timeout: float, worth_waiting: Callable[[], bool] = lambda: True) -> bool:
+def wait_for(url: str, timeout: float, worth_waiting: Callable[[], bool] = lambda: True, *, password: str = "") -> bool:
     """Wait until our Prefect answers 200 at `url`; False after `timeout` seconds, or once it is not `worth_waiting`."""
     deadline = time.monotonic() + timeout
-    while not _answers(url):
+    while not _answers(url, password):
         if time.monotonic() > deadline or not worth_waiting():
             return False
         time.sleep(_POLL)
@@ -159,16 +160,35 @@ def external_control_plane(home: Path) -> ControlPlane | None:
     return ControlPlane(url, ui, embedded=False)
 
 
-def _check_external(external: ControlPlane) -> None:
+def check_external(external: ControlPlane) -> None:
+    """Ask the server that `PREFECT_API_URL` names something that only those may ask whom it lets in.
+
+    Raises:
+        ControlPlaneError: it does not answer, or refuses the password.
+    """
+    import httpx
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        trouble = client.api_healthcheck()
-    if trouble is not None:
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except httpx.HTTPStatusError as error:
+        raise ControlPlaneError(_refused(external, error.response.status_code)) from None
+    except (OSError, RuntimeError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise ControlPlaneError(
             f"The Prefect server that PREFECT_API_URL names does not answer ({external.api_url}: "
-            f"{type(trouble).__name__}). Start it, or unset PREFECT_API_URL to use the embedded one."
+            f"{type(error).__name__}). Start it, or unset PREFECT_API_URL to use the embedded one."
+        ) from None
+
+
+def _refused(external: ControlPlane, status: int) -> str:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        wrong = "is wrong" if os.environ.get("PREFECT_API_AUTH_STRING") else "is not set"
+        return (
+            f"The Prefect server at {external.api_url} asks for a password, and PREFECT_API_AUTH_STRING {wrong}: "
+            "set it to user:password."
         )
+    return f"The Prefect server at {external.api_url} answers {status} when asked for its version."
 
 
 def _use(settings: Settings, state: ControlState) -> None:
@@ -178,12 +198,13 @@ def _use(settings: Settings, state: ControlState) -> None:
     os.environ.update(QUIET | client_settings(settings, state))
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, password: str) -> bool:
     parts = urlsplit(url)
+    headers = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"} if password else {}
     with (
         contextlib.suppress(OSError, http.client.HTTPException, ValueError),
         contextlib.closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)) as connection,
     ):
-        connection.request("GET", parts.path)
+        connection.request("GET", parts.path, headers=headers)
         return connection.getresponse().status == HTTPStatus.OK
     return False

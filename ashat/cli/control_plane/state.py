@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ashat.common.processes import ProcessRef, end, with_variable
 
+HOST = "127.0.0.1"
 STATE_FILE = "control.json"
 LOCK_FILE = "control.lock"
 LOG_FILE = "control.log"
+# What Prefect calls its auth string, `user:password`: what every client of the embedded server has to show.
+PASSWORD_FILE = "control.password"  # noqa: S105  a name
 # In the environment of every process that the supervisor started, directly or not: the home.
 MARKER = "ASHAT_CONTROL_PLANE"
 # In that of Prefect's server, besides.
@@ -33,7 +38,7 @@ class ControlState:
     @property
     def ui_url(self) -> str:
         """Return the address that a browser opens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
@@ -56,6 +61,27 @@ def write_state(home: Path, state: ControlState) -> None:
     from ashat.common.files import replace_file
 
     replace_file(home / STATE_FILE, json.dumps(asdict(state)).encode(), mode=0o600)
+
+
+def read_password(home: Path) -> str:
+    """Read the password of the control plane of `home`; "" where there is none."""
+    try:
+        return (home / PASSWORD_FILE).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def ensure_password(home: Path) -> str:
+    """Read the password of the control plane of `home`; make one, mode 0600, where none is or others may read it."""
+    from ashat.common.files import create_file
+
+    path = home / PASSWORD_FILE
+    with contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_mode & 0o077 or not read_password(home):
+            path.unlink()
+    with contextlib.suppress(FileExistsError):
+        create_file(path, f"admin:{secrets.token_urlsafe(32)}\n".encode())
+    return read_password(home)
 
 
 def is_up(state: ControlState) -> bool:

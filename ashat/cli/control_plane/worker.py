@@ -20,7 +20,8 @@ def main() -> int:
     pool = sys.argv[1]
     for slow in ("prefect.cli.worker", "prefect.workers.process"):
         importlib.import_module(slow)
-    if not wait_for(f"{os.environ['PREFECT_API_URL']}/work_pools/{pool}", READY_TIMEOUT):
+    url, password = os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
+    if not wait_for(f"{url}/work_pools/{pool}", READY_TIMEOUT, password=password):
         sys.stderr.write(f"Prefect's server has no pool {pool}.\n")
         return 1
     sys.argv = ["prefect", *worker_words(pool)]

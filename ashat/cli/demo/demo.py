@@ -26,6 +26,7 @@ import typer
 from ashat.bundle.pack import pack_directory
 from ashat.cli.commands.approve import watch
 from ashat.cli.control_plane import connect
+from ashat.cli.control_plane.state import read_password
 from ashat.cli.demo.nodes import (
     MARKER,
     SETTINGS,
@@ -187,6 +188,7 @@ class _Demo:
         _announce(f"✋ OMEGA still runs {FIRST}. {update_id} waits for you to decide:")
         output.say(f"   in a browser           {plane.run_url(run)} (Resume shows the evidence, and asks)")
         output.say(f"   in another terminal    {command}")
+        output.say(f"   the browser's password {read_password(Settings().home)} (or deploy ui, with that ASHAT_HOME)")
         output.say("   Ctrl-C ends the demonstration.")
 
     def _outcome(self, state: State) -> dict[str, Any]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from playwright.sync_api import Dialog, Locator, Page, Response, sync_playwright
 
+from ashat.cli.control_plane.sign_in import write_sign_in
+from ashat.cli.control_plane.state import read_state
 from tests.support.needs import chromium_path
 from tests.support.processes.prefect_api import ask_prefect
 
@@ -25,10 +28,10 @@ _FLAGS = (
 
 
 @contextmanager
-def open_browser() -> Iterator[Page]:
-    """A page of a headless Chromium, which is closed with the block."""
+def open_browser(*flags: str) -> Iterator[Page]:
+    """A page of a headless Chromium, started with more `flags`, which is closed with the block."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=_FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*_FLAGS.split(), *flags])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, timezone_id="UTC", locale="en-GB")
         page.set_default_timeout(WAIT_MS)
         try:
@@ -38,18 +41,22 @@ def open_browser() -> Iterator[Page]:
 
 
 class PrefectUi:
-    """Prefect's UI at `ui_url`, as it is used through `page`; `scripts` are the alerts that any page let run."""
+    """Prefect's UI as `deploy ui` of `home` opens it in `page`; `scripts` are the alerts that any page let run."""
 
-    def __init__(self, page: Page, ui_url: str, api_url: str) -> None:
+    def __init__(self, page: Page, home: Path) -> None:
+        state = read_state(home)
+        assert state is not None
         self.page = page
         self.scripts: list[str] = []
-        self._ui = ui_url
-        self._api = api_url
+        self._ui = state.ui_url
+        self._home = home
         page.on("dialog", self._noted)
+        page.goto(write_sign_in(home, state, "/flows").as_uri())
+        page.wait_for_url(f"{self._ui}/flows")
 
     def run(self, deployment: str, *switched_on: str, **fields: str) -> str:
         """Fill in the run form of a deployment (`flow/name`) and submit it; the new run's id."""
-        found = ask_prefect(self._api, "GET", f"/deployments/name/{deployment}")
+        found = ask_prefect(self._home, "GET", f"/deployments/name/{deployment}")
         self.page.goto(f"{self._ui}/deployments/deployment/{found['id']}/run")
         form = self.page.locator("form")
         for name, text in fields.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Self
 
-from ashat.cli.control_plane.state import read_state
+from ashat.cli.control_plane.state import read_password, read_state
 from tests.support.processes.fork_server import Fork, ForkServer, command
 from tests.support.processes.prefect_api import ask_prefect
 
@@ -25,13 +25,14 @@ def prefect_environment(home: Path) -> dict[str, str]:
         "PREFECT_HOME": str(home.resolve() / "prefect"),
         "PREFECT_API_URL": state.api_url,
         "PREFECT_UI_URL": state.ui_url,
+        "PREFECT_API_AUTH_STRING": read_password(home),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
 
 
-def fork_flow_runs(api_url: str, address: Path) -> None:
-    """Have the workers fork what they start, from a process that listens at `address`; what each run opens is counted
-    in the directory `opened` beside that.
+def fork_flow_runs(home: Path, address: Path) -> None:
+    """Have the workers of `home` fork what they start, from a process that listens at `address`; what each run opens is
+    counted in the directory `opened` beside that.
 
     The deployments keep this over the control plane's end.
     """
@@ -39,8 +40,8 @@ def fork_flow_runs(api_url: str, address: Path) -> None:
     opened.mkdir()
     counted = command(address, "tests.support.processes.counted_run", IMPORTS)
     variables = {"command": f"{counted} {shlex.quote(str(opened))} prefect.engine"}
-    for deployment in ask_prefect(api_url, "POST", "/deployments/filter", {}):
-        ask_prefect(api_url, "PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
+    for deployment in ask_prefect(home, "POST", "/deployments/filter", {}):
+        ask_prefect(home, "PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
 
 
 class Job:

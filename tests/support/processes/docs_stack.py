@@ -68,7 +68,7 @@ class Forks:
         asking = command(self._server.address, "ashat.cli", IMPORTS)
         program.write_text(f'#!/bin/sh\n{exports}exec {asking} "$@"\n')
         program.chmod(0o755)
-        fork_flow_runs(state.api_url, self._home / ".runs")
+        fork_flow_runs(self._home / ".ashat", self._home / ".runs")
 
     def __enter__(self) -> Self:
         return self

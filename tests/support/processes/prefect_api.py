@@ -4,24 +4,36 @@ nothing for the minute that SQLite waits for a lock."""
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ashat.cli.control_plane.state import read_password, read_state
 
 BUSY_SECONDS = 180.0
 SILENT_SECONDS = 150.0
 
 
-def ask_prefect(api_url: str, method: str, path: str, body: Any = None, **options: Any) -> Any:
-    """What the API answers to one request, decoded; None where it answers nothing.
+def ask_prefect(home: Path, method: str, path: str, body: Any = None, **options: Any) -> Any:
+    """What the API of the control plane of `home` answers to one request, decoded; None where it answers nothing.
 
     Raises:
         httpx.HTTPStatusError: it refuses.
     """
     deadline = time.monotonic() + BUSY_SECONDS
+    state = read_state(home)
+    assert state is not None
+    user, _, password = read_password(home).partition(":")
     while True:
         response = httpx.request(
-            method, f"{api_url}{path}", json=body, trust_env=False, timeout=SILENT_SECONDS, **options
+            method,
+            f"{state.api_url}{path}",
+            json=body,
+            auth=(user, password),
+            trust_env=False,
+            timeout=SILENT_SECONDS,
+            **options,
         )
         if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             break

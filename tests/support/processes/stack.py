@@ -93,7 +93,7 @@ class Stack:
             if not self._reconciles:
                 self.hold_reconcile()
             self._warm = closing.enter_context(self._warmed())
-            fork_flow_runs(self.api_url, self._directory / "runs")
+            fork_flow_runs(self.home, self._directory / "runs")
             self.configure("public", self.public, Scope.PUSH)
             if self._omega:
                 self.configure("omega", self.omega, Scope.ADMIN)
@@ -262,7 +262,7 @@ class Stack:
 
     def api(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """What Prefect's API answers."""
-        return ask_prefect(self.api_url, method, path, body, **options)
+        return ask_prefect(self.home, method, path, body, **options)
 
     @property
     def api_url(self) -> str:

@@ -1,0 +1,102 @@
+"""What Prefect's server has no setting for: it would answer by any name, and to the pages of any other server.
+
+A name that somebody else's DNS turns into 127.0.0.1 would make their page one of ours.
+"""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ashat.cli.control_plane import sign_in
+from ashat.cli.control_plane.state import HOST
+
+_LARGEST_FORM = 4096
+_YEAR = 365 * 86400
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+class Closed:
+    """An ASGI application that passes on to `app` what is addressed to `HOST` and comes of no foreign page.
+
+    A browser that has not shown the `password` gets a page that asks for it, and is signed in by `POST` to
+    `sign_in.PATH`: from then on Prefect's pages show it.
+    """
+
+    def __init__(self, app: ASGIApp, password: str) -> None:
+        self._app = app
+        self._password = password
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        signs_in = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == sign_in.PATH
+        refusal = refuse_stranger(headers, any_page=signs_in)
+        if refusal is not None and scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode()})
+        elif refusal is not None:
+            await refusal(scope, receive, send)
+        elif signs_in:
+            answer = await self._sign_in(Request(scope, receive))
+            await answer(scope, receive, _unframed(send))
+        elif scope["type"] == "http" and "text/html" in headers.get("accept", "") and not self._is_signed_in(scope):
+            asking = HTMLResponse(sign_in.ask(scope["path"]), 401, headers=_NOT_KEPT)
+            await asking(scope, receive, _unframed(send))
+        else:
+            await self._app(scope, receive, _unframed(send))
+
+    def _is_signed_in(self, scope: Scope) -> bool:
+        return Request(scope).cookies.get(_cookie(scope)) == sign_in.mark(self._password)
+
+    async def _sign_in(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > _LARGEST_FORM:
+                return PlainTextResponse("The form is too large.", 413)
+        form = parse_qs(body.decode("utf-8", "replace"))
+        password, to = form.get("password", [""])[0], form.get("to", ["/"])[0]
+        if not hmac.compare_digest(password.encode(), self._password.encode()):
+            return HTMLResponse(sign_in.ask(to, "That is not the password."), 401, headers=_NOT_KEPT)
+        answer = HTMLResponse(sign_in.signed_in(password, to), headers=_NOT_KEPT)
+        answer.set_cookie(_cookie(request.scope), sign_in.mark(password), _YEAR, httponly=True, samesite="lax")
+        return answer
+
+
+def refuse_stranger(headers: Headers, *, any_page: bool = False) -> PlainTextResponse | None:
+    """Refuse a request that asks for another host, or that the page of another server makes; None if it is neither.
+
+    With `any_page` only the host counts.
+    """
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if len(hosts) != 1 or hosts[0].partition(":")[0] != HOST:
+        return PlainTextResponse(f"This server answers as {HOST} only.", 421)
+    if not any_page and any(origin != f"http://{hosts[0]}" for origin in origins):
+        return PlainTextResponse("This server takes no requests from the pages of another.", 403)
+    return None
+
+
+def _cookie(scope: Scope) -> str:
+    """Name the cookie; those of a host are shared by all its ports."""
+    return f"ashat-signed-in-{Headers(scope=scope)['host'].partition(':')[2]}"
+
+
+def _unframed(send: Send) -> Send:
+    """Let no other page show the answer within itself, where it could lead a person's clicks."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["X-Frame-Options"] = "DENY"
+            headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+        await send(message)
+
+    return sending
