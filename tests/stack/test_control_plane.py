@@ -23,6 +23,7 @@ from ashat.cli.control_plane.state import (
     MARKER,
     ControlState,
     end_processes,
+    ensure_password,
     is_up,
     marker,
     read_password,
@@ -328,6 +329,19 @@ def test_what_an_earlier_control_plane_left_is_ended_and_nothing_else(tmp_path: 
     finally:
         stranger.kill()
         stranger.wait(30)
+
+
+def test_the_password_is_kept_unless_others_could_read_it(tmp_path: Path) -> None:
+    kept = ensure_password(tmp_path)
+    assert kept.startswith("admin:")
+    assert len(kept) > 40
+    assert ensure_password(tmp_path) == kept == read_password(tmp_path)
+    (tmp_path / "control.password").chmod(0o640)
+    other = ensure_password(tmp_path)
+    assert other != kept
+    assert (tmp_path / "control.password").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "control.password").write_bytes(b"\xff")
+    assert len(ensure_password(tmp_path)) == len(kept)
 
 
 def test_a_supervisor_whose_pid_was_given_to_somebody_else_is_not_up(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, ensure_password, marker
+from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, marker, read_password
 from ashat.settings import Settings
 
 # Each pool, and how often its worker asks for work: a person waits for what the control pool does.
@@ -82,7 +82,7 @@ def client_settings(settings: Settings, state: ControlState) -> dict[str, str]:
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_API_URL": state.api_url,
         "PREFECT_UI_URL": state.ui_url,
-        "PREFECT_API_AUTH_STRING": ensure_password(home),
+        "PREFECT_API_AUTH_STRING": read_password(home),
     }
 
 

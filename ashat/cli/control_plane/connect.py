@@ -26,7 +26,15 @@ from ashat.cli.control_plane.children import (
     supervisor_command,
     supervisor_environment,
 )
-from ashat.cli.control_plane.state import LOG_FILE, ControlState, end_processes, read_state, write_state
+from ashat.cli.control_plane.state import (
+    LOG_FILE,
+    PASSWORD_FILE,
+    ControlState,
+    end_processes,
+    read_password,
+    read_state,
+    write_state,
+)
 from ashat.common.processes import end, last_words, start
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
@@ -194,6 +202,10 @@ def _refused(external: ControlPlane, status: int) -> str:
 def _use(settings: Settings, state: ControlState) -> None:
     if "prefect" in sys.modules and os.environ.get("PREFECT_API_URL") != state.api_url:
         raise RuntimeError("prefect was imported before the control plane was known")
+    if not read_password(settings.home):
+        raise ControlPlaneError(
+            f"{settings.home / PASSWORD_FILE} is missing: deploy down, then deploy up, make another."
+        )
     os.environ.pop("PREFECT_PROFILE", None)
     os.environ.update(QUIET | client_settings(settings, state))
 

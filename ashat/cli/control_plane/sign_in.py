@@ -21,7 +21,7 @@ PATH = "/sign-in"
 _FILE = "sign-in.html"
 # Under this name Prefect's pages keep, and show the server, what was typed as password.
 _ASK = """<!doctype html><meta charset="utf-8"><title>ASHAT Deploy</title>
-<style>body {{ font: 16px system-ui; max-width: 28em; margin: 4em auto; padding: 0 1em }}</style>
+<style>body {{ font: 16px system-ui; max-width: 30em; margin: 4em auto }} code {{ white-space: nowrap }}</style>
 <h1>ASHAT Deploy</h1><p>{why}</p>
 <form method="post" action="/sign-in"><input type="hidden" name="to" value="{to}">
 <input type="password" name="password" aria-label="Password" autofocus required> <button>Sign in</button></form>

@@ -18,7 +18,15 @@ from filelock import FileLock, Timeout
 
 from ashat.cli.control_plane.children import child_environment, children, provision_command
 from ashat.cli.control_plane.connect import READY_TIMEOUT, Say
-from ashat.cli.control_plane.state import LOCK_FILE, LOG_FILE, ControlState, end_processes, read_state, write_state
+from ashat.cli.control_plane.state import (
+    LOCK_FILE,
+    LOG_FILE,
+    ControlState,
+    end_processes,
+    ensure_password,
+    read_state,
+    write_state,
+)
 from ashat.cli.terminal.interrupts import on_ending_signals
 from ashat.common.processes import ProcessRef, free_port, last_words, start
 from ashat.common.rotation import rotate_in_place
@@ -95,6 +103,7 @@ class Supervisor:
                 self._say(f"Ended {left} processes that an earlier control plane left behind.")
             before = read_state(self._home)
             state = ControlState(port=free_port(before.port if before else 0), supervisor=ProcessRef.of(os.getpid()))
+            ensure_password(self._home)
             write_state(self._home, state)
             try:
                 self._bring_up(state)
