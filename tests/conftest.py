@@ -151,6 +151,15 @@ def client(world: World, server: Server, tmp_path: Path) -> Iterator[ReleaseClie
 
 
 @pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that any user can reach, as `tmp_path` cannot be."""
+    directory = Path(tempfile.mkdtemp(prefix="ashat-place-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
 def postgresql_url() -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database, dropped afterwards; needs `requires_postgresql`."""
     name = f"ashat_test_{uuid.uuid4().hex[:12]}"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ashat.common.text import last_line
 
@@ -47,26 +47,19 @@ class ProcessRef:
 
 
 def start(
-    command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path | None = None, umask: int = -1
+    command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, without input, its output appended to `log`, which only we may read.
 
-    Where `log` cannot be made or opened, the output is lost: that is no reason not to run it.
+    `options` are further ones of `subprocess.Popen`, which win. Where `log` cannot be made or opened, the output is
+    lost: that is no reason not to run it.
 
     Raises:
         OSError: it cannot be run.
     """
     with open(_log_or_nothing(log), "ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=env,
-            cwd=cwd,
-            umask=umask,
-            start_new_session=True,
-        )
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        return subprocess.Popen(command, env=env, cwd=cwd, start_new_session=True, **{**streams, **options})
 
 
 def _log_or_nothing(log: Path) -> int:
@@ -129,13 +122,13 @@ def end(processes: Iterable[psutil.Process], seconds: float) -> None:
 
     family = list(processes)
     for process in list(family):
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             family += process.children(recursive=True)
             process.terminate()
     deadline = time.monotonic() + seconds
     for process in family:
         if not wait_ended(process, max(deadline - time.monotonic(), 0)):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
             wait_ended(process, _KILLED_SECONDS)
         with contextlib.suppress(ChildProcessError):
@@ -166,8 +159,8 @@ def wait_ended(process: psutil.Process, seconds: float | None = None) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """Send SIGKILL to everything left in the process group that `pid` leads."""
-    with contextlib.suppress(ProcessLookupError):
+    """Send SIGKILL to everything left in the process group that `pid` leads, as far as this user may."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, 9)
 
 

@@ -20,7 +20,10 @@ from ashat.protocol.messages import Role
 
 
 def create_app(context: NodeContext) -> FastAPI:
-    """Make the application that serves the node `context`. Its lifespan starts the services, and ends the program."""
+    """Make the application that serves the node `context`. Its lifespan starts the services, and ends the program.
+
+    It leaves the program running where `context.leaves_program` was set.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -31,7 +34,8 @@ def create_app(context: NodeContext) -> FastAPI:
         finally:
             for service in reversed(context.services):
                 await run_in_threadpool(service.stop)
-            await run_in_threadpool(context.program.close)
+            if not context.leaves_program:
+                await run_in_threadpool(context.program.close)
 
     app = FastAPI(
         title="ASHAT Deploy node",

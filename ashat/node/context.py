@@ -21,6 +21,7 @@ from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.app_process.health import Health
 from ashat.node.app_process.process import HookedProgram, Program
 from ashat.node.app_process.supervisor import SupervisedProgram
+from ashat.node.app_process.user import ProgramUser, keep_apart, program_user
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import RECORD_FILE, Database
 from ashat.node.core.metrics import Metrics
@@ -66,7 +67,7 @@ class NodeContext:
     A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.agent.install`) adds its routes to the application
     and here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
     state's fields of those names, and `keep` functions naming bundles that the store must not drop. `stopping` is set
-    as soon as the node was told to stop: who waits, stops waiting.
+    as soon as the node was told to stop: who waits, stops waiting. `leaves_program` says that its program goes on then.
     """
 
     config: NodeConfig
@@ -82,6 +83,7 @@ class NodeContext:
     operations: Operations
     stopping: threading.Event
     reserve: Reserve
+    leaves_program: bool = False
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
     agent: Callable[[], MainframeStatus | None] = _no_agent
@@ -112,6 +114,9 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             ) from None
         except OSError as error:
             raise UsageError(f"The data directory {config.data} cannot be used: {reason(error)}.") from None
+        user = program_user(config)
+        if user is not None:
+            keep_apart(config, user)
         reserve = Reserve(config.data / "reserve")
         db = reserve.spend(lambda: Database(config.data / RECORD_FILE))
         stack.callback(db.close)
@@ -121,7 +126,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         stack.callback(access_log.close)
         store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store")))
         releases = Releases(config.data, store)
-        program = reserve.spend(lambda: _program(config, db))
+        program = reserve.spend(lambda: _program(config, db, user))
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
         switcher = Switcher(config, db, releases, program, health, stopping, reserve)
@@ -161,7 +166,7 @@ def context_of(connection: HTTPConnection) -> NodeContext:
 Context = Annotated[NodeContext, Depends(context_of)]
 
 
-def _program(config: NodeConfig, db: Database) -> Program:
+def _program(config: NodeConfig, db: Database, user: ProgramUser | None) -> Program:
     if config.app.command:
-        return SupervisedProgram(config, db)
-    return HookedProgram(config, db) if config.app.hook else Program()
+        return SupervisedProgram(config, db, user)
+    return HookedProgram(config, db, user) if config.app.hook else Program()

@@ -12,6 +12,7 @@ import sys
 import time
 from types import FrameType
 
+import psutil
 import uvicorn
 
 from ashat import __version__
@@ -34,7 +35,8 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def serve(config: NodeConfig) -> None:
-    """Serve the node until SIGTERM or SIGINT. Its address is printed, and kept in `node.json` of its data.
+    """Serve the node until SIGTERM or SIGINT, which end its program, too; or until SIGHUP, which leaves it running for
+    the node's next start. The node's address is printed, and kept in `node.json` of its data.
 
     Raises:
         UsageError: a setting does not work here, such as a certificate or a directory.
@@ -63,6 +65,7 @@ def serve(config: NodeConfig) -> None:
             )
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, server.handle_exit)  # until uvicorn does so; it raises it again once it has ended
+            signal.signal(signal.SIGHUP, server.hand_over)
             server.run(sockets=[listening])
     if not server.started:
         raise AshatError("The node could not start; the lines above say why.")
@@ -89,6 +92,12 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._context.stopping.set()
         super().handle_exit(sig, frame)
+
+    def hand_over(self, *_: object) -> None:
+        """Stop, and leave the program to the next start."""
+        self._context.leaves_program = True
+        self._context.stopping.set()
+        self.should_exit = True
 
 
 def _listen(config: NodeConfig) -> socket.socket:
@@ -119,6 +128,7 @@ def _announce(context: NodeContext, listening: socket.socket) -> None:
         "port": port,
         "pid": os.getpid(),
         "version": __version__,
+        "runs_program_as": whom_it_runs_as(config),
     }
     try:
         content = json.dumps(address, indent=1).encode() + b"\n"
@@ -129,8 +139,20 @@ def _announce(context: NodeContext, listening: socket.socket) -> None:
     sys.stdout.flush()
     if not config.tls_cert and not is_loopback(host):
         log.warning("tokens cross the network readable: set tls_cert and tls_key, or serve behind a TLS proxy")
-    if not (config.app.command or config.app.hook):
+    if config.app.command or config.app.hook:
+        log.info("%s", whom_it_runs_as(config))
+    else:
         log.warning("neither [app] command nor [app] hook is set: the node switches files, and starts no program")
+
+
+def whom_it_runs_as(config: NodeConfig) -> str:
+    """Say as whom the program runs, and what that keeps from it; "" where the node starts none."""
+    if not (config.app.command or config.app.hook):
+        return ""
+    what = "the hook" if config.app.hook else "the program"
+    if config.app.user:
+        return f"{what} runs as {config.app.user}, which keeps a release from the node's tokens, keys and record"
+    return f"{what} runs as {psutil.Process().username()}, as the node does: a release can do whatever the node can"
 
 
 def _check_tls(config: NodeConfig) -> None:

@@ -173,7 +173,8 @@ class App(Message):
     """The supervised program.
 
     `started_at` is of its latest start, `healthy_after_ms` how long after that it was first seen healthy (None: not
-    yet, or not known), `failure` how it last ended by itself since it was started on purpose ("": it did not).
+    yet, or not known), `failure` how it last ended by itself since it was started on purpose ("": it did not). `user`
+    is whom it runs as, or its hook does ("": the node's own user, so that a release can do what the node can).
     """
 
     status: Literal["running", "backing-off", "stopped", "hook"]
@@ -184,6 +185,7 @@ class App(Message):
     url: str | None = None
     healthy_after_ms: int | None = None
     failure: str = ""
+    user: str = ""
 
 
 class Offer(Message):

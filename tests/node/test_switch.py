@@ -85,7 +85,6 @@ def test_the_program_gets_its_own_environment_and_none_of_ours(
     assert {name for name in environment if name.startswith("ASHAT_")} == {
         "ASHAT_BUNDLE",
         "ASHAT_RELEASE",
-        "ASHAT_NODE_INSTANCE",
     }
 
 

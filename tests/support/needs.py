@@ -1,7 +1,7 @@
 """What a test may need of the machine, and whether it is there.
 
 `@requires_postgresql` skips a test with a reason where PostgreSQL does not answer. `ASHAT_TEST_REQUIRE=postgresql,
-mariadb,redis,chromium,softhsm,mount` turns such a skip into a failure, so that CI cannot lose a test without noticing.
+mariadb,redis,chromium,softhsm,mount,root,cgroup` turns such a skip into a failure, so that CI loses no test unnoticed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SOFTHSM_PLACES = (
     "/usr/lib64/pkcs11/libsofthsm2.so",
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 )
+# One that any user of this machine can run, as the one of our environment may not be.
+SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin:/bin") or ""
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 requires_postgresql = pytest.mark.needs("postgresql")
@@ -34,6 +36,7 @@ requires_chromium = pytest.mark.needs("chromium")
 requires_root = pytest.mark.needs("root")
 requires_softhsm = pytest.mark.needs("softhsm")
 requires_mount = pytest.mark.needs("mount")
+requires_cgroup = pytest.mark.needs("cgroup")
 
 
 def required() -> frozenset[str]:
@@ -56,6 +59,7 @@ def missing(need: str) -> str:
         "softhsm": _softhsm,
         "mount": _mount,
         "root": _root,
+        "cgroup": _cgroup,
     }
     if need not in checks:
         raise LookupError(f"{need!r} is not one of {', '.join(checks)}")
@@ -106,10 +110,6 @@ def _chromium() -> str:
     return "" if chromium_path() else "there is no Chromium on the PATH"
 
 
-def _root() -> str:
-    return "" if os.geteuid() == 0 else "only root can become another user"
-
-
 def _softhsm() -> str:
     if softhsm_library() is None or shutil.which("softhsm2-util") is None:
         return "SoftHSM is not installed (Debian: softhsm2)"
@@ -125,3 +125,24 @@ def _mount() -> str:
             return f"this user may mount nothing here: {tried.stderr.strip()}"
         subprocess.run(["umount", "--lazy", directory], check=True, timeout=30)
     return ""
+
+
+def _root() -> str:
+    if os.geteuid() != 0:
+        return "only root can run something as another user"
+    return "" if SYSTEM_PYTHON else "there is no python3 in /usr/bin that another user could run"
+
+
+def cgroup_root() -> str:
+    """Where cgroup v2 is mounted; "" where it is not."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mounts = [line.split() for line in file]
+    return next((fields[4] for fields in mounts if fields[fields.index("-") + 1] == "cgroup2"), "")
+
+
+def _cgroup() -> str:
+    try:
+        root = cgroup_root()
+    except OSError:
+        return "there is no /proc/self/mountinfo, so no cgroup v2"
+    return "" if root and os.access(root, os.W_OK) else "no group can be made in cgroup v2 here"

@@ -12,6 +12,7 @@ from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
 from ashat.common.shortage import reason
 from ashat.errors import AshatError
+from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.store.releases import Release
@@ -68,9 +69,10 @@ class Program:
 class HookedProgram(Program):
     """Something else runs the program, such as systemd; the operator's hook has it start again."""
 
-    def __init__(self, config: NodeConfig, db: Database) -> None:
+    def __init__(self, config: NodeConfig, db: Database, user: ProgramUser | None) -> None:
         self._config = config
         self._db = db
+        self._user = user
 
     @property
     def url(self) -> str | None:
@@ -93,12 +95,14 @@ class HookedProgram(Program):
                 "ASHAT_PREVIOUS": previous or "",
                 "ASHAT_CURRENT": str(self._config.data / "current"),
             },
+            self._user,
         )
         log_path = self._config.data / "hook.log"
         rotate_in_place(log_path)
+        run_as = self._user.popen_options() if self._user else {}
         began = log_path.stat().st_size if log_path.exists() else 0
         try:
-            hook = start(app.hook, log_path, env=environment, cwd=self._config.data)
+            hook = start(app.hook, log_path, env=environment, cwd=self._config.data, **run_as)
         except OSError as error:
             raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {reason(error)}") from error
         try:
@@ -118,10 +122,15 @@ class HookedProgram(Program):
 
     def state(self) -> App:
         """Return that a hook runs the program: nothing more is known."""
-        return App(status="hook", healthy=False, url=self.url)
+        return App(status="hook", healthy=False, url=self.url, user=self._user.name if self._user else "")
 
 
-def program_environment(config: NodeConfig, own: Mapping[str, str]) -> dict[str, str]:
-    """Make the program's environment: the node's without any `ASHAT_*` (some are secret), ours, the operator's."""
+def program_environment(config: NodeConfig, own: Mapping[str, str], user: ProgramUser | None) -> dict[str, str]:
+    """Make the program's environment: the node's without any `ASHAT_*` (some are secret), ours, the operator's.
+
+    A `user` of its own gets little of the node's.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_")}
+    if user is not None:
+        inherited = user.environment(inherited)
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}

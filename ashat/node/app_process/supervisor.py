@@ -1,41 +1,34 @@
 """Runs the operator's `[app] command` in the current release, and runs it again when it crashes.
 
-The program is a process group of its own, and writes its log into a file rather than a pipe, so that it outlives a
-killed node. Its pid and the time it was created are recorded; the next process of the node takes it over if it runs
-the current release, and ends it otherwise. What was started but not yet recorded is found by a mark in its environment.
+The program is below a keeper, a process of its own which ends all that came of it (`keeper.py`), and writes its log
+into a file rather than a pipe, so that it outlives the node. Its pid and the time it was created are recorded; the next
+process of the node takes it over if it runs the current release, and ends it otherwise, recorded or not: it finds the
+keeper by its arguments. Where the program has a control group, that ends what a killed keeper left.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sqlite3
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal
 
 import psutil
 
-from ashat.common.processes import (
-    ProcessRef,
-    end,
-    free_port,
-    has_variable,
-    kill_group,
-    start,
-    wait_ended,
-    with_variable,
-)
+from ashat.common.processes import ProcessRef, end, free_port
 from ashat.common.rotation import rotate_in_place
 from ashat.common.shortage import reason
+from ashat.node.app_process.cgroup import end_group, make_group, program_group
+from ashat.node.app_process.kept import KeptProgram, Start
 from ashat.node.app_process.process import Program, ProgramError, program_environment
+from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.store.releases import Release
@@ -43,29 +36,8 @@ from ashat.protocol.messages import App
 
 log = logging.getLogger("ashat.node")
 
-_MARK = "ASHAT_NODE_INSTANCE"
 _RESTARTS = "app_restarts"
 _CALM = 60.0
-
-
-class _Foreign:
-    """A process that is no child of ours; how it ends is not ours to know, only that it does."""
-
-    def __init__(self, process: psutil.Process) -> None:
-        self.pid = process.pid
-        self._process = process
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until it has ended.
-
-        Raises:
-            subprocess.TimeoutExpired: it has not within `timeout` seconds.
-        """
-        if not wait_ended(self._process, timeout):
-            raise subprocess.TimeoutExpired("the program", timeout or 0)
-
-
-_Process: TypeAlias = subprocess.Popen[bytes] | _Foreign
 
 
 @dataclass
@@ -78,7 +50,7 @@ class _Run:
 
     release: Release
     port: int
-    process: _Process
+    process: KeptProgram
     started_at: datetime
     began: float | None
     healthy_after: float | None = None
@@ -89,23 +61,29 @@ class _Run:
 
 
 class SupervisedProgram(Program):
-    """The program as a child of this node.
+    """The program, below a keeper that is a child of this process of the node or of an earlier one.
 
     `_turn` is held for as long as a change takes; `_lock` only for a moment, so that `state` never waits for a
     program that takes its time to end.
     """
 
-    def __init__(self, config: NodeConfig, db: Database) -> None:
+    def __init__(self, config: NodeConfig, db: Database, user: ProgramUser | None) -> None:
         self._config = config
         self._db = db
+        self._user = user
         self._turn = threading.Lock()
         self._lock = threading.RLock()
         self._replaced = threading.Condition(self._lock)
         self._run: _Run | None = None
         self._log = config.data / "app.log"
-        self._mark = db.get_meta("instance") or uuid.uuid4().hex
-        db.set_meta("instance", self._mark)
+        mark = db.get_meta("instance") or uuid.uuid4().hex
+        db.set_meta("instance", mark)
+        self._group_name = f"ashat-program-{mark[:12]}"
         config.app_data.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def _group(self) -> Path | None:
+        return program_group(self._group_name)
 
     @property
     def url(self) -> str | None:
@@ -117,13 +95,19 @@ class SupervisedProgram(Program):
         return self._config.app.url.replace("{port}", port) or f"http://127.0.0.1:{port}"
 
     def restart(self, release: Release | None, previous: str | None) -> None:
-        """End what runs and run `release` (None: nothing).
+        """End what runs and run `release` (None: nothing). What cannot be ended goes on, if it is that very release.
 
         Raises:
-            ProgramError: the command cannot be run.
+            ProgramError: the command cannot be run, or what runs cannot be ended.
         """
         with self._turn:
-            self._end_all()
+            try:
+                self._end_all()
+            except ProgramError as error:
+                if self._run is None or self._run.release != release:
+                    raise
+                log.warning("%s", error)
+                return
             if release is not None:
                 self._begin(release)
 
@@ -156,6 +140,7 @@ class SupervisedProgram(Program):
                 url=self.url,
                 healthy_after_ms=None if run.healthy_after is None else round(run.healthy_after * 1000),
                 failure=run.failure or "",
+                user=self._user.name if self._user else "",
             )
 
     def note_healthy(self, started_at: datetime | None) -> None:
@@ -171,7 +156,10 @@ class SupervisedProgram(Program):
 
     def close(self) -> None:
         """End the program."""
-        self.restart(None, None)
+        try:
+            self.restart(None, None)
+        except ProgramError as error:
+            log.warning("%s", error)
 
     def _begin(self, release: Release) -> None:
         port = self._choose_port()
@@ -182,20 +170,22 @@ class SupervisedProgram(Program):
             self._run = _Run(release, port, self._spawn(release, port, at), at, began)
             self._watch_in_background(self._run)
 
-    def _spawn(self, release: Release, port: int, at: datetime) -> subprocess.Popen[bytes]:
+    def _spawn(self, release: Release, port: int, at: datetime) -> KeptProgram:
         values = {"{port}": str(port), "{release}": str(release.path), "{data}": str(self._config.app_data)}
         command = [_fill(word, values) for word in self._config.app.command]
         own = {
-            _MARK: self._mark,
             "ASHAT_BUNDLE": release.bundle,
             "ASHAT_RELEASE": str(release.path),
             "RAOS_PORT": str(port),
             "RAOS_DATA": str(self._config.app_data),
         }
-        environment = {key: _fill(word, values) for key, word in program_environment(self._config, own).items()}
+        inherited = program_environment(self._config, own, self._user)
+        environment = {key: _fill(word, values) for key, word in inherited.items()}
+        group, seconds = make_group(self._group), self._config.app.stop_timeout
         rotate_in_place(self._log)
         try:
-            process = start(command, self._log, env=environment, cwd=release.path)
+            what = Start(command, environment, release.path, self._user, group, seconds)
+            process = KeptProgram.start(what, self._log, self._config.data)
         except OSError as error:
             raise ProgramError(f"{command[0]!r} cannot be run: {reason(error)}") from error
         with self._recording():
@@ -226,13 +216,16 @@ class SupervisedProgram(Program):
         row = self._db.one("SELECT * FROM program")
         if row is None or row["release"] != release.path.name:
             return False
-        process = ProcessRef(row["pid"], row["created"]).process()
-        if process is None or not has_variable(process, _MARK, self._mark):
+        if ProcessRef(row["pid"], row["created"]).process() is None:
             return False
+        found = KeptProgram.find(self._config.data, row["pid"])
+        if not found:
+            return False
+        process = found[0]
         with self._lock:
             restarts = int(self._db.get_meta(_RESTARTS) or 0)
             started_at = from_text(row["started_at"])
-            self._run = _Run(release, row["port"], _Foreign(process), started_at, None, restarts=restarts)
+            self._run = _Run(release, row["port"], process, started_at, None, restarts=restarts)
             self._watch_in_background(self._run)
         log.info("took over the running program, pid %d", process.pid)
         return True
@@ -244,19 +237,18 @@ class SupervisedProgram(Program):
         """Start the program again, later each time, whenever it ends by itself."""
         began = time.monotonic()
         while True:
-            code = self._wait(run.process)
+            how = self._wait(run.process)
             with self._lock:
                 if self._run is not run:
                     return
-                with suppress(OSError):
-                    kill_group(run.process.pid)
-                run.failure = f"the program ended by itself{_how(code)} after {time.monotonic() - began:.1f} s"
+                end_group(self._group)
+                run.failure = f"the program {how} after {time.monotonic() - began:.1f} s"
                 if not self._back_off(run, calm=time.monotonic() - began > _CALM):
                     return
                 began = time.monotonic()
 
-    def _wait(self, process: _Process) -> int | None:
-        """Wait until it has ended; its exit code. Nothing that the machine lacks ends the waiting."""
+    def _wait(self, process: KeptProgram) -> str:
+        """Wait until it has ended; how. Nothing that the machine lacks ends the waiting."""
         while True:
             try:
                 return process.wait()
@@ -292,28 +284,38 @@ class SupervisedProgram(Program):
             run, self._run = self._run, None
             self._replaced.notify_all()
         if run is not None and run.status == "running":
-            self._end(run.process)
+            self._end(run)
         self._end_strays()
         with self._recording(), self._db.transaction() as connection:
             connection.execute("DELETE FROM program")
 
-    def _end(self, process: _Process) -> None:
+    def _end(self, run: _Run) -> None:
+        """End it, or leave it as what runs.
+
+        Raises:
+            ProgramError: it could not be ended.
+        """
         try:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(self._config.app.stop_timeout)
-        except ProcessLookupError:
-            pass  # it ended by itself
-        except subprocess.TimeoutExpired:
-            log.warning("the program did not end within %g s of SIGTERM; it is killed", self._config.app.stop_timeout)
-        kill_group(process.pid)
-        process.wait()
+            run.process.end(self._config.app.stop_timeout)
+        except (ProgramError, OSError):
+            with self._lock:
+                if run.process.ended():
+                    return
+                self._run = run
+            raise
 
     def _end_strays(self) -> None:
-        """End what the program left behind, or an earlier process of this node started and could not record."""
-        strays = with_variable(_MARK, self._mark)
-        for process in strays:
-            log.warning("ending pid %d, left behind by the program", process.pid)
-        end(strays, self._config.app.stop_timeout)
+        """End what an earlier process of this node started, recorded or not yet, and what a killed keeper left."""
+        seconds = self._config.app.stop_timeout
+        for stray in KeptProgram.find(self._config.data):
+            log.warning("ending what an earlier process of this node started")
+            stray.end(seconds)
+        row = self._db.one("SELECT pid, created FROM program")
+        process = ProcessRef(row["pid"], row["created"]).process() if row else None
+        if process is not None:
+            log.warning("ending pid %d, which an earlier process of this node started", process.pid)
+            end([process], seconds)
+        end_group(self._group)
 
     def _choose_port(self) -> int:
         if self._config.app.port:
@@ -333,9 +335,3 @@ def _fill(word: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         word = word.replace(name, value)
     return word
-
-
-def _how(code: int | None) -> str:
-    if code is None:
-        return ""
-    return f" on signal {-code}" if code < 0 else f" with exit code {code}"

@@ -36,6 +36,8 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         )
     else:
         lines.append("runs nothing")
+    if serves and address.get("runs_program_as"):
+        lines.append(address["runs_program_as"])
     if operation:
         lines.append(
             f"last change: {operation.id} {operation.status}{': ' + operation.reason if operation.reason else ''}"

@@ -15,7 +15,16 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -60,6 +69,7 @@ class AppConfig(BaseModel):
         default=30, gt=0, le=_DAY, description="The longest that the delay becomes, in seconds."
     )
     env: dict[str, str] = Field(default={}, description="More environment for the program or the hook.")
+    user: str = Field(default="", description="The user as whom the program or the hook runs; the node must be root.")
 
     @field_validator("command", "hook", mode="before")
     @classmethod
@@ -133,6 +143,7 @@ class NodeConfig(BaseSettings):
     )
     app: AppConfig = AppConfig()
     database: DatabaseConfig = DatabaseConfig()
+    _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -143,6 +154,11 @@ class NodeConfig(BaseSettings):
         if not self.name:
             self.name = str(self.role)
         return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file of these settings, where there is one."""
+        return self._file
 
     @property
     def tokens_path(self) -> Path:
@@ -180,6 +196,7 @@ class NodeConfig(BaseSettings):
         except ValidationError as error:
             raise UsageError("\n".join(_lines(error, file, content, given))) from None
         loaded.data = loaded.data.expanduser().absolute()
+        loaded._file = file.absolute() if file else None
         return loaded
 
 

@@ -85,6 +85,7 @@ GIVEN = {
     "app-restart-delay": ("17", 17.0),
     "app-restart-delay-limit": ("18", 18.0),
     "app-env": ("A=b=c", {"A": "b=c"}),
+    "app-user": ("u", "u"),
     "database-dsn-file": ("f", Path("f")),
     "database-timeout": ("19", 19.0),
 }
