@@ -28,8 +28,10 @@ from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
+from ashat.node.operations import records
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
+from ashat.node.store.inventory import Inventory
 from ashat.node.store.releases import Releases
 from ashat.node.store.reserve import Reserve
 from ashat.node.store.store import Store
@@ -83,6 +85,7 @@ class NodeContext:
     operations: Operations
     stopping: threading.Event
     reserve: Reserve
+    inventory: Inventory
     leaves_program: bool = False
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
@@ -144,6 +147,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             operations=Operations(config, db, store, switcher, metrics),
             stopping=stopping,
             reserve=reserve,
+            inventory=Inventory(store, releases, lambda: records.needed(db)),
         )
 
 

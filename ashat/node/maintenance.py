@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 
 from ashat.node.app_process.health import Repeated
@@ -12,6 +13,8 @@ from ashat.node.operations import records
 log = logging.getLogger("ashat.node")
 
 GC_INTERVAL = 3600.0
+INVENTORY_INTERVAL = 3600.0
+LOST_INTERVAL = 5.0
 CHECKPOINT_INTERVAL = 60.0
 _DAY = 86400.0
 
@@ -21,6 +24,7 @@ def services(context: NodeContext) -> Iterator[Service]:
     yield context.operations
     yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
     yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
+    yield Repeated(_Stocktaking(context).work, LOST_INTERVAL, "inventory", at_once=True)
     yield Repeated(context.proofs.sign, CHECKPOINT_INTERVAL, "journal")
 
 
@@ -36,6 +40,26 @@ def needed_bundles(context: NodeContext) -> set[str]:
     if offer:
         needed.add(offer.bundle)
     return needed.union(*(named() for named in context.keep))
+
+
+class _Stocktaking:
+    """Looks at the start and each hour for what the store lacks of what the node needs, and often while it lacks
+    something; what could not be run for want of it is run once it is there."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._looked: float | None = None
+
+    def work(self) -> None:
+        inventory, at = self._context.inventory, time.monotonic()
+        lost, due = inventory.lost, self._looked is None or at - self._looked >= INVENTORY_INTERVAL
+        if self._context.store.rebuild() or due:
+            self._looked = at
+            inventory.look()
+        elif lost:
+            inventory.look(restore=False)
+        if lost and not inventory.lost:
+            self._context.operations.take_up()
 
 
 def _look(context: NodeContext) -> None:

@@ -249,12 +249,30 @@ class TrustState(Message):
     pinned: str | None = None
 
 
+class LostBundle(Message):
+    """A bundle that the node needs and its store lacks; `objects` are missing of it, None: its manifest is, too."""
+
+    bundle: Digest
+    why: Literal["runs", "ran before"]
+    objects: int | None = None
+
+
+class RestoredBundle(Message):
+    """A bundle of which the store had lost `objects`, which the node restored from the release directory."""
+
+    bundle: Digest
+    objects: int
+    at: AwareDatetime
+
+
 class StoreState(Message):
-    """How much the content store holds, and what is free on its disk."""
+    """How much the content store holds, what is free on its disk, what it lost, and what was restored last."""
 
     objects: int
     bytes: int
     free_bytes: int
+    lost: tuple[LostBundle, ...] = ()
+    restored: RestoredBundle | None = None
 
 
 class NodeState(Message):

@@ -55,7 +55,7 @@ def node_state(context: NodeContext) -> NodeState:
         app=app.model_copy(update={"healthy": app.url is not None and seen is not None and seen.healthy}),
         offer=context.offer(),
         agent=context.agent(),
-        store=context.store.state(),
+        store=context.inventory.state(),
     )
 
 

@@ -113,14 +113,15 @@ class Health:
 class Repeated:
     """Calls something every `interval` seconds, in the background, until it is stopped."""
 
-    def __init__(self, work: Callable[[], object], interval: float, name: str) -> None:
+    def __init__(self, work: Callable[[], object], interval: float, name: str, *, at_once: bool = False) -> None:
         self._work = work
         self._interval = interval
+        self._pause = 0.0 if at_once else interval
         self._stopped = threading.Event()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin, with the first call after one interval."""
+        """Begin, with the first call after one interval, or at once."""
         self.thread.start()
 
     def stop(self) -> None:
@@ -129,7 +130,8 @@ class Repeated:
         self.thread.join(timeout=10)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval):
+        while not self._stopped.wait(self._pause):
+            self._pause = self._interval
             try:
                 self._work()
             except Exception as error:

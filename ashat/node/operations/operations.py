@@ -25,6 +25,7 @@ log = logging.getLogger("ashat.node")
 
 _RETRY_AFTER = 5.0
 _STOP_TIMEOUT = 60.0
+_TAKE_UP = ""  # no operation's id
 
 Rule = Callable[[sqlite3.Connection, OperationRequest, RunningRelease], int | None]
 """Refuses an operation by raising `ApiError`, or returns the `release_seq` that it is given (None: not by this rule).
@@ -98,6 +99,10 @@ class Operations:
         self.thread = threading.Thread(target=self._work, args=(left,), name="operations", daemon=True)
         self.thread.start()
 
+    def take_up(self) -> None:
+        """See to it, in the background, that what the record says runs."""
+        self._queue.put(_TAKE_UP)
+
     def stop(self) -> None:
         """Stop between two steps; what is under way is taken up at the next start."""
         self._switcher.stopping.set()
@@ -128,7 +133,10 @@ class Operations:
         try:
             self._carry_out(left.operation.id if left else None, partial(self._switcher.recover, left))
             while (operation_id := self._queue.get()) is not None:
-                self._carry_out(operation_id, partial(self._perform, operation_id))
+                if operation_id == _TAKE_UP:
+                    self._carry_out(None, self._take_up)
+                else:
+                    self._carry_out(operation_id, partial(self._perform, operation_id))
         except Interrupted:
             log.info("the node stops between two steps; its next start goes on from there")
 

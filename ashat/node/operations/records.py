@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import Literal
 
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.logs import change_log
@@ -45,6 +46,16 @@ def standing(db: Database) -> RunningRelease:
     """Read what the node runs now."""
     with db.snapshot() as connection:
         return read_standing(connection)
+
+
+def needed(db: Database) -> list[tuple[str, Literal["runs", "ran before"]]]:
+    """List the bundles that the node has to hold whole, each once, with why."""
+    now = standing(db)
+    named: list[tuple[Current | None, Literal["runs", "ran before"]]] = [
+        (now.previous, "ran before"),
+        (now.current, "runs"),
+    ]
+    return list({release.bundle: why for release, why in named if release}.items())[::-1]
 
 
 def read_standing(connection: sqlite3.Connection) -> RunningRelease:

@@ -86,7 +86,7 @@ class Releases:
             OSError: it cannot be written.
         """
         manifest = self._store.manifest(bundle)
-        existing = self._existing(bundle)
+        existing = self.directories(bundle)
         for path in existing:
             if read_tree(path, manifest).matches(manifest):
                 return Release(bundle, path)
@@ -98,7 +98,7 @@ class Releases:
 
     def unverified(self, bundle: str) -> Release | None:
         """Find the bundle's directory as it lies there, the current one first; None where there is none."""
-        return next((Release(bundle, path) for path in self._existing(bundle)), None)
+        return next((Release(bundle, path) for path in self.directories(bundle)), None)
 
     def link(self, release: Release | None) -> None:
         """Make `release` the current one, durably; None: nothing is current."""
@@ -136,7 +136,8 @@ class Releases:
         found = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: (linked is None or path != linked.path, -path.stat().st_mtime))
 
-    def _existing(self, bundle: str) -> list[Path]:
+    def directories(self, bundle: str) -> list[Path]:
+        """List the bundle's directories as they lie there, the current one first, then the newest."""
         return [path for path in self._newest_first(self.linked()) if path.name.partition(".")[0] == bundle]
 
     def _build(self, manifest: Manifest, path: Path) -> None:

@@ -109,6 +109,10 @@ class Store:
         """
         return [digest for digest in dict.fromkeys(digests) if not self.has(digest)]
 
+    def lacking(self, manifest: Manifest) -> list[str]:
+        """List the objects of `manifest` that are not here durably, and of the size that it says."""
+        return [digest for digest, size in manifest.objects.items() if not self._has_whole(digest, size)]
+
     def has(self, digest: str) -> bool:
         """Tell whether the store holds the object whole."""
         return self._staging.has(digest) or self._is_stored(digest)
@@ -246,6 +250,21 @@ class Store:
 
     # Upkeep
 
+    def rebuild(self) -> bool:
+        """Make the store's directories again, where somebody removed them while it was open; whether that was so.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        if os.path.isdir(f"{self._objects}/ff"):
+            return False
+        with self._commit_lock:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_directories()
+            self._staging = Staging(str(self.root / "staging"), self._is_stored)
+            self._totals = None
+        return True
+
     def state(self) -> StoreState:
         """Measure how much durable content there is, and how much room. Counted once, then kept up to date."""
         count, size = self._totals or self._count_all()
@@ -291,6 +310,12 @@ class Store:
 
     def _is_stored(self, digest: str) -> bool:
         return os.path.exists(self._object_path(digest))
+
+    def _has_whole(self, digest: str, size: int) -> bool:
+        try:
+            return self.size(digest) == size or self.verify(digest)
+        except NotStoredError:
+            return False
 
     def _verify(self, digest: str) -> bool:
         try:
