@@ -21,6 +21,7 @@ from ashat.cli.commands import (
     cancel_rollback,
     configure,
     evidence,
+    heal,
     push_verify,
     receipt,
     sign,
@@ -74,6 +75,7 @@ app.command("evidence", short_help="What the last verification saw.")(evidence.e
 app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record is what it was.")
 app.command("receipt", short_help="Write one file that shows a customer who approved what.")(receipt.receipt)
 app.command("servers", short_help="What each server runs now.")(configure.servers)
+app.command("heal", short_help="Bring back what a server's store lost.")(heal.heal)
 app.add_typer(configure.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(setup.trust_app, name="trust", short_help="Say who approves, and by which keys.")
 setup.trust_app.command("status", short_help="Who approves, who has signed, until when.")(status.status)

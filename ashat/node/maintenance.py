@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ashat.node.app_process.health import Repeated
 from ashat.node.context import NodeContext, Service
 from ashat.node.operations import records
+from ashat.protocol.messages import LostBundle
 
 log = logging.getLogger("ashat.node")
 
 GC_INTERVAL = 3600.0
 INVENTORY_INTERVAL = 3600.0
-LOST_INTERVAL = 5.0
+LOST_INTERVAL = 2.0
 CHECKPOINT_INTERVAL = 60.0
 _DAY = 86400.0
 
@@ -58,8 +59,12 @@ class _Stocktaking:
             inventory.look()
         elif lost:
             inventory.look(restore=False)
-        if lost and not inventory.lost:
+        if _runs_without(lost) and not _runs_without(inventory.lost):
             self._context.operations.take_up()
+
+
+def _runs_without(lost: Iterable[LostBundle]) -> bool:
+    return any(one.why == "runs" for one in lost)
 
 
 def _look(context: NodeContext) -> None:

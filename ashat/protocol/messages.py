@@ -57,13 +57,14 @@ class Current(Message):
 
 
 class Identity(Message):
-    """Who a node is; open to anyone."""
+    """Who a node is; open to anyone. `lost` counts the bundles that it needs and its store lacks."""
 
     role: Role
     name: str
     node_version: str
     current: Current | None
     status: str
+    lost: int = 0
 
 
 class TokenInfo(Message):

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from ashat.client.node import NodeClient
+from ashat.errors import SessionError
+from ashat.protocol.messages import Role
+from tasks.servers.heal import heal
 from tests.support.processes.node import NodeProcess, push, switch, tiny_app, tiny_bundle
 
 BIG = "x" * (5 << 20)  # more than one object
@@ -84,8 +87,7 @@ def test_without_store_and_releases_it_runs_once_the_bytes_are_back(node: NodePr
         assert push(client, tmp_path / "second") == second
         until(lambda: [one.why for one in client.state().store.lost] == ["ran before"])
         push(client, tmp_path / "first")
-        until(lambda: client.probe_health().bundle == second)
-        assert client.state().store.lost == ()
+        until(lambda: client.probe_health().bundle == second and client.state().store.lost == ())
 
 
 def test_an_object_that_is_missing_or_cut_is_restored(node: NodeProcess, tmp_path: Path) -> None:
@@ -103,3 +105,28 @@ def test_an_object_that_is_missing_or_cut_is_restored(node: NodeProcess, tmp_pat
         assert restored is not None
         assert (restored.bundle, restored.objects) == (second, 2)
         assert client.file_bytes(client.manifest(second), "big") == BIG.encode()
+
+
+def lose_all(node: NodeProcess) -> None:
+    node.stop()
+    for name in ("store", "releases"):
+        shutil.rmtree(node.data / name)
+    node.start()
+
+
+def test_another_server_heals_it_by_digest(node: NodeProcess, tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "other", role=Role.OMEGA, app=tiny_app()) as other, node.client() as client:
+        first, second = two_releases(client, tmp_path)
+        lose_all(node)
+        until(lambda: client.identity().lost == 2)
+        said: list[str] = []
+        with other.client() as source:
+            with pytest.raises(SessionError, match=f"Nobody has .*{second[:12]}.*Push the same tree again"):
+                heal(client, [source], said.append)
+            for name in ("first", "second"):
+                push(source, tmp_path / name)
+            assert heal(client, [source], said.append) == 2
+        until(lambda: client.probe_health().bundle == second and client.identity().lost == 0)
+        assert said[-1] == "other had it: every byte is back on public, verified by its digest"
+        assert heal(client, [], said.append) == 0
+        assert switch(client, first, expected=second).status == "succeeded"

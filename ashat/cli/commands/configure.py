@@ -264,6 +264,7 @@ def _look(server: ServerBlock) -> dict[str, Any]:
         "status": identity.status,
         "current": current,
         "runs": _runs(identity),
+        "lost": identity.lost,
         "error": None,
     }
 
@@ -289,6 +290,8 @@ def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
     kind = str(row["role"]).upper()
     shown = kind if row["block"] == row["role"] else f"{kind} ({row['block']})"
     told = f"✅ {row['runs']}" if row["answers"] else f"❌ {row['error']}"
+    if row.get("lost"):
+        told += f"; ⚠️ its store lost what it needs: deploy heal {row['block']}"
     return shown, row["name"], row["url"], told
 
 

@@ -79,6 +79,7 @@ def identity(context: Context) -> Identity:
         node_version=__version__,
         current=records.standing(context.db).current,
         status="switching" if busy else context.program.state().status,
+        lost=len(context.inventory.lost),
     )
 
 

@@ -211,6 +211,8 @@ class MainframeAgent:
         try:
             self._refuse_doubted()
             self._omega.look()
+            if any(lost.bundle == offer.bundle for lost in self._context.inventory.lost):
+                self._omega.pull(offer, self._context.store, self._progress)
         except TrustError as error:
             self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
             return

@@ -1,0 +1,34 @@
+"""Implement `deploy heal`: bring back what a server's store lost of what it runs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.errors import NotConfiguredError
+
+
+def heal(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="The configured server, such as omega.")],
+) -> None:
+    """Copy what a server's store lost of what it runs, by digest, from another configured server that holds it."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.control_plane.blocks import configured_servers
+    from blocks.server import load_server
+    from tasks.servers.heal import heal as heal_server
+
+    names = [found.block for found in configured_servers()]
+    if server not in names:
+        raise NotConfiguredError(f"No server {server!r} is configured: deploy servers lists them.")
+    with ExitStack() as opened:
+        target = opened.enter_context(load_server(server).client())
+        others = [opened.enter_context(load_server(name).client()) for name in names if name != server]
+        count = heal_server(target, others, output.say)
+    output.say(f"✅ {server} holds what it needs{' again' if count else ': nothing was lost'}.")
