@@ -25,6 +25,7 @@ COMMANDS = (
     "status",
     "history",
     "servers",
+    "heal",
     "configure",
     "trust",
     "audit",
