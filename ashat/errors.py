@@ -2,6 +2,7 @@
 
 AshatError
  x UsageError                the words of a command or a setting are wrong
+ x DocumentError             a text is no JSON or TOML, or exceeds what is read of one
  x BundleError               the source tree cannot become a bundle
    + SourceChangedError      a file changed while it was packed
  x ManifestError             a manifest breaks the bundle rules
@@ -62,6 +63,10 @@ class UsageError(AshatError):
     """The words of a command, a parameter or a setting are wrong."""
 
     exit_code = 2
+
+
+class DocumentError(AshatError, ValueError):
+    """A text is no JSON or TOML, or exceeds what is read of one; whoever reads it says which text."""
 
 
 class BundleError(AshatError):

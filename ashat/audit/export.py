@@ -22,11 +22,13 @@ from typing import Any, BinaryIO
 
 from ashat.audit.auditor import Document
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import load_json
 from ashat.common.files import sync_directory
 from ashat.errors import AuditError
 from ashat.ledger.leaf import Record
 
 FORMAT = "ashat-audit-2"
+LINE_LIMIT = 16 * 1024 * 1024
 _FIELDS = {"checkpoint", "format", "roots"}
 _LEAF = {"attempt": int, "event": dict, "update_id": str, "version": int}
 
@@ -92,7 +94,7 @@ class Export:
             AuditError: a line is none that an export has; the message names the event that it should hold.
         """
         seq, last = 0, "at the beginning"
-        for number, raw in enumerate(self._file, 2):
+        for number, raw in enumerate(iter(self._next, b""), 2):
             value = _canonical(raw)
             item = _item(value, seq) if value is not None else None
             if item is None:
@@ -104,8 +106,12 @@ class Export:
                 seq, last = seq + 1, f"after {item.name}"
             yield item
 
+    def _next(self) -> bytes:
+        """Read a line, as far as a line may go."""
+        return self._file.readline(LINE_LIMIT + 1)
+
     def _header(self) -> tuple[str, dict[str, list[bytes]]]:
-        first = _canonical(self._file.readline())
+        first = _canonical(self._next())
         if not isinstance(first, dict) or "format" not in first:
             raise AuditError(f"{self.path} is no export of deploy audit export, or its first line was altered.")
         if first["format"] != FORMAT or first.keys() != _FIELDS:
@@ -145,9 +151,9 @@ def _spelled(item: Record | Document) -> dict[str, Any]:
 def _canonical(raw: bytes) -> Any:
     """Parse a line; None where it is not the one spelling of anything."""
     try:
-        value = json.loads(raw)
+        value = load_json(raw, limit=LINE_LIMIT)
         return value if canonical_json(value) + b"\n" == raw else None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 

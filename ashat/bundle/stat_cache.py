@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ashat.common.canonical_json import is_digest
+from ashat.common.documents import read_json
 from ashat.common.files import replace_file
+from ashat.errors import DocumentError
 
 FORMAT = "ashat-digests/1"
+FILE_LIMIT = 32 * 1024 * 1024
 TOO_YOUNG_NS = 2_000_000_000
 
 Digests = tuple[str, tuple[str, ...]]
@@ -75,10 +78,10 @@ class StatCache:
 
 
 def _load(file: Path) -> dict[str, list[Any]]:
-    """What the file holds; nothing if it is not there, or not whole: it is a cache."""
+    """What the file holds; nothing if it cannot be read, is too large, or not whole: it is a cache."""
     try:
-        document = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
+        document = read_json(file, limit=FILE_LIMIT)
+    except (OSError, DocumentError):
         return {}
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         return {}

@@ -5,7 +5,6 @@ Nothing is retried here: the tasks above know what may be asked twice.
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from ashat.client.bounded import BoundedTransport
 from ashat.client.environment import default_trust, proxy_of
 from ashat.client.environment import is_loopback as is_loopback
+from ashat.common.documents import load_json
 from ashat.common.numbers import read_retry_after
 from ashat.errors import (
+    DocumentError,
     NodeAuthError,
     NodeBusyError,
     NodeConflictError,
@@ -285,8 +286,8 @@ def _trust(ca: str | Path | None) -> ssl.SSLContext:
 
 def _decode(content: bytes) -> dict[str, Any] | None:
     try:
-        body = jsonlib.loads(content)
-    except (ValueError, RecursionError):
+        body = load_json(content, limit=len(content))
+    except DocumentError:
         return None
     return body if isinstance(body, dict) else None
 

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def cut(text: str, length: int) -> str:
+    """Shorten `text` to `length` characters; an ellipsis says that there was more."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def without_secrets(text: str) -> str:
     """Write a dash into `text` for each token and each licence key that somebody put where none belongs."""
     return _SECRETS.sub("-", text) if "ashat_" in text or "RACORE" in text else text

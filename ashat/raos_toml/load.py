@@ -19,7 +19,6 @@ import difflib
 import fnmatch
 import posixpath
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from types import MappingProxyType
@@ -28,7 +27,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ashat.bundle.manifest import Manifest
-from ashat.errors import BundleError
+from ashat.common.documents import load_toml
+from ashat.common.text import cut
+from ashat.errors import BundleError, DocumentError
 from ashat.raos_toml.schema import (
     Allow,
     ApiSection,
@@ -46,6 +47,7 @@ from ashat.raos_toml.schema import (
 
 NAME = "raos.toml"
 SIZE_LIMIT = 256 * 1024
+_KEY_SHOWN = 80
 
 Location = tuple[int | str, ...]
 
@@ -64,8 +66,8 @@ def load_raos_toml(raw: bytes, source: str = NAME) -> RaosToml:
         line = raw[: error.start].count(b"\n") + 1
         raise BundleError(f"{source}, line {line}: the file is not UTF-8; save it as UTF-8.") from None
     try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        document = load_toml(text, limit=SIZE_LIMIT)
+    except DocumentError as error:
         raise BundleError(_syntax_error(source, text, error)) from None
     try:
         loaded = RaosToml.model_validate(document)
@@ -131,10 +133,10 @@ def place_of(raw: bytes, location: Location, source: str = NAME) -> str:
     return f"{source}{f', line {line}' if line else ''}: {_spell(location)}"
 
 
-def _syntax_error(source: str, text: str, error: Exception) -> str:
+def _syntax_error(source: str, text: str, error: DocumentError) -> str:
     found = re.fullmatch(r"(.*?) ?\(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
     if not found:
-        return f"{source} is not TOML that can be read: it is nested too deeply."
+        return f"{source} is not TOML that can be read: {error}."
     line = int(found[2]) if found[2] else max(1, len(text.splitlines()))
     return f"{source}, line {line}: this is not TOML: {found[1][:1].lower()}{found[1][1:]}."
 
@@ -147,7 +149,7 @@ def _describe(source: str, text: str, error: ValidationError) -> str:
     where = _spell(location)
     if first["type"] == "extra_forbidden":
         place = f" in {_spell(location[:-1])}" if location[:-1] else ""
-        message = f"there is no key {str(location[-1])!r}{place}{_suggestion(location)}"
+        message = f"there is no key {cut(str(location[-1]), _KEY_SHOWN)!r}{place}{_suggestion(location)}"
     elif first["type"] == "missing":
         message = f"{where} is missing; add it"
     else:
@@ -176,7 +178,8 @@ def _spell(location: Location) -> str:
         if isinstance(part, int):
             spelled += f"[{part + 1}]"
         elif part != "[key]":
-            spelled += f".{part}" if spelled else part
+            shown = cut(part, _KEY_SHOWN)
+            spelled += f".{shown}" if spelled else shown
     return spelled
 
 
@@ -204,7 +207,7 @@ def _suggestion(location: Location) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(keys)}"
 
 
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_HEADER = re.compile(r"^\s*(\[\[?)([^\[\]]++)\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -45,6 +46,8 @@ def _json_value(value: Any) -> Any:
             _json_value(item)
     elif not (value is None or isinstance(value, (str, bool, int, float))):
         raise ValueError(f"a {type(value).__name__} cannot be written as JSON; write it as a text")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number of JSON")
     return value
 
 

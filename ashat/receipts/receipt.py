@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.common.documents import load_json
 from ashat.common.text import first_misfit
 from ashat.deployment.events import (
     AnyEvent,
@@ -54,7 +55,7 @@ from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
 FORMAT: Final = "ashat-receipt-2"
-LIMIT: Final = 64 * 1024 * 1024
+LIMIT: Final = 16 * 1024 * 1024
 _SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
 _Leaf = dict[str, Any]
 
@@ -110,13 +111,13 @@ class Receipt(_Part):
             ReceiptError: it is no receipt that this version can read.
         """
         try:
-            found = cls.model_validate(json.loads(content))
+            found = cls.model_validate(load_json(content, limit=LIMIT))
             exact = found.to_bytes() == content
         except ValidationError as error:
             why = first_misfit(error, "the whole")
             raise ReceiptError(f"This is no receipt that this version can read: {why}.") from None
-        except (ValueError, RecursionError):
-            raise ReceiptError("This is no receipt: it is no JSON.") from None
+        except ValueError as error:
+            raise ReceiptError(f"This is no receipt: it is no JSON ({error}).") from None
         if not exact:
             raise ReceiptError("The receipt was altered: it is not spelled as deploy receipt spells it.")
         return found

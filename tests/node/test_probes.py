@@ -126,14 +126,17 @@ def test_a_report_is_read_or_refused() -> None:
     wordy = read_report("/m", b'[{"name": "Core", "error": "%s"}]' % (b"x" * 500_000))
     assert (wordy.ok, wordy.modules[0].error) == (True, "x" * 2000)
     for body, detail in [
-        (b"", "/m answers no module report: it is not JSON"),
+        (b"", "/m answers no module report: it is not JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"{}", "/m answers no module report: it holds no list of modules"),
         (b'[{"name": "Core"}, {"version": "1"}]', "/m answers no module report (1.name: Field required)"),
         (b"[" + b"{}," * 9_000 + b"{}]", "/m answers no module report (0.name: Field required)"),
         (b"[" + b'{"name":"Core"},' * 10_000 + b"1]", "/m lists 10001 modules; at most 10000 are read"),
-        (b"[" * 100_000, "/m answers no module report: it is not JSON"),
-        (b"1" * 5_000, "/m answers no module report: it is not JSON"),
-        (b"\xff", "/m answers no module report: it is not JSON"),
+        (
+            b"[" * 100_000,
+            "/m answers no module report: it is not JSON (it is nested too deeply; at most 100 levels are read)",
+        ),
+        (b"1" * 5_000, "/m answers no module report: it is not JSON (a number has 5000 digits; at most 300 are read)"),
+        (b"\xff", "/m answers no module report: it is not JSON (it is not UTF-8 at byte 0)"),
     ]:
         found = read_report("/m", body)
         assert (found.ok, found.modules, found.detail) == (False, [], detail)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ashat.cli.terminal import output
-from ashat.errors import PolicyError, UsageError
+from ashat.errors import DocumentError, PolicyError, UsageError
 
 if TYPE_CHECKING:
     from ashat.verification.policy import Policy
+
+
+FILE_LIMIT = 1024 * 1024
 
 
 def configure_policy(
@@ -54,14 +56,15 @@ def read_policy(file: Path) -> Policy:
     """
     from pydantic import ValidationError
 
+    from ashat.common.documents import load_toml
+    from ashat.common.files import read_bounded
     from ashat.verification.policy import Policy
 
     try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"The policy {file} cannot be read: {reason}.") from None
-    except tomllib.TOMLDecodeError as error:
+        document = load_toml(read_bounded(file, FILE_LIMIT), limit=FILE_LIMIT)
+    except OSError as error:
+        raise UsageError(f"The policy {file} cannot be read: {error.strerror}.") from None
+    except DocumentError as error:
         raise UsageError(f"{file} is not TOML: {error}.") from None
     try:
         return Policy.model_validate(document)

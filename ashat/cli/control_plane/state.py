@@ -12,6 +12,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.common.processes import ProcessRef, end, with_variable
 
 HOST = "127.0.0.1"
@@ -49,7 +50,7 @@ class ControlState:
 def read_state(home: Path) -> ControlState | None:
     """Read the state under `home`; None where there is none, or none that can be read."""
     try:
-        raw = json.loads((home / STATE_FILE).read_bytes())
+        raw = read_json(home / STATE_FILE, limit=STATE_LIMIT)
         supervisor = ProcessRef(**raw["supervisor"]) if raw["supervisor"] else None
         return ControlState(int(raw["port"]), bool(raw["ready"]), supervisor)
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -219,11 +218,12 @@ def named_key(option: str, given: str) -> SSlibKey:
 
 def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]:
     """Find OMEGA's own keys, and which root it pins, so far as it was asked."""
+    from ashat.common.documents import STATE_LIMIT, read_json
     from ashat.trust.keys.files import OnlinePublicKeys
 
     if file is not None:
         try:
-            content = json.loads(file.read_text("utf-8"))
+            content = read_json(file, limit=STATE_LIMIT)
             return OnlinePublicKeys.of({str(role): str(key) for role, key in dict(content).items()}), None
         except OSError as error:
             raise UsageError(f"--omega-keys {file} cannot be read: {error.strerror}.") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Depends
 from pydantic import ValidationError
 
-from ashat.errors import BundleError, NotStoredError
+from ashat.common.documents import load_json
+from ashat.errors import BundleError, DocumentError, NotStoredError
 from ashat.node.api.auth import require
 from ashat.node.app_process.health import ProgramSilentError, ask
 from ashat.node.context import Context, NodeContext
@@ -90,7 +90,7 @@ def read_report(path: str, body: bytes) -> ModulesProbe:
     """
     modules: list[ModuleReport] = []
     try:
-        content: Any = json.loads(body)
+        content: Any = load_json(body, limit=REPORT_BYTES)
         listed = content.get("modules") if isinstance(content, dict) else content
         if not isinstance(listed, list):
             return ModulesProbe(ok=False, detail=f"{path} answers no module report: it holds no list of modules")
@@ -102,8 +102,8 @@ def read_report(path: str, body: bytes) -> ModulesProbe:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in (len(modules), *problem["loc"]))
         return ModulesProbe(ok=False, detail=f"{path} answers no module report ({where}: {problem['msg']})")
-    except (ValueError, RecursionError):
-        return ModulesProbe(ok=False, detail=f"{path} answers no module report: it is not JSON")
+    except DocumentError as error:
+        return ModulesProbe(ok=False, detail=f"{path} answers no module report: it is not JSON ({error})")
     return ModulesProbe(ok=True, modules=modules)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -14,8 +13,9 @@ import httpx
 
 from ashat.client.bounded import Answer, TooLargeError, exchange
 from ashat.common.canonical_json import is_digest
+from ashat.common.documents import load_json
 from ashat.common.shortage import shortage
-from ashat.errors import AshatError
+from ashat.errors import AshatError, DocumentError
 from ashat.node.app_process.process import Program
 from ashat.node.core.config import AppConfig
 from ashat.protocol.messages import HealthProbe
@@ -80,8 +80,8 @@ def check_health(url: str, config: AppConfig, *, bundle: str | None = None, rest
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        content = load_json(body, limit=HEALTH_BYTES)
+    except DocumentError:
         return {}
     return content if isinstance(content, dict) else {}
 

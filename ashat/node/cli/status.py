@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.errors import AshatError
 from ashat.node.cli.record import open_record
 from ashat.node.context import LOCK_FILE
@@ -21,7 +21,7 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         AshatError: no node has ever served from there, or its record cannot be read.
     """
     try:
-        address = json.loads((data / ADDRESS_FILE).read_bytes())
+        address = read_json(data / ADDRESS_FILE, limit=STATE_LIMIT)
         name, url = f"{address['role']} '{address['name']}'", address["url"]
     except (OSError, ValueError, KeyError):
         raise AshatError(f"No node has served from {data} yet; run: ashat-node serve") from None

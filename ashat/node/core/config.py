@@ -11,7 +11,6 @@ import difflib
 import os
 import shlex
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -34,11 +33,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ashat.errors import UsageError
+from ashat.common.documents import load_toml
+from ashat.common.files import read_bounded
+from ashat.errors import DocumentError, UsageError
 from ashat.protocol.messages import Role
 
 PREFIX = "ASHAT_NODE_"
 _DAY = 86_400
+FILE_LIMIT = 1024 * 1024
+SECRET_LIMIT = 64 * 1024
 _PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root")
 
 
@@ -234,7 +237,7 @@ def read_secret(path: Path, setting: str) -> str:
     """
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_bounded(path, SECRET_LIMIT).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{setting}: {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
@@ -246,10 +249,10 @@ def read_secret(path: Path, setting: str) -> str:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = load_toml(read_bounded(file, FILE_LIMIT), limit=FILE_LIMIT)
     except OSError as error:
         raise UsageError(f"The settings in {file} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except DocumentError as error:
         raise UsageError(f"{file} is not TOML: {error}.") from None
     base = file.absolute().parent
     database = content.get("database")

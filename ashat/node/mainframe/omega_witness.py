@@ -11,7 +11,6 @@ from that OMEGA, and what runs keeps running, until an operator gives up what is
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.common.files import replace_file
 from ashat.errors import AuditError, NodeConflictError
 from ashat.node.core.db import Database
@@ -95,7 +95,7 @@ class OmegaWitness:
 
     def _kept_doubt(self) -> str:
         try:
-            return str(json.loads(self._doubt.read_bytes())["why"])
+            return str(read_json(self._doubt, limit=STATE_LIMIT)["why"])
         except FileNotFoundError:
             return ""
         except (OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,6 @@ What a person signs is told from the metadata itself, never from what its maker 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import load_json
 from ashat.errors import KeyPolicyError, MalformedMetadataError, MixAndMatchError, RolledBackError
 from ashat.trust.keys.files import name_of
 from ashat.trust.tuf.metadata import (
@@ -33,6 +33,7 @@ from ashat.trust.tuf.metadata import (
     verify,
 )
 
+MAX_BYTES: Final = 8 * 1024 * 1024
 _FORMAT: Final = "ashat-change/1"
 
 
@@ -128,7 +129,7 @@ class Change:
             MalformedMetadataError: it did not.
         """
         try:
-            content: dict[str, Any] = json.loads(raw)
+            content: dict[str, Any] = load_json(raw, limit=MAX_BYTES)
             if content["format"] != _FORMAT:
                 raise MalformedMetadataError("The change is of another version's format: bring both up to date.")
             added = [parse(content[name].encode(), Targets, name) if content[name] else None for name in _ADDED]

@@ -17,12 +17,12 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from ashat.common.failpoints import fault_point
-from ashat.common.files import create_file, replace_file, sync_directory
+from ashat.common.files import create_file, read_bounded, replace_file, sync_directory
 from ashat.errors import MixAndMatchError, NodeConflictError, NoReleaseError, TrustError, UnsignedError, UsageError
 from ashat.protocol.messages import NodeState, TrustMetadata, TrustState
 from ashat.trust.authority.authority import UNATTENDED, Authority
 from ashat.trust.authority.first_root import first_trust, keeps
-from ashat.trust.authority.key_change import Change
+from ashat.trust.authority.key_change import MAX_BYTES, Change
 from ashat.trust.keys.files import OnlinePublicKeys, load_signer, public_path
 from ashat.trust.tuf.metadata import Lifetimes, Roles, parse
 from ashat.trust.tuf.root_chain import roots_between
@@ -128,7 +128,7 @@ class PendingChange:
             TrustError: it cannot be read, or does not follow.
         """
         try:
-            change = Change.from_bytes(self.path.read_bytes())
+            change = Change.from_bytes(read_bounded(self.path, MAX_BYTES))
         except FileNotFoundError:
             raise NoReleaseError("No change of who signs is under way here: deploy trust status.") from None
         except OSError as error:

@@ -7,7 +7,6 @@ securesystemslib's signers: `hsm:` is PKCS#11, such as a YubiKey (`hsm:2?label=.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from securesystemslib.signer import HSMSigner, Key, SecretsHandler, Signature, Signer, SSlibKey
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import STATE_LIMIT, load_json
 from ashat.common.files import create_file
 from ashat.errors import KeyFileError
 from ashat.trust.keys.files import (
@@ -74,7 +74,7 @@ def signer_in(path: Path, secret: Callable[[], str]) -> Signer:
     if not content.lstrip().startswith(b"{"):
         return load_signer(path, secret)
     try:
-        reference = json.loads(content)
+        reference = load_json(content, limit=STATE_LIMIT)
         if reference["format"] != _FORMAT:
             raise KeyFileError(f"{path} refers to a key in a format of another version, {reference['format']!r}.")
         uri, key = str(reference["uri"]), public_key(reference["public"].encode(), "key")

@@ -24,6 +24,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Targets
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import load_json
 from ashat.common.text import first_misfit
 from ashat.errors import MalformedMetadataError, UnprovenError
 from ashat.protocol.messages import Source
@@ -256,14 +257,12 @@ def read_provenance(provenance: str | bytes) -> dict[str, Any]:
         MalformedMetadataError: it is none that this version can read.
     """
     try:
-        if len(provenance) > MAX_BYTES:
-            raise ValueError("it is too large")
-        content = json.loads(provenance)
+        content = load_json(provenance, limit=MAX_BYTES)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError("it is of another format")
         if canonical_json(content) != (provenance.encode() if isinstance(provenance, str) else provenance):
             raise ValueError("it is not in its canonical spelling")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise MalformedMetadataError(f"This is no provenance that this version can read: {error}.") from None
     return content
 

@@ -38,6 +38,7 @@ from ashat.errors import (
 from ashat.trust.keys.files import OnlinePublicKeys, name_of
 from ashat.trust.tuf.release_document import ReleaseDocument
 
+METADATA_LIMIT: Final = 5_000_000  # as python-tuf fetches
 PRODUCTION: Final = "production"
 BUILDER: Final = "builder"
 VERIFIER: Final = "verifier"
@@ -333,8 +334,12 @@ def parse(content: bytes, kind: type[Kind], what: str) -> Metadata[Kind]:
     """Parse metadata of that kind, not verified. `what` is what the error calls it.
 
     Raises:
-        MalformedMetadataError: it is not.
+        MalformedMetadataError: it is not, or has more bytes than such a file may have.
     """
+    if len(content) > METADATA_LIMIT:
+        raise MalformedMetadataError(
+            f"{what} has {len(content)} bytes; TUF metadata has at most {METADATA_LIMIT} here."
+        )
     try:
         metadata: Metadata[Kind] = Metadata.from_bytes(content)
     except RepositoryError:

@@ -9,7 +9,6 @@ A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater, UpdaterConfig
 
 from ashat.common.canonical_json import canonical_json
+from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.common.files import make_directory, replace_file
 from ashat.errors import (
     AshatError,
@@ -257,7 +257,7 @@ class ReleaseClient:
     def _accepted(self) -> dict[str, _Accepted]:
         path = self._cache / "accepted.json"
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json(path, limit=STATE_LIMIT)
             return {
                 name: _Accepted(int(row["release_seq"]), str(row["document"]), str(row.get("target", "")))
                 for name, row in content.items()

@@ -7,7 +7,6 @@ connecting to the last byte, ends within its limit. Redirects are not followed, 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ashat import __version__
-from ashat.errors import AshatError
+from ashat.common.documents import load_json
+from ashat.errors import AshatError, DocumentError
 from tasks.checks.kit.base import CheckContext, one_line
 from tasks.checks.kit.load import Load
 from tasks.checks.kit.samples import Sample
@@ -43,18 +43,16 @@ class Answer:
     us: int
 
     def json(self) -> Any:
-        """Read the body as JSON.
+        """Read the body, which was bounded when it was asked for, as JSON.
 
         Raises:
-            ValueError: it is none, or its text is not UTF-8; the message says which.
+            ValueError: it is none, or exceeds what is read of one; the message says which.
         """
         try:
-            return json.loads(self.body.decode("utf-8"))
+            return load_json(self.body.decode("utf-8"), limit=len(self.body))
         except UnicodeDecodeError as error:
             raise ValueError(f"not UTF-8 at byte {error.start}") from None
-        except RecursionError:
-            raise ValueError("JSON nested too deeply") from None
-        except ValueError as error:
+        except DocumentError as error:
             raise ValueError(f"no valid JSON ({error})") from None
 
     def text(self) -> str:

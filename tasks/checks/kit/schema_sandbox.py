@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from ashat.bundle.manifest import Manifest
-from ashat.errors import AshatError
+from ashat.common.documents import load_json
+from ashat.errors import AshatError, DocumentError
 from tasks.checks.kit.base import one_line
 
 SECONDS = 2.0
@@ -123,13 +124,9 @@ class SchemaSandbox:
         path = _path(uri)
         raw = self._read(path)
         try:
-            self.learn(uri, json.loads(raw.decode("utf-8")))
-        except json.JSONDecodeError as error:
-            raise SandboxError(f"{path}, line {error.lineno}: this is no JSON ({error.msg})") from None
-        except UnicodeDecodeError as error:
-            raise SandboxError(f"{path} is not UTF-8 at byte {error.start}") from None
-        except RecursionError:
-            raise SandboxError(f"{path} is nested too deeply") from None
+            self.learn(uri, load_json(raw, limit=len(raw)))
+        except DocumentError as error:
+            raise SandboxError(f"{path} is no JSON that can be read: {error}") from None
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         for _ in range(DOCUMENTS_LIMIT):

@@ -7,9 +7,7 @@ Nothing is installed, resolved or asked for: what names no exact version is repo
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from posixpath import dirname, join, normpath
@@ -20,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from ashat.bundle.manifest import FileEntry
+from ashat.common.documents import load_json, load_toml
 from tasks.checks.kit.base import CheckContext, Finding, one_line
 from tasks.checks.scan.versions import Ecosystem, is_version
 
@@ -167,7 +166,7 @@ def _requirement(path: str, text: str, found: Declared) -> None:
 
 def _toml(path: str, content: bytes, found: Declared) -> None:
     """Add the packages that come from an index; the project itself and what comes from a directory are none."""
-    document = tomllib.loads(content.decode("utf-8"))
+    document = load_toml(content, limit=FILE_LIMIT)
     for item in [*document.get("package", ()), *document.get("packages", ())]:
         source = item.get("source", {})
         local = {"editable", "virtual", "directory", "path"} & (source.keys() | item.keys())
@@ -185,7 +184,7 @@ def _metadata(path: str, content: bytes, found: Declared) -> None:
 
 def _dotnet(path: str, content: bytes, found: Declared) -> None:
     """https://github.com/dotnet/sdk/blob/main/documentation/specs/runtime-configuration-file.md"""
-    for key, item in json.loads(content.decode("utf-8-sig"))["libraries"].items():
+    for key, item in load_json(content, limit=FILE_LIMIT)["libraries"].items():
         if item.get("type") == "package":
             name, _, version = key.partition("/")
             found.add(path, "NuGet", name, version)
@@ -193,7 +192,7 @@ def _dotnet(path: str, content: bytes, found: Declared) -> None:
 
 def _npm(path: str, content: bytes, found: Declared) -> None:
     """https://docs.npmjs.com/cli/configuring-npm/package-lock-json: `packages` since version 2, before that a tree."""
-    document = json.loads(content.decode("utf-8-sig"))
+    document = load_json(content, limit=FILE_LIMIT)
     if "packages" in document:
         for key, item in document["packages"].items():
             _, inside, name = key.rpartition("node_modules/")

@@ -45,7 +45,11 @@ def test_a_schema_is_looked_at_before_it_is_pushed() -> None:
     [
         ('"a.json"', {}, "the bundle has no file 'a.json'; add it, or correct the path."),
         ('"a.json"', {"x/a.json": "{}"}, "the bundle has no file 'a.json'; did you mean 'x/a.json'?"),
-        ('"a.json"', {"a_json": "{\n\n]"}, "a.json, line 3: this is no JSON"),
+        (
+            '"a.json"',
+            {"a_json": "{\n\n]"},
+            "a.json is no JSON that can be read: Expecting property name enclosed in double quotes: line 3",
+        ),
         ('"a.json"', {"a_json": "[]"}, "a.json cannot be used as a JSON Schema: a JSON Schema is an object."),
         ('"a.json"', {"a_json": "[" * 100_000}, "is nested too deeply"),
         ('"a.json"', {"a_json": '{"x": "' + "y" * SCHEMA_LIMIT + '"}'}, f"at most {SCHEMA_LIMIT} are read"),

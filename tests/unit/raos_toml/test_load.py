@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_an_allow_list_entry_needs_a_reason_and_an_end() -> None:
             'schema = "../item.json"',
             "endpoint[5].schema: expected a table, or the path",
         ),
+        ('body = { name = "" }', "body = { name = nan }", "endpoint[3].body: nan is no number of JSON"),
         ('schema = "schemas/item.json"', "schema = { until = 2026-01-01 }", "endpoint[5].schema: a date cannot be"),
         ("status = 401", 'auth = "Staff Only"', "endpoint[2].auth: expected the name of a credential, such as staff"),
         ('openapi = "/openapi.json"', 'openapi = "openapi.json"', "api.openapi: expected a path on the program's own"),
@@ -127,6 +129,25 @@ def test_what_is_no_toml_is_named_with_its_line() -> None:
     assert refusal(text).startswith(f"raos.toml, line {line_of(text, 'report =')}: this is not TOML: invalid value")
     assert refusal("[raos") == "raos.toml, line 1: this is not TOML: expected ']' at the end of a table declaration."
     assert "nested too deeply" in refusal("a = " + "[" * 50_000)
+    assert (
+        refusal("\na" + ".a" * 120_000 + " = 1") == "raos.toml, line 2: this is not TOML: a key has more than 32 parts."
+    )
+    assert refusal("\n\na = " + "1" * 5_000).startswith(
+        "raos.toml, line 3: this is not TOML: a number has more than 300"
+    )
+
+
+def test_the_line_of_a_wrong_key_is_found_in_time_whatever_stands_above_it() -> None:
+    began = time.process_time()
+    message = refusal("[raos]\nx = [\n[" + " " * 250_000 + "\n1]]\nname = 'a'\nversion = '1'")
+
+    assert message.startswith("raos.toml, line 2: there is no key 'x' in raos")
+    assert time.process_time() - began < 20
+
+
+def test_a_key_that_is_a_book_is_named_by_its_beginning() -> None:
+    assert len(refusal("[raos]\n" + "k" * 200_000 + " = 1")) < 300
+    assert len(refusal('[raos]\n"' + "k" * 200_000 + '".x = {}')) < 300
 
 
 def test_what_is_not_utf8_is_named_with_its_line() -> None:

@@ -121,7 +121,7 @@ def _endless(content: dict[str, Any]) -> None:
         (_other_format, "of another format"),
         (_no_envelope, "in no DSSE envelope"),
         (_two_signatures_of_one_key, "in no DSSE envelope"),
-        (_endless, "too large"),
+        (_endless, "more than 65536 bytes"),
     ],
 )
 def test_what_is_no_provenance_is_refused_in_a_line(alter: Callable[[dict[str, Any]], None], told: str) -> None:
