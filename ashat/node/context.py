@@ -28,7 +28,7 @@ from ashat.node.core.metrics import Metrics
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
-from ashat.node.operations import records
+from ashat.node.operations import lease, records
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
 from ashat.node.store.inventory import Inventory
@@ -124,6 +124,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         db = reserve.spend(lambda: Database(config.data / RECORD_FILE))
         stack.callback(db.close)
         _check_owner(config, db)
+        reserve.spend(lambda: lease.resume(db))
         change_log.begin(db)
         access_log = AccessLog(config.data / DIRECTORY)
         stack.callback(access_log.close)

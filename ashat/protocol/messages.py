@@ -87,6 +87,10 @@ class MainframeStatus(Message):
     journal: str = ""
 
 
+# The longest that a lease may be asked for.
+LEASE_SECONDS = 3600
+
+
 class Lease(Message):
     """Who has the server."""
 
@@ -103,7 +107,7 @@ class LeaseRequest(Message):
     holder: Line = Field(min_length=1, max_length=128)
     who: Line = Field(max_length=128)
     why: Line = Field(max_length=256)
-    ttl: float = Field(gt=0, le=3600)
+    ttl: float = Field(gt=0, le=LEASE_SECONDS)
 
 
 class Decision(Message):

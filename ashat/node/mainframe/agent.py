@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from fastapi import FastAPI
 
+from ashat.common.clocks import uptime
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
     AshatError,
@@ -93,6 +94,21 @@ class Patience:
         return max(self.interval * _random.uniform(0.9, 1.1) - took, 0.0)
 
 
+@dataclass
+class LastFailure:
+    """The newest failure that the record has: how long ago it was counts from when it was first seen here, by a clock
+    that nobody sets. What the record says of a time to come was just now."""
+
+    _at: datetime | None = None
+    _began: float = 0.0
+
+    def seconds_ago(self, at: datetime | None) -> float:
+        """Count the seconds since the failure that was at `at` by the clock then (None: there was none)."""
+        if at is not None and at != self._at:
+            self._at, self._began = at, uptime() - max((now() - at).total_seconds(), 0.0)
+        return uptime() - self._began
+
+
 class MainframeAgent:
     """Works in a thread of its own from `start` to `stop`."""
 
@@ -104,6 +120,7 @@ class MainframeAgent:
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)
         self._stopping = context.stopping
+        self._failure = LastFailure()
         self._asking = False
         self._just_started = True
         self._offer: Offer | None = None
@@ -176,7 +193,13 @@ class MainframeAgent:
         offer = self._ask()
         self._witnessed = self._witness.look(self._omega)
         position = read_position(self._context.db)
-        todo = plan(offer, position, now=now(), retry_delay=SLOW * self._interval, just_started=self._just_started)
+        todo = plan(
+            offer,
+            position,
+            failed_ago=self._failure.seconds_ago(position.last_failure),
+            retry_delay=SLOW * self._interval,
+            just_started=self._just_started,
+        )
         self._just_started = False
         self._known = offer.release_seq if offer else 0
         match todo:
@@ -186,8 +209,8 @@ class MainframeAgent:
             case Running(offer):
                 self._report(offer, "running")
                 self._running(offer)
-            case Failed(offer, reason, retry_at):
-                detail = f"{_named(offer)} does not run here: {reason}{_when(retry_at)}"
+            case Failed(offer, reason, retry_in):
+                detail = f"{_named(offer)} does not run here: {reason}{_when(retry_in)}"
                 self._say("failed", detail, contact=True)
                 self._report(offer, "failed", reason)
             case Install(offer, attempt):
@@ -325,5 +348,5 @@ def _named(offer: Offer) -> str:
     return f"{offer.update_id}/{offer.attempt} ({offer.bundle[:12]}, release_seq {offer.release_seq})"
 
 
-def _when(retry_at: datetime | None) -> str:
-    return f"; tried again at {retry_at:%H:%M:%S} UTC" if retry_at else ""
+def _when(retry_in: float | None) -> str:
+    return f"; tried again at {now() + timedelta(seconds=retry_in):%H:%M:%S} UTC" if retry_in is not None else ""

@@ -7,7 +7,7 @@ make it install an old release; a rollback on OMEGA is a new number for an old b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ashat.protocol.messages import Offer
 
@@ -55,20 +55,20 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The offer does not run here. `retry_at` is when to try it again, None for never."""
+    """The offer does not run here. `retry_in` is in how many seconds to try it again, None for never."""
 
     offer: Offer
     reason: str
-    retry_at: datetime | None
+    retry_in: float | None
 
 
 Plan = Idle | Install | Running | Failed
 
 
 def plan(
-    offer: Offer | None, position: Position, *, now: datetime, retry_delay: float, just_started: bool = False
+    offer: Offer | None, position: Position, *, failed_ago: float, retry_delay: float, just_started: bool = False
 ) -> Plan:
-    """Decide what to do about `offer`.
+    """Decide what to do about `offer`, where the last failure was `failed_ago` seconds ago.
 
     A release that failed is tried `ATTEMPTS` times in all, `retry_delay` seconds after the first failure and twice as
     long after each next; each try costs the program a restart, so it then waits for another release. A node that has
@@ -80,23 +80,23 @@ def plan(
     if offer.release_seq > position.accepted_seq:
         return Install(offer, attempt=1)
     if offer.release_seq < position.accepted_seq:
-        return Failed(offer, _older(offer, position), retry_at=None)
+        return Failed(offer, _older(offer, position), retry_in=None)
     if offer.bundle != position.accepted_bundle:
-        return Failed(offer, _ambiguous(offer, position), retry_at=None)
+        return Failed(offer, _ambiguous(offer, position), retry_in=None)
     if (position.current_bundle, position.current_seq) == (offer.bundle, offer.release_seq):
         return Running(offer)
     if position.last_failure is None or (just_started and not position.interrupted):
         return Install(offer, position.failures + 1)
-    return _later(offer, position, position.last_failure, now, retry_delay)
+    return _later(offer, position, failed_ago, retry_delay)
 
 
-def _later(offer: Offer, position: Position, failed_at: datetime, now: datetime, retry_delay: float) -> Plan:
+def _later(offer: Offer, position: Position, failed_ago: float, retry_delay: float) -> Plan:
     attempt = position.failures + 1
     if attempt > ATTEMPTS:
         reason = f"{position.reason} (tried {position.failures} times; restart the node to try again)"
-        return Failed(offer, reason, retry_at=None)
-    retry_at = failed_at + timedelta(seconds=retry_delay * 2 ** (position.failures - 1))
-    return Install(offer, attempt) if now >= retry_at else Failed(offer, position.reason, retry_at)
+        return Failed(offer, reason, retry_in=None)
+    retry_in = retry_delay * 2 ** (position.failures - 1) - failed_ago
+    return Install(offer, attempt) if retry_in <= 0 else Failed(offer, position.reason, retry_in)
 
 
 def _older(offer: Offer, position: Position) -> str:

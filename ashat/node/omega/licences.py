@@ -166,7 +166,7 @@ class LicenceStore:
     def seen(self, licence: Licence) -> None:
         """Note that the Mainframe with `licence` asked just now, to within `SEEN_STEP`."""
         time = now()
-        if licence.last_seen is None or time - licence.last_seen >= SEEN_STEP:
+        if licence.last_seen is None or abs(time - licence.last_seen) >= SEEN_STEP:
             with self._database.transaction() as connection:
                 connection.execute("UPDATE licences SET last_seen = ? WHERE id = ?", (to_text(time), licence.id))
 

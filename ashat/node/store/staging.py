@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ashat.common.canonical_json import is_digest
+from ashat.common.clocks import written_at
 
 MAX_AGE = 24 * 3600.0
 _THREADS = 2
@@ -108,7 +109,11 @@ class Staging:
         """Remove what an upload left behind a day ago and nobody came back for."""
         oldest = time.time() - MAX_AGE
         with self._lock:
-            stale = [digest for digest, staged in self._waiting.items() if os.stat(staged.path).st_mtime < oldest]
+            stale = [
+                digest
+                for digest, staged in self._waiting.items()
+                if written_at(staged.path, os.stat(staged.path).st_mtime) < oldest
+            ]
         self.discard(stale)
 
 

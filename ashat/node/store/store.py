@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from ashat.bundle.manifest import Manifest
 from ashat.common.canonical_json import is_digest
+from ashat.common.clocks import written_at
 from ashat.common.failpoints import fault_point
 from ashat.common.files import sync_directory, sync_filesystem
 from ashat.common.shortage import Kind, reason, shortage
@@ -282,11 +283,7 @@ class Store:
         wanted = set(keep)
         with self._commit_lock:
             oldest = time.time() - grace
-            doomed = [
-                digest
-                for digest in self.bundles()
-                if digest not in wanted and (self._bundles / digest).stat().st_mtime <= oldest
-            ]
+            doomed = [digest for digest in self.bundles() if digest not in wanted and self._put_at(digest) <= oldest]
             remaining = set(self.bundles()) - set(doomed)
             named = {digest for bundle in remaining for digest in self.manifest(bundle).objects}
             for digest in doomed:
@@ -387,7 +384,11 @@ class Store:
             with os.scandir(f"{self._objects}/{prefix}") as entries:
                 for entry in entries:
                     found = entry.stat()
-                    yield prefix + entry.name, found.st_size, found.st_ctime
+                    yield prefix + entry.name, found.st_size, written_at(entry.path, found.st_ctime)
+
+    def _put_at(self, bundle: str) -> float:
+        path = self._bundles / bundle
+        return written_at(path, path.stat().st_mtime)
 
     def _remove_object(self, digest: str) -> None:
         path = self._object_path(digest)

@@ -373,6 +373,19 @@ def test_putting_a_bundle_again_protects_it_from_gc(store: Store) -> None:
     assert store.has_bundle(manifest.digest)
 
 
+def test_what_a_clock_that_was_ahead_dated_is_not_kept_until_then(store: Store) -> None:
+    manifest = bundle_of(b"content")
+    put_objects(store, b"content")
+    put(store, manifest)
+    path = store.root / "bundles" / manifest.digest
+    ahead = time.time() + 5 * 365 * 86_400
+    os.utime(path, (ahead, ahead))
+    store.gc([], grace=60)
+    assert store.has_bundle(manifest.digest), "its time is not known: it is young"
+    assert abs(path.stat().st_mtime - time.time()) < 60
+    assert store.gc([], grace=0).bundles == 1
+
+
 CONTENTS = [bytes([65 + number]) * (1 + number * 3000) for number in range(7)]
 one = st.integers(0, len(CONTENTS) - 1).map(lambda number: CONTENTS[number])
 some = st.lists(one, min_size=1, max_size=4, unique=True)
