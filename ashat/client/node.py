@@ -44,6 +44,8 @@ from ashat.protocol.messages import (
     TrustState,
 )
 
+# Of every file of a release, or of every Mainframe.
+LIST_LIMIT = 32 * 1024 * 1024
 _Message = TypeVar("_Message", bound=BaseModel)
 
 
@@ -138,7 +140,7 @@ class NodeClient:
 
     def metrics(self) -> str:
         """Ask for its figures, as Prometheus text."""
-        return self.transport.request("GET", "/metrics").text
+        return self.transport.request("GET", "/metrics").content.decode("utf-8", "replace")
 
     # Bytes
 
@@ -268,7 +270,7 @@ class NodeClient:
 
     def tree(self) -> Tree:
         """Have the running release hashed now, as it lies on the node's disk."""
-        return self._get(Tree, "/v1/tree")
+        return self.transport.read(Tree, self.transport.request("GET", "/v1/tree", limit=LIST_LIMIT).content)
 
     # OMEGA
 
@@ -278,7 +280,7 @@ class NodeClient:
 
     def mainframes(self) -> list[Mainframe]:
         """List every licensed install that OMEGA knows."""
-        found = self.transport.json("GET", "/v1/mainframes").get("mainframes")
+        found = self.transport.json("GET", "/v1/mainframes", limit=LIST_LIMIT).get("mainframes")
         return [self.transport.read(Mainframe, item) for item in found] if isinstance(found, list) else []
 
     def trust(self) -> TrustState:

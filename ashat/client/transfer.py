@@ -24,7 +24,7 @@ from ashat.errors import (
     ObjectsMissingError,
 )
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
-from ashat.protocol.messages import FRAMES
+from ashat.protocol.messages import FRAMES, REQUEST_LIMIT
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
@@ -168,7 +168,7 @@ def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") ->
         ManifestError: it breaks a bundle rule.
         NodeError: as `Transport.request`.
     """
-    raw = transport.request("GET", f"{prefix}/bundles/{digest}").content
+    raw = transport.request("GET", f"{prefix}/bundles/{digest}", limit=REQUEST_LIMIT).content
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IntegrityError(f"{transport.name} sent another manifest than {digest}.", digest=digest)
     return Manifest.parse(raw)

@@ -1,4 +1,4 @@
-"""Numbers as peers and strangers write them, in headers and the like: read within bounds, never raising."""
+"""Numbers and times as peers and strangers write them: read within the bounds of what is stored and of the calendar."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def read_retry_after(text: str, limit: float) -> float | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return min(max(left.total_seconds(), 0.0), limit)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return an aware time as it is in UTC.
+
+    Raises:
+        ValueError: it is beyond the calendar's ends there.
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is beyond the ends of the calendar in UTC") from None

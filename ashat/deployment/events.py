@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from ashat.protocol.messages import Digest, ReleaseSignature, Source
+from ashat.protocol.messages import Digest, Moment, ReleaseSignature, Source
 
 Text = Annotated[str, Field(max_length=4000)]
 Subject = Literal["release", "rollback"]
@@ -22,7 +22,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-    at: AwareDatetime
+    at: Moment
     by: str = ""
 
     @property
@@ -120,7 +120,7 @@ class GateOpened(Event):
 
     kind: Literal["gate_opened"] = "gate_opened"
     opening: int
-    expires: AwareDatetime
+    expires: Moment
 
 
 class GateClaimed(Event):
@@ -164,7 +164,7 @@ class ApprovalRequested(_ApprovalEvent):
 
     kind: Literal["asked", "rollback_asked"] = "asked"
     run: str = ""
-    expires: AwareDatetime | None = None
+    expires: Moment | None = None
     target_bundle: Digest | None = None
     to_update: str = ""
     to_attempt: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -10,7 +11,9 @@ import socket
 import ssl
 import sys
 import time
+from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import psutil
 import uvicorn
@@ -21,8 +24,10 @@ from ashat.common.files import replace_file
 from ashat.common.shortage import reason
 from ashat.errors import AshatError, UsageError
 from ashat.node.app import create_app
+from ashat.node.connections import LOOK_EVERY, Connections, Listening, NodeProtocol, raise_descriptor_limit
 from ashat.node.context import NodeContext, open_node
 from ashat.node.core.config import NodeConfig
+from ashat.node.logs.line_throttle import LineThrottle
 from ashat.protocol.messages import Role
 
 log = logging.getLogger("ashat.node")
@@ -48,12 +53,17 @@ def serve(config: NodeConfig) -> None:
     with open_node(config) as context:
         _check_tokens(context)
         app = create_app(context)
-        with _listen(config) as listening:
+        connections = Connections(raise_descriptor_limit())
+        with _listen(config, connections) as listening:
             _announce(context, listening)
             server = _Server(
                 context,
+                connections,
                 uvicorn.Config(
                     app,
+                    loop="asyncio",  # others do not accept by the socket's own method
+                    http=cast(Any, partial(NodeProtocol, connections)),
+                    ws="none",
                     log_config=None,
                     access_log=False,
                     server_header=False,
@@ -77,6 +87,7 @@ def configure_logging() -> None:
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(LineThrottle())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -85,9 +96,23 @@ def configure_logging() -> None:
 class _Server(uvicorn.Server):
     """Tells whoever waits within the node as soon as it is to stop, so that no long answer holds it up."""
 
-    def __init__(self, context: NodeContext, config: uvicorn.Config) -> None:
+    def __init__(self, context: NodeContext, connections: Connections, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._context = context
+        self._connections = connections
+
+    async def main_loop(self) -> None:
+        """Serve until the node is to stop, and look after the connections meanwhile."""
+        looking = asyncio.create_task(self._look())
+        try:
+            await super().main_loop()
+        finally:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._connections.look()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._context.stopping.set()
@@ -100,9 +125,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(config: NodeConfig) -> socket.socket:
+def _listen(config: NodeConfig, connections: Connections) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family)
+    listening = Listening(family, connections)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((config.host, config.port))

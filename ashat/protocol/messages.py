@@ -6,9 +6,25 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from ashat.common.numbers import LARGEST, in_utc
+
+
+def _of_the_calendar(moment: datetime) -> datetime:
+    try:
+        in_utc(moment)
+    except ValueError as error:
+        raise PydanticCustomError(OUT_OF_RANGE, "{why}", {"why": str(error)}) from None
+    return moment
+
+
+OUT_OF_RANGE = "out_of_range"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Moment = Annotated[AwareDatetime, AfterValidator(_of_the_calendar)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # shown on terminals and in logs
 FRAMES = "application/vnd.ashat.frames"
 FRAME_HEADER = 40
@@ -53,7 +69,7 @@ class Current(Message):
     update_id: str
     attempt: int
     release_seq: int | None = None
-    since: AwareDatetime
+    since: Moment
 
 
 class Identity(Message):
@@ -73,8 +89,8 @@ class TokenInfo(Message):
     id: str
     name: str
     opens: tuple[Scope, ...]
-    created: AwareDatetime
-    expires: AwareDatetime | None = None
+    created: Moment
+    expires: Moment | None = None
 
 
 class MainframeStatus(Message):
@@ -83,7 +99,7 @@ class MainframeStatus(Message):
 
     status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
     detail: str = ""
-    last_contact: AwareDatetime | None = None
+    last_contact: Moment | None = None
     journal: str = ""
 
 
@@ -97,8 +113,8 @@ class Lease(Message):
     holder: str
     who: str
     why: str
-    since: AwareDatetime
-    expires: AwareDatetime
+    since: Moment
+    expires: Moment
 
 
 class LeaseRequest(Message):
@@ -116,14 +132,14 @@ class Decision(Message):
     id: str = Field(min_length=1, max_length=128)
     decision: Literal["approve"]
     update_id: str
-    attempt: int
+    attempt: int = Field(ge=1, le=LARGEST)
     bundle: Digest
     evidence: Digest
     target: str
     expected_current: Digest | None
-    release_seq: int = Field(ge=1, le=1 << 53)
+    release_seq: int = Field(ge=1, le=LARGEST)
     approver: str
-    at: AwareDatetime
+    at: Moment
 
 
 class SignedRelease(Message):
@@ -141,7 +157,7 @@ class OperationRequest(Message):
     bundle: Digest | None
     expected_current: Digest | None
     update_id: Line = Field(min_length=1, max_length=128)
-    attempt: int = Field(ge=1, le=1 << 53)
+    attempt: int = Field(ge=1, le=LARGEST)
     holder: Line | None = None
     decision: Decision | None = None
     signed: SignedRelease | None = None
@@ -168,8 +184,8 @@ class Operation(Message):
     release_seq: int | None = None
     reason: str = ""
     steps: list[Step] = []
-    started_at: AwareDatetime
-    ended_at: AwareDatetime | None = None
+    started_at: Moment
+    ended_at: Moment | None = None
     switched_back: bool = False
     interrupted: bool = False
 
@@ -186,7 +202,7 @@ class App(Message):
     healthy: bool
     pid: int | None = None
     restarts: int = 0
-    started_at: AwareDatetime | None = None
+    started_at: Moment | None = None
     url: str | None = None
     healthy_after_ms: int | None = None
     failure: str = ""
@@ -196,10 +212,10 @@ class App(Message):
 class Offer(Message):
     """What OMEGA offers to Mainframes."""
 
-    release_seq: int = Field(ge=1, le=1 << 53)
+    release_seq: int = Field(ge=1, le=LARGEST)
     bundle: Digest
     update_id: str
-    attempt: int = Field(ge=1, le=1 << 53)
+    attempt: int = Field(ge=1, le=LARGEST)
 
 
 class TrustMetadata(Message):
@@ -226,7 +242,7 @@ class LogLeaves(Message):
     and what it keeps have to reach as far as the checkpoint that `signed` names."""
 
     signed: SignedRelease
-    first: int = Field(ge=0, le=1 << 53)
+    first: int = Field(ge=0, le=LARGEST)
     leaves: list[Digest] = []
 
 
@@ -249,7 +265,7 @@ class TrustState(Message):
     targets: str | None = None
     production: str | None = None
     documents: dict[str, str] = {}
-    expires: AwareDatetime | None = None
+    expires: Moment | None = None
     log: LogState | None = None
     pinned: str | None = None
 
@@ -383,13 +399,13 @@ class LicenceRequest(Message):
 
     key: str
     name: str = Field(min_length=1, max_length=128)
-    expires: AwareDatetime | None = None
+    expires: Moment | None = None
 
 
 class MainframeReport(Message):
     """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's change log."""
 
-    release_seq: int = Field(ge=1, le=1 << 53)
+    release_seq: int = Field(ge=1, le=LARGEST)
     bundle: Digest
     result: Literal["running", "failed"]
     reason: str = Field(default="", max_length=2000)
@@ -402,7 +418,7 @@ class Mainframe(Message):
     id: str
     name: str
     status: Literal["active", "expired", "revoked"]
-    last_seen: AwareDatetime | None = None
+    last_seen: Moment | None = None
     bundle: Digest | None = None
     release_seq: int | None = None
     result: Literal["running", "failed", "none"] = "none"
@@ -428,7 +444,7 @@ class AccessLogLine(Message):
     `status` is 499 where the caller left before the answer; `detail` is the line with which it was refused.
     """
 
-    at: AwareDatetime
+    at: Moment
     method: str
     path: str
     status: int

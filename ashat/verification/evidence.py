@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ashat.common.canonical_json import canonical_json, digest_of
+from ashat.common.numbers import in_utc
 from ashat.common.text import first_misfit
 from ashat.errors import EvidenceError
 from ashat.protocol.messages import Digest
@@ -34,7 +35,7 @@ def _spelled(moment: object) -> object:
 def _rfc_3339(text: str) -> str:
     if not _RFC_3339.fullmatch(text):
         raise ValueError("a time is written as RFC 3339 says, with its offset")
-    datetime.fromisoformat(text)
+    in_utc(datetime.fromisoformat(text))
     return text
 
 

@@ -11,7 +11,7 @@ from ashat.node.context import Context
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import read_changes
-from ashat.protocol.messages import AccessLogLine, Caller, Message, Scope, SignedCheckpoint
+from ashat.protocol.messages import AccessLogLine, Caller, Count, Message, Scope, SignedCheckpoint
 
 router = APIRouter(prefix="/v1/journal", tags=["The journal"])
 admin = [Depends(require(Scope.ADMIN))]
@@ -32,9 +32,7 @@ class Changes(Message):
 
 
 @router.get("/changes", dependencies=admin)
-def read(
-    context: Context, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Changes:
+def read(context: Context, after: Count = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Changes:
     """What was done to the node, behind the first `after` entries."""
     head = change_log.head(context.db)
     found = read_changes(context.db, after=after, limit=limit)
@@ -43,7 +41,7 @@ def read(
 
 
 @router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
-def checkpoint(context: Context, since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+def checkpoint(context: Context, since: Count = 0) -> SignedCheckpoint:
     """A checkpoint of what was done to the node, signed now, with proof that it continues the one of size `since`."""
     return context.proofs.since(since, again=True)
 

@@ -27,6 +27,7 @@ from ashat.node.logs.change_log import asked_by
 from ashat.protocol.messages import REQUEST_LIMIT, AccessLogLine
 
 log = logging.getLogger("ashat.node.access")
+_of_strangers = logging.getLogger("ashat.node.access.strangers")
 
 STRANGER_LIMIT = 1024 * 1024
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
@@ -84,8 +85,8 @@ class RequestLogMiddleware:
         headers = Headers(scope=scope)
         token = self._token(headers)
         state = scope.setdefault("state", {})
-        state |= {"token": token, "licence": ""}
         known = token is not None and not token.expired(now())
+        state |= {"token": token, "licence": "", "known": known}
         path = scope["path"].encode("unicode_escape").decode("ascii")  # as it is, it could forge lines of a log
         exchange = _Exchange(
             scope["method"],
@@ -168,7 +169,7 @@ class RequestLogMiddleware:
                 detail=exchange.detail,
             )
         )
-        log.info(
+        (log if line.token or line.licence else _of_strangers).info(
             "%s %s %d %d B in, %d B out, %d ms, token %s",
             line.method,
             line.path,

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ashat.common.numbers import LARGEST
 from ashat.common.shortage import Kind, shortage
 from ashat.common.text import without_secrets
 from ashat.errors import (
@@ -25,6 +26,7 @@ from ashat.errors import (
     StoreError,
     StoreFullError,
 )
+from ashat.protocol.messages import OUT_OF_RANGE
 
 log = logging.getLogger("ashat.node")
 
@@ -81,8 +83,21 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if all(_is_out_of_range(item) for item in error.errors()):
+        return ApiError(422, "out_of_range", f"A number or a time is beyond what is kept: {_places(error)}.").response()
+    return ApiError(400, "bad_request", f"The request is malformed: {_places(error)}.").response()
+
+
+def _is_out_of_range(item: Mapping[str, Any]) -> bool:
+    """Tell whether a request is well formed, but for a number in its address or a time that no record could hold."""
+    place = item["loc"][0]
+    too_large = item["type"] == "int_parsing_size" or item.get("ctx", {}).get("le") == LARGEST
+    return item["type"] == OUT_OF_RANGE or (too_large and place in ("query", "path"))
+
+
+def _places(error: RequestValidationError) -> str:
     wrong = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:3]]
-    return ApiError(400, "bad_request", f"The request is malformed: {'; '.join(wrong)}.").response()
+    return "; ".join(wrong)
 
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:

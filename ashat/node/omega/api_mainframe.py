@@ -18,7 +18,7 @@ from ashat.node.omega.licences import Licence, LicenceStore
 from ashat.node.omega.long_poll import OfferLongPoll
 from ashat.node.omega.offers import Offers
 from ashat.node.store.store import Store
-from ashat.protocol.messages import CHANGE_LOG_HEADER, Digest, MainframeReport, Offer, SignedCheckpoint
+from ashat.protocol.messages import CHANGE_LOG_HEADER, Count, Digest, MainframeReport, Offer, SignedCheckpoint
 
 WAIT_LIMIT = 30.0
 _PREFIX = "/v1/mainframe"
@@ -36,7 +36,7 @@ def offer_router(
     @router.get("/release", dependencies=[licensed], response_model=Offer, responses={204: {}, 304: {}})
     async def release(
         request: Request,
-        after: Annotated[int | None, Query(ge=0)] = None,
+        after: Count | None = None,
         wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0,
     ) -> Response:
         """What is offered. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for another."""
@@ -52,7 +52,7 @@ def offer_router(
         licences.report(licence, report)
 
     @router.get("/journal", dependencies=[licensed])
-    def changes(since: Annotated[int, Query(ge=0)] = 0) -> SignedCheckpoint:
+    def changes(since: Count = 0) -> SignedCheckpoint:
         """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
         return proofs.since(since)
 

@@ -15,7 +15,7 @@ from ashat.node.omega.api_mainframe import require_licence
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.trust import OmegaTrust
-from ashat.protocol.messages import LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
+from ashat.protocol.messages import Count, LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
 
 
 def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: Require) -> APIRouter:
@@ -62,7 +62,7 @@ def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceSt
 
     @router.get("/log/consistency")
     def consistency(
-        earlier: Annotated[int, Query(alias="from", ge=0)], size: Annotated[int, Query(alias="to", ge=0)]
+        earlier: Annotated[Count, Query(alias="from")], size: Annotated[Count, Query(alias="to")]
     ) -> LogProof:
         """What proves that the log of `to` events begins with that of `from`."""
         return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])

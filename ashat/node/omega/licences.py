@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
-from pydantic import AwareDatetime
-
 from ashat.common.text import printable
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.logs import change_log
-from ashat.protocol.messages import Mainframe, MainframeReport
+from ashat.protocol.messages import Mainframe, MainframeReport, Moment
 
 ID_LENGTH = 12
 LicenceStatus = Literal["active", "expired", "revoked"]
@@ -106,8 +104,8 @@ class Licence:
 class ReportLine(MainframeReport):
     """A thing that a Mainframe reported, `times` times from `first_at` to `last_at`."""
 
-    first_at: AwareDatetime
-    last_at: AwareDatetime
+    first_at: Moment
+    last_at: Moment
     times: int
 
 

@@ -27,6 +27,13 @@ EXAMPLE = ROOT / "examples" / "raos"
 TINY = Path(__file__).with_name("tiny_app.py")
 START_SECONDS = 90.0
 
+# What `descriptors` limits is the node's own process: others may have as many as before.
+_LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))
+runpy.run_module("ashat.node", run_name="__main__", alter_sys=True)
+"""
+
 QUICK: dict[str, Any] = {
     "settle": 0.2,
     "start_timeout": 6,
@@ -75,7 +82,7 @@ class NodeProcess:
     """A node in `directory`: `node.toml`, `data/`, `log`. Use it in a `with` block, which ends all that it started.
 
     `settings` are further top-level settings; without a `trust_root` among them, nobody has to sign. `tls` names a
-    certificate, its key and the CA to trust.
+    certificate, its key and the CA to trust, `descriptors` how many the node may have at most.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class NodeProcess:
         licence_key: str = "",
         env: Mapping[str, str] | None = None,
         tls: tuple[Path, Path, Path] | None = None,
+        descriptors: int | None = None,
         start: bool = True,
     ) -> None:
         self.directory = directory
@@ -100,6 +108,7 @@ class NodeProcess:
         self.ca = tls[2] if tls else None
         self._process: Fork | None = None
         self._env = dict(env or {})
+        self._words = ["ashat.node"] if descriptors is None else ["-c", _LIMITED.format(descriptors)]
         self.data.mkdir(parents=True, mode=0o700, exist_ok=True)
         config: dict[str, Any] = {"role": str(role), "name": directory.name, "port": self.port, "data": "data"}
         if omega:
@@ -139,7 +148,7 @@ class NodeProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ASHAT_NODE_")}
         with open(os.devnull, "rb") as nothing, open(self.directory / "log", "ab") as log:
             self._process = FORKS.start(
-                ["ashat.node", "serve", "--config", str(self.config)],
+                [*self._words, "serve", "--config", str(self.config)],
                 cwd=ROOT,
                 env={**environment, **self._env, **(env or {})},
                 streams=(nothing, log, log),
