@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from http import HTTPStatus
+from typing import Protocol, TypeVar
 
 import httpx
 
@@ -21,10 +22,11 @@ from ashat.errors import (
     IntegrityError,
     NodeConflictError,
     NodeRefusedError,
+    NodeUnreachableError,
     ObjectsMissingError,
 )
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
-from ashat.protocol.messages import FRAMES, REQUEST_LIMIT
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
@@ -32,17 +34,33 @@ CONNECTIONS = 3
 # A manifest is answered when every byte is on the disk, which may be a slow one.
 COMMIT_TIMEOUT = 600.0
 _ASK_AT_ONCE = 20_000
+_REFUSALS = 2
 _CHUNK = 256 * 1024
+
+# How long to wait, in seconds, before each try to go on with a transfer that was cut, as long as it gets on.
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+_SMALLEST_BATCH = 256 * 1024
 
 Progress = Callable[[int, int], None]
 Batch = list[tuple[str, int]]
 Tell = Callable[[int], None]
-Move = Callable[[Batch, Tell], None]
+# Moves the objects of a batch; or the rest of its one object, where so many of its bytes moved before.
+Move = Callable[[Batch, int, Tell], None]
+_Asked = TypeVar("_Asked")
+
+
+@dataclass(frozen=True)
+class Lack:
+    """The objects that a receiver lacks, in order, and how many bytes it has of those that were cut."""
+
+    digests: list[str]
+    begun: dict[str, int]
 
 
 class Upload(Protocol):
     """What takes a stream of frames apart and keeps its objects."""
 
+    def resume(self, digest: str, size: int) -> int: ...
     def feed(self, chunks: Iterable[bytes]) -> None: ...
     def finish(self) -> None: ...
 
@@ -51,6 +69,7 @@ class BundleStore(Protocol):
     """Where a bundle is pulled to; `ashat.node.store.store.Store` is one."""
 
     def missing(self, digests: Iterable[str]) -> list[str]: ...
+    def beginnings(self, digests: Iterable[str]) -> dict[str, int]: ...
     def receive(self) -> AbstractContextManager[Upload]: ...
     def put_manifest(self, raw: bytes, digest: str) -> object: ...
 
@@ -68,19 +87,26 @@ class TransferReport:
 
 
 def missing(transport: Transport, digests: Iterable[str]) -> list[str]:
-    """List those of `digests` that the node does not hold, in order.
+    """List those of `digests` that the node does not hold, in order; raises as `lacking`."""
+    return lacking(transport, digests).digests
+
+
+def lacking(transport: Transport, digests: Iterable[str]) -> Lack:
+    """Ask what the node does not hold of `digests`.
 
     Raises:
         NodeError: as `Transport.request`.
     """
     asked = list(dict.fromkeys(digests))
-    found: list[str] = []
+    found = Lack([], {})
     for start in range(0, len(asked), _ASK_AT_ONCE):
         some = asked[start : start + _ASK_AT_ONCE]
-        answer = transport.json("POST", "/v1/objects/missing", json={"digests": some}).get("missing")
-        if not isinstance(answer, list) or not set(some).issuperset(answer):
+        answer = transport.json("POST", "/v1/objects/missing", json={"digests": some})
+        absent, begun = answer.get("missing"), answer.get("begun", {})
+        if not isinstance(absent, list) or not set(some).issuperset(absent) or not _are_sizes(begun, absent):
             raise NodeRefusedError(f"{transport.name} answers, but not as an ASHAT node does.", server=transport.name)
-        found += answer
+        found.digests.extend(absent)
+        found.begun.update(begun)
     return found
 
 
@@ -96,9 +122,11 @@ def push_bundle(
         NodeError: as `Transport.request`; what was sent whole is kept there, so calling again goes on from there.
     """
 
-    def send(batch: Batch, tell: Tell) -> None:
+    def send(batch: Batch, begun: int, tell: Tell) -> None:
+        if begun:
+            return _put_rest(transport, batch, begun, _rest(packed, batch, begun, tell))
         try:
-            _post_frames(transport, batch, _packed_frames(packed, batch, tell))
+            return _post_frames(transport, batch, _packed_frames(packed, batch, tell))
         except NodeRefusedError as error:
             if error.body.get("error") == "digest_mismatch" and error.body.get("digest") in packed.manifest.objects:
                 raise changed(packed.path_of(str(error.body["digest"]))) from error
@@ -122,9 +150,13 @@ def relay_bundle(
         NodeError: as `Transport.request`, of either.
     """
 
-    def send(batch: Batch, tell: Tell) -> None:
-        with fetching(source, batch, "/v1") as response:
-            _post_frames(target, batch, verified(_counted(response, tell, batch, source.name), batch, source.name))
+    def send(batch: Batch, begun: int, tell: Tell) -> None:
+        with fetching(source, batch, "/v1", begun) as response:
+            chunks = _counted(response, tell, batch, begun, source.name)
+            if begun:
+                _put_rest(target, batch, begun, chunks)
+            else:
+                _post_frames(target, batch, verified(chunks, batch, source.name))
 
     return _fill_node(target, fetch_manifest(source, digest), send, progress, connections)
 
@@ -149,15 +181,25 @@ def pull_bundle(
     """
     manifest = fetch_manifest(transport, digest, prefix=prefix)
 
-    def fetch(batch: Batch, tell: Tell) -> None:
-        with store.receive() as incoming, fetching(transport, batch, prefix) as response:
-            incoming.feed(_counted(response, tell, batch, transport.name))
-            incoming.finish()
+    def ask(digests: Iterable[str]) -> Lack:
+        absent = store.missing(digests)
+        return Lack(absent, store.beginnings(absent))
+
+    def fetch(batch: Batch, begun: int, tell: Tell) -> None:
+        with store.receive() as incoming:
+            begun = incoming.resume(*batch[0]) if begun else 0
+            try:
+                with fetching(transport, batch, prefix, begun) as response:
+                    incoming.feed(_counted(response, tell, batch, begun, transport.name))
+                    incoming.finish()
+            except IntegrityError:
+                if not begun:
+                    raise  # else the store has forgotten the beginning, and is asked again what is missing
 
     def commit() -> None:
         store.put_manifest(manifest.canonical, digest)
 
-    return _fill(manifest, store.missing, fetch, commit, progress, connections)
+    return _fill(manifest, ask, fetch, commit, progress, connections)
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
@@ -215,46 +257,86 @@ def _fill_node(
             timeout=COMMIT_TIMEOUT,
         )
 
-    return _fill(manifest, lambda digests: missing(target, digests), send, commit, progress, connections)
+    return _fill(manifest, lambda digests: lacking(target, digests), send, commit, progress, connections)
 
 
 def _fill(
     manifest: Manifest,
-    lacking: Callable[[Iterable[str]], list[str]],
+    ask: Callable[[Iterable[str]], Lack],
     move: Move,
     commit: Callable[[], None],
     progress: Progress | None,
     connections: int,
 ) -> TransferReport:
-    """Move what is lacking until the manifest is taken: an object may have been dropped since it was asked about."""
+    """Move what is lacking until the manifest is taken: an object may have been dropped since it was asked about.
+
+    A transfer that is cut goes on where it was, however often, as long as more is there each time.
+    """
     started = time.monotonic()
     sizes = manifest.objects
-    moved: list[int] = []
-    for last in (False, False, True):
-        objects = [(digest, sizes[digest]) for digest in lacking(sizes)]
-        moved += [size for _, size in objects]
-        _in_batches(objects, move, progress, connections)
+    moved: dict[str, int] = {}
+    refusals, lack = 0, ask(sizes)
+    total = least = _left(lack, sizes)
+    tell = _tell_all(progress, total)
+    while True:
+        moved |= {digest: sizes[digest] for digest in lack.digests}
         try:
+            _in_batches(_batches(lack, sizes, connections), move, tell(_left(lack, sizes)), connections)
             commit()
             break
         except (ObjectsMissingError, NodeConflictError) as error:
-            if last or (isinstance(error, NodeConflictError) and error.body.get("error") != "objects_missing"):
+            refusals += 1
+            if refusals > _REFUSALS or (
+                isinstance(error, NodeConflictError) and error.body.get("error") != "objects_missing"
+            ):
                 raise
+            lack = ask(sizes)
+        except NodeUnreachableError as error:
+            lack = _ask_again(lambda: ask(sizes), error, tell(least))
+            left = _left(lack, sizes)
+            if left >= least:
+                raise
+            least = left
     return TransferReport(
         bundle=manifest.digest,
         files=len(manifest.files),
         bytes_total=manifest.size,
-        bytes_sent=sum(moved),
+        bytes_sent=sum(moved.values()),
         objects_sent=len(moved),
         seconds=time.monotonic() - started,
     )
 
 
-def _in_batches(objects: Batch, move: Move, progress: Progress | None, connections: int) -> None:
-    """`move` all objects, in batches, over several connections; the first failure, or Ctrl-C, stops them all."""
-    total = sum(size for _, size in objects)
-    waiting = list(_batches(objects))
-    waiting.reverse()
+def _tell_all(progress: Progress | None, total: int) -> Callable[[int], Tell]:
+    """Make, of how many bytes of `total` are left when a part of a transfer begins, what is told how many moved."""
+
+    def of(left: int) -> Tell:
+        def tell(moved: int) -> None:
+            if progress:
+                progress(min(total - left + moved, total), total)
+
+        return tell
+
+    return of
+
+
+def _ask_again(ask: Callable[[], _Asked], cut: NodeUnreachableError, tell: Tell) -> _Asked:
+    """Ask until there is an answer, after a longer pause each time; in the end `cut` is raised."""
+    for pause in PAUSES if cut.transient else ():
+        tell(0)  # whoever stops the transfer raises there
+        time.sleep(pause)
+        with suppress(NodeUnreachableError):
+            return ask()
+    raise cut
+
+
+def _left(lack: Lack, sizes: Mapping[str, int]) -> int:
+    return sum(sizes[digest] for digest in lack.digests) - sum(lack.begun.values())
+
+
+def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, connections: int) -> None:
+    """`move` all batches over several connections; the first failure, or Ctrl-C, stops them all."""
+    waiting = batches[::-1]
     lock = threading.Lock()
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -266,17 +348,16 @@ def _in_batches(objects: Batch, move: Move, progress: Progress | None, connectio
             raise _StoppedError
         with lock:
             done += size
-            if progress:
-                progress(min(done, total), total)
+            moved(done)
 
     def work() -> None:
         while not stop.is_set():
             with lock:
                 if not waiting:
                     return
-                batch = waiting.pop()
+                batch, begun = waiting.pop()
             try:
-                move(batch, tell)
+                move(batch, begun, tell)
             except BaseException as error:  # noqa: BLE001  # raised below, where the caller is
                 failures.append(error)
                 stop.set()
@@ -294,17 +375,49 @@ class _StoppedError(Exception):
     """Another connection failed first."""
 
 
-def _batches(objects: Batch) -> Iterator[Batch]:
+def _batches(lack: Lack, sizes: Mapping[str, int], connections: int) -> list[tuple[Batch, int]]:
+    """What to move at once: each object that was begun by itself, then the others, enough of them for every
+    connection."""
+    found = [([(digest, sizes[digest])], begun) for digest, begun in lack.begun.items() if begun < sizes[digest]]
+    rest = [digest for digest in lack.digests if digest not in lack.begun]
+    limit = max(min(sum(sizes[digest] for digest in rest) // connections, BATCH_BYTES), _SMALLEST_BATCH)
     batch: Batch = []
     held = 0
-    for digest, size in objects:
-        if batch and (held + size > BATCH_BYTES or len(batch) >= BATCH_OBJECTS):
-            yield batch
+    for digest in rest:
+        if batch and (held + sizes[digest] > limit or len(batch) >= BATCH_OBJECTS):
+            found.append((batch, 0))
             batch, held = [], 0
-        batch.append((digest, size))
-        held += size
-    if batch:
-        yield batch
+        batch.append((digest, sizes[digest]))
+        held += sizes[digest]
+    return [*found, (batch, 0)] if batch else found
+
+
+def _are_sizes(begun: object, absent: list[str]) -> bool:
+    return isinstance(begun, dict) and all(
+        digest in absent and isinstance(size, int) and 0 < size < OBJECT_LIMIT for digest, size in begun.items()
+    )
+
+
+def _put_rest(target: Transport, batch: Batch, begun: int, rest: Iterator[bytes]) -> None:
+    """Send the rest of an object. Where the target's beginning turns out not to be one, it has forgotten it, and is
+    asked again what is missing."""
+    ((digest, size),) = batch
+    headers = {"Content-Range": f"bytes {begun}-{size - 1}/{size}", "Content-Length": str(size - begun)}
+    try:
+        target.request("PUT", f"/v1/objects/{digest}", content=rest, headers=headers)
+    except (NodeConflictError, NodeRefusedError) as error:
+        if error.body.get("error") not in ("wrong_offset", "digest_mismatch"):
+            raise
+
+
+def _rest(packed: Packed, batch: Batch, begun: int, tell: Tell) -> Iterator[bytes]:
+    """The bytes of the batch's object after the first `begun`."""
+    skip = begun
+    for chunk in packed.stream_object(batch[0][0], _CHUNK):
+        rest, skip = chunk[skip:], max(skip - len(chunk), 0)
+        if rest:
+            yield rest
+            tell(len(rest))
 
 
 def _post_frames(target: Transport, batch: Batch, frames: Iterator[bytes]) -> None:
@@ -339,16 +452,27 @@ def _packed_frames(packed: Packed, batch: Batch, tell: Tell) -> Iterator[bytes]:
 
 
 @contextmanager
-def fetching(source: Transport, batch: Batch, prefix: str) -> Iterator[httpx.Response]:
-    """Ask `source` for the objects of `batch`."""
+def fetching(source: Transport, batch: Batch, prefix: str, begun: int = 0) -> Iterator[httpx.Response]:
+    """Ask `source` for the objects of `batch`, as frames; or for what follows the first `begun` bytes of its one.
+
+    Raises:
+        NodeError: as `Transport.request`.
+    """
     digests = [digest for digest, _ in batch]
-    with source.stream("POST", f"{prefix}/objects/fetch", json={"digests": digests}) as response:
+    if not begun:
+        with source.stream("POST", f"{prefix}/objects/fetch", json={"digests": digests}) as response:
+            yield response
+        return
+    headers = {"Range": f"bytes={begun}-"}
+    with source.stream("GET", f"{prefix}/objects/{digests[0]}", headers=headers) as response:
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+            raise NodeRefusedError(f"{source.name} does not send the part that it was asked for.", server=source.name)
         yield response
 
 
-def _counted(response: httpx.Response, tell: Tell, batch: Batch, name: str) -> Iterator[bytes]:
+def _counted(response: httpx.Response, tell: Tell, batch: Batch, begun: int, name: str) -> Iterator[bytes]:
     """The answer as it comes, as long as it is not longer than what was asked for."""
-    left = frames_size(size for _, size in batch)
+    left = batch[0][1] - begun if begun else frames_size(size for _, size in batch)
     for chunk in response.iter_raw():
         left -= len(chunk)
         if left < 0:

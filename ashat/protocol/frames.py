@@ -48,6 +48,21 @@ class FrameDecoder:
         self._size = 0
         self._offset = 0
 
+    @property
+    def within(self) -> tuple[str, int]:
+        """The object that the stream stands within, and how many of its bytes came; 0 between two objects."""
+        return self._digest, self._offset if len(self._header) == FRAME_HEADER else 0
+
+    def resume(self, digest: str, size: int, offset: int) -> None:
+        """Begin within an object of `size` bytes: those after the first `offset` are fed next.
+
+        Raises:
+            FrameTooLargeError: it has more than 4 MiB.
+        """
+        self._header[:] = frame_header(digest, size)
+        self._begin()
+        self._offset = offset
+
     def feed(self, chunk: bytes | memoryview) -> Iterator[Piece]:
         """Yield the pieces of objects that `chunk` holds, as views of it. Exhaust it before feeding more.
 

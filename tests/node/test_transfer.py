@@ -29,7 +29,7 @@ from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
 from ashat.client import transfer
 from ashat.client.environment import is_loopback
 from ashat.client.http import Timeouts, Transport, normalise_url
-from ashat.client.transfer import fetch_objects, missing, pull_bundle, push_bundle, relay_bundle
+from ashat.client.transfer import Lack, fetch_objects, lacking, missing, pull_bundle, push_bundle, relay_bundle
 from ashat.errors import (
     IntegrityError,
     NodeAuthError,
@@ -190,6 +190,119 @@ def test_uploads_survive_a_restart_of_the_node(tmp_path: Path, packed: Packed) -
 # Cut
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut is tried again at once, three times."""
+    monkeypatch.setattr(transfer, "PAUSES", (0.05, 0.05, 0.05))
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_push_over_a_line_that_is_cut_within_every_object_ends_and_sends_little_twice(
+    node: NodeProcess, packed: Packed
+) -> None:
+    total = sum(packed.manifest.objects.values())
+    with CuttingProxy(node.port, up=3 * MB, again=True) as proxy, Transport(proxy.url, token=node.token()) as cut:
+        seen: list[int] = []
+        report = push_bundle(cut, packed, progress=lambda done, _: seen.append(done))
+        assert proxy.cuts >= total // (3 * MB)
+        assert proxy.passed["up"] < 1.25 * total  # a busy machine reads less of what lies in its sockets
+    assert report.bytes_sent == seen[-1] == total
+    with Transport(node.url, token=node.token()) as whole:
+        for name, content in fetch_objects(whole, list(packed.manifest.objects)):
+            assert content == packed.read_object(name)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_pull_over_a_line_that_is_cut_within_every_object_ends_and_fetches_little_twice(
+    node: NodeProcess, transport: Transport, packed: Packed, tmp_path: Path
+) -> None:
+    push_bundle(transport, packed)
+    total = sum(packed.manifest.objects.values())
+    with (
+        Store(tmp_path / "store") as store,
+        CuttingProxy(node.port, down=3 * MB, again=True) as proxy,
+        Transport(proxy.url, token=node.token()) as cut,
+    ):
+        pull_bundle(cut, packed.manifest.digest, store)
+        assert proxy.cuts >= total // (3 * MB)
+        assert proxy.passed["down"] < 1.25 * total
+        assert all(store.read(name) == packed.read_object(name) for name in packed.manifest.objects)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_relay_whose_target_is_cut_goes_on_within_an_object(
+    transport: Transport, packed: Packed, tmp_path: Path
+) -> None:
+    push_bundle(transport, packed)
+    total = sum(packed.manifest.objects.values())
+    with (
+        NodeProcess(tmp_path / "omega", role=Role.OMEGA) as omega,
+        CuttingProxy(omega.port, up=3 * MB, again=True) as proxy,
+        Transport(proxy.url, token=omega.token(Scope.ADMIN), name="omega") as target,
+    ):
+        relay_bundle(transport, target, packed.manifest.digest)
+        assert proxy.passed["up"] < 1.25 * total
+
+
+def test_a_beginning_outlives_the_node_and_another_offset_is_refused(tmp_path: Path) -> None:
+    content = os.urandom(2 * MB)
+    name = digest(content)
+    with NodeProcess(tmp_path / "node") as process, Transport(process.url, token=process.token(), name="n") as sent:
+        cut_upload(process, frame(content)[:-1000])
+        begun = wait_until(lambda: lacking(sent, [name]).begun).get(name, 0)
+        assert 1.9 * MB < begun <= 2 * MB - 1000
+        process.kill9()
+        process.start()
+        assert lacking(sent, [name]).begun == {name: begun}
+        for first in (begun - 1, begun + 1):
+            with pytest.raises(NodeConflictError) as refusal:
+                put_rest(sent, name, content, first)
+            assert (refusal.value.body["error"], refusal.value.body["begun"]) == ("wrong_offset", begun)
+        assert put_rest(sent, name, content, begun)["stored"] == 1
+        assert lacking(sent, [name]) == Lack([], {})
+
+
+def test_a_wrong_beginning_is_forgotten_and_the_object_sent_whole(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_bytes(os.urandom(2 * MB))
+    packed = pack_directory(tmp_path / "source")
+    (name,) = packed.manifest.objects
+    with NodeProcess(tmp_path / "node") as process, Transport(process.url, token=process.token()) as sent:
+        cut_upload(process, frame_header(name, 2 * MB) + os.urandom(MB))
+        wait_until(lambda: lacking(sent, [name]).begun)
+        push_bundle(sent, packed)
+        assert lacking(sent, [name]) == Lack([], {})
+        assert list(fetch_objects(sent, [name])) == [(name, packed.read_object(name))]
+
+
+@pytest.mark.parametrize("range_", ["", "bytes 0-9/10", "bytes 5-8/10", "bytes 9-5/10", "bytes 5-9/*", "bytes ٥-9/10"])
+def test_a_rest_that_is_not_one_is_refused(transport: Transport, range_: str) -> None:
+    headers: Any = {"Content-Range": range_.encode()} if range_ else {}
+    with pytest.raises(NodeRefusedError) as refusal:
+        transport.request("PUT", f"/v1/objects/{'a' * 64}", content=b"12345", headers=headers)
+    refused(refusal, 400, "bad_request")
+
+
+def cut_upload(node: NodeProcess, content: bytes) -> None:
+    """Send so many bytes of an upload that promises more, and hang up."""
+    raw = http.client.HTTPConnection("127.0.0.1", node.port)
+    raw.putrequest("POST", "/v1/objects")
+    for header in (
+        ("Authorization", f"Bearer {node.token()}"),
+        ("Content-Type", FRAMES),
+        ("Content-Length", "9999999"),
+    ):
+        raw.putheader(*header)
+    raw.endheaders(content)
+    raw.close()
+
+
+def put_rest(transport: Transport, name: str, content: bytes, first: int) -> dict[str, Any]:
+    headers = {"Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
+    return transport.json("PUT", f"/v1/objects/{name}", content=content[first:], headers=headers)
+
+
+@pytest.mark.usefixtures("soon")
 def test_a_push_that_is_cut_goes_on_where_it_stopped(node: NodeProcess, packed: Packed) -> None:
     total = sum(packed.manifest.objects.values())
     with (
@@ -206,6 +319,7 @@ def test_a_push_that_is_cut_goes_on_where_it_stopped(node: NodeProcess, packed: 
     assert 0 < report.bytes_sent < total * 0.8
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_pull_that_is_cut_goes_on_where_it_stopped(
     node: NodeProcess, transport: Transport, packed: Packed, tmp_path: Path
 ) -> None:
@@ -224,7 +338,7 @@ def test_a_pull_that_is_cut_goes_on_where_it_stopped(
         assert all(store.verify(name) for name in packed.manifest.objects)
 
 
-def test_a_connection_cut_within_a_frame_leaves_nothing_of_it(node: NodeProcess, transport: Transport) -> None:
+def test_a_connection_cut_within_a_frame_keeps_no_object_of_it(node: NodeProcess, transport: Transport) -> None:
     whole, torn = os.urandom(3 * MB), os.urandom(2 * MB)
     body = frame(whole) + frame(torn)
     raw = http.client.HTTPConnection("127.0.0.1", node.port)
@@ -359,7 +473,7 @@ def test_a_request_without_a_length_is_bounded_too(transport: Transport) -> None
         ("GET", "/v1/objects/..%2f..%2fetc", None, 404, "not_found"),
         ("GET", "/v1/bundles/xyz", None, 400, "bad_request"),
         ("GET", "/v1/nothing", None, 404, "not_found"),
-        ("PUT", "/v1/objects/missing", {}, 405, "bad_request"),
+        ("DELETE", "/v1/objects/missing", {}, 405, "bad_request"),
     ],
 )
 def test_every_refusal_has_the_documented_shape(

@@ -18,7 +18,7 @@ from ashat.node.core.errors import ApiError
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, Digest, Message, Scope
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, Digest, Message, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 
@@ -27,6 +27,7 @@ _RECEIVE_BATCH = 2 * 1024 * 1024
 _SEND_CHUNK = 1024 * 1024
 _READ_AHEAD = 8
 _UPLOADS = 8
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,7})-([0-9]{1,7})/([0-9]{1,7})")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -37,9 +38,10 @@ class DigestList(Message):
 
 
 class MissingObjects(Message):
-    """Those of the objects asked that are not here, in order."""
+    """Those of the objects asked that are not here, in order; and of which of them a beginning is, of so many bytes."""
 
     missing: list[Digest]
+    begun: dict[Digest, int] = Field(default_factory=dict)
 
 
 class Received(Message):
@@ -67,7 +69,8 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
     @router.post("/objects/missing", dependencies=push)
     def missing(asked: DigestList) -> MissingObjects:
         """Which of these objects would have to be sent."""
-        return MissingObjects.model_construct(missing=store.missing(asked.digests))
+        lacking = store.missing(asked.digests)
+        return MissingObjects.model_construct(missing=lacking, begun=store.beginnings(lacking))
 
     @router.post("/objects", dependencies=push, openapi_extra=_body(FRAMES))
     async def receive(request: Request) -> Received:
@@ -75,6 +78,13 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
         _check_type(request)
         async with uploads.one():
             return await receive_objects(store, request)
+
+    @router.put("/objects/{digest}", dependencies=push, openapi_extra=_body("application/octet-stream"))
+    async def rest(digest: Digest, request: Request) -> Received:
+        """The rest of an object whose beginning is here; `Content-Range` says from where on."""
+        first, size = _content_range(request)
+        async with uploads.one():
+            return await receive_objects(store, request, rest_of=(digest, size, first))
 
     @router.post("/objects/fetch", dependencies=read, response_class=StreamingResponse)
     async def fetch(asked: DigestList) -> Response:
@@ -102,9 +112,20 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
     return router
 
 
-async def receive_objects(store: Store, request: Request) -> Received:
-    """Take the frames of `request` into `store`. What came whole before a cut or a refusal stays."""
+async def receive_objects(store: Store, request: Request, rest_of: tuple[str, int, int] | None = None) -> Received:
+    """Take the frames of `request` into `store`; with `rest_of` (digest, size, offset), the rest of that object.
+
+    What came before a cut or a refusal stays, of the last object its beginning.
+
+    Raises:
+        ApiError: another number of bytes is here than `rest_of` says.
+    """
     with store.receive() as incoming:
+        if rest_of is not None:
+            digest, size, offset = rest_of
+            held = await asyncio.to_thread(incoming.resume, digest, size)
+            if held != offset:
+                raise ApiError(409, "wrong_offset", f"{held} bytes of {digest} are here, not {offset}.", begun=held)
         feeder = _Feeder(incoming)
         try:
             async for chunk in _stream(request):
@@ -300,6 +321,15 @@ def _range(request: Request, digest: str, size: int) -> tuple[int, int] | None:
     return first, last
 
 
+def _content_range(request: Request) -> tuple[int, int]:
+    """The first byte that comes, and how many the object has (RFC 9110, 14.4); it comes to its end."""
+    found = _CONTENT_RANGE.fullmatch(request.headers.get("content-range", "").strip())
+    first, last, size = (int(number) for number in found.groups()) if found else (0, 0, 0)
+    if not 0 < first <= last or last + 1 != size or size > OBJECT_LIMIT:
+        raise ApiError(400, "bad_request", "Content-Range must be 'bytes FIRST-LAST/SIZE', up to the object's end.")
+    return first, size
+
+
 def _body(media_type: str) -> dict[str, Any]:
-    schema = {"type": "string", "format": "binary"} if media_type == FRAMES else {"type": "object"}
+    schema = {"type": "object"} if media_type == "application/json" else {"type": "string", "format": "binary"}
     return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}

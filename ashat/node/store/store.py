@@ -144,6 +144,27 @@ class Store:
         """Drop objects that are still staged; those that a manifest is about to commit stay."""
         self._staging.discard(digests)
 
+    def beginnings(self, digests: Iterable[str]) -> dict[str, int]:
+        """Count what is here of those of `digests` that were cut: an upload may go on after so many bytes."""
+        return {digest: held for digest in digests if (held := self._staging.beginning(digest))}
+
+    def keep_beginning(self, digest: str, content: memoryview) -> None:
+        """Keep the first bytes of an object, so that it need not be sent again from its beginning; where the disk
+        refuses them, they are sent again."""
+        with suppress(OSError):
+            self._staging.keep_beginning(digest, content)
+
+    def read_beginning(self, digest: str, buffer: memoryview) -> int:
+        """Read what was kept of an object into `buffer`; return how many bytes that are, 0 where none can be read."""
+        try:
+            return self._staging.read_beginning(digest, buffer)
+        except OSError:
+            return 0
+
+    def drop_beginning(self, digest: str) -> None:
+        """Forget what was kept of an object: it is not what its digest says."""
+        self._staging.drop_beginning(digest)
+
     def path(self, digest: str) -> Path:
         """Find where a durable object lies. Read it only: it is shared by every bundle that names it.
 

@@ -15,12 +15,17 @@ from typing import Any
 class CuttingProxy:
     """Passes TCP on to `port`, and cuts every connection once `up` bytes went there or `down` bytes came back.
 
-    The counts are over all connections together. Use it in a `with` block.
+    The counts are over all connections together. With `again` it takes new connections then, and counts anew.
+    `passed` is how many bytes went each way. Use it in a `with` block.
     """
 
-    def __init__(self, port: int, *, up: int | None = None, down: int | None = None) -> None:
+    def __init__(self, port: int, *, up: int | None = None, down: int | None = None, again: bool = False) -> None:
         self._target = port
-        self._left = {"up": up, "down": down}
+        self._limits = {"up": up, "down": down}
+        self._left = dict(self._limits)
+        self._again = again
+        self.passed = {"up": 0, "down": 0}
+        self.cuts = 0
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -51,7 +56,8 @@ class CuttingProxy:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._target))
-            self._open += [client, server]
+            with self._lock:
+                self._open += [client, server]
             self._start(self._pass_on, client, server, "up")
             self._start(self._pass_on, server, client, "down")
 
@@ -63,6 +69,7 @@ class CuttingProxy:
                     if left is not None:
                         data = data[:left]
                         self._left[direction] = left - len(data)
+                    self.passed[direction] += len(data)
                 if data:
                     target.sendall(data)
                 if left is not None and left - len(data) <= 0:
@@ -73,7 +80,12 @@ class CuttingProxy:
             return
 
     def _cut(self) -> None:
-        for connection in self._open:
+        with self._lock:
+            self.cuts += 1
+            cut, self._open = self._open, []
+            if self._again:
+                self._left = dict(self._limits)
+        for connection in cut:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
