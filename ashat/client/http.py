@@ -18,8 +18,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ashat.client.bounded import BoundedTransport
-from ashat.client.environment import default_trust, proxy_of
-from ashat.client.environment import is_loopback as is_loopback
+from ashat.client.environment import default_trust, is_loopback, proxy_of
 from ashat.common.documents import load_json
 from ashat.common.numbers import read_retry_after
 from ashat.errors import (

@@ -6,18 +6,18 @@ connecting to the last byte, ends within its limit. Redirects are not followed, 
 
 from __future__ import annotations
 
-import asyncio
+import codecs
 import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ashat import __version__
+from ashat.client import bounded
 from ashat.common.documents import load_json
 from ashat.errors import AshatError, DocumentError
 from tasks.checks.kit.base import CheckContext, one_line
@@ -25,22 +25,18 @@ from tasks.checks.kit.load import Load
 from tasks.checks.kit.samples import Sample
 
 BODY_LIMIT = 1024 * 1024
-CHUNK = 64 * 1024
-SILENCE_SECONDS = 120.0
+# These codecs are for domain names, and take time that grows with the square of the text's length.
+_FOR_NAMES = ("idna", "punycode")
 
 
 class NoAnswerError(AshatError):
     """There was no whole answer within the limits; the message says why."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the program answered. `us` is how long it took in microseconds, to the last byte."""
+class Answer(bounded.Answer):
+    """What the program answered, to be read as JSON or as text."""
 
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    us: int
+    __slots__ = ()
 
     def json(self) -> Any:
         """Read the body, which was bounded when it was asked for, as JSON.
@@ -63,6 +59,8 @@ class Answer:
         """
         charset = httpx.Response(200, headers=self.headers).charset_encoding or "utf-8"
         try:
+            if codecs.lookup(charset).name in _FOR_NAMES:
+                raise LookupError
             return self.body.decode(charset)
         except LookupError:
             raise ValueError(f"an unknown charset, {one_line(charset, 40)!r}") from None
@@ -132,33 +130,21 @@ class Web:
             verify=tls,
             trust_env=False,
             follow_redirects=False,
-            timeout=SILENCE_SECONDS,
-            headers={"User-Agent": f"ashat-deploy/{__version__}", "Accept-Encoding": "identity"},
+            headers={"User-Agent": f"ashat-deploy/{__version__}"},
         )
 
     async def _ask(
         self, path: str, method: str, body: Any, seconds: float, limit: int, headers: Mapping[str, str] | None
     ) -> Answer:
-        began = time.perf_counter_ns()
-        request = self._client.build_request(method, self._base + path, json=body, headers=headers)
+        ask = bounded.exchange(
+            self._client, method, self._base + path, seconds=seconds, limit=limit, json=body, headers=headers
+        )
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._client.send(request, stream=True)
-                try:
-                    content = await _content(response, limit)
-                finally:
-                    await response.aclose()
+            answer = await ask
+        except bounded.TooLargeError:
+            raise NoAnswerError(f"the answer has more than {limit} bytes") from None
         except TimeoutError:
             raise NoAnswerError(f"no whole answer within {seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise NoAnswerError(f"no answer: {one_line(error) or type(error).__name__}") from None
-        return Answer(response.status_code, response.headers, content, (time.perf_counter_ns() - began) // 1000)
-
-
-async def _content(response: httpx.Response, limit: int) -> bytes:
-    content = bytearray()
-    async for chunk in response.aiter_raw(CHUNK):
-        content += chunk
-        if len(content) > limit:
-            raise NoAnswerError(f"the answer has more than {limit} bytes")
-    return bytes(content)
+        return Answer(answer.status, answer.headers, answer.body, answer.us)

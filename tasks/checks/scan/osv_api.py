@@ -16,13 +16,15 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from ashat import __version__
-from ashat.client.http import is_loopback
+from ashat.client.bounded import TooLargeError, exchange
+from ashat.client.environment import default_trust, proxy_of
+from ashat.errors import UsageError
 from tasks.checks.kit.base import one_line
 from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
 
 SECONDS = 30.0
-SILENCE_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
 BATCH = 500
 PAGES = 20
 RECORDS_LIMIT = 1000
@@ -31,7 +33,6 @@ SIDE_BY_SIDE = 8
 ATTEMPTS = 3
 _PASSING = (429, 502, 503, 504)
 _GONE = 404
-_CHUNK = 64 * 1024
 _Message = TypeVar("_Message", bound=BaseModel)
 
 
@@ -100,11 +101,16 @@ class _Server:
             url = httpx.URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise AdvisoriesUnknownError("cannot be asked: the policy's osv_url is no http or https address")
+        try:
+            trust, proxy = default_trust() if url.scheme == "https" else False, proxy_of(url)
+        except UsageError as error:
+            raise AdvisoriesUnknownError(f"cannot be asked: {error}") from None
         self._client = httpx.AsyncClient(
-            trust_env=not is_loopback(url.host),
+            verify=trust,
+            proxy=proxy,
+            trust_env=False,
             follow_redirects=False,
-            timeout=SILENCE_SECONDS,
-            headers={"User-Agent": f"ashat-deploy/{__version__}", "Accept-Encoding": "identity"},
+            headers={"User-Agent": f"ashat-deploy/{__version__}"},
         )
         return self
 
@@ -164,20 +170,19 @@ class _Server:
 
     async def _exchange(self, path: str, body: Mapping[str, Any] | None) -> bytes:
         method = "GET" if body is None else "POST"
-        content = bytearray()
         try:
-            async with self._client.stream(method, self._base + path, json=body) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refusal(response.status_code, path)
-                async for chunk in response.aiter_raw(_CHUNK):
-                    content += chunk
-                    if len(content) > ANSWER_BYTES:
-                        raise AdvisoriesUnknownError(f"answers more than {ANSWER_BYTES} bytes at {path}")
-        except httpx.TransportError as error:
+            answer = await exchange(
+                self._client, method, self._base + path, seconds=ANSWER_SECONDS, limit=ANSWER_BYTES, json=body
+            )
+        except TooLargeError:
+            raise AdvisoriesUnknownError(f"answers more than {ANSWER_BYTES} bytes at {path}") from None
+        except (TimeoutError, httpx.TransportError) as error:
             raise _PassingError(f"does not answer: {one_line(error) or type(error).__name__}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AdvisoriesUnknownError(f"cannot be asked: {one_line(error)}") from None
-        return bytes(content)
+        if answer.status != httpx.codes.OK:
+            raise _refusal(answer.status, path)
+        return answer.body
 
 
 def _refusal(status: int, path: str) -> AdvisoriesUnknownError:

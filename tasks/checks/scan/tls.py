@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from cryptography import x509
 
-from ashat.client.http import is_loopback
+from ashat.client.environment import is_loopback
 from tasks.checks.kit.base import Finding, one_line
 
 SECONDS = 5.0

@@ -189,3 +189,16 @@ def test_a_wait_that_a_server_asks_for_is_bounded(value: str) -> None:
         through_transport(url)
     asked = cast(NodeError, error.value).retry_after
     assert asked is None or 0 <= asked <= RETRY_AFTER_LIMIT
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "zlib", "nothing-such"])
+def test_a_charset_that_costs_more_than_the_text_is_none(charset: str) -> None:
+    answer = (
+        OK + f"Content-Type: text/plain; charset={charset}\r\nContent-Length: 60000\r\n\r\n".encode() + b"a-" * 30000
+    )
+    began = time.monotonic()
+    with stranger(saying(answer)) as url, Web(context_of(Program(url, {}), "")) as web:
+        answered = web.ask("/", seconds=LATEST)
+        with pytest.raises(ValueError, match="unknown charset"):
+            answered.text()
+    assert time.monotonic() - began < LATEST
