@@ -12,6 +12,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ashat.common.home import home
+from ashat.common.inherited import never_travels
+from ashat.errors import UsageError
 
 _TEN_YEARS = 10 * 365 * 86400
 
@@ -49,10 +51,25 @@ class Settings(BaseSettings):
         default=1.0, ge=0, le=3600, description="Seconds before the first retry; doubles each time."
     )
 
+    pass_environment: str = Field(
+        default="", description="More variables for workers and flow runs to inherit, by name, separated by commas."
+    )
+
     @cached_property
     def effective_ledger_url(self) -> str:
         """`ledger_url`, or SQLite at `<home>/ledger.db`."""
         return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    def passed_variables(self) -> set[str]:
+        """Split `pass_environment` into names.
+
+        Raises:
+            UsageError: it names a secret of ours, which no worker needs.
+        """
+        names = {name.strip() for name in self.pass_environment.split(",") if name.strip()}
+        if secret := next(filter(never_travels, sorted(names)), None):
+            raise UsageError(f"ASHAT_PASS_ENVIRONMENT names {secret}, which one command reads and no worker needs.")
+        return names
 
     def ensure_home(self) -> Path:
         """Make the home directory, mode 0700, if it is not there; return it."""

@@ -207,8 +207,11 @@ def git_command(where: Path, *words: str) -> list[str]:
 
 
 def git_env() -> dict[str, str]:
-    """Make this process's environment without what steers git; git answers in English and asks nothing."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _KEPT.match(name)}
+    """Make this process's environment without what steers git, and without our secrets; git answers in English and asks
+    nothing.
+    """
+    foreign = ("GIT_", "ASHAT_", "PREFECT_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign) or _KEPT.match(name)}
     return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +13,8 @@ import psutil
 
 from ashat.client.node import NodeClient
 from ashat.common.files import replace_file
-from ashat.common.processes import end, free_port, last_words, start
+from ashat.common.inherited import inherited
+from ashat.common.processes import end, free_port, last_words, python_module, start
 from ashat.common.text import last_line
 from ashat.errors import AshatError, NodeError
 from ashat.protocol.messages import Role
@@ -49,8 +48,8 @@ class LocalNode:
 
     def serve(self) -> None:
         """Start `ashat-node serve`, in a session of its own, so that Ctrl-C does not reach it before us."""
-        command = [sys.executable, "-m", "ashat.node", "serve", "--config", str(self.directory / "node.toml")]
-        self.process = start(command, self._log, env=os.environ | dict(self.settings))
+        command = python_module("ashat.node", "serve", "--config", str(self.directory / "node.toml"))
+        self.process = start(command, self._log, env=inherited() | dict(self.settings))
 
     def wait_until_up(self) -> None:
         """Wait until the node answers.
@@ -110,8 +109,9 @@ def sample_directory() -> Path:
 
 
 def _ashat_node(*words: str) -> str:
-    command = [sys.executable, "-m", "ashat.node", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        python_module("ashat.node", *words), env=inherited(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         reason = last_line(done.stderr, "it gave no reason.").removeprefix("ashat-node: ")
         raise LocalNodeError(f"ashat-node {words[0]} failed: {reason}")

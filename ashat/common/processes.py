@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class ProcessRef:
         """Find the very process that was meant, if it is alive."""
         process = _running(self.pid)
         return process if process and abs(process.create_time() - self.created) <= CLOCK_TOLERANCE else None
+
+
+def python_module(module: str, *words: str) -> list[str]:
+    """Make the command line that runs `module` with this very Python, which imports nothing from where it stands."""
+    return [sys.executable, "-P", "-m", module, *words]
 
 
 def start(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ashat.cli.terminal import output
+from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import ControlPlaneError
 
@@ -101,7 +101,7 @@ def worker(
     settings = Settings()
     connect.ensure_control_plane(settings, output.note)
     environment = supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
-    command = [sys.executable, "-m", "prefect", *worker_words(pool, name)]
+    command = python_module("prefect", *worker_words(pool, name))
     output.flush()
     os.execve(command[0], command, environment)  # noqa: S606  no shell is wanted
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 
 from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, marker, read_password
+from ashat.common.inherited import inherited
+from ashat.common.processes import python_module
 from ashat.settings import Settings
 
 # Each pool, and how often its worker asks for work: a person waits for what the control pool does.
@@ -18,8 +19,11 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
 }
-# Set by hand, they would be another server's.
-_SERVER_AUTH = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
+# Settings of Prefect's command or of another server.
+_UNWANTED = {
+    *("PREFECT_PROFILE", CONSOLE_LEVEL, "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"),
+}
+_DEBUGGING = {"ASHAT_DEBUG", "ASHAT_FAULT", "ASHAT_FAULT_DIR", "ASHAT_FAULT_LOG"}
 # What the operator's own environment may overrule.
 _OVERRULED = {
     # The ledger is the record. Prefect's history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
@@ -33,23 +37,23 @@ _OVERRULED = {
 
 def supervisor_command(prefect_file: Path | None) -> list[str]:
     """Return the command line of `deploy up`, which stays."""
-    return [sys.executable, "-m", "ashat.cli", "up", *_option(prefect_file)]
+    return python_module("ashat.cli", "up", *_option(prefect_file))
 
 
 def children(settings: Settings, state: ControlState) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Return the command line and the environment of each process that is kept running, by its name."""
     environment = child_environment(settings, state)
-    server = [sys.executable, "-m", "ashat.cli.control_plane.server", str(state.port)]
+    server = python_module("ashat.cli.control_plane.server", str(state.port))
     found = {"server": (server, _server_environment(environment, state))}
     for pool, seconds in POOLS.items():
-        command = [sys.executable, "-m", "ashat.cli.control_plane.worker", pool]
+        command = python_module("ashat.cli.control_plane.worker", pool)
         found[f"worker-{pool}"] = (command, environment | {"PREFECT_WORKER_QUERY_SECONDS": seconds})
     return found
 
 
 def provision_command(prefect_file: Path | None, *options: str) -> list[str]:
     """Return the command line of what prepares a Prefect server."""
-    return [sys.executable, "-m", "ashat.cli.control_plane.provision", *options, *_option(prefect_file)]
+    return python_module("ashat.cli.control_plane.provision", *options, *_option(prefect_file))
 
 
 def worker_words(pool: str, name: str = "") -> list[str]:
@@ -58,21 +62,29 @@ def worker_words(pool: str, name: str = "") -> list[str]:
 
 
 def supervisor_environment(settings: Settings) -> dict[str, str]:
-    """Return this process's environment for `deploy up`: without tokens, which `deploy configure` alone reads."""
-    unwanted = {"PYTHONDONTWRITEBYTECODE", "PREFECT_PROFILE", CONSOLE_LEVEL, "PREFECT_API_KEY", *_SERVER_AUTH}
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted and not _is_token(name)}
+    """Return the environment of `deploy up` and of workers: what is on the list, Prefect's settings and our own.
+
+    Raises:
+        UsageError: `ASHAT_PASS_ENVIRONMENT` names a secret.
+    """
+    own = {f"ASHAT_{name.upper()}" for name in Settings.model_fields} | _DEBUGGING
+    prefect = {name for name in os.environ if name.startswith("PREFECT_")} - _UNWANTED
+    kept = inherited(own | prefect | settings.passed_variables())
     home = settings.ensure_home().resolve()
     # Prefect's runner makes a directory of a fixed name for temporary files: no other user may share where.
     temporary = home / "tmp"
     temporary.mkdir(mode=0o700, exist_ok=True)
     ledger = {"ASHAT_LEDGER_URL": _absolute_ledger(settings.ledger_url)} if settings.ledger_url else {}
-    return kept | ledger | {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)} | QUIET
+    # For the processes that Prefect starts: Python's -P, which keeps it from importing what lies where it stands.
+    safe = {"PYTHONSAFEPATH": "1"}
+    return kept | ledger | {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)} | QUIET | safe
 
 
 def child_environment(settings: Settings, state: ControlState) -> dict[str, str]:
     """Return the environment of the server, the workers and, through them, of every flow run."""
     own = {MARKER: marker(settings.home)} | client_settings(settings, state)
-    return _OVERRULED | supervisor_environment(settings) | own
+    kept = {name: value for name, value in supervisor_environment(settings).items() if name != "PREFECT_API_KEY"}
+    return _OVERRULED | kept | own
 
 
 def client_settings(settings: Settings, state: ControlState) -> dict[str, str]:
@@ -98,10 +110,6 @@ def _server_environment(environment: dict[str, str], state: ControlState) -> dic
 
 def _option(prefect_file: Path | None) -> list[str]:
     return ["--prefect-file", str(prefect_file.resolve())] if prefect_file else []
-
-
-def _is_token(name: str) -> bool:
-    return name.startswith("ASHAT_") and name.endswith("_TOKEN")
 
 
 def _absolute_ledger(url: str) -> str:

@@ -39,6 +39,7 @@ import ashat
 import flows
 from ashat.cli.control_plane.children import POOLS
 from ashat.cli.control_plane.connect import READY_TIMEOUT, wait_for
+from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import AshatError, ControlPlaneError
 
@@ -167,7 +168,7 @@ def _make_pool(client: SyncPrefectClient, name: str, *, embedded: bool) -> None:
     """
     template = ProcessWorker.get_default_base_job_template()
     if embedded:
-        template["variables"]["properties"]["command"]["default"] = shlex.join([sys.executable, "-m", "prefect.engine"])
+        template["variables"]["properties"]["command"]["default"] = shlex.join(python_module("prefect.engine"))
     try:
         client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
     except ObjectAlreadyExists:

@@ -38,7 +38,7 @@ from ashat.cli.demo.nodes import (
 )
 from ashat.cli.terminal import output
 from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
-from ashat.common.processes import end, with_variable
+from ashat.common.processes import end, python_module, with_variable
 from ashat.common.text import last_line
 from ashat.deployment.stages import Stage
 from ashat.deployment.state_machine import State
@@ -330,4 +330,4 @@ def _bundle_of(node: LocalNode) -> str | None:
 
 def _deploy_command() -> str:
     beside = Path(sys.executable).with_name("deploy")
-    return shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m ashat.cli"
+    return shlex.quote(str(beside)) if beside.exists() else shlex.join(python_module("ashat.cli"))
