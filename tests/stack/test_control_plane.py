@@ -32,12 +32,18 @@ from ashat.cli.control_plane.state import (
 )
 from ashat.common.processes import ProcessRef, with_variable
 from ashat.settings import Settings
+from tests.support.builders.trap import Trap
 from tests.support.processes.deploy_cli import deploy, environment
 from tests.support.processes.prefect_api import ask_prefect
 
 NAPS = Path(__file__).parents[1] / "support" / "processes" / "naps.yaml"
 FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
 SECRET = "not-for-workers"
+SECRETS = {"OWN_CHECK_KEY": "for-workers", "ASHAT_OMEGA_TOKEN": SECRET, "ASHAT_KEY_PASSPHRASE": SECRET}
+SECRETS |= {"AWS_SECRET_ACCESS_KEY": SECRET, "PGPASSWORD": SECRET}
+ROOT = Path(__file__).parents[2]
+# As it is installed: its directory is not the one that it is run in.
+DEPLOY = [str(Path(sys.executable).with_name("deploy"))]
 GUESSED = {"PREFECT_API_AUTH_STRING": "admin:guessed"}
 SERVER = "ashat.cli.control_plane.server"
 WORKER = ("ashat.cli.control_plane.worker", "control")
@@ -46,12 +52,18 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home whose control plane two people started in the same moment."""
+def trap(tmp_path_factory: pytest.TempPathFactory) -> Trap:
+    return Trap(tmp_path_factory.mktemp("pushed") / "raos")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Iterator[Path]:
+    """A home whose control plane two people started in the same moment, in a directory that is a trap."""
     home = tmp_path_factory.mktemp("plane") / "home"
-    command = [sys.executable, "-m", "ashat.cli", "up", "--detach", "--prefect-file", str(NAPS)]
-    env = environment(home, {"ASHAT_OMEGA_TOKEN": SECRET})
-    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    command = [*DEPLOY, "up", "--detach", "--prefect-file", str(NAPS)]
+    env = environment(home, SECRETS | {"ASHAT_PASS_ENVIRONMENT": "OWN_CHECK_KEY, NOT_SET", "PYTHONPATH": f":.:{ROOT}"})
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    both = [subprocess.Popen(command, cwd=trap.directory, env=env, **streams) for _ in range(2)]
     try:
         outputs = [process.communicate(timeout=400)[0].decode() for process in both]
         assert [process.returncode for process in both] == [0, 0], outputs
@@ -133,12 +145,23 @@ def test_it_keeps_to_its_home_and_to_this_machine(home: Path) -> None:
     assert listening == ["127.0.0.1"]
 
 
-def test_no_token_reaches_its_processes(home: Path) -> None:
+def test_its_processes_inherit_what_is_on_the_list_and_no_secret(home: Path) -> None:
     supervisor = state(home).supervisor
     assert supervisor is not None
     for process in [psutil.Process(supervisor.pid), *ours(home)]:
-        assert SECRET not in process.environ().values()
-        assert "PYTHONDONTWRITEBYTECODE" not in process.environ()
+        variables = process.environ()
+        assert SECRET not in variables.values()
+        assert "PYTHONDONTWRITEBYTECODE" not in variables
+        assert (variables["OWN_CHECK_KEY"], variables["PYTHONPATH"]) == ("for-workers", str(ROOT))
+        assert variables["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize("name", ["ASHAT_KEY_PASSPHRASE", "ASHAT_OMEGA_EU_TOKEN", "ASHAT_TOKEN"])
+def test_a_secret_of_ours_cannot_be_put_on_the_list(tmp_path: Path, name: str) -> None:
+    done = deploy(tmp_path, "up", "--detach", env={"ASHAT_PASS_ENVIRONMENT": f"PATH,{name}"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"ASHAT_PASS_ENVIRONMENT names {name}, which one command reads and no worker needs." in done.stderr
 
 
 def test_pools_queue_blocks_and_deployments_are_there(home: Path) -> None:
@@ -168,6 +191,28 @@ def test_a_second_up_says_where_the_first_one_is(home: Path) -> None:
 
 def test_a_flow_run_finds_its_code_and_its_settings(home: Path) -> None:
     wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
+
+
+def test_nothing_is_taken_from_the_directory_that_it_was_started_in(home: Path, trap: Trap) -> None:
+    env = environment(home)
+    for word in ("status", "servers", "history"):
+        done = subprocess.run([*DEPLOY, word], cwd=trap.directory, env=env, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    everything = [p for p in ours(home) if p.pid != os.getpid()]
+    assert everything
+    assert not [p for p in everything if Path(p.cwd()) == trap.directory]
+    assert trap.sprung() == []
+
+
+def test_the_traps_spring(trap: Trap) -> None:
+    seen = {**os.environ, "PYTHONPATH": ""}
+    for module in ("platform", "tasks"):
+        subprocess.run([sys.executable, "-c", f"import {module}"], cwd=trap.directory, env=seen, check=True)
+    subprocess.run([sys.executable, "-P", "-m", "prefect", "version"], cwd=trap.directory, env=seen, check=False)
+    sprung = trap.sprung()
+    for path in trap.directory.glob("sprung-*"):
+        path.unlink()
+    assert {"sprung-platform", "sprung-tasks", "sprung-prefect-settings"} <= set(sprung), sprung
 
 
 def test_a_worker_that_dies_is_started_again(home: Path) -> None:

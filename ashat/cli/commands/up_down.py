@@ -36,6 +36,7 @@ def up(
     settings = Settings()
     external = connect.external_control_plane(settings.home)
     if external is not None:
+        connect.import_prefect(settings)
         connect.check_external(external)
         _prepare(prefect_file)
         output.say(f"✅ {external.api_url} is prepared. Run its workers: deploy worker --pool control (and alpha).")
@@ -103,6 +104,7 @@ def worker(
     environment = supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
     command = python_module("prefect", *worker_words(pool, name))
     output.flush()
+    os.chdir(settings.home)
     os.execve(command[0], command, environment)  # noqa: S606  no shell is wanted
 
 

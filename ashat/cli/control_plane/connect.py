@@ -39,6 +39,8 @@ from ashat.common.processes import end, last_words, start
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
 
+# Where our packages are, side by side.
+_HERE = Path(__file__).resolve().parents[3]
 READY_TIMEOUT = 300.0
 STOP_TIMEOUT = 45.0
 _POLL = 0.1
@@ -61,15 +63,23 @@ class ControlPlane:
 
 
 def require_prefect() -> None:
-    """Refuse to go on where only the base is installed.
+    """Refuse to go on where only the base is installed, or where another's package stands before one of ours.
 
     Raises:
-        ControlPlaneError: Prefect is not installed; the message says how to install it.
+        ControlPlaneError: Prefect is not installed, or what would be imported as ours is not; the message says which.
     """
     if importlib.util.find_spec("prefect") is None:
         raise ControlPlaneError(
             "This command needs Prefect, which is not installed: pip install 'ashat-deploy[operator]'."
         )
+    for name in ("blocks", "flows", "tasks"):
+        ours, found = _HERE / name, importlib.util.find_spec(name)
+        places = list(found.submodule_search_locations or [found.origin or ""]) if found else ["nothing"]
+        if not any(Path(place).resolve() == ours for place in places):
+            raise ControlPlaneError(
+                f"{places[0]} stands before the package {name} of this program ({ours}): remove the distribution that "
+                "it belongs to, or install ashat-deploy into an environment of its own."
+            )
 
 
 def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> ControlPlane:
@@ -88,6 +98,7 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
     external = external_control_plane(settings.home)
     if external is not None:
         os.environ.update(QUIET)
+        import_prefect(settings)
         check_external(external)
         return external
     state = running_state(settings.home)
@@ -117,7 +128,7 @@ def start_detached(settings: Settings, prefect_file: Path | None = None) -> Cont
     home = settings.ensure_home()
     log = home / LOG_FILE
     written = log.stat().st_size if log.exists() else 0
-    child = start(supervisor_command(prefect_file), log, env=supervisor_environment(settings))
+    child = start(supervisor_command(prefect_file), log, env=supervisor_environment(settings), cwd=home)
     began = seen = time.monotonic()
     while (now := time.monotonic()) < began + READY_TIMEOUT:
         state = read_state(home)
@@ -168,6 +179,12 @@ def external_control_plane(home: Path) -> ControlPlane | None:
     return ControlPlane(url, ui, embedded=False)
 
 
+def import_prefect(settings: Settings) -> None:
+    """Import Prefect from our home: it reads `.env`, `prefect.toml` and `pyproject.toml` of where it stands."""
+    with contextlib.chdir(settings.ensure_home()):
+        importlib.import_module("prefect.main")
+
+
 def check_external(external: ControlPlane) -> None:
     """Ask the server that `PREFECT_API_URL` names something that only those may ask whom it lets in.
 
@@ -208,6 +225,7 @@ def _use(settings: Settings, state: ControlState) -> None:
         )
     os.environ.pop("PREFECT_PROFILE", None)
     os.environ.update(QUIET | client_settings(settings, state))
+    import_prefect(settings)
 
 
 def _answers(url: str, password: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from ashat.cli.terminal import output
 from ashat.cli.terminal.progress import TerminalReporter
 from ashat.errors import LedgerError, UsageError
 from ashat.protocol.messages import Lease
-from tests.support.processes.deploy_cli import deploy, environment
+from tests.support.processes.deploy_cli import ROOT, deploy, environment
 from tests.support.processes.forks import FORKS
 
 COMMANDS = (
@@ -128,6 +129,21 @@ def test_without_prefect_a_command_that_needs_it_says_so_in_a_line(home: Path) -
         assert len(done.stderr.splitlines()) == 1
     for words in (("status",), ("history",), ("help",), ("down",)):
         assert base(*words).returncode == 0, words
+
+
+@pytest.mark.parametrize("foreign", ["tasks/__init__.py", "flows.py", "blocks/__init__.py"])
+def test_a_package_that_stands_before_one_of_ours_is_named(home: Path, tmp_path: Path, foreign: str) -> None:
+    file = tmp_path / "other" / foreign
+    file.parent.mkdir(parents=True)
+    file.write_text("raise SystemExit('it was imported')\n")
+    home.mkdir()
+    path = {"PYTHONPATH": f"{tmp_path / 'other'}{os.pathsep}{ROOT}"}
+    for words in (("up",), ("servers",), ("worker", "--pool", "alpha")):
+        done = deploy(home, *words, env=path, anew=True)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        place = file.parent if file.name == "__init__.py" else file
+        assert f"{place} stands before the package {foreign.split('/')[0].removesuffix('.py')} of this" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_prefect_server_that_does_not_answer_is_named(home: Path) -> None:
