@@ -9,6 +9,8 @@ import base64
 import http.client
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +27,9 @@ from websockets.typing import Origin, Subprotocol
 from ashat.cli.control_plane.sign_in import write_sign_in
 from ashat.cli.control_plane.state import MARKER, marker, read_password, read_state
 from ashat.common.processes import with_variable
+from ashat.deployment.state_machine import Stage
 from ashat.protocol.messages import Scope
+from tests.support.builders.trap import Trap
 from tests.support.drivers.browser import PrefectUi, open_browser
 from tests.support.needs import requires_chromium, requires_root
 from tests.support.processes.another_user import as_nobody
@@ -304,3 +308,16 @@ def test_no_process_but_the_server_knows_what_the_server_asks_for(target: Target
     servers = [p for p in with_variable(MARKER, marker(target.stack.home)) if kept in psutil.Process(p.pid).environ()]
     assert len(servers) == 1
     assert "ashat.cli.control_plane.server" in servers[0].cmdline()
+
+
+def test_a_push_takes_nothing_from_the_directory_that_it_is_typed_in(stack: Stack, tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "typed-here")
+    stack.change("pushed from a directory that is a trap")
+    words = ["push", "TRAP-1", "From a trap", "--source", str(stack.source), "--allow-dirty"]
+    command = [str(Path(sys.executable).with_name("deploy")), *words]
+    done = subprocess.run(
+        command, cwd=trap.directory, env=stack.environment, capture_output=True, text=True, timeout=480, check=False
+    )
+    assert (done.returncode, trap.sprung()) == (0, []), done.stderr
+    assert stack.state("TRAP-1").stage is Stage.PUSHED
+    stack.deploy("cancel", "TRAP-1")

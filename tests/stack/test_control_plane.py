@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Iterator[Path]
     """A home whose control plane two people started in the same moment, in a directory that is a trap."""
     home = tmp_path_factory.mktemp("plane") / "home"
     command = [*DEPLOY, "up", "--detach", "--prefect-file", str(NAPS)]
-    env = environment(home, SECRETS | {"ASHAT_PASS_ENVIRONMENT": "OWN_CHECK_KEY, NOT_SET", "PYTHONPATH": f":.:{ROOT}"})
+    env = environment(home, SECRETS | {"ASHAT_PASS_ENVIRONMENT": "OWN_CHECK_KEY, NOT_SET"})
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     both = [subprocess.Popen(command, cwd=trap.directory, env=env, **streams) for _ in range(2)]
     try:

@@ -19,6 +19,7 @@ import typer
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
+from ashat.node.cli.secret_output import Out, secret_output
 from ashat.node.omega.licences import Licence, LicenceStore, new_key
 from ashat.protocol.messages import Role
 
@@ -34,13 +35,14 @@ Expires = Annotated[
 
 
 @licence_app.command()
-def add(name: Name, expires: Expires = "", config: Config = None, data: Data = None) -> None:
+def add(name: Name, expires: Expires = "", config: Config = None, data: Data = None, out: Out = None) -> None:
     """Make a licence and print its key, which is shown only now."""
     until = parse_expiry(expires) if expires else None
-    with _open_licences(config, data) as licences:
-        key = new_key()
-        licence, _ = licences.upsert(key, _check_name(name), until)
-    typer.echo(key)
+    with secret_output(out) as write:
+        with _open_licences(config, data) as licences:
+            key = new_key()
+            licence, _ = licences.upsert(key, _check_name(name), until)
+        write(key)
     typer.echo(
         f"Licence {licence.id} for {licence.name}, {_until(licence)}. Keep the key: it is not shown again.", err=True
     )

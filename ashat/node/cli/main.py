@@ -16,6 +16,7 @@ from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
 from ashat.node.cli.licences import licence_app, trust_keys
 from ashat.node.cli.logs import journal_app
 from ashat.node.cli.record import Config, Data, data_of
+from ashat.node.cli.secret_output import Out, say_where, secret_output
 from ashat.node.cli.tokens import token_app
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Role, Scope
@@ -78,6 +79,7 @@ def init(
     host: Annotated[str, typer.Option(help="The address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to serve on; 0 picks a free one.")] = 8470,
     omega: Annotated[str, typer.Option(help="OMEGA's URL, for a Mainframe.")] = "",
+    out: Out = None,
 ) -> None:
     """Write a first configuration, and print the token that opens the node, once."""
     from ashat.node.cli.template import first_config
@@ -88,17 +90,19 @@ def init(
     if role is Role.MAINFRAME and not omega:
         raise UsageError("A mainframe asks OMEGA: give its address with --omega URL.")
     tokens = TokenFile(data / "tokens.json")
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = first_config(role=role, name=name or str(role), host=host, port=port, omega=omega)
-        replace_file(path, content.encode(), mode=0o600)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-    _, secret = tokens.add("first", _FIRST_SCOPES[role])
-    typer.echo(f"Written: {path}. Say in its [app] how the program is started, then:", err=True)
-    typer.echo(f"  ashat-node serve --config {path}", err=True)
-    typer.echo(f"Its token ({', '.join(_FIRST_SCOPES[role])}), which is shown this once and kept nowhere:", err=True)
-    typer.echo(secret)
+    with secret_output(out) as write:
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            content = first_config(role=role, name=name or str(role), host=host, port=port, omega=omega)
+            replace_file(path, content.encode(), mode=0o600)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+        _, secret = tokens.add("first", _FIRST_SCOPES[role])
+        typer.echo(f"Written: {path}. Say in its [app] how the program is started, then:", err=True)
+        typer.echo(f"  ashat-node serve --config {path}", err=True)
+        scopes = ", ".join(_FIRST_SCOPES[role])
+        typer.echo(f"Its token ({scopes}){say_where(out)}", err=True)
+        write(secret)
 
 
 @app.command()

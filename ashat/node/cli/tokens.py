@@ -18,6 +18,7 @@ from ashat.errors import UsageError
 from ashat.node.access.tokens import SCOPES, Token, TokenFile, follow_in
 from ashat.node.cli.licences import parse_expiry
 from ashat.node.cli.record import Config, Data, data_of, open_record
+from ashat.node.cli.secret_output import Out, say_where, secret_output
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import RECORD_FILE, now
 from ashat.protocol.messages import Role, Scope, TokenRole
@@ -47,15 +48,18 @@ def add_token(
     config: Config = None,
     data: Data = None,
     token_file: TokenPath = None,
+    out: Out = None,
 ) -> None:
     """Make a token and print it, once. A running node knows it at once."""
     if bool(scope) == bool(role):
         raise UsageError("Say what the token may do: with --scope, or with --role, and not with both.")
     until = parse_expiry(expires) if expires else None
     scopes = SCOPES[role][_role(config, data)] if role else tuple(scope or ())
-    with _tokens(config, data, token_file) as tokens:
-        token, secret = tokens.add(_check_name(name), scopes, expires=until)
-    _show(token, secret)
+    with secret_output(out) as write:
+        with _tokens(config, data, token_file) as tokens:
+            token, secret = tokens.add(_check_name(name), scopes, expires=until)
+        _describe(token, out)
+        write(secret)
 
 
 @token_app.command("list")
@@ -86,13 +90,16 @@ def rotate_token(
     config: Config = None,
     data: Data = None,
     token_file: TokenPath = None,
+    out: Out = None,
 ) -> None:
     """Make a token in the place of another and print it, once. The old one still opens for a time."""
-    with _tokens(config, data, token_file) as tokens:
-        old, new, secret = tokens.rotate(token_id, timedelta(seconds=overlap))
-    still = "opens nothing any more" if old.expired(now()) else f"opens {_end(old)}"
-    typer.echo(f"Token {old.id} {still}; {new.id} is in its place.", err=True)
-    _show(new, secret)
+    with secret_output(out) as write:
+        with _tokens(config, data, token_file) as tokens:
+            old, new, secret = tokens.rotate(token_id, timedelta(seconds=overlap))
+        still = "opens nothing any more" if old.expired(now()) else f"opens {_end(old)}"
+        typer.echo(f"Token {old.id} {still}; {new.id} is in its place.", err=True)
+        _describe(new, out)
+        write(secret)
 
 
 @token_app.command("revoke")
@@ -135,11 +142,9 @@ def _role(config: Path | None, data: Path | None) -> Role:
     raise UsageError(f"What kind of node has {data}? Give its --config FILE, or say --scope instead of --role.")
 
 
-def _show(token: Token, secret: str) -> None:
+def _describe(token: Token, out: Path | None) -> None:
     end = f", {_end(token)}" if token.expires else ""
-    what = f"Token {token.id} ({', '.join(token.scopes)}{end})"
-    typer.echo(f"{what}, which is shown this once and kept nowhere:", err=True)
-    typer.echo(secret)
+    typer.echo(f"Token {token.id} ({', '.join(token.scopes)}{end}){say_where(out)}", err=True)
 
 
 def _end(token: Token) -> str:

@@ -18,7 +18,7 @@ from ashat.node.cli.main import app, main
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Role, Scope
 from tests.support.processes.node import ROOT, NodeProcess
-from tests.support.processes.node_cli import ashat_node
+from tests.support.processes.node_cli import Run, ashat_node
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +248,54 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
         2,
         f"ashat-node: There is no token '{token.id}'; see: ashat-node token list\n",
     )
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_secret_goes_to_a_new_file_that_only_its_owner_reads(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    data = tmp_path / "omega"
+    assert run("init", "--role", "omega", "--data", str(data), "--out", str(tmp_path / "init"))[0] == 0
+    first = TokenFile(data / "tokens.json").all()[0].id
+    made = {
+        "token": ("token", "add", "--scope", "read"),
+        "rotated": ("token", "rotate", first),
+        "licence": ("licence", "add", "--name", "customer-1"),
+    }
+    before = os.umask(umask)
+    try:
+        written = {
+            name: run(*words, "--data", str(data), "--out", str(tmp_path / name)) for name, words in made.items()
+        }
+    finally:
+        os.umask(before)
+    for name, (code, out, err) in written.items():
+        secret = (tmp_path / name).read_text()
+        assert (code, out, secret.count("\n"), len(secret.split())) == (0, "", 1, 1), err
+        assert secret.strip() not in err
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert TokenFile(data / "tokens.json").identify((tmp_path / "token").read_text().strip()) is not None
+
+
+def test_a_secret_replaces_no_file_and_none_is_made_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
+    data, kept = tmp_path / "omega", tmp_path / "kept"
+    kept.write_text("mine")
+    aside = tmp_path / "link"
+    aside.symlink_to(tmp_path / "elsewhere")
+    assert run("init", "--role", "omega", "--data", str(data), "--out", str(kept))[0] == 2
+    assert not data.exists()
+    assert run("init", "--role", "omega", "--data", str(data))[0] == 0
+    for place, why in ((kept, "is there already"), (aside, "is there already"), (tmp_path / "no" / "file", "written")):
+        for words in (("token", "add", "--scope", "read"), ("licence", "add", "--name", "customer-1")):
+            code, out, err = run(*words, "--data", str(data), "--out", str(place))
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert why in err
+    assert kept.read_text() == "mine"
+    assert len(TokenFile(data / "tokens.json").all()) == 1
+    assert "no licence yet" in run("licence", "list", "--data", str(data))[1]
+    refused = tmp_path / "refused"
+    assert run("token", "rotate", "nobody", "--data", str(data), "--out", str(refused))[0] == 2
+    assert not refused.exists()
 
 
 def test_mistakes_of_the_command_are_one_line_each(
