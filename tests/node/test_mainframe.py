@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,3 +298,17 @@ def test_an_omega_from_an_old_backup_takes_nothing_back(
     baker.wait_for("refused", "its journal of changes is not signed as before")
     forget_change_log(baker.data)
     baker.wait_for("running")
+
+
+def test_what_its_store_lost_of_the_offer_is_pulled_again(
+    omega: NodeProcess, client: NodeClient, baker: Install, tmp_path: Path
+) -> None:
+    current = ship(client, source(tmp_path), "UPD-LOST")
+    baker.wait_until_runs(current)
+    baker.stop()
+    for name in ("store", "releases"):
+        shutil.rmtree(baker.data / name)
+    baker.start()
+    kept = baker.data / "store" / "bundles" / current.bundle
+    eventually(lambda: kept.exists() and baker.state().app.healthy, "the release again", baker)
+    baker.wait_until_runs(current)
