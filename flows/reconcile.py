@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
-from ashat.deployment.state_machine import Stage, State
+from ashat.deployment.state_machine import Stage
 from ashat.errors import AshatError
 from flows._runs import report_refusals
 from flows.verify import begin_approval
@@ -56,10 +56,12 @@ def reconcile() -> PrefectState[Any]:
     for line in mark_dead_runs():
         report.done.append(line)
     for summary in this_run().ledger.summaries():
-        try:
-            report.done += repair(deployment(summary["update_id"], summary["attempt"]))
-        except AshatError as error:
-            report.failed.append(f"{summary['update_id']}: {error}")
+        d = deployment(summary["update_id"], summary["attempt"])
+        for owed in (repair_gate, repair_rollback, repair_public):
+            try:
+                report.done += owed(d)
+            except AshatError as error:
+                report.failed.append(f"{d.update_id}: {error}")
     rows = drift()
     if rows:
         publish_table("drift", rows, "Where a server runs something else than the record says")
@@ -69,36 +71,44 @@ def reconcile() -> PrefectState[Any]:
     return Completed(name="Drift" if rows else "Reconciled", message=message)
 
 
-def repair(d: Deployment) -> list[str]:
-    """Do what is owed to one deployment; a line for each thing done."""
-    lines: list[str] = []
+def repair_gate(d: Deployment) -> list[str]:
+    """See that the gate of one deployment is open, or closed, as the record has it; a line for each thing done."""
     state = d.state
-    if needs_rollback_run(state):
-        lines.append(f"{state.update_id}: its rollback goes on in run {restart_rollback(state)}")
-    elif state.stage is Stage.TESTING and needs_gate(state):
+    if state.rolling_back:
+        return []
+    if state.stage is Stage.TESTING and needs_gate(state):
         begin_approval(d)
-        lines.append(f"{state.update_id}: its gate was opened")
-    elif state.stage in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
-        lines += _repair_gate(d, state)
+        return [f"{state.update_id}: its gate was opened"]
+    if state.stage not in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
+        return []
+    if state.overdue(now()):
+        expire_overdue(d, state)
+        return [f"{state.update_id}: nobody answered in time, it is Expired"]
+    if ended := end_lost_gate(d):
+        return [f"{state.update_id}: {ended}"]
+    run = restart_approve(d)
+    return [f"{state.update_id}: its gate goes on in run {run}"] if run else []
+
+
+def repair_rollback(d: Deployment) -> list[str]:
+    """See that the rollback of one deployment goes on, or has ended, as the record has it; a line for each thing
+    done."""
+    lines = []
+    if needs_rollback_run(d.state) and (run := restart_rollback(d)):
+        lines.append(f"{d.update_id}: its rollback goes on in run {run}")
     if lost := end_lost_rollback(d):
-        lines.append(f"{state.update_id}: {lost}")
-    if run := go_on_with_rollback(state):
-        lines.append(f"{state.update_id}: the rollback that was approved goes on in run {run}")
-    state = d.state
+        lines.append(f"{d.update_id}: {lost}")
+    if run := go_on_with_rollback(d):
+        lines.append(f"{d.update_id}: the rollback that was approved goes on in run {run}")
+    return lines
+
+
+def repair_public(d: Deployment) -> list[str]:
+    """Put Public back where one deployment owes that, and serve the Mainframes that are late; a line for each thing
+    done."""
+    lines, state = [], d.state
     if state.owes_public:
         close_gate(state)
         put_public_back(d)
         lines.append(f"{state.update_id}: {state.public} was put back")
-    lines += [f"{state.update_id}: {late.name} was served late" for late in serve_late(d)]
-    return lines
-
-
-def _repair_gate(d: Deployment, state: State) -> list[str]:
-    if state.overdue(now()):
-        expire_overdue(d, state)
-        return [f"{state.update_id}: nobody answered in time, it is Expired"]
-    ended = end_lost_gate(d)
-    if ended:
-        return [f"{state.update_id}: {ended}"]
-    run = restart_approve(state)
-    return [f"{state.update_id}: its gate goes on in run {run}"] if run else []
+    return lines + [f"{state.update_id}: {late.name} was served late" for late in serve_late(d)]

@@ -256,6 +256,16 @@ class Expired(Event):
     kind: Literal["expired"] = "expired"
 
 
+class RunDied(Event):
+    """The flow run that had to bring it on ended without that; `reason` is why, by that run's last words. One that
+    `crashed` had no last words: something ended its process."""
+
+    kind: Literal["run_died"] = "run_died"
+    run: str
+    reason: Text = ""
+    crashed: bool = False
+
+
 class PublicRestored(Event):
     """Public was put back, or `kept` says why it was left alone."""
 
@@ -307,6 +317,7 @@ AnyEvent = Annotated[
     | Failed
     | Cancelled
     | Expired
+    | RunDied
     | PublicRestored
     | RollbackStarted
     | ServerRolledBack

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from ashat.deployment import events as e
 from ashat.deployment.stages import ENDED, PUT_BACK, Stage
 from ashat.protocol.messages import ReleaseSignature, Source
 
+_DEATHS, _CRASHES = 2, 5
+_FIRST_PAUSE = 60.0
+_LONGEST_PAUSE = 3600.0
 _STATUS = {
     Stage.PLANNING: "Pending",
     Stage.AWAITING_APPROVAL: "Pending",
@@ -67,7 +71,8 @@ class State:
     """Hold everything that is known of one attempt of one update. `version` counts its events.
 
     `public_ran` is what Public ran each time before it was switched to this update, the newest last. `built` is the
-    digest of the builder's signed statement, `attested` that of the verifier's.
+    digest of the builder's signed statement, `attested` that of the verifier's. `deaths` are the flow runs that died
+    since anything went on.
     """
 
     update_id: str
@@ -114,6 +119,7 @@ class State:
     rolling_back: bool = False
     rollback_run: str = ""
     rolled_back: dict[str, e.ServerRolledBack] = field(default_factory=dict)
+    deaths: tuple[e.RunDied, ...] = ()
 
     @property
     def gate(self) -> ApprovalRequest | None:
@@ -145,6 +151,33 @@ class State:
         """Say whether Public may still run an update that came to nothing, and has to be put back."""
         owing = self.stage in PUT_BACK and self.switching and not self.public_restored
         return owing and not self.reached_omega and not self.keeps_public
+
+    @property
+    def same_deaths(self) -> int:
+        """Count the runs that died last, one after the other, of the same reason."""
+        return len(list(takewhile(lambda death: death.reason == self.deaths[-1].reason, reversed(self.deaths))))
+
+    @property
+    def next_run(self) -> datetime | None:
+        """Say when another run may follow those that died; None where none did.
+
+        One may follow at once; after two that died of the same reason (five that crashed, which says nothing of the
+        next) the next waits a minute, and twice as long each time, up to an hour.
+        """
+        if not self.deaths:
+            return None
+        last, endured = self.deaths[-1], _CRASHES if self.deaths[-1].crashed else _DEATHS
+        over = self.same_deaths - endured
+        pause = min(_FIRST_PAUSE * 2 ** min(over, 10), _LONGEST_PAUSE) if over >= 0 else 0
+        return last.at + timedelta(seconds=pause)
+
+    @property
+    def stuck(self) -> str:
+        """Tell of what the runs died that had to bring it on; "" where none did."""
+        if not self.deaths or (self.ended and not self.rolling_back):
+            return ""
+        times = f"{self.same_deaths} runs" if self.same_deaths > 1 else "a run"
+        return f"{times} died of it: {self.deaths[-1].reason or 'no reason is known'}"
 
     def overdue(self, now: datetime) -> bool:
         """Say whether the gate is past its time, recorded or not."""
@@ -194,6 +227,7 @@ class State:
             "rolling_back": self.rolling_back,
             "missing": [m.name for m in self.mainframes if m.result != "running"],
             "reason": self.reason,
+            "stuck": self.stuck,
             "created_at": self.created_at.isoformat() if self.created_at else None,
             "updated_at": self.updated_at.isoformat() if self.updated_at else None,
             "expires": self.gate.expires.isoformat() if self.gate else None,

@@ -28,7 +28,16 @@ __all__ = [
     "start",
 ]
 
-_WHILE_ROLLING_BACK = (e.RollbackStarted, e.ServerRolledBack, e.RolledBack, e.MainframeServed, e.PublicRestored)
+_WHILE_ROLLING_BACK = (
+    e.RollbackStarted,
+    e.ServerRolledBack,
+    e.RolledBack,
+    e.MainframeServed,
+    e.PublicRestored,
+    e.RunDied,
+)
+# What a run writes down that may die before it has done anything.
+_BRINGS_NOTHING_ON = (e.RunDied, e.GateClaimed, e.Promoting, e.RollbackStarted)
 
 
 def start(update_id: str, attempt: int) -> State:
@@ -47,6 +56,8 @@ def apply(state: State, event: e.AnyEvent) -> State:
     if state.rolling_back and not isinstance(event, _WHILE_ROLLING_BACK):
         raise SessionError(f"Deployment '{state.update_id}' is being rolled back: deploy status shows how far it is.")
     changed: State = _RULES[type(event)](state, event)
+    if changed.deaths and not isinstance(event, _BRINGS_NOTHING_ON):
+        changed = replace(changed, deaths=())
     return replace(changed, version=state.version + 1, updated_at=event.at)
 
 
@@ -235,6 +246,10 @@ def _expired(state: State, event: e.Expired) -> State:
     return replace(state, stage=Stage.EXPIRED, reason="nobody answered in time")
 
 
+def _run_died(state: State, event: e.RunDied) -> State:
+    return replace(state, deaths=(*state.deaths, event))
+
+
 def _public_restored(state: State, event: e.PublicRestored) -> State:
     if not state.owes_public:
         raise SessionError(f"Deployment '{state.update_id}' has nothing to put back on Public.")
@@ -260,6 +275,7 @@ _RULES: dict[type[e.Event], Any] = {
     e.Failed: _failed,
     e.Cancelled: _cancelled,
     e.Expired: _expired,
+    e.RunDied: _run_died,
     e.PublicRestored: _public_restored,
     e.RollbackStarted: rollback_rules.started,
     e.ServerRolledBack: rollback_rules.server_rolled_back,

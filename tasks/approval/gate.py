@@ -103,6 +103,16 @@ def is_alive(flow_run: str) -> bool:
     return state is not None and state.type in _ALIVE
 
 
+def how_it_ended(flow_run: str) -> tuple[str, bool]:
+    """Say why a flow run ended, by its last state's message ("": Prefect does not know), and whether it crashed."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return "", False
+    return ((state.message or state.name or ""), state.type is StateType.CRASHED) if state else ("", False)
+
+
 def close_gate_run(flow_run: str, message: str, stage: Stage = Stage.CANCELLED) -> None:
     """End a run of `approve` that has nothing left to wait for; its state carries the stage's name."""
     with get_client(sync_client=True) as client:

@@ -5,11 +5,13 @@ Text that comes from a release is escaped in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from ashat.bundle.manifest import BundleDiff
 from ashat.deployment.approval_rules import TAIL
 from ashat.deployment.state import State
+from ashat.errors import IntegrityError, ManifestError, NodeError
 from ashat.protocol.messages import NodeState
 from ashat.settings import Settings
 from ashat.trust.authority.authority import one_person_words
@@ -102,6 +104,25 @@ def reach(d: Deployment) -> str:
     """Count the Mainframes that the target serves, in words."""
     count = sum(1 for mainframe in d.target.mainframes() if mainframe.status == "active")
     return f"{count} Licensed Mainframe" + ("" if count == 1 else "s")
+
+
+def if_shown(lines: Callable[[], list[str]], public: str, target: str) -> list[str]:
+    """Return the lines about what changes; where a server does not hold what is compared, why they cannot be shown.
+
+    Raises:
+        NodeError: a server does not answer now.
+    """
+    try:
+        return lines()
+    except (NodeError, IntegrityError, ManifestError) as error:
+        if isinstance(error, NodeError) and error.transient:
+            raise
+        return [
+            f"> ⚠️ **What changes cannot be shown:** {escape(str(error))}",
+            ">",
+            "> Whoever approves does so without having seen it. `deploy servers` says which server lost it, "
+            f"`deploy heal {target}` or `deploy heal {public}` brings it back; then `deploy verify` asks anew.",
+        ]
 
 
 def difference(found: BundleDiff) -> str:

@@ -14,7 +14,7 @@ from ashat.protocol.messages import NodeState
 from ashat.raos_toml.compare import weakened_policy
 from ashat.verification.evidence import Evidence
 from blocks.policy import load_policy
-from tasks.approval.page import difference, reach, running
+from tasks.approval.page import difference, if_shown, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
 from tasks.runtime.deployment import Deployment
@@ -121,6 +121,10 @@ def _ancestry(d: Deployment, state: State, seen: NodeState) -> list[str]:
 
 def _changes(d: Deployment, state: State, target_bundle: str | None) -> list[str]:
     """Tell the difference against what the target runs, and which of its promises the release takes back."""
+    return if_shown(lambda: _compared(d, state, target_bundle), d.public_name, d.target_name)
+
+
+def _compared(d: Deployment, state: State, target_bundle: str | None) -> list[str]:
     if state.bundle is None:
         return ["Nothing was packed."]
     new = d.public.manifest(state.bundle)

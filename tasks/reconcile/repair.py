@@ -11,14 +11,16 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired
+from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired, RunDied
 from ashat.deployment.state_machine import Stage, State
-from tasks.approval.gate import close_gate_run, is_alive, start_approve_run, start_run
+from ashat.errors import SessionError
+from tasks.approval.gate import close_gate_run, how_it_ended, is_alive, start_approve_run, start_run
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
 from tasks.runtime.run import now, run_id
 
 ROLLBACK_DEPLOYMENT = "rollback/rollback"
+_WORDS = 2000
 CANCELLED_IN_PREFECT = "cancelled in Prefect"
 
 
@@ -58,12 +60,15 @@ def end_lost_gate(d: Deployment) -> str:
     return CANCELLED_IN_PREFECT
 
 
-def restart_approve(state: State) -> str:
-    """Start another run of `approve` if the one that had the gate is dead; its id, "" if the old one lives."""
-    holder = state.gate.run if state.gate else ""
-    if not holder:
-        holder = start_approve_run(state)
-    return "" if is_alive(holder) else _living(holder, lambda dead: start_approve_run(state, again=dead))
+def restart_approve(d: Deployment) -> str:
+    """Start another run of `approve` if the one that had the gate is dead; its id, "" if the old one lives.
+
+    Raises:
+        SessionError: too many died of the same reason; the message says which, and when the next is started.
+    """
+    state = d.state
+    holder = (state.gate.run if state.gate else "") or start_approve_run(state)
+    return _follow(d, holder, lambda dead: start_approve_run(state, again=dead))
 
 
 def needs_gate(state: State) -> bool:
@@ -101,30 +106,50 @@ def needs_rollback_run(state: State) -> bool:
     return state.rolling_back and not (state.rollback_run and is_alive(state.rollback_run))
 
 
-def restart_rollback(state: State) -> str:
-    """Start another run of `rollback` for a rollback that was begun; its id."""
-    return _living(state.rollback_run, lambda dead: _start_rollback(state, dead))
+def restart_rollback(d: Deployment) -> str:
+    """Start another run of `rollback` for a rollback that was begun; its id, or "". Raises as `restart_approve`."""
+    state = d.state
+    return _follow(d, state.rollback_run, lambda dead: _start_rollback(state, dead))
 
 
-def go_on_with_rollback(state: State) -> str:
-    """Start a run of `rollback` if the one that people answered died before the rollback began; its id, or ""."""
+def go_on_with_rollback(d: Deployment) -> str:
+    """Start a run of `rollback` if the one that people answered died before the rollback began; its id, or "". Raises
+    as `restart_approve`."""
+    state = d.state
     request = state.approvals.get("rollback")
     if request is None or request.decision != "approve" or state.rolling_back or state.stage is Stage.ROLLED_BACK:
         return ""
-    return _start_rollback(state, request.run) if _state_type(request.run) is StateType.CRASHED else ""
+    if _state_type(request.run) is not StateType.CRASHED:
+        return ""
+    return _follow(d, request.run, lambda dead: _start_rollback(state, dead))
 
 
 def _start_rollback(state: State, dead: str) -> str:
     return start_run(ROLLBACK_DEPLOYMENT, state, f"rollback:{state.update_id}:{state.attempt}:{dead}")
 
 
-def _living(dead: str, start: Callable[[str], str]) -> str:
-    """Start the run that follows a dead one; if that died as well, the next, until one lives."""
-    while True:
-        started = start(dead)
-        if started == dead or is_alive(started):
-            return started
-        dead = started
+def _follow(d: Deployment, run: str, start: Callable[[str], str]) -> str:
+    """Record that `run` died, and start the one that follows it, or those that followed and died as well; the id of the
+    one that was started, "" where one lives.
+
+    Raises:
+        SessionError: it is too early to start another.
+    """
+    state, followed = d.state, False
+    if run in {death.run for death in state.deaths}:
+        run = state.deaths[-1].run
+    while not (run and is_alive(run)):
+        if run not in {death.run for death in state.deaths}:
+            why, crashed = how_it_ended(run)
+            died = RunDied(at=now(), by="reconcile", run=run, reason=why[:_WORDS], crashed=crashed)
+            state = d.ledger.append(state, died)
+        if state.next_run is not None and state.next_run > now():
+            raise SessionError(f"{state.stuck}. The next is started at {state.next_run:%Y-%m-%d %H:%M} UTC")
+        before, run = run, start(run)
+        if run == before:
+            return ""
+        followed = True
+    return run if followed else ""
 
 
 def _state_type(flow_run: str) -> StateType | None:

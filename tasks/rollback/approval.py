@@ -10,7 +10,7 @@ from ashat.deployment.events import Subject as SubjectName
 from ashat.deployment.state_machine import State
 from ashat.errors import SessionError
 from ashat.protocol.messages import NodeState
-from tasks.approval.page import difference, reach, running
+from tasks.approval.page import difference, if_shown, reach, running
 from tasks.approval.subject import Page, Subject
 from tasks.runtime.artifacts import escape
 from tasks.runtime.deployment import Deployment
@@ -59,7 +59,7 @@ class Rollback(Subject):
             f"- Until they have decided {target} keeps running what it runs",
         ]
         title = f"May {target} go back from {escape(state.update_id)} to {escape(to.update_id)}?"
-        return Page(title, facts, [_changes(d, to, running(seen))])
+        return Page(title, facts, if_shown(lambda: [_changes(d, to, running(seen))], d.public_name, d.target_name))
 
 
 def _changes(d: Deployment, to: State, target_bundle: str | None) -> str:

@@ -14,12 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 
 from ashat import __version__
+from ashat.bundle.manifest import Manifest
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import CheckOutcome, GateOpened, VerificationStarted, Verified
 from ashat.deployment.restore import restore_target
 from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import NodeError, NotConfiguredError, SessionError
+from ashat.errors import NodeError, NodeRefusedError, NotConfiguredError, SessionError
 from ashat.raos_toml.load import raos_toml_of
 from ashat.settings import Settings
 from ashat.trust.release.machine_keys import machine_signer
@@ -266,13 +267,14 @@ def context_of(d: Deployment, state: State, before: PreviousRelease, block: Veri
     if state.bundle is None:
         raise SessionError(f"Deployment '{state.update_id}' has no bundle.")
     public = d.public
-    manifest = public.manifest(state.bundle)
+    manifest = _held(d, state.bundle, f"'{state.update_id}'")
     seen = public.state()
     if seen.app.url is None:
         raise SessionError(
             f"{public.name} does not say where its program answers: set [app] url in its node.toml, then verify again."
         )
-    previous = public.manifest(before.bundle) if before.bundle and before.bundle != state.bundle else None
+    compared = before.bundle if before.bundle != state.bundle else None
+    previous = _held(d, compared, f"'{before.update_id}', which ran before,") if compared else None
     return CheckContext(
         public=public,
         app_url=seen.app.url,
@@ -287,6 +289,23 @@ def context_of(d: Deployment, state: State, before: PreviousRelease, block: Veri
         credentials=block.secrets(),
         tls=_trust(d.public_server) if seen.app.url.startswith("https:") else None,
     )
+
+
+def _held(d: Deployment, bundle: str, named: str) -> Manifest:
+    """Fetch a manifest that Public has to hold.
+
+    Raises:
+        SessionError: Public does not hold it.
+    """
+    try:
+        return d.public.manifest(bundle)
+    except NodeRefusedError as error:
+        if error.status != 404:
+            raise
+        raise SessionError(
+            f"{d.public_name} lost the bundle of {named} {bundle[:12]}: deploy heal {d.public_name} brings it back, or "
+            "push the same tree again. Then verify again."
+        ) from None
 
 
 def _trust(server: RaosServer) -> ssl.SSLContext:

@@ -159,6 +159,8 @@ def refuse_decision(state: State, subject: Subject, at: datetime) -> None:
         Stage.CANCELLED: f"was cancelled. {again}",
         Stage.ROLLED_BACK: "was rolled back: push a new id.",
     }
+    if stage in (Stage.DEPLOYING, Stage.DISTRIBUTING) and state.stuck:
+        raise SessionError(f"{name} was approved{by}, and does not get on: {state.stuck}")
     if stage in words:
         raise SessionError(f"{name} {words[stage]}")
 
@@ -177,9 +179,11 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
     Raises:
         SessionError: it did not.
     """
-    noted = False
+    noted, run = False, _run_again(state, subject)
     deadline = time.monotonic() + _OPENING_SECONDS
     while (request := state.undecided(subject)) is None or request.shown is None or request.answered:
+        if why := _why_not(state, run):
+            raise SessionError(f"The gate of '{state.update_id}' does not open: {why}")
         if time.monotonic() > deadline:
             raise SessionError(
                 f"Nobody puts the question about '{state.update_id}': try again when a worker is there, or see its run "
@@ -193,6 +197,25 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
             state = ledger.load(state.update_id, state.attempt)
         refuse_decision(state, subject, output.now())
     return state, request
+
+
+def _run_again(state: State, subject: Subject) -> str:
+    """Start the run that opens the gate of a release at once, where those before died of something; its id, or "" where
+    none did."""
+    from tasks.approval.gate import start_approve_run
+
+    if subject != "release" or not state.deaths:
+        return state.gate.run if state.gate else ""
+    output.note(f"The gate did not open: {state.stuck}. It is tried again now.")
+    return start_approve_run(state, again=state.deaths[-1].run)
+
+
+def _why_not(state: State, run: str) -> str:
+    """Say of what the run died that had to open the gate; "" where it lives, or is not known."""
+    from tasks.approval.gate import how_it_ended, is_alive
+
+    newest = state.gate.run if state.gate and state.gate.run else run
+    return "" if not newest or is_alive(newest) else how_it_ended(newest)[0]
 
 
 def watch(state: State, request: ApprovalRequest) -> None:

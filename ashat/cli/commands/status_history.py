@@ -118,7 +118,7 @@ def _section(title: str, rows: list[tuple[str, ...]]) -> None:
 
 def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     stage = "rolling back" if summary.get("rolling_back") else summary["stage"]
-    text = summary["reason"] or summary["description"]
+    text = summary.get("stuck") or summary["reason"] or summary["description"]
     if summary["missing"] and summary["stage"] == Stage.COMPLETED:
         text = f"{summary['description']} (missing: {', '.join(summary['missing'])})"
     mark = MARKS.get(summary["stage"], "🔄") if not summary.get("rolling_back") else "⏪"
@@ -131,7 +131,7 @@ def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     mark = "⚠️" if summary.get("outcome") == "attention" else "⏳"
     how = f"deploy approve {summary['update_id']}"
     stage = "rollback" if rollback else summary["stage"]
-    return mark, _name(summary), stage, f"closes in {left}", how, summary["description"]
+    return mark, _name(summary), stage, f"closes in {left}", how, summary.get("stuck") or summary["description"]
 
 
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
@@ -174,6 +174,8 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
     yield "Description", state.description
     if state.reason:
         yield "Reason", state.reason
+    if state.stuck and state.next_run:
+        yield "Stuck", f"{state.stuck} (tried again after {state.next_run:%Y-%m-%d %H:%M} UTC)"
     yield "Pushed by", state.pushed_by
     yield "Way", f"{state.public} → {state.target}"
     if state.bundle:

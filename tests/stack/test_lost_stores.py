@@ -1,0 +1,89 @@
+"""What people see, and can do, where a server's store is gone: the gate says so, no run runs in vain, it heals."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from ashat.deployment.state_machine import Stage, State
+from tests.support.builders.deployments import open_ledger
+from tests.support.processes.node import NodeProcess
+from tests.support.processes.stack import Stack, eventually
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+
+def lose(node: NodeProcess) -> None:
+    """Take the node's store and its release directories, as a disk that is restored from a backup."""
+    node.stop()
+    for name in ("store", "releases"):
+        shutil.rmtree(node.data / name)
+    node.start()
+
+
+def asked(stack: Stack, update_id: str) -> State:
+    stack.change(update_id)
+    stack.deploy("push", update_id, f"For {update_id}", "--allow-dirty")
+    stack.deploy("verify", update_id)
+    return stack.wait_asked(update_id)
+
+
+def page(stack: Stack, state: State) -> str:
+    assert state.gate is not None
+    assert state.gate.shown is not None
+    with open_ledger(stack.home) as ledger:
+        return str(ledger.document(state.gate.shown)["markdown"])
+
+
+def tail(state: State) -> str:
+    assert state.evidence is not None
+    return state.evidence[-8:]
+
+
+def flow(stack: Stack, name: str, **parameters: Any) -> str:
+    """Run a flow to its end; its last message."""
+    path = f"/deployments/{stack.deployment(name)}/create_flow_run"
+    run = stack.api("POST", path, {"parameters": parameters})["id"]
+    ended = eventually(lambda: [found for found in [stack.run(run)] if found["end_time"]], f"the end of {name}")
+    return str(ended[0]["state"]["message"])
+
+
+def test_a_gate_is_answered_and_a_run_that_dies_in_vain_waits(stack: Stack) -> None:
+    first = asked(stack, "LOST-1")
+    stack.deploy("approve", "LOST-1", "--evidence", tail(first), "--by", "kim", "--comment", "for the test")
+    lose(stack.omega)
+    told = eventually(lambda: [t for t in [stack.deploy("servers").stdout] if "deploy heal omega" in t], "what is lost")
+    assert "its store lost what it needs" in told[0]
+
+    second = asked(stack, "LOST-2")
+    assert "What changes cannot be shown" in page(stack, second)
+    assert "There is no bundle" in page(stack, second)
+
+    assert "✅ omega holds what it needs again." in stack.deploy("heal", "omega").stdout
+    eventually(lambda: "deploy heal" not in stack.deploy("servers").stdout, "a store that is whole")
+    assert "nothing was lost" in stack.deploy("heal", "omega").stdout
+
+    lose(stack.public)
+    done = stack.deploy(
+        "approve", "LOST-2", "--evidence", tail(second), "--by", "kim", "--comment", "seen by hand", check=False
+    )
+    assert done.returncode == 1
+    assert "There is no bundle" in done.stderr
+    for _ in range(3):
+        said = flow(stack, "reconcile/reconcile")
+    assert " 1 not," in said
+    state = stack.state("LOST-2")
+    assert (state.stage, state.same_deaths) == (Stage.DEPLOYING, 2)
+    assert "There is no bundle" in state.stuck
+    assert state.stuck in stack.deploy("status", "LOST-2").stdout
+    assert "There is no bundle" in stack.deploy("approve", "LOST-2", check=False).stderr
+
+    refused = stack.deploy("heal", "public", check=False)
+    assert refused.returncode == 1
+    assert "Push the same tree again" in refused.stderr
+    stack.deploy("push", "LOST-3", "The same tree again", "--allow-dirty")
+    flow(stack, "approve/approve", update_id="LOST-2")
+    assert stack.state("LOST-2").stage is Stage.COMPLETED
+    stack.deploy("cancel", "LOST-3")
