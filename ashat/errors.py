@@ -278,6 +278,10 @@ class SignatureExpiredError(TrustError):
     """What was signed has an end, and it has passed: nobody renewed it, or somebody withholds what is newer."""
 
 
+class ClockError(TrustError):
+    """The clock here is behind the time at which something was signed, so it cannot tell what has ended."""
+
+
 class RolledBackError(TrustError):
     """Older than what was accepted before."""
 

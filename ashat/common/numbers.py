@@ -22,12 +22,17 @@ def read_retry_after(text: str, limit: float) -> float | None:
     text = text.strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:20]), limit)
+    at = read_date(text)
+    return None if at is None else min(max((at - datetime.now(UTC)).total_seconds(), 0.0), limit)
+
+
+def read_date(text: str) -> datetime | None:
+    """Read a date as headers have it (RFC 9110, 5.6.7); None where it is none."""
     try:
-        at = parsedate_to_datetime(text)
-        left = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)
+        at = parsedate_to_datetime(text.strip())
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(max(left.total_seconds(), 0.0), limit)
 
 
 def in_utc(moment: datetime) -> datetime:

@@ -73,7 +73,7 @@ class Current(Message):
 
 
 class Identity(Message):
-    """Who a node is; open to anyone. `lost` counts the bundles that it needs and its store lacks."""
+    """Who a node is; open to anyone. `lost` counts the bundles that it needs and its store lacks; `time` is its own."""
 
     role: Role
     name: str
@@ -81,6 +81,7 @@ class Identity(Message):
     current: Current | None
     status: str
     lost: int = 0
+    time: AwareDatetime | None = None
 
 
 class TokenInfo(Message):
@@ -95,12 +96,13 @@ class TokenInfo(Message):
 
 class MainframeStatus(Message):
     """How a Mainframe gets on with OMEGA; `last_contact` is when OMEGA last answered, `journal` what is wrong with its
-    change log."""
+    change log, `clock` how far the clock here is from its."""
 
     status: Literal["starting", "waiting", "pulling", "switching", "running", "failed", "refused", "unreachable"]
     detail: str = ""
     last_contact: Moment | None = None
     journal: str = ""
+    clock: str = ""
 
 
 # The longest that a lease may be asked for.

@@ -37,6 +37,7 @@ requires_root = pytest.mark.needs("root")
 requires_softhsm = pytest.mark.needs("softhsm")
 requires_mount = pytest.mark.needs("mount")
 requires_cgroup = pytest.mark.needs("cgroup")
+requires_faketime = pytest.mark.needs("faketime")
 
 
 def required() -> frozenset[str]:
@@ -60,6 +61,7 @@ def missing(need: str) -> str:
         "mount": _mount,
         "root": _root,
         "cgroup": _cgroup,
+        "faketime": lambda: "" if shutil.which("faketime") else "there is no faketime on the PATH",
     }
     if need not in checks:
         raise LookupError(f"{need!r} is not one of {', '.join(checks)}")

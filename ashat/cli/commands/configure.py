@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ashat.cli.commands.policies import configure_policy
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import Json
+from ashat.common.clocks import skew
 from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def servers(as_json: Json = False) -> None:
     for line in output.columns(shown):
         output.say(line)
     for row in rows:
+        if row.get("clock"):
+            output.say(f"⚠️ {row['clock'][0].upper()}{row['clock'][1:]}: one of the two is wrong.")
         if row["role"] == "omega":
             _say_who_approves(str(row["block"]))
 
@@ -265,6 +268,7 @@ def _look(server: ServerBlock) -> dict[str, Any]:
         "current": current,
         "runs": _runs(identity),
         "lost": identity.lost,
+        "clock": skew(identity.time, f"that of {server.title}") if identity.time else "",
         "error": None,
     }
 

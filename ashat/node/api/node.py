@@ -80,6 +80,7 @@ def identity(context: Context) -> Identity:
         current=records.standing(context.db).current,
         status="switching" if busy else context.program.state().status,
         lost=len(context.inventory.lost),
+        time=now(),
     )
 
 

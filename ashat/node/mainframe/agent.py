@@ -226,6 +226,8 @@ class MainframeAgent:
             self._asking = False
         if self._stopping.is_set():
             raise Stopping
+        if self._omega.clock and self._omega.clock != self._state.clock:
+            log.warning("%s; one of the two is wrong", self._omega.clock)
         if news:
             self._offer = offer
         return self._offer
@@ -245,8 +247,12 @@ class MainframeAgent:
         if self._witnessed.refuses:
             raise TrustError(self._witnessed.words)
 
+    def _and_clock(self, words: str) -> str:
+        clock = self._omega.clock
+        return f"{words} {clock[0].upper()}{clock[1:]}.".lstrip() if clock else words
+
     def _and_doubt(self, detail: str) -> str:
-        return f"{detail} {self._witnessed.words}".rstrip()
+        return self._and_clock(f"{detail} {self._witnessed.words}".rstrip())
 
     def _install(self, offer: Offer, attempt: int, running: str | None) -> float:
         """See that it is signed, pull and switch. The next turn, at once, looks at how that ended and reports it."""
@@ -300,7 +306,7 @@ class MainframeAgent:
             bundle=offer.bundle,
             result=result,
             reason=reason[:_REASON_LENGTH],
-            journal=self._witnessed.words[:_REASON_LENGTH],
+            journal=self._and_clock(self._witnessed.words)[:_REASON_LENGTH],
         )
         if report != self._reported:
             self._omega.report(report)
@@ -323,7 +329,9 @@ class MainframeAgent:
         if (status, detail) != (self._state.status, self._state.detail):
             log.log(logging.WARNING if status in ("failed", "refused", "unreachable") else logging.INFO, "%s", detail)
         seen = now() if contact else self._state.last_contact
-        self._state = MainframeStatus(status=status, detail=detail, last_contact=seen, journal=self._witnessed.words)
+        self._state = MainframeStatus(
+            status=status, detail=detail, last_contact=seen, journal=self._witnessed.words, clock=self._omega.clock
+        )
 
 
 def read_position(db: Database) -> Position:

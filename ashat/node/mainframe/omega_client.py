@@ -5,8 +5,9 @@ from __future__ import annotations
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient, none_if_not_found
 from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
+from ashat.common.clocks import skew
 from ashat.common.identifiers import check_licence_key
-from ashat.common.numbers import read_count
+from ashat.common.numbers import read_count, read_date
 from ashat.errors import LicenceError, UsageError
 from ashat.node.core.config import NodeConfig, read_secret
 from ashat.node.mainframe.offer_verifier import OfferVerifier
@@ -33,6 +34,9 @@ class OmegaClient:
         self.change_log_size: int | None = None
         """How many entries OMEGA's change log has, by its last answer to `ask`; None where it does not say."""
 
+        self.clock = ""
+        """How far the clock here is from OMEGA's, in words, by its last answer to `ask`; "" where it is not far."""
+
     def open(self) -> None:
         """Be ready to ask with the licence that is in the file now.
 
@@ -54,6 +58,8 @@ class OmegaClient:
         params = {} if after is None else {"after": after, "wait": wait}
         answer = self._open.request("GET", f"{PREFIX}/release", params=params, timeout=wait + _GRACE)
         self.change_log_size = read_count(answer.headers.get(CHANGE_LOG_HEADER, ""))
+        at = read_date(answer.headers.get("Date", ""))
+        self.clock = skew(at, "OMEGA's") if at is not None else ""
         if answer.status_code == 304:
             return False, None
         if answer.status_code == 204:

@@ -21,7 +21,16 @@ from ashat.errors import MalformedMetadataError, MixAndMatchError, UnsignedError
 from ashat.protocol.messages import ReleaseSignature, SignedRelease
 from ashat.trust.keys.files import name_of
 from ashat.trust.release.release import Release
-from ashat.trust.tuf.metadata import PRODUCTION, Signatures, build_production, parse, sign, signatures_of, verify
+from ashat.trust.tuf.metadata import (
+    PRODUCTION,
+    Signatures,
+    build_production,
+    parse,
+    require_clock,
+    sign,
+    signatures_of,
+    verify,
+)
 from ashat.trust.tuf.release_document import ReleaseDocument
 
 _FORMAT = "ashat-proposal/1"
@@ -118,6 +127,7 @@ class Proposal:
         Raises:
             UnsignedError: too few approvers signed what it says that it replaces.
             MixAndMatchError: it is something else.
+            ClockError: it says that it was made at a time that has not come here.
         """
         number, version = 0, 0
         if self.replaced is not None:
@@ -136,6 +146,7 @@ class Proposal:
         latest = now + timedelta(seconds=lifetime) + _CLOCKS_DIFFER
         for step, draft in enumerate((draft for draft in (self.release, self.rollback) if draft), 1):
             signed = draft.production.signed
+            require_clock(now, signed)
             if signed.version != version + step:
                 raise MixAndMatchError("What is proposed does not follow on what was signed last; nothing was signed.")
             if not draft.names_only_its_document:

@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from ashat.errors import MalformedMetadataError, MixAndMatchError, RolledBackError, SignatureExpiredError
 from ashat.protocol.messages import SignedRelease
 from ashat.trust.release.provenance import VerifiedProvenance, check_digest, verify_provenance
-from ashat.trust.tuf.metadata import PRODUCTION, Signatures, parse, require_unexpired, target_of, verify
+from ashat.trust.tuf.metadata import PRODUCTION, Signatures, parse, require_clock, require_unexpired, target_of, verify
 from ashat.trust.tuf.release_document import ReleaseDocument
 
 
@@ -122,11 +122,14 @@ def verify_approval(production: Metadata[Targets], targets: Targets, now: dateti
         UnsignedError: too few did.
         MalformedMetadataError: it delegates.
         SignatureExpiredError: it has ended by `now`.
+        ClockError: it was signed after `now`.
         KeyPolicyError: see `check_delegation`.
     """
     signatures = verify(targets, PRODUCTION, production)
     if production.signed.delegations is not None:
         raise MalformedMetadataError("The approval hands its power on to others, which is not allowed.")
+    if now is not None:
+        require_clock(now, production.signed)
     if now is not None and production.signed.is_expired(now):
         raise SignatureExpiredError(
             f"production is expired: the approval ended at {production.signed.expires:%Y-%m-%d %H:%M}Z; sign it anew."

@@ -28,7 +28,9 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
+from ashat.common.clocks import skew
 from ashat.errors import (
+    ClockError,
     KeyPolicyError,
     MalformedMetadataError,
     MixAndMatchError,
@@ -44,6 +46,9 @@ BUILDER: Final = "builder"
 VERIFIER: Final = "verifier"
 # An unknown field of root and targets is signed with the rest: the name of the OMEGA that they are of.
 TARGET_FIELD: Final = "x-ashat-target"
+# Likewise of the approval and of the timestamp: when it was signed, by the clock of whoever made it.
+SIGNED_FIELD: Final = "x-ashat-signed"
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 # A pattern matches segment by segment: `production/*` would not match a file within a channel.
 PRODUCTION_PATHS: Final = ("production/*/release.json",)
 _DAY: Final = 86400
@@ -225,6 +230,30 @@ def target_of(signed: Root | Targets) -> str:
     return name
 
 
+def require_clock(now: datetime, *held: Targets | Timestamp) -> None:
+    """Check that the clock that says `now` is not behind the time at which any of these says that it was signed; those
+    of versions before that was written say nothing.
+
+    Raises:
+        ClockError: it is, by more than clocks may differ.
+        MalformedMetadataError: what is there is no time.
+    """
+    for signed in held:
+        text = signed.unrecognized_fields.get(SIGNED_FIELD)
+        if text is None:
+            continue
+        try:
+            at = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        except (ValueError, TypeError):
+            raise MalformedMetadataError(f"The signed metadata has no time in {SIGNED_FIELD}.") from None
+        words = skew(at, f"the time at which {signed.type} version {signed.version} was signed", now)
+        if words and at > now:
+            raise ClockError(
+                f"{words[0].upper()}{words[1:]}, so it cannot tell what has ended: set the clock that is wrong, here "
+                "or where that was signed."
+            )
+
+
 def check_target(signed: Root | Targets, target: str) -> None:
     """Check that signed metadata is of the OMEGA called `target` ("" for any), where it says of which it is.
 
@@ -309,7 +338,8 @@ def build_production(
     if document:
         files[document.path] = document.target_file
         end = min(end, document.expires)
-    return Metadata(Targets(version=current.signed.version + 1 if current else 1, expires=end, targets=files))
+    version = current.signed.version + 1 if current else 1
+    return Metadata(Targets(version=version, expires=end, targets=files, unrecognized_fields=_signed(now)))
 
 
 def build_snapshot(
@@ -327,7 +357,8 @@ def build_timestamp(
     """Build the next timestamp, for the snapshot of that version and those bytes."""
     meta = MetaFile.from_data(snapshot[0], snapshot[1], ["sha256"])
     version = current.signed.version + 1 if current else 1
-    return Metadata(Timestamp(version=version, expires=_end(now, lifetime), snapshot_meta=meta))
+    end = _end(now, lifetime)
+    return Metadata(Timestamp(version=version, expires=end, snapshot_meta=meta, unrecognized_fields=_signed(now)))
 
 
 def parse(content: bytes, kind: type[Kind], what: str) -> Metadata[Kind]:
@@ -450,6 +481,10 @@ def _point(key: object) -> bytes:
 
 def _named(target: str) -> dict[str, Any]:
     return {TARGET_FIELD: target} if target else {}
+
+
+def _signed(now: datetime) -> dict[str, Any]:
+    return {SIGNED_FIELD: now.astimezone(UTC).strftime(_TIME)}
 
 
 def _end(now: datetime, lifetime: float) -> datetime:

@@ -45,7 +45,7 @@ from ashat.trust.release.known_log import PROOF_LIMIT, follow_log, log_witness
 from ashat.trust.release.provenance import MAX_BYTES as PROVENANCE_BYTES
 from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.release.release import Release, verify_release
-from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, target_of
+from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, require_clock, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
 from ashat.trust.update_client.fetcher import RemoteRepository
 
@@ -140,6 +140,7 @@ class ReleaseClient:
             NodeError: OMEGA text no, or nothing.
             NoReleaseError: nothing was released on that channel yet.
             SignatureExpiredError: nobody renewed what was signed, or somebody withholds it.
+            ClockError: the clock here is behind what is served, so it cannot tell.
             RolledBackError: it is older than what was accepted, or than the installer allows.
             UnprovenError: nobody who may build or verify signed where it comes from.
             LogError: the log that it stands in does not continue the one that was seen before.
@@ -147,7 +148,7 @@ class ReleaseClient:
                 is not what the approvers signed.
             TrustError: the cache is in use, or cannot be written.
         """
-        path = target_path(channel)
+        path, at = target_path(channel), now or datetime.now(UTC)
         metadata, documents = self._cache / "metadata", self._cache / "documents"
         with open_updater(
             self._remote,
@@ -158,6 +159,7 @@ class ReleaseClient:
             lock=self._cache / "lock",
         ) as updater:
             updater.refresh()
+            require_clock(at, parse((metadata / "timestamp.json").read_bytes(), Timestamp, "timestamp.json").signed)
             root, targets = _trusted(metadata)
             content = _download(updater, path, documents, _released(metadata))
             if content is None:
@@ -170,7 +172,7 @@ class ReleaseClient:
                 targets=targets,
                 roots=[root],
                 target=self._known_target(),
-                now=now or datetime.now(UTC),
+                now=at,
                 minimum_release_seq=self.highest_release_seq(channel),
                 proven=False,
             )

@@ -147,12 +147,12 @@ def test_an_approval_is_renewed_without_a_new_release(world: World) -> None:
     world.publish(document(1))
     later = datetime.now(UTC) + timedelta(days=20)
     longer = world.approve(None, now=later)
-    world.repository.install(world.online, production=longer.to_bytes())
-    world.repository.install(world.online, production=longer.to_bytes())
+    world.repository.install(world.online, production=longer.to_bytes(), now=later)
+    world.repository.install(world.online, production=longer.to_bytes(), now=later)
     assert world.repository.read().production == longer
     sneaked = world.approve(document(2))
     with pytest.raises(MixAndMatchError, match="changes a release"):
-        world.repository.install(world.online, production=sneaked.to_bytes())
+        world.repository.install(world.online, production=sneaked.to_bytes(), now=later)
 
 
 def test_the_timestamp_is_renewed_often_and_the_snapshot_seldom(world: World) -> None:
