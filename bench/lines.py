@@ -131,18 +131,20 @@ class CutLine:
 
     async def _end(self) -> None:
         self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._cutting.cancel()
+        self._cut()
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
     async def _cut_again(self) -> None:
         while True:
             await asyncio.sleep(self._every)
             self.cuts += 1
-            for writer in self._writers:
-                writer.transport.abort()
-            self._writers.clear()
+            self._cut()
+
+    def _cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there = await asyncio.open_connection("127.0.0.1", self._target, limit=_BUFFER)

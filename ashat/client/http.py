@@ -5,8 +5,10 @@ Nothing is retried here: the tasks above know what may be asked twice.
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +96,8 @@ class Transport:
                 "Use https, or allow it with --insecure-http."
             )
         self._timeouts = timeouts
+        self.round_trip = math.inf
+        """How many seconds the quickest answer took, from being asked to its headers."""
         headers = {"User-Agent": "ashat-deploy", "Accept": "application/json", "Accept-Encoding": "identity"}
         if token or licence:
             headers["Authorization"] = f"Bearer {token}" if token else f"Licence {licence}"
@@ -187,8 +191,10 @@ class Transport:
         rest: dict[str, Any] = dict(options)
         if "timeout" in options:
             rest["timeout"] = httpx.Timeout(options["timeout"], connect=self._timeouts.connect)
+        began = time.monotonic()
         try:
             with self._client.stream(method, path, **rest) as response:
+                self.round_trip = min(self.round_trip, time.monotonic() - began)
                 self._refuse_compressed(response)
                 yield response
         except httpx.HTTPError as error:

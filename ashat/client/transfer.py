@@ -17,6 +17,7 @@ import httpx
 from ashat.bundle.manifest import Manifest
 from ashat.bundle.pack import Packed, changed
 from ashat.client.http import Transport
+from ashat.client.line import Line
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
     IntegrityError,
@@ -30,7 +31,6 @@ from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
-CONNECTIONS = 3
 # A manifest is answered when every byte is on the disk, which may be a slow one.
 COMMIT_TIMEOUT = 600.0
 _ASK_AT_ONCE = 20_000
@@ -111,7 +111,7 @@ def lacking(transport: Transport, digests: Iterable[str]) -> Lack:
 
 
 def push_bundle(
-    transport: Transport, packed: Packed, *, progress: Progress | None = None, connections: int = CONNECTIONS
+    transport: Transport, packed: Packed, *, progress: Progress | None = None, connections: int | None = None
 ) -> TransferReport:
     """Send what the node lacks of a bundle, then its manifest. On return every byte is durable there.
 
@@ -132,7 +132,7 @@ def push_bundle(
                 raise changed(packed.path_of(str(error.body["digest"]))) from error
             raise
 
-    return _fill_node(transport, packed.manifest, send, progress, connections)
+    return _fill_node(transport, packed.manifest, send, progress, Line(transport, connections=connections))
 
 
 def relay_bundle(
@@ -141,7 +141,7 @@ def relay_bundle(
     digest: str,
     *,
     progress: Progress | None = None,
-    connections: int = CONNECTIONS,
+    connections: int | None = None,
 ) -> TransferReport:
     """Copy a bundle from one node to another through this process, which holds a chunk at a time and verifies it.
 
@@ -158,7 +158,8 @@ def relay_bundle(
             else:
                 _post_frames(target, batch, verified(chunks, batch, source.name))
 
-    return _fill_node(target, fetch_manifest(source, digest), send, progress, connections)
+    line = Line(source, target, connections=connections)
+    return _fill_node(target, fetch_manifest(source, digest), send, progress, line)
 
 
 def pull_bundle(
@@ -168,7 +169,7 @@ def pull_bundle(
     *,
     prefix: str = "/v1",
     progress: Progress | None = None,
-    connections: int = CONNECTIONS,
+    connections: int | None = None,
 ) -> TransferReport:
     """Fetch what `store` lacks of a bundle, then put its manifest: on return it is durable here.
 
@@ -199,7 +200,7 @@ def pull_bundle(
     def commit() -> None:
         store.put_manifest(manifest.canonical, digest)
 
-    return _fill(manifest, ask, fetch, commit, progress, connections)
+    return _fill(manifest, ask, fetch, commit, progress, Line(transport, connections=connections))
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
@@ -245,7 +246,7 @@ def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str =
 
 
 def _fill_node(
-    target: Transport, manifest: Manifest, send: Move, progress: Progress | None, connections: int
+    target: Transport, manifest: Manifest, send: Move, progress: Progress | None, line: Line
 ) -> TransferReport:
     def commit() -> None:
         fault_point("push.objects-sent")
@@ -257,7 +258,7 @@ def _fill_node(
             timeout=COMMIT_TIMEOUT,
         )
 
-    return _fill(manifest, lambda digests: lacking(target, digests), send, commit, progress, connections)
+    return _fill(manifest, lambda digests: lacking(target, digests), send, commit, progress, line)
 
 
 def _fill(
@@ -266,7 +267,7 @@ def _fill(
     move: Move,
     commit: Callable[[], None],
     progress: Progress | None,
-    connections: int,
+    line: Line,
 ) -> TransferReport:
     """Move what is lacking until the manifest is taken: an object may have been dropped since it was asked about.
 
@@ -281,7 +282,7 @@ def _fill(
     while True:
         moved |= {digest: sizes[digest] for digest in lack.digests}
         try:
-            _in_batches(_batches(lack, sizes, connections), move, tell(_left(lack, sizes)), connections)
+            _in_batches(_batches(lack, sizes, line), move, tell(_left(lack, sizes)), line)
             commit()
             break
         except (ObjectsMissingError, NodeConflictError) as error:
@@ -334,7 +335,7 @@ def _left(lack: Lack, sizes: Mapping[str, int]) -> int:
     return sum(sizes[digest] for digest in lack.digests) - sum(lack.begun.values())
 
 
-def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, connections: int) -> None:
+def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, line: Line) -> None:
     """`move` all batches over several connections; the first failure, or Ctrl-C, stops them all."""
     waiting = batches[::-1]
     lock = threading.Lock()
@@ -356,15 +357,17 @@ def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, conne
                 if not waiting:
                     return
                 batch, begun = waiting.pop()
+            began = time.monotonic()
             try:
                 move(batch, begun, tell)
+                line.saw(sum(size for _, size in batch) - begun, time.monotonic() - began)
             except BaseException as error:  # noqa: BLE001  # raised below, where the caller is
                 failures.append(error)
                 stop.set()
 
-    with ThreadPoolExecutor(max_workers=connections) as threads:
+    with ThreadPoolExecutor(max_workers=line.connections) as threads:
         try:
-            wait([threads.submit(work) for _ in range(connections)])
+            wait([threads.submit(work) for _ in range(line.connections)])
         finally:
             stop.set()
     if failures:
@@ -375,15 +378,16 @@ class _StoppedError(Exception):
     """Another connection failed first."""
 
 
-def _batches(lack: Lack, sizes: Mapping[str, int], connections: int) -> list[tuple[Batch, int]]:
-    """What to move at once: each object that was begun by itself, then the others, enough of them for every
-    connection."""
+def _batches(lack: Lack, sizes: Mapping[str, int], line: Line) -> list[tuple[Batch, int]]:
+    """What to move at once: each object that was begun by itself, then the others, enough for every connection; the
+    first of them are small, to see how fast the line is."""
     found = [([(digest, sizes[digest])], begun) for digest, begun in lack.begun.items() if begun < sizes[digest]]
     rest = [digest for digest in lack.digests if digest not in lack.begun]
-    limit = max(min(sum(sizes[digest] for digest in rest) // connections, BATCH_BYTES), _SMALLEST_BATCH)
+    most = max(min(sum(sizes[digest] for digest in rest) // line.connections, BATCH_BYTES), _SMALLEST_BATCH)
     batch: Batch = []
     held = 0
     for digest in rest:
+        limit = most if len(found) >= line.connections else _SMALLEST_BATCH
         if batch and (held + sizes[digest] > limit or len(batch) >= BATCH_OBJECTS):
             found.append((batch, 0))
             batch, held = [], 0
