@@ -4,21 +4,26 @@ The manifest is canonical JSON, `{"format": "ashat-bundle/1", "modules": {NAME: 
 `Modules/NAME/` belongs to module NAME, every other to the module named "". FILE is `{"path", "size", "mode",
 "sha256"}`, and `"parts"` where size is over `PART_SIZE`: the sha256 of each 4 MiB piece in order. Sizes are bytes,
 modes are 0o644 or 0o755 as integers, files are sorted by path within their module.
+
+A manifest is read file by file, since there is one spelling of it: what it takes is a few times its size, whatever a
+stranger puts into it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from ashat.common.canonical_json import canonical_json, is_digest
-from ashat.errors import ManifestError
+from ashat.common.documents import load_json
+from ashat.common.text import hidden_character
+from ashat.errors import DocumentError, ManifestError
 
 FORMAT = "ashat-bundle/1"
 PART_SIZE = 4 * 1024 * 1024
@@ -28,10 +33,19 @@ EXECUTABLE_MODE = 0o755
 PATH_BYTES = 1024
 NAME_BYTES = 255
 SIZE_LIMIT = 1 << 53
+MANIFEST_LIMIT = 32 * 1024 * 1024
+DEPTH_LIMIT = 64
+DIRECTORIES_LIMIT = 100_000
 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any extension.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?")
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_FILE = re.compile(
+    rb'\{"mode":([1-9]\d{1,3}),(?:"parts":\[((?:"[0-9a-f]{64}",?+)++)\],)?'
+    rb'"path":("(?:[^"\\]++|\\.)*+"),"sha256":"([0-9a-f]{64})","size":(\d{1,16}+)\}'
+)
+_SPELLED_AT_ONCE = 500
+_EXPLAINED = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,6 @@ class Manifest:
     """Every file of a bundle, sorted by path. Build it with `from_files` or `parse`: both enforce the rules."""
 
     files: tuple[FileEntry, ...]
-    _raw: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
     def from_files(cls, files: Iterable[FileEntry]) -> Manifest:
@@ -94,22 +107,31 @@ class Manifest:
         Raises:
             ManifestError: it is no canonical manifest, or breaks a bundle rule.
         """
-        try:
-            document = json.loads(raw)
-        except (ValueError, UnicodeDecodeError, RecursionError) as error:
-            raise ManifestError(f"The manifest is not JSON: {error}") from None
-        manifest = cls.from_files(_entries(document))
+        if len(raw) > MANIFEST_LIMIT:
+            raise ManifestError(f"The manifest has {len(raw)} bytes; at most {MANIFEST_LIMIT} are read.")
+        manifest = cls(tuple(sorted(_spelled(raw), key=lambda file: file.path)))
         if manifest.canonical != raw:
-            raise ManifestError("The manifest is not in canonical form (sorted, no spaces, files under their module).")
+            raise _misspelt(raw)
+        check_paths([file.path for file in manifest.files])
         return manifest
 
     @cached_property
     def canonical(self) -> bytes:
-        """The bytes whose sha256 is the bundle's identity."""
-        modules: dict[str, list[dict[str, Any]]] = {}
-        for file in self.files:
-            modules.setdefault(file.module, []).append(file.as_json())
-        return canonical_json({"format": FORMAT, "modules": modules})
+        """The bytes whose sha256 is the bundle's identity.
+
+        Raises:
+            ManifestError: they are more than any server reads.
+        """
+        modules = [
+            canonical_json(name) + b":[" + b",".join(_spell(files)) + b"]" for name, files in self.modules.items()
+        ]
+        raw = b'{"format":%s,"modules":{%s}}' % (canonical_json(FORMAT), b",".join(modules))
+        if len(raw) > MANIFEST_LIMIT:
+            raise ManifestError(
+                f"The list of the bundle's {len(self.files)} files has {len(raw)} bytes, and at most {MANIFEST_LIMIT} "
+                "are read: ship fewer files, such as an archive of those that belong together."
+            )
+        return raw
 
     @cached_property
     def digest(self) -> str:
@@ -203,42 +225,59 @@ def check_path(path: str) -> None:
         raise ManifestError(f"{path[:60]!r}… is {len(raw)} bytes long; a path has at most {PATH_BYTES}.")
     if not unicodedata.is_normalized("NFC", path):
         raise ManifestError(f"{path!r} is not in Unicode normal form C (NFC); rename it.")
-    for name in path.split("/"):
+    names = path.split("/")
+    if len(names) > DEPTH_LIMIT:
+        raise ManifestError(f"{path[:60]!r}… is {len(names)} names deep; a path has at most {DEPTH_LIMIT}.")
+    for name in names:
         _check_name(path, name)
+    if found := hidden_character(path):
+        raise ManifestError(f"{path!r} holds {found}, which nobody sees or which turns what is read; rename it.")
 
 
 def check_paths(paths: list[str]) -> None:
     """Refuse a set of paths that cannot all exist side by side on every filesystem.
 
     Raises:
-        ManifestError: it is empty, a path is refused by `check_path`, two are equal under case folding, or one is
-            both a file and a directory.
+        ManifestError: it is empty, a path is refused by `check_path`, two are equal under case folding, one is both a
+            file and a directory, or they have more directories than a server makes.
     """
     if not paths:
         raise ManifestError("The bundle is empty: there is no file to ship.")
-    spelled: dict[str, str] = {}
-    files: set[str] = set()
     for path in paths:
         check_path(path)
-        parts = path.split("/")
-        for depth in range(1, len(parts) + 1):
-            prefix = "/".join(parts[:depth])
-            other = spelled.setdefault(fold(prefix), prefix)
-            if other != prefix:
-                raise ManifestError(f"{other!r} and {prefix!r} are equal under case folding; rename one.")
-        if path in files:
-            raise ManifestError(f"{path!r} is named twice.")
-        files.add(path)
-    for path in paths:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            if "/".join(parts[:depth]) in files:
-                raise ManifestError(f"{'/'.join(parts[:depth])!r} is both a file and a directory.")
+    directories = 0
+    # What stands below one directory stands together here, so that each path needs to be held against one other only.
+    folded = sorted((fold(path).replace("/", "\0"), path) for path in paths)
+    for (before, other), (key, path) in pairwise([("", ""), *folded]):
+        shared = _shared(before.split("\0"), key.split("\0"))
+        _check_neighbours(other.split("/"), path.split("/"), shared)
+        directories += key.count("\0") - shared
+    if directories > DIRECTORIES_LIMIT:
+        raise ManifestError(f"The bundle has {directories} directories; at most {DIRECTORIES_LIMIT} are made.")
 
 
 def fold(path: str) -> str:
     """Fold `path` as a case-insensitive filesystem compares it (Unicode 3.13, canonical caseless matching)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+def _shared(one: list[str], other: list[str]) -> int:
+    """Count the names that two paths, in any one spelling, begin with alike."""
+    return next(
+        (depth for depth, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def _check_neighbours(one: list[str], other: list[str], shared: int) -> None:
+    """Check two paths whose first `shared` names are equal under case folding."""
+    alike = _shared(one[:shared], other[:shared])
+    if alike < shared:
+        first, second = ("/".join(names[: alike + 1]) for names in (one, other))
+        raise ManifestError(f"{first!r} and {second!r} are equal under case folding; rename one.")
+    if shared == len(other):
+        raise ManifestError(f"{'/'.join(other)!r} is named twice.")
+    if shared == len(one):
+        raise ManifestError(f"{'/'.join(one)!r} is both a file and a directory.")
 
 
 def _check_name(path: str, name: str) -> None:
@@ -252,6 +291,36 @@ def _check_name(path: str, name: str) -> None:
         raise ManifestError(f"{path!r}: a name cannot end in a dot or a space, which Windows drops.")
     if _RESERVED.fullmatch(name):
         raise ManifestError(f"{path!r}: {name!r} is a reserved name on Windows; rename it.")
+
+
+def _spell(files: Sequence[FileEntry]) -> Iterator[bytes]:
+    """Write files as they stand in a manifest, some hundred at a time."""
+    for start in range(0, len(files), _SPELLED_AT_ONCE):
+        yield canonical_json([file.as_json() for file in files[start : start + _SPELLED_AT_ONCE]])[1:-1]
+
+
+def _spelled(raw: bytes) -> Iterator[FileEntry]:
+    """Read the files that `raw` spells as a manifest does, wherever they stand in it."""
+    for found in _FILE.finditer(raw):
+        mode, parts, path, sha256, size = found.groups()
+        try:
+            text = load_json(path, limit=8 * PATH_BYTES) if b"\\" in path else path[1:-1].decode()
+        except ValueError as error:
+            raise ManifestError(f"The manifest holds a path that cannot be read: {error}.") from None
+        pieces = {"parts": parts.decode()[1:-1].split('","')} if parts else {}
+        yield _entry({"path": text, "sha256": sha256.decode(), "mode": int(mode), "size": int(size), **pieces})
+
+
+def _misspelt(raw: bytes) -> ManifestError:
+    """Find what is wrong with a manifest that is not spelled as one; what is large is not looked into."""
+    if len(raw) <= _EXPLAINED:
+        try:
+            Manifest.from_files(_entries(load_json(raw, limit=_EXPLAINED)))
+        except DocumentError as error:
+            return ManifestError(f"The manifest is not JSON: {error}")
+        except ManifestError as error:
+            return error
+    return ManifestError("The manifest is not in canonical form (sorted, no spaces, files under their module).")
 
 
 def _entries(document: Any) -> Iterator[FileEntry]:

@@ -25,6 +25,8 @@ DIGITS = 300
 KEY_PARTS = 32
 # Of a TOML text: its tables, lists and dots of keys together. Each may take a kilobyte.
 TOML_PARTS = 100_000
+# Of its lines and values together; a million takes some seconds.
+TOML_VALUES = 500_000
 
 _INTEGERS = range(-(1 << 63), 1 << 63)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -154,7 +156,7 @@ def _require_64_bits(value: Any) -> None:
 
 def _measure(text: str) -> None:
     """Count what `tomllib` keeps of a text, in one pass over its strings, comments and marks."""
-    parts = dots = 0
+    parts = dots = values = 0
     for found in _TOML.finditer(text):
         match found.lastgroup:
             case "dot":
@@ -165,10 +167,13 @@ def _measure(text: str) -> None:
                 parts += 1
             case "end":
                 dots = 0
+                values += 1
             case "number":
                 raise DocumentError(f"a number has more than {DIGITS} digits{_place(text, found.start())}")
         if dots >= KEY_PARTS:
             raise DocumentError(f"a key has more than {KEY_PARTS} parts{_place(text, found.start())}")
+        if values > TOML_VALUES:
+            raise DocumentError(f"more than {TOML_VALUES} lines and values{_place(text, found.start())}")
         if parts > TOML_PARTS:
             raise DocumentError(f"more than {TOML_PARTS} tables, lists and parts of keys{_place(text, found.start())}")
 

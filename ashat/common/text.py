@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+_HIDDEN_KINDS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Default_Ignorable_Code_Point of https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt beyond those
+# kinds, and the blank of Braille.
+_IGNORED = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 _SECRETS = re.compile(r"ashat_[A-Za-z0-9_-]{20,}|RACORE(-[0-9A-Fa-f]{8}){3}")
 
 
 def printable(text: str) -> str:
     """Replace what a terminal would obey, such as control characters, by spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def hidden_character(text: str) -> str:
+    """Name the first character of `text` that nobody sees, or that ends or turns the line; "" where it has none.
+
+    These are control characters, whatever Unicode says is ignored where it is shown, and line and paragraph separators.
+    """
+    if text.isprintable() and not _IGNORED.search(text):
+        return ""
+    found = next((letter for letter in text if is_hidden(letter)), "")
+    return f"U+{ord(found):04X} {unicodedata.name(found, 'control character')}" if found else ""
+
+
+def is_hidden(letter: str) -> bool:
+    """Tell whether nobody sees that character, or it ends or turns the line."""
+    return unicodedata.category(letter) in _HIDDEN_KINDS or _IGNORED.fullmatch(letter) is not None
 
 
 def cut(text: str, length: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from tasks.checks.kit.samples import AnsweredEndpoints
 # In all, and for each: the program is kept from its users meanwhile.
 SECONDS = 30.0
 ANSWER_SECONDS = 5.0
-_TEMPLATE = re.compile(r"\{[^{}]*\}")
 _HOW = "bring it back, or declare it in raos.toml with the status that it has now"
 
 
@@ -130,14 +128,14 @@ def _no_longer(client: ProgramClient, endpoint: Endpoint) -> str:
 
 
 def _undocumented(context: CheckContext, document: openapi.Document, known: Sequence[Endpoint]) -> Iterator[Finding]:
-    now = {_TEMPLATE.sub("{}", each) for each in document.operations()}
+    now = {openapi.PARAMETER.sub("{}", each) for each in document.operations()}
     for operation in context.rehearsal.answered.operations:
         context.left()
-        if _TEMPLATE.sub("{}", operation) in now:
+        if openapi.PARAMETER.sub("{}", operation) in now:
             continue
         method, _, path = operation.partition(" ")
-        pattern = openapi.expression(path)
-        if not any(each.method == method and pattern.fullmatch(each.path.partition("?")[0]) for each in known):
+        template = openapi.Template(path)
+        if not any(each.method == method and template.stands_for(each.path.partition("?")[0]) for each in known):
             shown = one_line(operation, 120)
             text = f"{shown} stood in the OpenAPI document of the release that ran before, not in {document.path}"
             yield Finding("medium", f"{text}: {_HOW}")

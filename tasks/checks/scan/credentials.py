@@ -64,7 +64,6 @@ KEYWORD_HINT = re.compile(
 )
 _ASSIGNMENT_LIMIT = 2_000
 _LINE_LIMIT = 2_048
-_LONG_LINE = re.compile(rf"[^\n]{{{_LINE_LIMIT + 1}}}")
 _OVERLAP = 512
 
 
@@ -100,10 +99,11 @@ def _segments(text: str) -> Iterator[tuple[int, str]]:
     Some patterns take time by the square of a line's length, and a stranger chooses the lines. Pieces of one line
     overlap by more than nearly any credential is long.
     """
-    if not _LONG_LINE.search(text):
+    lines = text.split("\n")
+    if max(map(len, lines)) <= _LINE_LIMIT:
         yield 1, text
         return
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         for start in range(0, max(1, len(line) - _OVERLAP), _LINE_LIMIT - _OVERLAP):
             yield number, line[start : start + _LINE_LIMIT]
 

@@ -27,13 +27,13 @@ ABSENT = "/ashat-deploy/no-such-page"
 
 # Each with what its content always has, so that a program that answers every path with one page shows none of them.
 _EXPOSED = {
-    "/.git/config": re.compile(r"^\s*\[(core|remote |branch )", re.MULTILINE),
+    "/.git/config": re.compile(r"^[ \t]*\[(core|remote |branch )", re.MULTILINE),
     "/.git/HEAD": re.compile(r"\A(ref: refs/|[0-9a-f]{40}\s*\Z)"),
-    "/.env": re.compile(r"^\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=", re.MULTILINE),
-    "/raos.toml": re.compile(r"^\s*\[raos\]", re.MULTILINE),
+    "/.env": re.compile(r"^[ \t]*(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=", re.MULTILINE),
+    "/raos.toml": re.compile(r"^[ \t]*\[raos\]", re.MULTILINE),
     "/appsettings.json": re.compile(r'\A\s*\{[^<]*"(ConnectionStrings|Logging|AllowedHosts)"\s*:'),
     "/web.config": re.compile(r"<configuration[\s>]"),
-    "/docker-compose.yml": re.compile(r"^services:\s*$", re.MULTILINE),
+    "/docker-compose.yml": re.compile(r"^services:[ \t\r]*$", re.MULTILINE),
     "/.htpasswd": re.compile(r"^[^:\s<>]+:(\$(apr1|2[aby]|5|6)\$|\{SHA\})", re.MULTILINE),
     "/.DS_Store": re.compile(r"\A\x00\x00\x00\x01Bud1"),
     "/server-status": re.compile(r"<title>Apache Status</title>", re.IGNORECASE),

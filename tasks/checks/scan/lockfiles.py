@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.parser import BytesHeaderParser
 from posixpath import dirname, join, normpath
 from typing import Any
 
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
@@ -25,12 +25,14 @@ from tasks.checks.scan.versions import Ecosystem, is_version
 FILE_LIMIT = 8 * 1024 * 1024
 TOTAL_LIMIT = 128 * 1024 * 1024
 PACKAGES_LIMIT = 20_000
+LINES_LIMIT = 100_000
+REQUIREMENT_LIMIT = 4_096
 NAMES_SHOWN = 5
 
 _NAME = re.compile(r"(@[\w.~-]{1,214}/)?[\w.~-]{1,214}", re.ASCII)
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+_COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION = re.compile(r"\s--?[A-Za-z].*$")
-_EDITABLE = re.compile(r"(-e|--editable)[\s=]*\S+://")
+_EDITABLE = re.compile(r"(-e|--editable)[\s=]*+\S+://")
 _INCLUDE = re.compile(r"(?:-[rc]\s*|--(?:requirement|constraint)[\s=]+)(.+)")
 _METADATA = re.compile(r"(^|/)[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")
 _REQUIREMENTS = re.compile(r"(^|/)(requirements/[^/]+|([^/]*[-_.])?requirements([-_.][^/]*)?)\.txt$", re.IGNORECASE)
@@ -145,7 +147,10 @@ def _reader_of(path: str) -> _Reader | None:
 
 def _requirements(path: str, content: bytes, found: Declared) -> None:
     """https://pip.pypa.io/en/stable/reference/requirements-file-format/"""
-    for line in re.sub(r"\\\r?\n", " ", content.decode("utf-8-sig")).splitlines():
+    lines = re.sub(r"\\\r?\n", " ", content.decode("utf-8-sig")).splitlines()
+    if len(lines) > LINES_LIMIT:
+        raise ValueError(f"{len(lines)} lines; at most {LINES_LIMIT} are read")
+    for line in lines:
         text = _COMMENT.sub("", line).strip()
         if include := _INCLUDE.match(text):
             found.included.setdefault(normpath(join(dirname(path), include[1].strip())), path)
@@ -155,7 +160,7 @@ def _requirements(path: str, content: bytes, found: Declared) -> None:
 
 def _requirement(path: str, text: str, found: Declared) -> None:
     try:
-        wanted = Requirement(text)
+        wanted = Requirement(text if len(text) <= REQUIREMENT_LIMIT else "")
     except InvalidRequirement:
         # An address may hold a credential, so it is not shown.
         found.add(path, "PyPI", "what comes from an address" if "://" in text else text, None)
@@ -178,8 +183,11 @@ def _toml(path: str, content: bytes, found: Declared) -> None:
 
 
 def _metadata(path: str, content: bytes, found: Declared) -> None:
-    raw, _ = parse_email(re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0])
-    found.add(path, "PyPI", raw["name"], raw.get("version"))
+    """https://packaging.python.org/en/latest/specifications/core-metadata/, of which two headers are needed."""
+    headers = BytesHeaderParser().parsebytes(re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0])
+    if headers["Name"] is None:
+        raise ValueError("no header Name")
+    found.add(path, "PyPI", str(headers["Name"]).strip(), str(headers["Version"] or "").strip())
 
 
 def _dotnet(path: str, content: bytes, found: Declared) -> None:

@@ -6,7 +6,6 @@ JSON records. It is read through once, a record at a time: only those that name 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import zipfile
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ashat.common.documents import load_json
+from ashat.common.files import read_bounded
 from tasks.checks.kit.base import one_line
 from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
@@ -25,7 +26,7 @@ from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
 SECONDS = 300.0
 RECORD_BYTES = 16 * 1024 * 1024
 FRESH = timedelta(days=30)
-_FIELD = re.compile(rb'"(name|ecosystem|modified)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_FIELD = re.compile(rb'"(name|ecosystem|modified)"\s*:\s*"((?:[^"\\]++|\\.)*+)"')
 _BETWEEN = re.compile(r"[-_.]+")
 
 
@@ -82,9 +83,7 @@ def _records(path: Path) -> Iterator[tuple[str, bytes]]:
             if inner.suffix in (".json", ".zip") and inner.is_file():
                 yield from _records(inner)
     elif path.suffix == ".json":
-        if path.stat().st_size > RECORD_BYTES:
-            raise AdvisoriesUnknownError(f"{path} has more than {RECORD_BYTES} bytes, so it is no record")
-        yield str(path), path.read_bytes()
+        yield str(path), read_bounded(path, RECORD_BYTES)
     else:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -123,7 +122,7 @@ def _consider(copy: Copy, where: str, raw: bytes, names: dict[str, list[Package]
 def _text(value: bytes) -> str:
     plain = value.decode("utf-8", "replace")
     try:
-        return str(json.loads(f'"{plain}"')) if "\\" in plain else plain
+        return str(load_json(f'"{plain}"', limit=RECORD_BYTES)) if "\\" in plain else plain
     except ValueError:
         return plain
 

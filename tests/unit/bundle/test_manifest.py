@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ashat.bundle.manifest import (
+    DEPTH_LIMIT,
     EXECUTABLE_MODE,
     FILE_MODE,
     PART_SIZE,
@@ -121,6 +123,71 @@ def manifest_json(**changes: Any) -> bytes:
 def test_a_manifest_is_refused_by_the_rule_it_breaks(raw: bytes, rule: str) -> None:
     with pytest.raises(ManifestError, match=rule):
         Manifest.parse(raw)
+
+
+@pytest.mark.parametrize(
+    "letter",
+    "\u202e\u2066\u200f\u061c\u0085\u2028\u2029\u200b\u00ad\ufeff\u3164\ufe0f\u2800\U000e0041",
+)
+def test_a_path_that_nobody_reads_as_it_is_is_refused_with_the_name_of_the_character(letter: str) -> None:
+    with pytest.raises(ManifestError, match=f"holds U\\+{ord(letter):04X} .*; rename it") as refused:
+        check_path(f"Modules/A/invoice{letter}fdp.exe")
+
+    assert str(refused.value).isprintable()
+
+
+def test_paths_are_held_against_each_other_wherever_they_stand() -> None:
+    check_paths(["a b/x", "a/x", "a.b", "a-b/y", "ab", "a/b/c", "a/b.c"])
+    for paths, said in (
+        (["Dir/sub/a", "other", "dir/sub/b"], "'Dir' and 'dir' are equal|'dir' and 'Dir' are equal"),
+        (["a/Sub/x", "a/b", "a/sub/y"], "'a/Sub' and 'a/sub' are|'a/sub' and 'a/Sub' are"),
+        (["a/b/c/d", "a.x", "a/b"], "'a/b' is both a file and a directory"),
+        (["A/b/c", "a.x", "a"], "are equal under case folding"),
+        (["x/y", "x/y-z", "x/y"], "'x/y' is named twice"),
+    ):
+        for order in (paths, paths[::-1]):
+            with pytest.raises(ManifestError, match=said):
+                check_paths(order)
+
+
+def test_a_tree_has_at_most_so_many_levels_and_directories() -> None:
+    check_path("/".join("a" * DEPTH_LIMIT))
+    with pytest.raises(ManifestError, match="is 65 names deep; a path has at most 64"):
+        check_path("/".join("a" * (DEPTH_LIMIT + 1)))
+    deep = [f"{number:04}/" + "a/" * 60 + "x" for number in range(1_640)]
+    check_paths(deep[:1_639])
+    with pytest.raises(ManifestError, match="has 100040 directories; at most 100000 are made"):
+        check_paths(deep)
+
+
+def test_a_manifest_beyond_the_limit_is_neither_made_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Manifest.from_files([entry("a"), entry("b")])
+    raw = made.canonical
+    monkeypatch.setattr("ashat.bundle.manifest.MANIFEST_LIMIT", len(raw) - 1)
+
+    with pytest.raises(ManifestError, match=f"has {len(raw)} bytes; at most {len(raw) - 1} are read"):
+        Manifest.parse(raw)
+    with pytest.raises(ManifestError, match="list of the bundle's 2 files has"):
+        _ = Manifest.from_files(made.files).digest
+
+
+_NAMES = st.lists(st.text(st.sampled_from('abAZ."\\é😀[]{},: '), min_size=1, max_size=8), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(_NAMES.map("/".join), st.integers(0, 3 * PART_SIZE)), max_size=5))
+def test_what_is_written_is_read_back_and_nothing_else_is(files: list[tuple[str, int]]) -> None:
+    try:
+        made = Manifest.from_files(
+            entry(path, size=size, parts=(B,) * (-(-size // PART_SIZE) if size > PART_SIZE else 0))
+            for path, size in files
+        )
+    except ManifestError:
+        return
+    assert Manifest.parse(made.canonical) == made
+    for at in range(0, len(made.canonical), 7):
+        cut = made.canonical[:at] + made.canonical[at + 1 :]
+        with suppress(ManifestError):
+            assert Manifest.parse(cut).canonical == cut
 
 
 def test_the_digest_of_a_known_bundle_never_changes() -> None:

@@ -1,0 +1,50 @@
+"""Patterns that run over a release's files and a program's answers, outside the sandbox: no text makes one slow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tasks.checks.scan.credentials import find_secrets
+from tasks.checks.scan.exposure import _EXPOSED, _LISTING
+from tasks.checks.scan.files import _KEY_FILE
+from tasks.checks.scan.osv_offline import _FIELD
+
+SIZE = 256 * 1024
+TEXTS = {
+    name: (piece * (SIZE // len(piece)))[:SIZE]
+    for name, piece in {
+        "lines": "\n",
+        "spaces": " ",
+        "tabs and lines": "\t\n",
+        "letters": "a",
+        "digits": "1",
+        "quotes": '"',
+        "escapes": '\\"',
+        "names": '"name":"\\"name\\":\\"',
+        "exports": "export\n\n\n",
+        "services": "services:\n \n",
+        "titles": "<title> \n",
+        "braces": '{"AllowedHosts" ',
+        "dots": ".env.",
+        "addresses": "a://b:",
+        "keys": "password = \n",
+        "aws": "aws_secret_access_key ",
+        "jwt": "eyJ.",
+        "base64": "AKIA0+/=",
+        "slashes": "/",
+    }.items()
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_no_text_takes_long(text: str) -> None:
+    began = time.process_time()
+
+    for pattern in (*_EXPOSED.values(), _LISTING, _KEY_FILE):
+        pattern.search(text)
+    _FIELD.findall(text.encode())
+    find_secrets(text, "settings.py")
+
+    assert time.process_time() - began < 20
