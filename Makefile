@@ -33,8 +33,9 @@ format: $(STAMP) ## put the code into the house's format
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-bench: $(STAMP) ## how fast bytes move, a reading command answers, a release is verified; how often performance errs
+bench: $(STAMP) ## how fast bytes move on good and bad lines, a reading command answers, a release is verified; how often performance errs
 	@$(PYTHON) bench/transfer.py $(ARGS)
+	@$(PYTHON) bench/lines.py $(ARGS)
 	@$(PYTHON) bench/cli.py $(ARGS)
 	@$(PYTHON) bench/trust.py $(ARGS)
 	@$(PYTHON) bench/verification.py $(ARGS)

@@ -195,14 +195,14 @@ class Transport:
         try:
             with self._client.stream(method, path, **rest) as response:
                 self.round_trip = min(self.round_trip, time.monotonic() - began)
-                self._refuse_compressed(response)
+                self._refuse_compressed(response, rest.get("headers"))
                 yield response
         except httpx.HTTPError as error:
             raise self._no_answer(error) from error
 
-    def _refuse_compressed(self, response: httpx.Response) -> None:
+    def _refuse_compressed(self, response: httpx.Response, asked: Mapping[str, str] | None) -> None:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
+        if encoding not in ("", "identity", (asked or {}).get("Accept-Encoding")):
             raise NodeRefusedError(
                 f"{self.name} answers compressed ({encoding[:40]!r}), which it was asked not to; is there a proxy that "
                 f"compresses in front of {self.url}?",

@@ -25,6 +25,8 @@ class Line:
         self._transports: Sequence[Transport] = transports
         self._given = connections
         self._rate = 0.0
+        self.decompresses = False
+        """Whether the target said that it reads what is compressed."""
         self._lock = threading.Lock()
 
     @property

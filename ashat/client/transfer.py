@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import httpx
@@ -26,6 +27,7 @@ from ashat.errors import (
     NodeUnreachableError,
     ObjectsMissingError,
 )
+from ashat.protocol.compression import ZSTD, Decompressor, compressed, pays
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
 from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT
 
@@ -55,6 +57,7 @@ class Lack:
 
     digests: list[str]
     begun: dict[str, int]
+    encodings: set[str] = field(default_factory=set, compare=False)
 
 
 class Upload(Protocol):
@@ -107,6 +110,8 @@ def lacking(transport: Transport, digests: Iterable[str]) -> Lack:
             raise NodeRefusedError(f"{transport.name} answers, but not as an ASHAT node does.", server=transport.name)
         found.digests.extend(absent)
         found.begun.update(begun)
+        if ZSTD in (answer.get("encodings") or ()):
+            found.encodings.add(ZSTD)
     return found
 
 
@@ -126,13 +131,14 @@ def push_bundle(
         if begun:
             return _put_rest(transport, batch, begun, _rest(packed, batch, begun, tell))
         try:
-            return _post_frames(transport, batch, _packed_frames(packed, batch, tell))
+            return _post_frames(transport, batch, _packed_frames(packed, batch, tell), line)
         except NodeRefusedError as error:
             if error.body.get("error") == "digest_mismatch" and error.body.get("digest") in packed.manifest.objects:
                 raise changed(packed.path_of(str(error.body["digest"]))) from error
             raise
 
-    return _fill_node(transport, packed.manifest, send, progress, Line(transport, connections=connections))
+    line = Line(transport, connections=connections)
+    return _fill_node(transport, packed.manifest, send, progress, line)
 
 
 def relay_bundle(
@@ -151,12 +157,12 @@ def relay_bundle(
     """
 
     def send(batch: Batch, begun: int, tell: Tell) -> None:
-        with fetching(source, batch, "/v1", begun) as response:
+        with fetching(source, batch, "/v1", begun, compress=line.compresses) as response:
             chunks = _counted(response, tell, batch, begun, source.name)
             if begun:
                 _put_rest(target, batch, begun, chunks)
             else:
-                _post_frames(target, batch, verified(chunks, batch, source.name))
+                _post_frames(target, batch, verified(chunks, batch, source.name), line)
 
     line = Line(source, target, connections=connections)
     return _fill_node(target, fetch_manifest(source, digest), send, progress, line)
@@ -190,7 +196,7 @@ def pull_bundle(
         with store.receive() as incoming:
             begun = incoming.resume(*batch[0]) if begun else 0
             try:
-                with fetching(transport, batch, prefix, begun) as response:
+                with fetching(transport, batch, prefix, begun, compress=line.compresses) as response:
                     incoming.feed(_counted(response, tell, batch, begun, transport.name))
                     incoming.finish()
             except IntegrityError:
@@ -200,7 +206,8 @@ def pull_bundle(
     def commit() -> None:
         store.put_manifest(manifest.canonical, digest)
 
-    return _fill(manifest, ask, fetch, commit, progress, Line(transport, connections=connections))
+    line = Line(transport, connections=connections)
+    return _fill(manifest, ask, fetch, commit, progress, line)
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
@@ -258,7 +265,12 @@ def _fill_node(
             timeout=COMMIT_TIMEOUT,
         )
 
-    return _fill(manifest, lambda digests: lacking(target, digests), send, commit, progress, line)
+    def ask(digests: Iterable[str]) -> Lack:
+        found = lacking(target, digests)
+        line.decompresses = ZSTD in found.encodings
+        return found
+
+    return _fill(manifest, ask, send, commit, progress, line)
 
 
 def _fill(
@@ -424,11 +436,17 @@ def _rest(packed: Packed, batch: Batch, begun: int, tell: Tell) -> Iterator[byte
             tell(len(rest))
 
 
-def _post_frames(target: Transport, batch: Batch, frames: Iterator[bytes]) -> None:
-    length = frames_size(size for _, size in batch)
-    target.request(
-        "POST", "/v1/objects", content=frames, headers={"Content-Type": FRAMES, "Content-Length": str(length)}
-    )
+def _post_frames(target: Transport, batch: Batch, frames: Iterator[bytes], line: Line) -> None:
+    headers = {"Content-Type": FRAMES}
+    if line.compresses and line.decompresses:
+        first = next(frames)
+        frames = chain([first], frames)
+        if pays(first):
+            headers["Content-Encoding"] = ZSTD
+            target.request("POST", "/v1/objects", content=compressed(frames), headers=headers)
+            return
+    headers["Content-Length"] = str(frames_size(size for _, size in batch))
+    target.request("POST", "/v1/objects", content=frames, headers=headers)
 
 
 def _packed_frames(packed: Packed, batch: Batch, tell: Tell) -> Iterator[bytes]:
@@ -456,15 +474,20 @@ def _packed_frames(packed: Packed, batch: Batch, tell: Tell) -> Iterator[bytes]:
 
 
 @contextmanager
-def fetching(source: Transport, batch: Batch, prefix: str, begun: int = 0) -> Iterator[httpx.Response]:
-    """Ask `source` for the objects of `batch`, as frames; or for what follows the first `begun` bytes of its one.
+def fetching(
+    source: Transport, batch: Batch, prefix: str, begun: int = 0, *, compress: bool = False
+) -> Iterator[httpx.Response]:
+    """Ask `source` for the objects of `batch`, as frames; or for what follows the first `begun` bytes of its one. With
+    `compress`, frames may come compressed.
 
     Raises:
         NodeError: as `Transport.request`.
     """
     digests = [digest for digest, _ in batch]
     if not begun:
-        with source.stream("POST", f"{prefix}/objects/fetch", json={"digests": digests}) as response:
+        asked = {"Accept-Encoding": ZSTD} if compress else {}
+        path = f"{prefix}/objects/fetch"
+        with source.stream("POST", path, json={"digests": digests}, headers=asked) as response:
             yield response
         return
     headers = {"Range": f"bytes={begun}-"}
@@ -477,7 +500,10 @@ def fetching(source: Transport, batch: Batch, prefix: str, begun: int = 0) -> It
 def _counted(response: httpx.Response, tell: Tell, batch: Batch, begun: int, name: str) -> Iterator[bytes]:
     """The answer as it comes, as long as it is not longer than what was asked for."""
     left = batch[0][1] - begun if begun else frames_size(size for _, size in batch)
-    for chunk in response.iter_raw():
+    chunks = response.iter_raw()
+    if response.headers.get("content-encoding", "") == ZSTD:
+        chunks = Decompressor(left).feed(chunks)
+    for chunk in chunks:
         left -= len(chunk)
         if left < 0:
             raise IntegrityError(f"{name} sent more than it was asked for.")

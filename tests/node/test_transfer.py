@@ -22,13 +22,15 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from backports import zstd
 from starlette.requests import Request
 
 from ashat.bundle.manifest import FILE_MODE, PART_SIZE, FileEntry, Manifest
 from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
-from ashat.client import transfer
+from ashat.client import line, transfer
 from ashat.client.environment import is_loopback
 from ashat.client.http import Timeouts, Transport, normalise_url
+from ashat.client.line import Line
 from ashat.client.transfer import Lack, fetch_objects, lacking, missing, pull_bundle, push_bundle, relay_bundle
 from ashat.errors import (
     IntegrityError,
@@ -281,6 +283,87 @@ def test_a_rest_that_is_not_one_is_refused(transport: Transport, range_: str) ->
     with pytest.raises(NodeRefusedError) as refusal:
         transport.request("PUT", f"/v1/objects/{'a' * 64}", content=b"12345", headers=headers)
     refused(refusal, 400, "bad_request")
+
+
+# Compressed
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Packed:
+    """About 4 MB that compress well, no two pieces alike."""
+    root = tmp_path / "text"
+    root.mkdir()
+    for number in range(40):
+        (root / f"f{number}.py").write_text("".join(f"value_{number}_{line} = {line}\n" for line in range(4500)))
+    return pack_directory(root)
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_text_crosses_a_far_line_compressed_and_a_near_one_as_it_is(
+    text: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: bool
+) -> None:
+    monkeypatch.setattr(line, "FAR_SECONDS", -1 if far else 60)
+    monkeypatch.setattr(line, "SLOW_RATE", 0)
+    total = sum(text.manifest.objects.values())
+    with (
+        NodeProcess(tmp_path / "public") as public,
+        NodeProcess(tmp_path / "omega", role=Role.OMEGA) as omega,
+        CuttingProxy(public.port) as here,
+        CuttingProxy(omega.port) as there,
+        Transport(here.url, token=public.token(Scope.ADMIN)) as source,
+        Transport(there.url, token=omega.token(Scope.ADMIN)) as target,
+        Store(tmp_path / "store") as store,
+    ):
+        assert push_bundle(source, text).bytes_sent == total
+        assert relay_bundle(source, target, text.manifest.digest).bytes_sent == total
+        assert pull_bundle(target, text.manifest.digest, store).bytes_sent == total
+        assert all(store.read(name) == text.read_object(name) for name in text.manifest.objects)
+        moved = (here.passed["up"], here.passed["down"], there.passed["up"], there.passed["down"])
+        assert all(count < total / 2 if far else count > total for count in moved), moved
+
+
+def test_what_does_not_get_smaller_is_not_compressed(
+    node: NodeProcess, packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "FAR_SECONDS", -1)
+    encoded: list[str] = []
+    request = Transport.request
+
+    def seen(self: Transport, method: str, path: str, **options: Any) -> Any:
+        encoded.append((options.get("headers") or {}).get("Content-Encoding", ""))
+        return request(self, method, path, **options)
+
+    monkeypatch.setattr(Transport, "request", seen)
+    with Transport(node.url, token=node.token()) as transport:
+        push_bundle(transport, packed)
+    assert set(encoded) == {""}
+
+
+def test_a_line_that_turns_out_slow_compresses_what_follows() -> None:
+    slow, fast = Line(), Line()
+    slow.saw(256 * 1024, 2.0)
+    fast.saw(256 * 1024, 0.01)
+    fast.saw(256 * 1024, 2.0)
+    assert (slow.compresses, fast.compresses) == (True, False)
+
+
+def test_what_was_compressed_badly_is_refused_within_bounds(transport: Transport, node: NodeProcess) -> None:
+    zeros = bytes(4 * MB)
+    bomb = zstd.compress(b"".join(frame_header(digest(zeros), len(zeros)) + zeros for _ in range(20)))
+    assert len(bomb) < 100_000
+    whole = zstd.compress(frame(os.urandom(1000)))
+    for body, encoding, status, code in (
+        (bomb, "zstd", 413, "too_large"),
+        (b"not zstd", "zstd", 422, "bad_frames"),
+        (whole[:-5], "zstd", 422, "bad_frames"),
+        (whole + b"more", "zstd", 422, "bad_frames"),
+        (whole, "gzip", 415, "bad_request"),
+    ):
+        headers = {"Content-Type": FRAMES, "Content-Encoding": encoding}
+        with pytest.raises(NodeRefusedError) as refusal:
+            transport.request("POST", "/v1/objects", content=body, headers=headers)
+        refused(refusal, status, code)
+    post_frames(transport, frame(b"a node that lives"))
 
 
 def cut_upload(node: NodeProcess, content: bytes) -> None:
@@ -747,6 +830,15 @@ def test_the_bench_measures_all_that_it_promises(tmp_path: Path) -> None:
     judged = {target["row"] for target in result["targets"]}
     assert judged >= {"unchanged push", "two files changed"} | (compared - {"unchanged push"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bench_of_lines_measures_what_a_cut_costs() -> None:
+    words = [sys.executable, "bench/lines.py", "--json", "--no-latency"]
+    words += ["--megabytes", "2", "--rate-mbit", "16", "--cut-every", "0.5"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    result = json.loads(done.stdout)
+    assert (result["cut_done"], result["cuts"] > 0, result["latency_push_vs_rsync"]) == (True, True, None)
+    assert 1 <= result["cut_sent_ratio"] < 1.6  # each cut costs a request anew, and here one comes every 0.5 s
 
 
 # The transport

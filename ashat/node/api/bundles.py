@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,10 +18,12 @@ from ashat.errors import IntegrityError
 from ashat.node.core.errors import ApiError
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
+from ashat.protocol.compression import ZSTD, Decompressor, accepts_zstd, compressed, pays
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, Digest, Message, Scope
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT, Digest, Message, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
+Decode = Callable[[Iterable[bytes]], Iterable[bytes]]
 
 STALL_SECONDS = 60.0
 _RECEIVE_BATCH = 2 * 1024 * 1024
@@ -38,10 +41,12 @@ class DigestList(Message):
 
 
 class MissingObjects(Message):
-    """Those of the objects asked that are not here, in order; and of which of them a beginning is, of so many bytes."""
+    """Those of the objects asked that are not here, in order; of which of them a beginning is, of so many bytes; and
+    how a request with objects may be encoded."""
 
     missing: list[Digest]
     begun: dict[Digest, int] = Field(default_factory=dict)
+    encodings: list[str] = Field(default_factory=lambda: [ZSTD])
 
 
 class Received(Message):
@@ -87,9 +92,9 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
             return await receive_objects(store, request, rest_of=(digest, size, first))
 
     @router.post("/objects/fetch", dependencies=read, response_class=StreamingResponse)
-    async def fetch(asked: DigestList) -> Response:
+    async def fetch(asked: DigestList, request: Request) -> Response:
         """The objects asked for, as frames, in order."""
-        return await objects_response(store, asked.digests)
+        return await objects_response(store, asked.digests, request)
 
     @router.get("/objects/{digest}", dependencies=read, response_class=Response)
     def one_object(digest: Digest, request: Request) -> Response:
@@ -120,13 +125,14 @@ async def receive_objects(store: Store, request: Request, rest_of: tuple[str, in
     Raises:
         ApiError: another number of bytes is here than `rest_of` says.
     """
+    decompressor = _decompressor(request)
     with store.receive() as incoming:
         if rest_of is not None:
             digest, size, offset = rest_of
             held = await asyncio.to_thread(incoming.resume, digest, size)
             if held != offset:
                 raise ApiError(409, "wrong_offset", f"{held} bytes of {digest} are here, not {offset}.", begun=held)
-        feeder = _Feeder(incoming)
+        feeder = _Feeder(incoming, decompressor.feed if decompressor else None)
         try:
             async for chunk in _stream(request):
                 await feeder.add(chunk)
@@ -136,25 +142,34 @@ async def receive_objects(store: Store, request: Request, rest_of: tuple[str, in
             raise ApiError(400, "bad_request", "The upload was cut; ask which objects are missing.") from None
         finally:
             await feeder.settle()
+        if decompressor:
+            decompressor.finish()
         incoming.finish()
         return Received(received=incoming.received, stored=incoming.stored, bytes=incoming.size)
 
 
-async def objects_response(store: Store, digests: list[str]) -> Response:
-    """Answer with objects as frames, in order; 404 names the first that is not here, before any byte is sent."""
+async def objects_response(store: Store, digests: list[str], request: Request) -> Response:
+    """Answer with objects as frames, in order, compressed where that is asked for and pays; 404 names the first that is
+    not here, before any byte is sent."""
     sizes = await asyncio.to_thread(lambda: [store.size(digest) for digest in digests])
+    chunks = _chunks(store, digests)
+    if accepts_zstd(request.headers.get("accept-encoding", "")):
+        first = await asyncio.to_thread(next, chunks, b"")
+        chunks = chain([first], chunks)
+        if await asyncio.to_thread(pays, first):
+            encoding = {"Content-Encoding": ZSTD}
+            return StreamingResponse(_in_threads(compressed(chunks)), media_type=FRAMES, headers=encoding)
     length = {"Content-Length": str(frames_size(sizes))}
-    return StreamingResponse(stream_objects(store, digests), media_type=FRAMES, headers=length)
+    return StreamingResponse(_in_threads(chunks), media_type=FRAMES, headers=length)
 
 
-async def stream_objects(store: Store, digests: list[str]) -> AsyncIterator[bytes]:
-    """Yield the frames of durable objects, in chunks of about 1 MiB, read in a thread.
+async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what is read in a thread.
 
     Raises:
         NotStoredError, IntegrityError: an object went away or was damaged since it was asked for; the caller can
             only cut the connection, and the client asks again.
     """
-    chunks = _chunks(store, digests)
     while chunk := await asyncio.to_thread(next, chunks, b""):
         yield chunk
 
@@ -187,8 +202,9 @@ def manifest_response(store: Store, digest: str, request: Request) -> Response:
 class _Feeder:
     """Feeds an upload from a thread, some 2 MB at a time, while the next bytes arrive."""
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: Incoming, decode: Decode | None) -> None:
         self._incoming = incoming
+        self._decode = decode or (lambda chunks: chunks)
         self._batch: list[bytes] = []
         self._held = 0
         self._writing: asyncio.Task[None] | None = None
@@ -213,7 +229,7 @@ class _Feeder:
     async def _hand_over(self) -> None:
         if self._writing:
             await self._writing
-        self._writing = asyncio.create_task(asyncio.to_thread(self._incoming.feed, self._batch))
+        self._writing = asyncio.create_task(asyncio.to_thread(self._incoming.feed, self._decode(self._batch)))
         self._batch, self._held = [], 0
 
 
@@ -270,6 +286,18 @@ def _check_type(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FRAMES:
         raise ApiError(400, "bad_request", f"Objects are sent as {FRAMES}, not {kind or 'without a content type'}.")
+
+
+def _decompressor(request: Request) -> Decompressor | None:
+    """Make what decodes the request's body, if it is encoded.
+
+    Raises:
+        ApiError: 415, it is encoded as nobody here knows.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ZSTD):
+        raise ApiError(415, "bad_request", f"Objects may be encoded as {ZSTD}, or not at all.")
+    return Decompressor(REQUEST_LIMIT) if encoding == ZSTD else None
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:

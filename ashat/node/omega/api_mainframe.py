@@ -72,10 +72,10 @@ def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) 
         return manifest_response(store, digest, request)
 
     @router.post("/objects/fetch", response_class=Response)
-    async def fetch(asked: DigestList) -> Response:
+    async def fetch(asked: DigestList, request: Request) -> Response:
         """Objects of the offered bundle, as frames, in order."""
         await run_in_threadpool(offered.check_objects, asked.digests)
-        return await objects_response(store, asked.digests)
+        return await objects_response(store, asked.digests, request)
 
     @router.get("/objects/{digest}", response_class=Response)
     def one_object(digest: Digest, request: Request) -> Response:
