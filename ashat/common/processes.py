@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ashat.common.clocks import boot_id
 from ashat.common.text import last_line
 
 if TYPE_CHECKING:
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 # The kernel's record of when it booted can move a little with the clock, and creation times with it.
 CLOCK_TOLERANCE = 2.0
+_SAME = 0.005
+_LONGEST_UPTIME = 1e8
 _LAST_WORDS = 4096
 _KILLED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class ProcessRef:
-    """A process by its pid and by when it was created (seconds since the epoch): pids are given out again."""
+    """A process by its pid and by when it was created: pids are given out again.
+
+    `created` is compared only: it counts from the start of the machine, so that it stays what it is when somebody sets
+    the clock, and is another after the next start. Where the system does not say that, it is seconds since the epoch.
+    """
 
     pid: int
     created: float
@@ -39,12 +46,12 @@ class ProcessRef:
     def of(cls, pid: int) -> ProcessRef | None:
         """Refer to the process that has this pid now; None where none has, or only a zombie."""
         process = _running(pid)
-        return cls(pid, process.create_time()) if process else None
+        return cls(pid, _created(process)) if process else None
 
     def process(self) -> psutil.Process | None:
         """Find the very process that was meant, if it is alive."""
         process = _running(self.pid)
-        return process if process and abs(process.create_time() - self.created) <= CLOCK_TOLERANCE else None
+        return process if process and abs(_created(process) - self.created) <= _tolerance() else None
 
 
 def python_module(module: str, *words: str) -> list[str]:
@@ -168,6 +175,18 @@ def kill_group(pid: int) -> None:
     """Send SIGKILL to everything left in the process group that `pid` leads, as far as this user may."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, 9)
+
+
+def _created(process: psutil.Process) -> float:
+    try:
+        ticks = int(Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b") ")[2].split()[19])
+    except (OSError, IndexError):
+        return process.create_time()
+    return int(boot_id()[:4], 16) * _LONGEST_UPTIME + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _tolerance() -> float:
+    return _SAME if sys.platform.startswith("linux") else CLOCK_TOLERANCE
 
 
 def _running(pid: int) -> psutil.Process | None:

@@ -10,6 +10,7 @@ import os
 import socket
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
@@ -30,8 +31,11 @@ def process_is_gone(run: FlowRun) -> bool:
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
     if host != socket.gethostname() or (number := read_count(pid)) is None:
         return False
-    process = ProcessRef.of(number)
-    if process is None:
+    if ProcessRef.of(number) is None:
         return True
-    since = run.state.timestamp.timestamp() if run.state else process.created
-    return process.created > since + CLOCK_TOLERANCE  # the pid was given out again since
+    try:
+        created = psutil.Process(number).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    since = run.state.timestamp.timestamp() if run.state else created
+    return created > since + CLOCK_TOLERANCE  # the pid was given out again since

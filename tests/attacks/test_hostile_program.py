@@ -16,7 +16,7 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
-from ashat.protocol.messages import Scope
+from ashat.protocol.messages import DatabaseProbeRequest, Scope
 from tests.support.needs import SYSTEM_PYTHON, cgroup_root, requires_cgroup, requires_root
 from tests.support.processes.leftovers import VARIABLE
 from tests.support.processes.node import QUICK, NodeProcess, push, switch
@@ -193,6 +193,25 @@ def test_the_hook_runs_as_that_user_too(place: Path, tmp_path: Path) -> None:
         assert (node.data / "hook.log").read_text().split() == ["65534", "65534", "/nonexistent"] * 2
         assert client.state().app.user == USER
         assert "the hook runs as nobody" in node.log()
+
+
+@requires_root
+def test_the_nodes_look_at_its_database_touches_nothing_that_the_program_could_not(place: Path, tmp_path: Path) -> None:
+    database = {"dsn": "sqlite:///{data}/raos.db"}
+    with NodeProcess(place / "public", app=app(user=USER), database=database, start=False) as node:
+        node.config.chmod(0o600)
+        node.start()
+        tokens = (node.data / "tokens.json").read_bytes()
+        with node.client() as client:
+            calm = push(client, release(tmp_path / "calm", "database"))
+            assert switch(client, calm, expected=None).status == "succeeded"
+            look = client.probe_database(DatabaseProbeRequest(tables=["t"]))
+            assert (look.ok, look.writable) == (True, True), look
+            evil = push(client, release(tmp_path / "evil", "database links"))
+            assert switch(client, evil, expected=calm).status == "succeeded"
+            look = client.probe_database(DatabaseProbeRequest(tables=["meta"]))
+            assert (look.ok, look.writable) == (False, False), look
+            assert (node.data / "tokens.json").read_bytes() == tokens
 
 
 def refusal(node: NodeProcess, *flags: str) -> str:

@@ -34,6 +34,9 @@ if release:
         sys.exit("the service is unknown")
     if "hookhangs" in behaviour:
         time.sleep(60)
+    slow = data / "slow"
+    if slow.exists():
+        time.sleep(float(slow.read_text()))
     environment = {**os.environ, "RAOS_PORT": os.environ["RUN_PORT"], "RAOS_DATA": str(data)}
     program = subprocess.Popen([sys.executable, "app.py"], cwd=release, env=environment, start_new_session=True)
     pid.write_text(str(program.pid))
@@ -89,13 +92,26 @@ def test_the_hook_is_told_what_to_run_and_the_health_decides(
     for behaviour, reason in [
         ("sick", "not healthy within 3 s: answers 500 at /health"),
         ("hookfails", "the hook ended with exit code 1: the service is unknown"),
-        ("hookhangs", "the hook took longer than 3 s and was killed"),
+        ("hookhangs", "the hook took longer than 3 s and was killed; app.hook_timeout gives it more time"),
     ]:
         bad = push(client, tiny_bundle(tmp_path / behaviour, behaviour))
         operation = switch(client, bad, expected=good)
         assert (operation.status, operation.switched_back, operation.reason) == ("failed", True, reason)
         assert calls(node)[-2:] == [[bad, good], [good, bad]]
         assert client.probe_health().bundle == good
+
+
+def test_a_hook_that_takes_longer_than_it_may_has_the_time_to_put_back_what_ran(
+    node: NodeProcess, client: NodeClient, good: str, tmp_path: Path
+) -> None:
+    bundle = push(client, tiny_bundle(tmp_path / "slow", note="slow"))
+    (node.directory / "slow").write_text("5")
+    operation = switch(client, bundle, expected=good)
+    (node.directory / "slow").unlink()
+    assert (operation.status, operation.switched_back) == ("failed", True)
+    assert operation.reason == "the hook took longer than 3 s and was killed; app.hook_timeout gives it more time"
+    assert calls(node)[-2:] == [[bundle, good], [good, bundle]]
+    assert client.probe_health().bundle == good
 
 
 def test_the_program_outlives_the_node_and_is_not_started_again(

@@ -16,6 +16,9 @@ from tests.support.needs import SYSTEM_PYTHON, requires_root
 from tests.support.processes.node import QUICK, NodeProcess, below, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
 
+# A root that may signal nobody else, as a user may not whom it ran something as by sudo.
+WEAK = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", "--", sys.executable, "-m", "ashat.node"]
+
 
 def wait_until_it_runs(client: NodeClient) -> None:
     deadline = time.monotonic() + 60
@@ -51,14 +54,12 @@ def test_status_says_as_whom_the_program_runs(tmp_path: Path) -> None:
 def test_a_program_that_the_node_may_not_end_goes_on_and_the_switch_says_whose_it_is(
     place: Path, tmp_path: Path
 ) -> None:
-    """As with sudo, where the node is not root: here the node is root without the right to signal others."""
     command = ["setpriv", "--reuid=65534", "--clear-groups", SYSTEM_PYTHON, "-I", "-S", "app.py"]
     node = NodeProcess(place / "public", app={**QUICK, "command": command}, start=False)
-    weak = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", "--", sys.executable, "-m", "ashat.node"]
     node.data.chmod(0o711)
     (node.data / "app-data").mkdir(mode=0o711)
     with node, open(node.directory / "log", "ab") as log:
-        serve = [*weak, "serve", "--config", str(node.config)]
+        serve = [*WEAK, "serve", "--config", str(node.config)]
         node._process = subprocess.Popen(serve, stdout=log, stderr=log)  # type: ignore[assignment]
         node.wait_until_up()
         with node.client() as client:
@@ -75,3 +76,21 @@ def test_a_program_that_the_node_may_not_end_goes_on_and_the_switch_says_whose_i
         assert node.stop() == 0
         assert said in node.log()
         psutil.Process(pid).kill()
+
+
+@requires_root
+def test_a_hook_that_the_node_may_not_end_is_said_to_run(tmp_path: Path) -> None:
+    hook = ["/bin/sh", "-c", "setpriv --reuid=65534 --clear-groups sleep 60; true"]
+    settings = {**QUICK, "hook": hook, "hook_timeout": 0.3, "url": "http://127.0.0.1:1"}
+    node = NodeProcess(tmp_path / "public", app=settings, start=False)
+    with node, open(node.directory / "log", "ab") as log:
+        serve = [*WEAK, "serve", "--config", str(node.config)]
+        node._process = subprocess.Popen(serve, stdout=log, stderr=log)  # type: ignore[assignment]
+        node.wait_until_up()
+        with node.client() as client:
+            operation = switch(client, push(client, tiny_bundle(tmp_path / "source")), expected=None)
+        left = [process for process in below(node.data) if process.name() == "sleep"]
+        assert operation.status == "failed"
+        said = "the hook took longer than 0.3 s and still runs, because this node cannot end pid "
+        assert operation.reason.startswith(said)
+        assert f"pid {left[0].pid} of the user nobody" in operation.reason

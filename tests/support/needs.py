@@ -37,6 +37,7 @@ requires_root = pytest.mark.needs("root")
 requires_softhsm = pytest.mark.needs("softhsm")
 requires_mount = pytest.mark.needs("mount")
 requires_cgroup = pytest.mark.needs("cgroup")
+requires_systemd = pytest.mark.needs("systemd")
 requires_faketime = pytest.mark.needs("faketime")
 
 
@@ -61,6 +62,7 @@ def missing(need: str) -> str:
         "mount": _mount,
         "root": _root,
         "cgroup": _cgroup,
+        "systemd": lambda: "" if shutil.which("systemd-analyze") else "there is no systemd-analyze on the PATH",
         "faketime": lambda: "" if shutil.which("faketime") else "there is no faketime on the PATH",
     }
     if need not in checks:

@@ -11,6 +11,7 @@ from ashat.common.documents import load_json
 from ashat.errors import BundleError, DocumentError, NotStoredError
 from ashat.node.api.auth import require
 from ashat.node.app_process.health import ProgramSilentError, ask
+from ashat.node.app_process.user import program_user
 from ashat.node.context import Context, NodeContext
 from ashat.node.core.errors import ApiError
 from ashat.node.database.throttle import DatabaseLook
@@ -36,7 +37,8 @@ _DEFAULT_REPORT = "/modules"
 def probes_router(context: NodeContext) -> APIRouter:
     """Make the routes. All of them take threads: what they ask may be slow."""
     router = APIRouter(prefix="/v1", tags=["Probes"], dependencies=[Depends(require(Scope.READ))])
-    look = DatabaseLook(context.config.database)
+    user = program_user(context.config)
+    look = DatabaseLook(context.config.database, (user.uid, user.gid) if user else None)
 
     @router.get("/probes/health")
     def health(context: Context) -> HealthProbe:

@@ -6,7 +6,10 @@ import logging
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
+
+import psutil
 
 from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
@@ -21,6 +24,8 @@ from ashat.protocol.messages import App
 log = logging.getLogger("ashat.node")
 
 _HOOK_WORDS = 300
+_PATIENCE = 10
+_KILLED_SECONDS = 5.0
 _HOOKED = "hooked"
 
 
@@ -36,8 +41,9 @@ class Program:
         """Where the program answers; None where nothing can be asked."""
         return None
 
-    def restart(self, release: Release | None, previous: str | None) -> None:
-        """End what runs and run `release` (None: nothing). `previous` is the bundle that ran.
+    def restart(self, release: Release | None, previous: str | None, *, patient: bool = False) -> None:
+        """End what runs and run `release` (None: nothing). `previous` is the bundle that ran. `patient` gives a hook
+        more time, as on the way back, where nothing else is left to do.
 
         Raises:
             ProgramError: it cannot be started.
@@ -79,11 +85,11 @@ class HookedProgram(Program):
         """The address in the settings."""
         return self._config.app.url
 
-    def restart(self, release: Release | None, previous: str | None) -> None:
+    def restart(self, release: Release | None, previous: str | None, *, patient: bool = False) -> None:
         """Run the hook; its output goes to `hook.log`.
 
         Raises:
-            ProgramError: it failed, or took too long (its process group is then killed).
+            ProgramError: it failed, or took too long (its process group is then killed, as far as this user may).
         """
         app = self._config.app
         self._db.set_meta(_HOOKED, "unknown")
@@ -105,12 +111,11 @@ class HookedProgram(Program):
             hook = start(app.hook, log_path, env=environment, cwd=self._config.data, **run_as)
         except OSError as error:
             raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {reason(error)}") from error
+        seconds = app.hook_timeout * (_PATIENCE if patient else 1)
         try:
-            code = hook.wait(app.hook_timeout)
+            code = hook.wait(seconds)
         except subprocess.TimeoutExpired:
-            kill_group(hook.pid)
-            hook.wait()
-            raise ProgramError(f"the hook took longer than {app.hook_timeout:g} s and was killed") from None
+            raise ProgramError(f"the hook took longer than {seconds:g} s and {_end_hook(hook)}") from None
         if code != 0:
             words = last_words(log_path, began)[:_HOOK_WORDS]
             raise ProgramError(f"the hook ended with exit code {code}{words and f': {words}'}")
@@ -123,6 +128,25 @@ class HookedProgram(Program):
     def state(self) -> App:
         """Return that a hook runs the program: nothing more is known."""
         return App(status="hook", healthy=False, url=self.url, user=self._user.name if self._user else "")
+
+
+def _end_hook(hook: subprocess.Popen[bytes]) -> str:
+    """Kill it and what it started in its session; say what came of that."""
+    kill_group(hook.pid)
+    with suppress(subprocess.TimeoutExpired):
+        hook.wait(_KILLED_SECONDS)
+    left = [process for process in psutil.process_iter(["username"]) if _is_in_session(process.pid, hook.pid)]
+    if not left:
+        return "was killed; app.hook_timeout gives it more time"
+    named = ", ".join(f"pid {process.pid} of the user {process.info['username']}" for process in left)
+    return f"still runs, because this node cannot end {named}"
+
+
+def _is_in_session(pid: int, session: int) -> bool:
+    try:
+        return os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (OSError, psutil.Error):
+        return False
 
 
 def program_environment(config: NodeConfig, own: Mapping[str, str], user: ProgramUser | None) -> dict[str, str]:

@@ -94,7 +94,7 @@ class SupervisedProgram(Program):
             port = str(self._run.port)
         return self._config.app.url.replace("{port}", port) or f"http://127.0.0.1:{port}"
 
-    def restart(self, release: Release | None, previous: str | None) -> None:
+    def restart(self, release: Release | None, previous: str | None, *, patient: bool = False) -> None:
         """End what runs and run `release` (None: nothing). What cannot be ended goes on, if it is that very release.
 
         Raises:

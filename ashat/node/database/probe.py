@@ -48,6 +48,11 @@ class Look:
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def is_a_file(self) -> bool:
+        """Tell whether it is a SQLite database, which this process opens itself."""
+        return self.dsn.lower().startswith("sqlite")
+
     def run(self, request: DatabaseProbeRequest) -> DatabaseProbe:
         """Connect, and look."""
         try:

@@ -6,9 +6,11 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ashat.common.files import open_files_as
 from ashat.errors import UsageError
 from ashat.node.core.config import DatabaseConfig
 from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
@@ -22,8 +24,11 @@ log = logging.getLogger("ashat.node")
 class DatabaseLook:
     """Looks at one database, once at a time, for at most the configured time."""
 
-    def __init__(self, config: DatabaseConfig) -> None:
+    def __init__(self, config: DatabaseConfig, owner: tuple[int, int] | None = None) -> None:
+        """`owner` is the program's user and group, as whom a SQLite database and what lies beside it are opened: the
+        program can put anything there."""
         self._config = config
+        self._owner = owner
         self._turn = threading.Lock()
 
     def __call__(self, request: DatabaseProbeRequest, app_data: Path) -> DatabaseProbe:
@@ -51,6 +56,9 @@ class DatabaseLook:
 
     def _run(self, found: Future[DatabaseProbe], look: Look, request: DatabaseProbeRequest) -> None:
         try:
+            if self._owner is not None and look.is_a_file:
+                import_module("sqlalchemy.dialects.sqlite")  # while this thread can still read what is ours
+                open_files_as(*self._owner)
             found.set_result(look.run(request))
         except Exception as error:  # noqa: BLE001 - a driver is anybody's code; its traceback may hold the password
             log.error("the look at the database broke: %s", type(error).__name__)  # noqa: TRY400

@@ -24,7 +24,7 @@ from ashat.protocol.messages import Operation, OperationRequest, Role
 log = logging.getLogger("ashat.node")
 
 _RETRY_AFTER = 5.0
-_STOP_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
 _TAKE_UP = ""  # no operation's id
 
 Rule = Callable[[sqlite3.Connection, OperationRequest, RunningRelease], int | None]
@@ -108,7 +108,7 @@ class Operations:
         self._switcher.stopping.set()
         self._queue.put(None)
         if self.thread:
-            self.thread.join(timeout=_STOP_TIMEOUT)
+            self.thread.join(timeout=STOP_TIMEOUT)
 
     def _check(self, connection: sqlite3.Connection, request: OperationRequest, now: RunningRelease) -> None:
         role = self._config.role

@@ -160,7 +160,7 @@ class Switcher:
         release = self._whatever_is_left_of(operation.from_)
         self._releases.link(release)
         if not self._program.adopt(release):
-            self._program.restart(release, operation.to)
+            self._program.restart(release, operation.to, patient=True)
         self._settle(release)
 
     def _hold(self) -> None:
@@ -171,7 +171,7 @@ class Switcher:
         try:
             release = self._whatever_is_left_of(bundle)
             self._releases.link(release)
-            self._program.restart(release, None)
+            self._program.restart(release, None, patient=True)
         except _FAILURES as error:
             if shortage(error):
                 raise  # and try again until there is room

@@ -10,13 +10,13 @@ import json
 import os
 import pathlib
 import signal
+import sqlite3
 import sys
 import time
 
 DATA = pathlib.Path(os.environ["ASHAT_RELEASE"]).parent.parent
 OWN = pathlib.Path(os.environ["RAOS_DATA"])
 TOKEN = {"id": "evil", "name": "evil", "scopes": ["admin"], "created": "2026-01-01T00:00:00Z"}
-NODE_OF_KEEPER = "/proc/{}/stat"
 
 
 def keeper() -> int:
@@ -119,6 +119,21 @@ def leave_a_daemon() -> None:
         file.write(os.read(reading, 20).decode() + "\n")
 
 
+def make_database() -> None:
+    database = sqlite3.connect(OWN / "raos.db")
+    database.execute("PRAGMA journal_mode=WAL")
+    with database:
+        database.execute("CREATE TABLE IF NOT EXISTS t (x)")
+    database.close()
+
+
+def plant_links() -> None:
+    """Have whoever looks at this database look at the node's own record, and map its tokens as shared memory."""
+    for name, target in (("raos.db", "node.db"), ("raos.db-shm", "tokens.json")):
+        (OWN / name).unlink(missing_ok=True)
+        (OWN / name).symlink_to(DATA / target)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -143,6 +158,10 @@ def main() -> None:
                 worked[name] = True
             except OSError:
                 worked[name] = False
+    if "database" in wanted:
+        make_database()
+    if "links" in wanted:
+        plant_links()
     if "daemon" in wanted:
         leave_a_daemon()
     (OWN / "attacks.json").write_text(json.dumps(worked))

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from ashat.common.clocks import boot_id
 from ashat.common.processes import (
     ProcessRef,
     end,
@@ -86,6 +88,21 @@ def test_a_pid_that_was_given_to_somebody_else_is_not_meant() -> None:
     gone = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
     gone.wait()
     assert ProcessRef.of(gone.pid) is None
+
+
+def test_a_process_is_known_again_after_somebody_set_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    this = ProcessRef.of(os.getpid())
+    assert this is not None
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 2 * 365 * 86_400)
+    assert this.process() is not None
+
+
+def test_a_process_of_another_start_of_the_machine_is_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    this = ProcessRef.of(os.getpid())
+    assert this is not None
+    monkeypatch.setattr("ashat.common.processes.boot_id", lambda: "ffff" if boot_id()[:4] != "ffff" else "0000")
+    assert this.process() is None
 
 
 def test_the_last_words_are_those_since_a_start(tmp_path: Path) -> None:
