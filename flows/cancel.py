@@ -10,6 +10,7 @@ from ashat.deployment.events import Cancelled
 from ashat.deployment.state_machine import Stage, State
 from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run
+from tasks.push.transfer import drop_staged
 from tasks.runtime.deployment import Deployment, deployment
 from tasks.runtime.run import now, whoami
 from tasks.servers.public import put_public_back
@@ -46,4 +47,5 @@ def cancel_update(d: Deployment, *, reason: str = "", by: str = "") -> State:
     if gate is not None and gate.run:
         close_gate_run(gate.run, f"{d.update_id} was cancelled")
     put_public_back(d)
+    drop_staged(d)
     return d.state

@@ -174,6 +174,14 @@ class NodeClient:
         target._check_first()
         return transfer.relay_bundle(self.transport, target.transport, digest, progress=progress)
 
+    def abandon(self, digest: str) -> None:
+        """Have the node drop what came of a bundle that is not sent any more; one of before keeps it for a day."""
+        try:
+            self.transport.request("DELETE", f"/v1/staging/{digest}")
+        except NodeRefusedError as error:
+            if error.status != 404:
+                raise
+
     def manifest(self, digest: str) -> Manifest:
         """Fetch a bundle's manifest, verified.
 

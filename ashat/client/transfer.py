@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
 import httpx
@@ -29,7 +30,7 @@ from ashat.errors import (
 )
 from ashat.protocol.compression import ZSTD, Decompressor, compressed, pays
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
-from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT, RoomRequest
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
@@ -44,6 +45,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 _SMALLEST_BATCH = 256 * 1024
 
 Progress = Callable[[int, int], None]
+RequireRoom = Callable[[RoomRequest], None]
 Batch = list[tuple[str, int]]
 Tell = Callable[[int], None]
 # Moves the objects of a batch; or the rest of its one object, where so many of its bytes moved before.
@@ -94,8 +96,8 @@ def missing(transport: Transport, digests: Iterable[str]) -> list[str]:
     return lacking(transport, digests).digests
 
 
-def lacking(transport: Transport, digests: Iterable[str]) -> Lack:
-    """Ask what the node does not hold of `digests`.
+def lacking(transport: Transport, digests: Iterable[str], bundle: str | None = None) -> Lack:
+    """Ask what the node does not hold of `digests`, which are to be sent for `bundle`.
 
     Raises:
         NodeError: as `Transport.request`.
@@ -104,7 +106,7 @@ def lacking(transport: Transport, digests: Iterable[str]) -> Lack:
     found = Lack([], {})
     for start in range(0, len(asked), _ASK_AT_ONCE):
         some = asked[start : start + _ASK_AT_ONCE]
-        answer = transport.json("POST", "/v1/objects/missing", json={"digests": some})
+        answer = transport.json("POST", "/v1/objects/missing", json={"digests": some, "bundle": bundle})
         absent, begun = answer.get("missing"), answer.get("begun", {})
         if not isinstance(absent, list) or not set(some).issuperset(absent) or not _are_sizes(begun, absent):
             raise NodeRefusedError(f"{transport.name} answers, but not as an ASHAT node does.", server=transport.name)
@@ -176,10 +178,12 @@ def pull_bundle(
     prefix: str = "/v1",
     progress: Progress | None = None,
     connections: int | None = None,
+    room: RequireRoom = lambda _: None,
 ) -> TransferReport:
     """Fetch what `store` lacks of a bundle, then put its manifest: on return it is durable here.
 
-    `prefix` is `/v1/mainframe` for a Mainframe that asks OMEGA.
+    `prefix` is `/v1/mainframe` for a Mainframe that asks OMEGA. `room` is called with what is needed before the first
+    byte, and raises where there is none.
 
     Raises:
         IntegrityError: the node sent other bytes than the bundle names; none of them are kept.
@@ -207,7 +211,7 @@ def pull_bundle(
         store.put_manifest(manifest.canonical, digest)
 
     line = Line(transport, connections=connections)
-    return _fill(manifest, ask, fetch, commit, progress, line)
+    return _fill(manifest, ask, room, fetch, commit, progress, line)
 
 
 def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") -> Manifest:
@@ -265,17 +269,25 @@ def _fill_node(
             timeout=COMMIT_TIMEOUT,
         )
 
+    def room(need: RoomRequest) -> None:
+        try:
+            target.request("POST", "/v1/room", json=need.model_dump())
+        except NodeRefusedError as error:
+            if error.status not in (404, 405):  # as a node of before answers
+                raise
+
     def ask(digests: Iterable[str]) -> Lack:
-        found = lacking(target, digests)
+        found = lacking(target, digests, manifest.digest)
         line.decompresses = ZSTD in found.encodings
         return found
 
-    return _fill(manifest, ask, send, commit, progress, line)
+    return _fill(manifest, ask, room, send, commit, progress, line)
 
 
 def _fill(
     manifest: Manifest,
     ask: Callable[[Iterable[str]], Lack],
+    room: RequireRoom,
     move: Move,
     commit: Callable[[], None],
     progress: Progress | None,
@@ -289,6 +301,8 @@ def _fill(
     sizes = manifest.objects
     moved: dict[str, int] = {}
     refusals, lack = 0, ask(sizes)
+    if lack.digests:
+        room(room_for(manifest, lack.digests))
     total = least = _left(lack, sizes)
     tell = _tell_all(progress, total)
     while True:
@@ -317,6 +331,19 @@ def _fill(
         bytes_sent=sum(moved.values()),
         objects_sent=len(moved),
         seconds=time.monotonic() - started,
+    )
+
+
+def room_for(manifest: Manifest, digests: list[str]) -> RoomRequest:
+    """Count what the bundle takes of a disk where its objects `digests` are lacking."""
+    sizes = manifest.objects
+    return RoomRequest(
+        bundle=manifest.digest,
+        objects=len(digests),
+        bytes=sum(sizes[digest] for digest in digests),
+        files=len(manifest.files),
+        directories=len({parent for file in manifest.files for parent in PurePosixPath(file.path).parents}),
+        size=manifest.size,
     )
 
 

@@ -47,7 +47,7 @@ def create_app(context: NodeContext) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(RequestLogMiddleware, context=context)
     app.include_router(node.router)
-    app.include_router(transfer_router(context.store, require))
+    app.include_router(transfer_router(context.store, context.room, require))
     app.include_router(logs.router)
     app.include_router(probes.probes_router(context))
     context.services.extend(maintenance.services(context))

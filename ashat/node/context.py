@@ -34,6 +34,7 @@ from ashat.node.operations.switcher import Switcher
 from ashat.node.store.inventory import Inventory
 from ashat.node.store.releases import Releases
 from ashat.node.store.reserve import Reserve
+from ashat.node.store.room import Room
 from ashat.node.store.store import Store
 from ashat.protocol.messages import MainframeStatus, Offer
 
@@ -86,6 +87,7 @@ class NodeContext:
     stopping: threading.Event
     reserve: Reserve
     inventory: Inventory
+    room: Room
     leaves_program: bool = False
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
@@ -148,6 +150,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             operations=Operations(config, db, store, switcher, metrics),
             stopping=stopping,
             reserve=reserve,
+            room=Room(store, releases),
             inventory=Inventory(store, releases, lambda: records.needed(db)),
         )
 

@@ -272,6 +272,18 @@ class TrustState(Message):
     pinned: str | None = None
 
 
+class RoomRequest(Message):
+    """What a bundle takes: so many `objects` of so many `bytes` are lacking, its release is `files` in `directories`
+    with `size` bytes in all."""
+
+    bundle: Digest
+    objects: int = Field(ge=0, le=1 << 53)
+    bytes: int = Field(ge=0, le=1 << 53)
+    files: int = Field(ge=0, le=1 << 53)
+    directories: int = Field(ge=0, le=1 << 53)
+    size: int = Field(ge=0, le=1 << 53)
+
+
 class LostBundle(Message):
     """A bundle that the node needs and its store lacks; `objects` are missing of it, None: its manifest is, too."""
 

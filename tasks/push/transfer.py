@@ -9,9 +9,10 @@ from ashat.client.transfer import TransferReport
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import Pushed
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import SessionError
+from ashat.errors import NodeError, NotConfiguredError, SessionError
 from tasks.runtime.artifacts import ByteProgress
 from tasks.runtime.deployment import Deployment
+from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, whoami
 from tasks.runtime.step import step
 
@@ -52,6 +53,19 @@ def relay(d: Deployment) -> TransferReport:
         report = d.public.relay_bundle(d.target, bundle, progress=progress)
     fault_point("promote.objects-relayed")
     return report
+
+
+@step("drop-staged", description="Have the Public Server drop what came of an update that was called off.")
+def drop_staged(d: Deployment) -> None:
+    """Have Public drop what it was sent of a bundle that never came whole; a Public that does not answer drops it
+    after a day by itself."""
+    bundle = d.state.bundle
+    if bundle is None:
+        return
+    try:
+        d.public.abandon(bundle)
+    except (NodeError, NotConfiguredError) as error:
+        reporter().say(f"{d.public_name} keeps what it was sent for a day: {error}")
 
 
 def uncopied(packed: Packed) -> Packed:

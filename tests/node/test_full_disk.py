@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from ashat.bundle.pack import pack_directory
 from ashat.client.node import NodeClient
+from ashat.client.transfer import lacking
 from ashat.common import rotation
 from ashat.errors import NodeFaultError
 from ashat.node.store.reserve import FILES
+from ashat.protocol.frames import frame_header
+from ashat.protocol.messages import FRAMES, Role
 from tests.support.needs import requires_mount
 from tests.support.processes.node import NodeProcess, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
+from tests.support.processes.omega import licence, ship
 from tests.support.processes.small_disk import MIB, SmallDisk, small_disk
 
 pytestmark = requires_mount
@@ -75,7 +80,7 @@ def test_a_day_on_a_disk_of_100_mb(node: NodeProcess, disk: SmallDisk, tmp_path:
         disk.fill()
         assert re.match(r"(disk_full|failed): .*is full", _refused_switch(client, second, first))
         assert program_of(client) == pid
-        with pytest.raises(NodeFaultError, match="is full") as refused:
+        with pytest.raises(NodeFaultError, match=r"has 0\.0 MB free, and \d+\.\d MB are needed") as refused:
             push(client, tiny_bundle(tmp_path / "third", big="y" * MIB))
         assert refused.value.body["error"] == "disk_full"
 
@@ -95,7 +100,7 @@ def test_a_day_on_a_disk_of_100_mb(node: NodeProcess, disk: SmallDisk, tmp_path:
 
         # There is room again: everything goes on, and the node keeps a reserve anew.
         disk.free_again()
-        until(lambda: len(list((node.data / "reserve").iterdir())) == FILES)
+        until(lambda: len(list((node.data / "reserve").glob("*"))) == FILES)
         until(lambda: client.state().operation is None or client.state().operation.status != "running")
         if not runs(client, second):
             assert switch(client, second, expected=first).status == "succeeded"
@@ -113,6 +118,80 @@ def _refused_switch(client: NodeClient, bundle: str, running: str) -> str:
 
 def program_of_or_none(client: NodeClient) -> int | None:
     return client.state().app.pid
+
+
+def staged(node: NodeProcess) -> list[str]:
+    return os.listdir(node.data / "store" / "staging")
+
+
+def large(directory: Path, size: int) -> Path:
+    source = tiny_bundle(directory)
+    (source / "large").write_bytes(os.urandom(size))
+    return source
+
+
+def test_what_does_not_fit_is_refused_with_both_figures_before_its_first_byte(
+    node: NodeProcess, disk: SmallDisk, tmp_path: Path
+) -> None:
+    with node.client() as client:
+        until(lambda: len(list((node.data / "reserve").glob("*"))) == FILES)
+        free = disk.free
+        with pytest.raises(NodeFaultError) as refused:
+            push(client, large(tmp_path / "large", 45 * MIB))
+        words = r"has (\S+) MB free, and (\S+) MB are needed: (\S+) MB .* (\S+) MB for the release"
+        told = re.search(words, str(refused.value))
+        assert told, refused.value
+        has, needs, lacking, release = (float(figure) for figure in told.groups())
+        assert abs(has - free / 1e6) < 1
+        assert (47 < lacking < 49, 47 < release < 49, needs > lacking + release) == (True, True, True)
+        assert (abs(disk.free - free) < MIB, staged(node)) == (True, [])
+        assert switch(client, push(client, large(tmp_path / "fits", 30 * MIB)), expected=None).status == "succeeded"
+
+
+def test_what_was_staged_goes_when_it_cannot_be_used_or_is_called_off(
+    node: NodeProcess, disk: SmallDisk, tmp_path: Path
+) -> None:
+    with node.client() as client, pack_directory(large(tmp_path / "large", 30 * MIB)) as packed:
+        digests = list(packed.manifest.objects)
+        for ending in ("full", "called off"):
+            lacking(client.transport, digests, packed.manifest.digest)
+            sent = digests[:3]
+            frames = b"".join(
+                frame_header(digest, len(content)) + content
+                for digest, content in ((digest, packed.read_object(digest)) for digest in sent)
+            )
+            client.transport.request("POST", "/v1/objects", content=frames, headers={"Content-Type": FRAMES})
+            assert len(staged(node)) == 3
+            if ending == "full":
+                disk.fill(leave=20 * MIB)
+                with pytest.raises(NodeFaultError, match="are needed"):
+                    client.push_bundle(packed)
+                disk.free_again()
+            else:
+                client.abandon(packed.manifest.digest)
+            assert staged(node) == []
+        assert client.push_bundle(packed).bytes_sent == sum(packed.manifest.objects.values())
+
+
+def test_a_mainframe_looks_for_room_before_it_pulls(disk: SmallDisk, tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "omega", role=Role.OMEGA, app=tiny_app()) as omega, omega.client() as client:
+        ship(client, large(tmp_path / "large", 45 * MIB))
+        with (
+            NodeProcess(
+                disk.path / "mainframe",
+                role=Role.MAINFRAME,
+                app=tiny_app(),
+                settings={"poll_interval": 0.2},
+                omega=omega.url,
+                licence_key=licence(client, "mainframe"),
+            ) as node,
+            node.client() as customer,
+        ):
+            until(lambda: (agent := customer.state().agent) and "are needed" in agent.detail)
+            assert staged(node) == []
+            agent = customer.state().agent
+            assert agent
+            assert re.search(r"could not be pulled: The disk of .* has \S+ MB free, and \S+ MB are", agent.detail)
 
 
 _FILLS = """
@@ -147,7 +226,7 @@ def test_without_inodes_what_runs_goes_on_and_the_node_starts(
         first = push(client, tiny_bundle(tmp_path / "first"))
         switch(client, first, expected=None)
         disk.crowd()
-        with pytest.raises(NodeFaultError, match="no inode is left") as refused:
+        with pytest.raises(NodeFaultError, match=r"has 0 inodes free, and \d+ are needed") as refused:
             push(client, tiny_bundle(tmp_path / "second", more="more"))
         assert (refused.value.status, refused.value.body["error"]) == (507, "disk_full")
         pid = program_of(client)

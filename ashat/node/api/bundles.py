@@ -16,11 +16,12 @@ from starlette.requests import ClientDisconnect
 
 from ashat.errors import IntegrityError
 from ashat.node.core.errors import ApiError
+from ashat.node.store.room import Room
 from ashat.node.store.store import Store
 from ashat.node.store.upload import Incoming
 from ashat.protocol.compression import ZSTD, Decompressor, accepts_zstd, compressed, pays
 from ashat.protocol.frames import frame_header, frames_size
-from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT, Digest, Message, Scope
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT, Digest, Message, RoomRequest, Scope
 
 Require = Callable[[Scope], Callable[..., Any]]
 Decode = Callable[[Iterable[bytes]], Iterable[bytes]]
@@ -35,9 +36,10 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class DigestList(Message):
-    """The objects that a call is about."""
+    """The objects that a call is about, and the bundle that they are to be sent for."""
 
     digests: Annotated[list[Digest], Field(max_length=200_000)]
+    bundle: Digest | None = None
 
 
 class MissingObjects(Message):
@@ -65,15 +67,18 @@ class StoredBundle(Message):
     bytes: int
 
 
-def transfer_router(store: Store, require: Require) -> APIRouter:
+def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
     """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["Moving bytes"])
     push, read = [Depends(require(Scope.PUSH))], [Depends(require(Scope.READ))]
     uploads = _Uploads()
+    _add_room(router, store, room, push)
 
     @router.post("/objects/missing", dependencies=push)
     def missing(asked: DigestList) -> MissingObjects:
         """Which of these objects would have to be sent."""
+        if asked.bundle:
+            store.claim(asked.bundle, asked.digests)
         lacking = store.missing(asked.digests)
         return MissingObjects.model_construct(missing=lacking, begun=store.beginnings(lacking))
 
@@ -115,6 +120,18 @@ def transfer_router(store: Store, require: Require) -> APIRouter:
         return manifest_response(store, digest, request)
 
     return router
+
+
+def _add_room(router: APIRouter, store: Store, room: Room, push: list[Any]) -> None:
+    @router.post("/room", dependencies=push, status_code=204)
+    def look_for_room(need: RoomRequest) -> None:
+        """Whether there is room for what a bundle lacks and for its release."""
+        room.require(need)
+
+    @router.delete("/staging/{bundle}", dependencies=push, status_code=204)
+    def abandon(bundle: Digest) -> None:
+        """Drop what came for a bundle that is not sent any more."""
+        store.abandon(bundle)
 
 
 async def receive_objects(store: Store, request: Request, rest_of: tuple[str, int, int] | None = None) -> Received:

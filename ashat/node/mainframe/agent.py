@@ -237,7 +237,7 @@ class MainframeAgent:
             self._refuse_doubted()
             self._omega.look()
             if any(lost.bundle == offer.bundle for lost in self._context.inventory.lost):
-                self._omega.pull(offer, self._context.store, self._progress)
+                self._omega.pull(offer, self._context.store, self._context.room.require, self._progress)
         except TrustError as error:
             self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
             return
@@ -266,7 +266,7 @@ class MainframeAgent:
             return self._patience.after_failure()
         self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
         try:
-            moved = self._omega.pull(offer, self._context.store, self._progress)
+            moved = self._omega.pull(offer, self._context.store, self._context.room.require, self._progress)
         except NodeRefusedError as error:
             self._say("waiting", f"{_named(offer)} could not be had any more: {error}", contact=True)
             return self._patience.after_failure()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient, none_if_not_found
-from ashat.client.transfer import BundleStore, Progress, TransferReport, pull_bundle
+from ashat.client.transfer import BundleStore, Progress, RequireRoom, TransferReport, pull_bundle
 from ashat.common.clocks import skew
 from ashat.common.identifiers import check_licence_key
 from ashat.common.numbers import read_count, read_date
@@ -92,14 +92,14 @@ class OmegaClient:
         """
         self._signed.look(self._open)
 
-    def pull(self, offer: Offer, store: BundleStore, progress: Progress) -> TransferReport:
-        """Fetch what `store` lacks of the offered bundle; on return it is durable here.
+    def pull(self, offer: Offer, store: BundleStore, room: RequireRoom, progress: Progress) -> TransferReport:
+        """Fetch what `store` lacks of the offered bundle, if there is `room`; on return it is durable here.
 
         Raises:
             IntegrityError: OMEGA sent other bytes than the bundle names.
             StoreError: the store cannot take it.
         """
-        return pull_bundle(self._open, offer.bundle, store, prefix=PREFIX, progress=progress)
+        return pull_bundle(self._open, offer.bundle, store, prefix=PREFIX, progress=progress, room=room)
 
     def report(self, report: MainframeReport) -> None:
         """Tell OMEGA what came of an offer."""

@@ -20,7 +20,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.common.files import sync_directory, sync_filesystem
@@ -67,6 +69,17 @@ class Releases:
         self._root = data / "releases"
         self._link = data / "current"
         self._root.mkdir(mode=0o755, exist_ok=True)
+
+    @cached_property
+    def shares_blocks(self) -> bool:
+        """Tell whether a copy of a file shares its blocks here, and so takes no room."""
+        try:
+            with TemporaryFile(dir=self._root) as source, TemporaryFile(dir=self._root) as target:
+                source.write(bytes(_BLOCK))
+                source.flush()
+                return _clone(source.fileno(), target.fileno(), 0)
+        except OSError:
+            return False
 
     def linked(self) -> Release | None:
         """Return the release that `current` points at; None where it points at none of ours or is not there."""

@@ -24,6 +24,7 @@ from ashat.protocol.messages import OBJECT_LIMIT
 
 MAX_AGE = 24 * 3600.0
 BEGINNINGS = 64
+_CLAIMS = 8
 _SHORTEST = 16 * 1024
 _THREADS = 2
 _PART = "part"
@@ -49,6 +50,7 @@ class Staging:
         self._taken: dict[str, Staged] = {}
         self._number = 0
         self._beginnings: dict[str, int] = {}
+        self._claims: dict[str, set[str]] = {}
         entries = list(os.scandir(directory))
         oldest = time.time() - MAX_AGE
         for entry in [entry for entry in entries if _is_beginning(entry, oldest, is_stored)][:BEGINNINGS]:
@@ -158,6 +160,28 @@ class Staging:
             dropped = [self._waiting.pop(digest) for digest in digests if digest in self._waiting]
         for staged in dropped:
             os.unlink(staged.path)
+
+    def claim(self, bundle: str, digests: Iterable[str]) -> None:
+        """Note that the objects are sent for `bundle`; of more than `_CLAIMS` bundles the oldest is forgotten."""
+        with self._lock:
+            self._claims.setdefault(bundle, set()).update(digests)
+            while len(self._claims) > _CLAIMS:
+                del self._claims[next(iter(self._claims))]
+
+    def claims_no_more(self, bundle: str) -> None:
+        """Note that the bundle is complete."""
+        with self._lock:
+            self._claims.pop(bundle, None)
+
+    def abandon(self, bundle: str) -> None:
+        """Remove what waits, and every beginning, that no other bundle claims."""
+        with self._lock:
+            self._claims.pop(bundle, None)
+            claimed = set[str]().union(*self._claims.values())
+            for digest in [digest for digest in self._beginnings if digest not in claimed]:
+                self._unlink_part(digest)
+            dropped = [digest for digest in self._waiting if digest not in claimed]
+        self.discard(dropped)
 
     def sweep(self) -> None:
         """Remove what an upload left behind a day ago and nobody came back for."""

@@ -165,6 +165,14 @@ class Store:
         """Forget what was kept of an object: it is not what its digest says."""
         self._staging.drop_beginning(digest)
 
+    def claim(self, bundle: str, digests: Iterable[str]) -> None:
+        """Note that the objects are sent for `bundle`."""
+        self._staging.claim(bundle, digests)
+
+    def abandon(self, bundle: str) -> None:
+        """Drop what is staged for a bundle that does not come any more, and what is staged for none."""
+        self._staging.abandon(bundle)
+
     def path(self, digest: str) -> Path:
         """Find where a durable object lies. Read it only: it is shared by every bundle that names it.
 
@@ -239,6 +247,7 @@ class Store:
                 self._check_complete(manifest, taken)
                 new = not self.has_bundle(digest)
                 self._commit(raw, digest, taken)
+                self._staging.claims_no_more(digest)
             finally:
                 self._staging.put_back()
         return manifest, new
