@@ -110,15 +110,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         AshatError: the record or the store cannot be opened.
     """
     with ExitStack() as stack:
-        try:
-            config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(FileLock(config.data / LOCK_FILE, timeout=0, mode=0o600, thread_local=False))
-        except Timeout:
-            raise UsageError(
-                f"Another node runs on {config.data}; stop it first, or give this one a --data of its own."
-            ) from None
-        except OSError as error:
-            raise UsageError(f"The data directory {config.data} cannot be used: {reason(error)}.") from None
+        _lock(stack, config)
         user = program_user(config)
         if user is not None:
             keep_apart(config, user)
@@ -153,6 +145,18 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             room=Room(store, releases),
             inventory=Inventory(store, releases, lambda: records.needed(db)),
         )
+
+
+def _lock(stack: ExitStack, config: NodeConfig) -> None:
+    try:
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.enter_context(FileLock(config.data / LOCK_FILE, timeout=0, mode=0o600, thread_local=False))
+    except Timeout:
+        raise UsageError(
+            f"Another node runs on {config.data}; stop it first, or give this one a --data of its own."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"The data directory {config.data} cannot be used: {reason(error)}.") from None
 
 
 def _check_owner(config: NodeConfig, db: Database) -> None:

@@ -73,6 +73,7 @@ def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
     push, read = [Depends(require(Scope.PUSH))], [Depends(require(Scope.READ))]
     uploads = _Uploads()
     _add_room(router, store, room, push)
+    _add_bundles(router, store, push, read)
 
     @router.post("/objects/missing", dependencies=push)
     def missing(asked: DigestList) -> MissingObjects:
@@ -106,6 +107,10 @@ def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
         """One object's bytes."""
         return object_response(store, digest, request)
 
+    return router
+
+
+def _add_bundles(router: APIRouter, store: Store, push: list[Any], read: list[Any]) -> None:
     @router.put("/bundles/{digest}", dependencies=push, status_code=201, openapi_extra=_body("application/json"))
     async def put_bundle(digest: Digest, request: Request, response: Response) -> StoredBundle:
         """Keep a bundle, whose objects are all here; when this answers it is durable."""
@@ -118,8 +123,6 @@ def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
     def bundle(digest: Digest, request: Request) -> Response:
         """A bundle's manifest."""
         return manifest_response(store, digest, request)
-
-    return router
 
 
 def _add_room(router: APIRouter, store: Store, room: Room, push: list[Any]) -> None:
