@@ -75,7 +75,8 @@ def serve(config: NodeConfig) -> None:
             )
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, server.handle_exit)  # until uvicorn does so; it raises it again once it has ended
-            signal.signal(signal.SIGHUP, server.hand_over)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(signal.SIGHUP, server.hand_over)
             server.run(sockets=[listening])
     if not server.started:
         raise AshatError("The node could not start; the lines above say why.")
@@ -165,7 +166,8 @@ def _announce(context: NodeContext, listening: socket.socket) -> None:
     if not config.tls_cert and not is_loopback(host):
         log.warning("tokens cross the network readable: set tls_cert and tls_key, or serve behind a TLS proxy")
     if config.app.command or config.app.hook:
-        log.info("%s", whom_it_runs_as(config))
+        is_root = os.geteuid() == 0 and not config.app.user
+        log.log(logging.WARNING if is_root else logging.INFO, "%s", whom_it_runs_as(config))
     else:
         log.warning("neither [app] command nor [app] hook is set: the node switches files, and starts no program")
 

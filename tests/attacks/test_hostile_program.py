@@ -21,6 +21,7 @@ from tests.support.needs import SYSTEM_PYTHON, cgroup_root, requires_cgroup, req
 from tests.support.processes.leftovers import VARIABLE
 from tests.support.processes.node import QUICK, NodeProcess, push, switch
 from tests.support.processes.node_cli import ashat_node
+from tests.support.processes.omega import eventually
 
 HOSTILE = Path(__file__).parents[1] / "support" / "fakes" / "hostile_program.py"
 USER = "nobody"
@@ -112,6 +113,21 @@ def test_what_it_left_ends_with_the_program_however_the_node_ended(place: Path, 
             assert daemons(node) == [daemon], "the program was taken over"
             assert switch(client, calm, expected=evil).status == "succeeded"
         assert daemons(node) == []
+
+
+@requires_root
+def test_a_process_that_is_always_another_one_is_ended_too(place: Path, tmp_path: Path) -> None:
+    with NodeProcess(place / "public", app=app(user=USER)) as node, node.client() as client:
+        evil = push(client, release(tmp_path / "evil", "runner"))
+        assert switch(client, evil, expected=None).status == "succeeded"
+        runner = node.data / "app-data" / "runner"
+        eventually(runner.exists, "its first", node)
+        before = runner.read_text()
+        eventually(lambda: runner.read_text() != before, "another", node)
+        assert switch(client, None, expected=evil).status == "succeeded"
+        after = runner.read_text()
+        time.sleep(0.5)
+        assert runner.read_text() == after
 
 
 def wait_until_it_runs(client: NodeClient) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ from ashat.client.node import NodeClient
 from tests.support.needs import SYSTEM_PYTHON, requires_root
 from tests.support.processes.node import QUICK, NodeProcess, below, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
+from tests.support.processes.omega import eventually
 
 # A root that may signal nobody else, as a user may not whom it ran something as by sudo.
 WEAK = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", "--", sys.executable, "-m", "ashat.node"]
@@ -41,6 +44,21 @@ def test_a_node_that_restarts_on_sighup_does_not_stop_the_program(tmp_path: Path
         assert (after.pid, after.started_at, after.restarts) == (before.pid, before.started_at, 0)
         assert node.stop() == 0
         assert below(node.data) == []
+
+
+def test_a_program_that_was_started_and_not_recorded_is_ended_and_started_anew(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "public", app=tiny_app()) as node, node.client() as client:
+        bundle = push(client, tiny_bundle(tmp_path / "source"))
+        switch(client, bundle, expected=None)
+        pid = client.state().app.pid
+        node.kill9()
+        with closing(sqlite3.connect(node.data / "node.db")) as database, database:
+            database.execute("DELETE FROM program")
+        node.start()
+        wait_until_it_runs(client)
+        eventually(lambda: client.probe_health().bundle == bundle, "its health", node)
+        assert client.state().app.pid != pid
+        assert len(below(node.data / "releases")) == 1
 
 
 def test_status_says_as_whom_the_program_runs(tmp_path: Path) -> None:

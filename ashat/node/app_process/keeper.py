@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -31,6 +32,7 @@ class Keeper:
 
     def __init__(self, spec: dict[str, Any], wake: int) -> None:
         self._wake = wake
+        self._childless = False
         self._stop_timeout = spec["stop_timeout"]
         self.code: int | None = None
         self.stop = False
@@ -63,28 +65,38 @@ class Keeper:
 
     def _end(self, seconds: float) -> None:
         if seconds:
-            self._send(signal.SIGTERM)
-            self._until_none_is_left(seconds)
-        deadline = time.monotonic() + _KILL_SECONDS
-        while self._send(signal.SIGKILL) and time.monotonic() < deadline:
-            self._wait(_LOOK_EVERY)
-        if self.code is not None and (left := self._descendants()):
-            os.write(2, f"still running, and this user may not end it: pid {', '.join(map(str, left))}\n".encode())
+            self._send(signal.SIGTERM, self._descendants())
+            self._until_childless(seconds, lambda: None)
+        self._until_childless(_KILL_SECONDS, self._kill)
+        if self.code is not None and not self._childless:
+            left = ", ".join(map(str, self._descendants()))
+            os.write(2, f"still running, and this user may not end it: pid {left}\n".encode())
 
-    def _until_none_is_left(self, seconds: float) -> None:
+    def _until_childless(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do so again and again. Whatever came of the program is below a child of this process, as long as there is
+        any: to have none is to be done."""
         deadline = time.monotonic() + seconds
-        while self._descendants() and time.monotonic() < deadline:
+        self._wait(0)
+        while not self._childless and time.monotonic() < deadline:
+            act()
             self._wait(_LOOK_EVERY)
 
-    def _send(self, number: int) -> bool:
-        """Send it to all that came of the program; whether there was any."""
-        found = self._descendants()
-        for pid in found:
-            try:
+    def _kill(self) -> None:
+        """Kill all, then those that lost their parent as fast as they come: one that starts another and ends is gone
+        before a look at all processes is over."""
+        self._send(signal.SIGKILL, self._descendants())
+        until = time.monotonic() + _LOOK_EVERY
+        while time.monotonic() < until and self._send(signal.SIGKILL, self._children()):
+            self._wait(0)
+
+    def _send(self, number: int, pids: list[int]) -> bool:
+        """Send it to each; whether any took it."""
+        taken = False
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-            except (ProcessLookupError, PermissionError):
-                continue
-        return bool(found)
+                taken = True
+        return taken
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for a signal, and bury those that have ended."""
@@ -96,7 +108,14 @@ class Keeper:
                 if ended[0] == self.pid:
                     self.code = os.waitstatus_to_exitcode(ended[1])
         except ChildProcessError:
-            return
+            self._childless = True
+
+    def _children(self) -> list[int]:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                return [int(word) for word in file.read().split()]
+        except OSError:  # not every kernel has it
+            return []
 
     def _descendants(self) -> list[int]:
         """List the processes below this one that have not ended; where there is no /proc, the program alone."""

@@ -24,6 +24,9 @@ data = "."
 # command = ["python3", "raos.py"]
 # port = 0                  # 0 picks a free one and keeps it
 #
+# Whom it runs as; without it, a release can do whatever this node can. For this the node must run as root.
+# user = "raos"
+#
 # Or a hook, where something else runs the program; ASHAT_RELEASE and ASHAT_BUNDLE say what it is to run.
 # hook = ["systemctl", "restart", "raos"]
 # url = "http://127.0.0.1:8080"

@@ -119,6 +119,17 @@ def leave_a_daemon() -> None:
         file.write(os.read(reading, 20).decode() + "\n")
 
 
+def run_away() -> None:
+    """A process that is always another one: each starts the next, in a session of its own, and ends."""
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+            (OWN / "runner").write_text(str(os.getpid()))
+
+
 def make_database() -> None:
     database = sqlite3.connect(OWN / "raos.db")
     database.execute("PRAGMA journal_mode=WAL")
@@ -162,6 +173,8 @@ def main() -> None:
         make_database()
     if "links" in wanted:
         plant_links()
+    if "runner" in wanted:
+        run_away()
     if "daemon" in wanted:
         leave_a_daemon()
     (OWN / "attacks.json").write_text(json.dumps(worked))
