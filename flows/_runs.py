@@ -33,8 +33,12 @@ _CALLED_OFF = {Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED}
 
 
 def ending(state: State) -> PrefectState[Any]:
-    """Make the Prefect state that stands for the deployment's stage."""
+    """Make the Prefect state that stands for the deployment's stage; a release that a Mainframe did not take has its
+    count in the name, and has failed where none took it."""
     message = f"{state.update_id}: {state.stage.value}" + (f": {state.reason}" if state.reason else "")
+    if state.stage is Stage.COMPLETED and not state.reach.whole:
+        kind = Failed if state.reach.nobody else Completed
+        return kind(name=f"{state.stage.value}, {state.reach.short}", message=f"{message}: {state.reach.words}")
     if state.stage is Stage.FAILED:
         return Failed(name=state.stage.value, message=message)
     if state.stage in _CALLED_OFF:

@@ -49,7 +49,8 @@ def approve(
         put_public_back(d)
     if state.stage is Stage.COMPLETED:
         publish_servers(state)
-    notify(f"{state.update_id}: {state.stage.value}", state.reason or state.description)
+    served = f", {state.reach.words}" if state.stage is Stage.COMPLETED else ""
+    notify(f"{state.update_id}: {state.stage.value}{served}", state.reason or state.description)
     return ending(state)
 
 

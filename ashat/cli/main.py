@@ -1,7 +1,7 @@
 """The `deploy` command: its words, and how it ends.
 
-Exit codes: 0 done; 1 refused or failed, with one line that says why and what to do next; 2 the words were wrong;
-130 interrupted. `ASHAT_DEBUG=1` adds the traceback of anything unexpected.
+Exit codes: 0 done; 1 refused or failed, with one line that says why and what to do next; 2 the words were wrong; 3 not
+every Mainframe took it; 130 interrupted. `ASHAT_DEBUG=1` adds the traceback of anything unexpected.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from ashat.deployment import events as e
+from ashat.deployment.reach import Reach
 from ashat.deployment.stages import ENDED, PUT_BACK, Stage
 from ashat.protocol.messages import ReleaseSignature, Source
 
@@ -206,6 +207,11 @@ class State:
         """Name the stage that a reader is shown: an overdue gate is Expired at once."""
         return Stage.EXPIRED if self.overdue(now) else self.stage
 
+    @property
+    def reach(self) -> Reach:
+        """How many Mainframes run it, once it was distributed."""
+        return Reach.of(self.mainframes)
+
     def summary(self) -> dict[str, Any]:
         """Summarise the deployment for a list, JSON-ready."""
         rollback = self.undecided("rollback")
@@ -226,6 +232,9 @@ class State:
             "outcome": self.outcome,
             "rolling_back": self.rolling_back,
             "missing": [m.name for m in self.mainframes if m.result != "running"],
+            "mainframes_running": self.reach.running,
+            "mainframes_total": self.reach.total,
+            "not_running": list(self.reach.others),
             "reason": self.reason,
             "stuck": self.stuck,
             "created_at": self.created_at.isoformat() if self.created_at else None,

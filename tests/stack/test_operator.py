@@ -20,7 +20,7 @@ from ashat.protocol.messages import LeaseRequest, Scope
 from tests.support.builders.deployments import open_ledger
 from tests.support.processes.deploy_cli import deploy_on_terminal
 from tests.support.processes.node import ROOT, free_port
-from tests.support.processes.stack import Stack
+from tests.support.processes.stack import Stack, eventually
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
@@ -229,6 +229,37 @@ def test_at_a_terminal_a_person_types_what_they_read(stack: Stack) -> None:
     late = stack.deploy("cancel", "CLI-4", check=False)
     assert "deploy rollback CLI-4" in late.stderr
     assert "⏪ Deployment 'CLI-4' rolled back successfully." in stack.deploy("rollback", "CLI-4").stdout
+
+
+def test_a_release_that_no_mainframe_takes_is_called_so_everywhere_until_they_take_it(stack: Stack) -> None:
+    stack.change("for nobody, at first")
+    tail = verified(stack, "CLI-N")
+    known = [next(mainframe.data.rglob("log.json")) for mainframe in stack.mainframes]
+    before = [path.read_bytes() for path in known]
+    try:
+        for path in known:
+            path.write_text("damaged")
+        done = stack.deploy("approve", "CLI-N", "--evidence", tail, check=False)
+        assert done.returncode == 3, done.stdout + done.stderr
+        last = done.stdout.splitlines()[-2]
+        assert last.startswith("❌ omega runs 'CLI-N', and 0 of 2 Mainframes run it: mainframe-1 failed (refused: ")
+        assert "successfully" not in done.stdout
+        state = stack.state("CLI-N")
+        assert state.gate is not None
+        run = stack.wait_run(state.gate.run, "Completed, 0 of 2")
+        assert run["state"]["type"] == "FAILED"
+        assert "mainframe-2 failed" in run["state"]["message"]
+        for words in (["status"], ["history"], ["status", "CLI-N"]):
+            shown = stack.deploy(*words).stdout
+            assert "0 of 2" in shown
+            assert not any("✅" in row and "CLI-N" in row for row in shown.splitlines())
+    finally:
+        for path, content in zip(known, before, strict=True):
+            path.write_bytes(content)
+    eventually(lambda: {*stack.bundles().values()} == {stack.state("CLI-N").bundle}, "both run it")
+    stack.settle("reconcile/reconcile")
+    assert "2 of 2 Mainframes run it" in stack.deploy("status", "CLI-N").stdout
+    assert "0 of 2" not in stack.deploy("status").stdout
 
 
 def test_two_who_decide_at_once_decide_once_and_without_omega_it_waits(operator: Stack) -> None:

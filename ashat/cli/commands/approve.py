@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ashat.deployment.state import ApprovalRequest
     from ashat.deployment.state_machine import State
 
+NOT_EVERYWHERE = 3
 _OPENING_SECONDS = 60.0
 
 
@@ -244,10 +245,25 @@ def watch(state: State, request: ApprovalRequest) -> None:
     elif state.stage is Stage.REJECTED:
         output.say(f"🛑 Deployment '{state.update_id}' rejected.")
     elif state.stage is Stage.COMPLETED:
-        output.say("✅ Deployment completed successfully!")
+        say_completed(state)
     else:
         why = f": {state.reason}" if state.reason else " by now."
         raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
+
+
+def say_completed(state: State) -> None:
+    """Say that the deployment is completed, and on how many Mainframes.
+
+    Raises:
+        typer.Exit: not every active Mainframe runs it; the exit code says so, too.
+    """
+    if state.reach.whole:
+        output.say(f"✅ Deployment completed successfully! {output.sentence(state.reach.words)}")
+        return
+    mark = "❌" if state.reach.nobody else "⚠️"
+    output.say(f"{mark} {state.target} runs '{state.update_id}', and {state.reach.words}.")
+    output.say(f"  OMEGA goes on offering it to the others; deploy status {state.update_id} shows who took it since.")
+    raise typer.Exit(NOT_EVERYWHERE)
 
 
 def _about(request: ApprovalRequest, update_id: str) -> str:

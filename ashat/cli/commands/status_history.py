@@ -119,10 +119,23 @@ def _section(title: str, rows: list[tuple[str, ...]]) -> None:
 def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     stage = "rolling back" if summary.get("rolling_back") else summary["stage"]
     text = summary.get("stuck") or summary["reason"] or summary["description"]
-    if summary["missing"] and summary["stage"] == Stage.COMPLETED:
-        text = f"{summary['description']} (missing: {', '.join(summary['missing'])})"
-    mark = MARKS.get(summary["stage"], "🔄") if not summary.get("rolling_back") else "⏪"
-    return mark, _name(summary), stage, f"{output.span(at - _time(summary['updated_at']))} ago", text
+    if summary.get("not_running") and summary["stage"] == Stage.COMPLETED:
+        text = f"{summary['description']} ({', '.join(summary['not_running'])})"
+    mark = _mark(summary) if not summary.get("rolling_back") else "⏪"
+    return mark, _name(summary), f"{stage}{_of(summary)}", f"{output.span(at - _time(summary['updated_at']))} ago", text
+
+
+def _mark(summary: dict[str, Any]) -> str:
+    if summary["stage"] == Stage.COMPLETED and summary.get("not_running"):
+        return "⚠️" if summary["mainframes_running"] else "❌"
+    return MARKS.get(summary["stage"], "🔄")
+
+
+def _of(summary: dict[str, Any]) -> str:
+    """How many Mainframes run it, where some do not."""
+    if summary["stage"] != Stage.COMPLETED or not summary.get("not_running"):
+        return ""
+    return f", {summary['mainframes_running']} of {summary['mainframes_total']}"
 
 
 def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
@@ -137,9 +150,9 @@ def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{_time(summary['updated_at']):%Y-%m-%d %H:%M}",
-        MARKS.get(summary["stage"], "🔄"),
+        _mark(summary),
         _name(summary),
-        summary["stage"],
+        summary["stage"] + _of(summary),
         (summary["bundle"] or "")[:12],
         summary["pushed_by"],
         summary["description"] + (f" ({summary['reason']})" if summary["reason"] else ""),
@@ -171,6 +184,8 @@ def _status_of(update_id: str, *, as_json: bool) -> None:
 def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
     yield "Update ID", state.update_id + (f" (attempt {state.attempt})" if state.attempt > 1 else "")
     yield "Stage", ("rolling back from " if state.rolling_back else "") + stage.value
+    if stage is Stage.COMPLETED:
+        yield "Mainframes", state.reach.words
     yield "Description", state.description
     if state.reason:
         yield "Reason", state.reason

@@ -50,6 +50,11 @@ def say(line: str = "") -> None:
     write(clean(line))
 
 
+def sentence(clause: str) -> str:
+    """Make a sentence of a clause."""
+    return f"{clause[:1].upper()}{clause[1:]}."
+
+
 def write(text: str) -> None:
     """Lines of our own on stdout, as they are."""
     _put(sys.stdout, text.rstrip("\n") + "\n")

@@ -68,6 +68,7 @@ def test_a_completed_deployment_knows_what_it_replaced_and_who_is_missing() -> N
     assert state.summary()["missing"] == ["berlin"]
     served = apply(state, e.MainframeServed(at=at(9), mainframe=MISSING.model_copy(update={"result": "running"})))
     assert served.summary()["missing"] == []
+    assert (state.reach.nobody, served.reach.whole) == (state.reach.total == 1, True)
 
 
 @pytest.mark.parametrize(
