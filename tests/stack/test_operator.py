@@ -257,7 +257,13 @@ def test_a_release_that_no_mainframe_takes_is_called_so_everywhere_until_they_ta
         for path, content in zip(known, before, strict=True):
             path.write_bytes(content)
     eventually(lambda: {*stack.bundles().values()} == {stack.state("CLI-N").bundle}, "both run it")
-    stack.settle("reconcile/reconcile")
+
+    def reconciled() -> bool:
+        run = stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
+        stack.wait_run(run["id"], "Reconciled")
+        return stack.state("CLI-N").reach.whole
+
+    eventually(reconciled, "both reports are recorded")
     assert "2 of 2 Mainframes run it" in stack.deploy("status", "CLI-N").stdout
     assert "0 of 2" not in stack.deploy("status").stdout
 
