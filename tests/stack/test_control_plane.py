@@ -304,6 +304,40 @@ def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
     }
 
 
+def tamper(home: Path, name: str, mark: Path) -> dict[str, Any]:
+    """Change all that the API lets change of what a deployment runs, to what would leave `mark`; what it was."""
+    found: dict[str, Any] = api(home, "GET", f"/deployments/name/{name}")
+    (mark.parent / "tests").mkdir(parents=True)
+    for file in ("evil.py", "tests/__init__.py", "sitecustomize.py"):
+        (mark.parent / file).write_text(f"open({str(mark)!r}, 'w').close()\n")
+    changes = {
+        "pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}],
+        "job_variables": {
+            "command": f"touch {mark}",
+            "env": {"PYTHONPATH": str(mark.parent), "PREFECT__FLOW_ENTRYPOINT": "evil.flow"},
+            "working_dir": str(mark.parent),
+        },
+        "path": str(mark.parent),
+        "entrypoint": f"{mark.parent / 'evil.py'}:flow",
+    }
+    api(home, "PATCH", f"/deployments/{found['id']}", changes)
+    changed = api(home, "GET", f"/deployments/name/{name}")
+    assert {key: changed[key] for key in changes} == changes
+    return found
+
+
+def test_a_worker_runs_its_own_flow_whatever_the_server_says_of_it(home: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "evil" / "mark"
+    tamper(home, "nap/nap", mark)
+    wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
+    assert not mark.exists()
+    flow = api(home, "GET", "/flows/name/nap")
+    unknown = {"name": "unknown", "flow_id": flow["id"], "work_pool_name": "control", "entrypoint": "evil.flow"}
+    api(home, "POST", "/deployments/", unknown)
+    ended = wait_run(home, start_run(home, "nap/unknown"), "Crashed")
+    assert "This installation has no deployment 'unknown'" in ended["state"]["message"]
+
+
 def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
     run = start_run(home, "nap/nap", seconds=300)
     wait_run(home, run, "Running")
@@ -326,10 +360,15 @@ def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
     wait_run(home, start_run(home, "reconcile/reconcile"), "Reconciled")
 
 
-def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_nothing(home: Path) -> None:
+def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_nothing(home: Path, tmp_path: Path) -> None:
     release = api(home, "GET", "/deployments/name/release/release")
     schedule = f"/deployments/{release['id']}/schedules/{release['schedules'][0]['id']}"
     api(home, "PATCH", schedule, {"active": True})
+    own = {"schedule": {"cron": "0 20 * * 5", "timezone": "Europe/Berlin"}, "active": True}
+    api(home, "POST", f"/deployments/{release['id']}/schedules", [own])
+
+    tampered = {name: tamper(home, name, tmp_path / name / "mark") for name in ("push/push", "verify/verify")}
+    deployments = {**tampered, "release/release": release}
 
     supervisor = state(home).supervisor
     assert supervisor is not None
@@ -342,8 +381,13 @@ def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_noth
 
     assert deploy(home, "up", "--detach", timeout=400).returncode == 0
     again = api(home, "GET", "/deployments/name/release/release")
-    assert [s["active"] for s in again["schedules"]] == [True]
-    assert again["version"] == release["version"]
+    kept = {(s["slug"], s["schedule"]["cron"], s["active"]) for s in again["schedules"]}
+    assert kept == {("weeknights", "0 2 * * 1-5", True), (None, "0 20 * * 5", True)}
+    assert len(again["schedules"]) == 2
+    for name, before in deployments.items():
+        after = api(home, "GET", f"/deployments/name/{name}")
+        for field in before.keys() - {"updated", "status", "last_polled", "schedules"}:
+            assert after[field] == before[field], (name, field)
 
 
 def test_a_file_that_cannot_be_applied_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from ashat.cli.terminal import output
-from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import ControlPlaneError
 
@@ -90,10 +89,14 @@ def ui(
 def worker(
     pool: Annotated[str, typer.Option(help="The pool to work for: alpha (push, release) or control (the rest).")],
     name: Annotated[str, typer.Option(help="What Prefect calls this worker.")] = "",
+    prefect_file: Annotated[
+        Path | None,
+        typer.Option(help="Run the flows of another prefect.yaml.", exists=True, dir_okay=False),
+    ] = None,
 ) -> None:
     """Run a worker for one pool, here, until it is stopped."""
     from ashat.cli.control_plane import connect
-    from ashat.cli.control_plane.children import POOLS, supervisor_environment, worker_words
+    from ashat.cli.control_plane.children import POOLS, supervisor_environment, worker_command
     from ashat.errors import UsageError
     from ashat.settings import Settings
 
@@ -102,7 +105,7 @@ def worker(
     settings = Settings()
     connect.ensure_control_plane(settings, output.note)
     environment = supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
-    command = python_module("prefect", *worker_words(pool, name))
+    command = worker_command(pool, prefect_file, *(["--name", name] if name else []))
     output.flush()
     os.chdir(settings.home)
     os.execve(command[0], command, environment)  # noqa: S606  no shell is wanted

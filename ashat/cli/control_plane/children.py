@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 from ashat.cli.control_plane.state import MARKER, SERVER_MARKER, ControlState, marker, read_password
@@ -23,7 +22,7 @@ QUIET = {
 _UNWANTED = {
     *("PREFECT_PROFILE", CONSOLE_LEVEL, "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"),
 }
-_DEBUGGING = {"ASHAT_DEBUG", "ASHAT_FAULT", "ASHAT_FAULT_DIR", "ASHAT_FAULT_LOG"}
+_DEBUGGING = {"ASHAT_DEBUG", "ASHAT_FLOW_COMMAND", "ASHAT_FAULT", "ASHAT_FAULT_DIR", "ASHAT_FAULT_LOG"}
 # What the operator's own environment may overrule.
 _OVERRULED = {
     # The ledger is the record. Prefect's history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
@@ -40,13 +39,15 @@ def supervisor_command(prefect_file: Path | None) -> list[str]:
     return python_module("ashat.cli", "up", *_option(prefect_file))
 
 
-def children(settings: Settings, state: ControlState) -> dict[str, tuple[list[str], dict[str, str]]]:
+def children(
+    settings: Settings, state: ControlState, prefect_file: Path | None = None
+) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Return the command line and the environment of each process that is kept running, by its name."""
     environment = child_environment(settings, state)
     server = python_module("ashat.cli.control_plane.server", str(state.port))
     found = {"server": (server, _server_environment(environment, state))}
     for pool, seconds in POOLS.items():
-        command = python_module("ashat.cli.control_plane.worker", pool)
+        command = worker_command(pool, prefect_file, "--wait")
         found[f"worker-{pool}"] = (command, environment | {"PREFECT_WORKER_QUERY_SECONDS": seconds})
     return found
 
@@ -56,9 +57,9 @@ def provision_command(prefect_file: Path | None, *options: str) -> list[str]:
     return python_module("ashat.cli.control_plane.provision", *options, *_option(prefect_file))
 
 
-def worker_words(pool: str, name: str = "") -> list[str]:
-    """Return the words of `prefect` that start a worker for `pool`."""
-    return ["worker", "start", "--pool", pool, "--type", "process", "--name", name or f"{pool}@{socket.gethostname()}"]
+def worker_command(pool: str, prefect_file: Path | None, *options: str) -> list[str]:
+    """Return the command line of a worker for `pool`."""
+    return python_module("ashat.cli.control_plane.worker", pool, *options, *_option(prefect_file))
 
 
 def supervisor_environment(settings: Settings) -> dict[str, str]:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import shlex
 import sys
 import time
@@ -17,17 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from prefect.cli import app
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
@@ -36,9 +39,9 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import ashat
-import flows
 from ashat.cli.control_plane.children import POOLS
 from ashat.cli.control_plane.connect import READY_TIMEOUT, wait_for
+from ashat.cli.control_plane.prefect_file import FLOWS, find_prefect_file, read_prefect_file
 from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import AshatError, ControlPlaneError
@@ -46,7 +49,21 @@ from ashat.errors import AshatError, ControlPlaneError
 QUEUE, QUEUE_POOL, QUEUE_LIMIT = "omega", "control", 1
 # The Prefect variable that holds the version whose deployments were applied last.
 APPLIED = "ashat_deployments"
-_FLOWS = Path(flows.__file__).parent
+_APPLIED_FIELDS = {
+    *("name", "version", "description", "tags", "parameters", "parameter_openapi_schema", "enforce_parameter_schema"),
+    *("entrypoint", "path", "pull_steps", "job_variables", "storage_document_id", "work_pool_name", "work_queue_name"),
+    *("concurrency_limit", "concurrency_options"),
+}
+_BLANK = DeploymentUpdate(
+    path=None,
+    storage_document_id=None,
+    infrastructure_document_id=None,
+    pull_steps=[],
+    job_variables={},
+    parameters={},
+    concurrency_limit=None,
+    concurrency_options=None,
+)
 _WORKER_TIMEOUT = 200.0
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -73,24 +90,55 @@ def provision(prefect_file: Path, entries: list[dict[str, Any]], *, embedded: bo
 
 
 def apply(client: SyncPrefectClient, prefect_file: Path, entries: list[dict[str, Any]]) -> None:
-    """Register the blocks and apply the deployments, unless they are as they were when that was last done.
+    """Register the blocks and apply the deployments, unless both are as they were when that was last done.
 
-    What a person set in the UI since, such as a schedule switched on, stays until a newer version is installed.
+    The schedules that a person switched, or added, since then stay as they are.
 
     Raises:
         ControlPlaneError: a deployment cannot be applied.
     """
     version = source_version(prefect_file)
-    missing = {entry.get("name") for entry in entries} - {found.name for found in client.read_deployments()}
-    if Variable.get(APPLIED) == version and not missing:
+    names = {entry.get("name") for entry in entries}
+    if Variable.get(APPLIED) == f"{version}+{_digest(client, names)}":
         return
     import blocks
 
     for name in blocks.__all__:
         getattr(blocks, name).register_type_and_schema()
     load_flows(prefect_file, entries)
+    before = _deployments(client, names)
+    for deployment in before.values():  # what a prefect.yaml does not mention, `prefect deploy` leaves as it is
+        client.update_deployment(deployment.id, _BLANK)
     _run_prefect("deploy", "--all", "--prefect-file", str(prefect_file))
-    Variable.set(APPLIED, version, overwrite=True)
+    _keep_schedules(client, before, _deployments(client, names))
+    Variable.set(APPLIED, f"{version}+{_digest(client, names)}", overwrite=True)
+
+
+def _digest(client: SyncPrefectClient, names: set[Any]) -> str:
+    """Compute a digest of the deployments of these names as the server has them, but for people's schedules."""
+    found = {
+        name: deployment.model_dump(mode="json", include=_APPLIED_FIELDS)
+        for name, deployment in _deployments(client, names).items()
+    }
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _deployments(client: SyncPrefectClient, names: set[Any]) -> dict[str, DeploymentResponse]:
+    wanted = DeploymentFilter(name=DeploymentFilterName(any_=sorted(names)))
+    return {deployment.name: deployment for deployment in client.read_deployments(deployment_filter=wanted)}
+
+
+def _keep_schedules(
+    client: SyncPrefectClient, before: dict[str, DeploymentResponse], after: dict[str, DeploymentResponse]
+) -> None:
+    """Give each deployment again the schedules that people added, and the switches that they set."""
+    for name in before.keys() & after.keys():
+        ours = {schedule.slug: schedule for schedule in after[name].schedules if schedule.slug}
+        for schedule in before[name].schedules:
+            if not schedule.slug:
+                client.create_deployment_schedules(after[name].id, [(schedule.schedule, schedule.active)])
+            elif (found := ours.get(schedule.slug)) and found.active != schedule.active:
+                client.update_deployment_schedule(after[name].id, found.id, active=schedule.active)
 
 
 def _run_prefect(*words: str) -> None:
@@ -102,19 +150,6 @@ def _run_prefect(*words: str) -> None:
         except SystemExit as ended:
             if ended.code:
                 raise ControlPlaneError(f"prefect {' '.join(words)}: {last_line(output.getvalue())}") from None
-
-
-def read_prefect_file(path: Path) -> list[dict[str, Any]]:
-    """Read the deployments that a prefect.yaml describes.
-
-    Raises:
-        ControlPlaneError: it cannot be read, or a deployment has no entrypoint.
-    """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
-        return [entry for entry in entries if entry["entrypoint"]]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ControlPlaneError(f"{path} cannot be used: {error}") from None
 
 
 def load_flows(prefect_file: Path, entries: list[dict[str, Any]]) -> None:
@@ -134,22 +169,10 @@ def load_flows(prefect_file: Path, entries: list[dict[str, Any]]) -> None:
 def source_version(prefect_file: Path) -> str:
     """Compute the version of all deployments: that of the package, and a digest of what they are made of."""
     digest = hashlib.sha256(prefect_file.read_bytes())
-    for package in (_FLOWS, _FLOWS.with_name("blocks")):
+    for package in (FLOWS, FLOWS.with_name("blocks")):
         for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
     return f"{ashat.__version__}+{digest.hexdigest()[:12]}"
-
-
-def find_prefect_file() -> Path:
-    """Find the project's `prefect.yaml`: beside the packages in a checkout, within `flows` in a wheel.
-
-    Raises:
-        ControlPlaneError: it is in neither place.
-    """
-    for directory in (_FLOWS, _FLOWS.parent):
-        if (directory / "prefect.yaml").is_file():
-            return directory / "prefect.yaml"
-    raise ControlPlaneError("prefect.yaml is not part of this install; install ashat-deploy again.")
 
 
 def _end_lost_runs(client: SyncPrefectClient) -> None:

@@ -114,7 +114,7 @@ class Supervisor:
 
     def _bring_up(self, state: ControlState) -> None:
         provision = self._provision(state)
-        for name, (command, environment) in children(self._settings, state).items():
+        for name, (command, environment) in children(self._settings, state, self._prefect_file).items():
             self._children.append(Child(name, command, environment, self._log(name)))
         deadline = time.monotonic() + READY_TIMEOUT
         while (code := provision.poll()) is None and not self._stop.wait(_TICK / 4):

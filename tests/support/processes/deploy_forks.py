@@ -12,7 +12,6 @@ from typing import Any, Self
 
 from ashat.cli.control_plane.state import read_password, read_state
 from tests.support.processes.fork_server import Fork, ForkServer, command
-from tests.support.processes.prefect_api import ask_prefect
 
 IMPORTS = "tests.support.processes.deploy_imports"
 
@@ -30,18 +29,14 @@ def prefect_environment(home: Path) -> dict[str, str]:
     }
 
 
-def fork_flow_runs(home: Path, address: Path) -> None:
-    """Have the workers of `home` fork what they start, from a process that listens at `address`; what each run opens is
-    counted in the directory `opened` beside that.
-
-    The deployments keep this over the control plane's end.
+def fork_flow_runs(address: Path) -> dict[str, str]:
+    """What has workers fork what they start, from a process that listens at `address`; what each run opens is counted
+    in the directory `opened` beside that.
     """
     opened = address.resolve().with_name("opened")
-    opened.mkdir()
+    opened.mkdir(parents=True, exist_ok=True)
     counted = command(address, "tests.support.processes.counted_run", IMPORTS)
-    variables = {"command": f"{counted} {shlex.quote(str(opened))} prefect.engine"}
-    for deployment in ask_prefect(home, "POST", "/deployments/filter", {}):
-        ask_prefect(home, "PATCH", f"/deployments/{deployment['id']}", {"job_variables": variables})
+    return {"ASHAT_FLOW_COMMAND": f"{counted} {shlex.quote(str(opened))} prefect.engine"}
 
 
 class Job:

@@ -68,7 +68,6 @@ class Forks:
         asking = command(self._server.address, "ashat.cli", IMPORTS)
         program.write_text(f'#!/bin/sh\n{exports}exec {asking} "$@"\n')
         program.chmod(0o755)
-        fork_flow_runs(self._home / ".ashat", self._home / ".runs")
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +118,7 @@ def _environment(home: Path) -> dict[str, str]:
         if not name.startswith(("ASHAT_", "PREFECT_", "GIT_", "RAOS_")) or name.startswith("ASHAT_TEST_")
     }
     path = os.pathsep.join((str(_programs(home)), str(Path(sys.executable).parent), os.environ["PATH"]))
+    inherited |= fork_flow_runs(home / ".runs")
     return {**inherited, **_NODE, "HOME": str(home), "PATH": path, "LOGNAME": "kim", "COLUMNS": "200", "TERM": "dumb"}
 
 

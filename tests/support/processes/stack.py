@@ -93,7 +93,6 @@ class Stack:
             if not self._reconciles:
                 self.hold_reconcile()
             self._warm = closing.enter_context(self._warmed())
-            fork_flow_runs(self.home, self._directory / "runs")
             self.configure("public", self.public, Scope.PUSH)
             if self._omega:
                 self.configure("omega", self.omega, Scope.ADMIN)
@@ -121,7 +120,7 @@ class Stack:
         """
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "ASHAT_HOME", "ASHAT_LEDGER"))}
         own = {"ASHAT_HOME": str(self.home), "PREFECT_API_SSL_CERT_FILE": str(self._authority.resolve())}
-        return {**kept, **QUICK_SETTINGS, **own}
+        return {**kept, **QUICK_SETTINGS, **own, **fork_flow_runs(self._directory / "runs")}
 
     def deploy(
         self,
