@@ -58,13 +58,14 @@ class EarlierNode(NodeProcess):
         self.ca = None
         self.config = directory / "node.toml"
         self._process = None
+        self._words = ["ashat.node"]
         self._env = {}
         self._tokens = {Scope(scope): token for scope, token in tokens.items()}
         text = self.config.read_text()
         for key, value in {"port": self.port, "omega": omega, "command": [sys.executable, "raos.py"]}.items():
             text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {json.dumps(value)}", text)
         self.config.write_text(text)
-        # By this a node knows its program's processes: two that are unpacked from one file must not end each other's.
+        # By this a node names its program's control group: two that are unpacked from one file must not share one.
         with closing(sqlite3.connect(self.data / "node.db")) as database, database:
             database.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (uuid.uuid4().hex,))
         self.start(wait=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import json
 import re
 import shlex
@@ -200,14 +199,6 @@ def test_settings_that_are_shown_are_a_nodes(block: Block, tmp_path: Path) -> No
     file.write_text('role = "public"\ndata = "."\n' + "\n".join(block.lines), "utf-8")
     assert tomllib.loads(file.read_text("utf-8"))
     NodeConfig.load(file)
-
-
-@pytest.mark.parametrize("block", _blocks(GUIDE, "ini"), ids=lambda block: f"line-{block.line}")
-def test_units_that_are_shown_are_units(block: Block) -> None:
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string("\n".join(block.lines))
-    assert unit["Service"]["ExecStart"].startswith("/")
 
 
 # Tables are the code's.

@@ -59,6 +59,7 @@ def test_systemd_finds_nothing_wrong_with_it(name: str, tmp_path: Path) -> None:
 def test_it_is_started_again_without_a_limit_after_a_pause_and_its_stop_has_an_end(name: str) -> None:
     unit = read(name)
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["ExecStart"].startswith("/")
     assert unit["Service"]["Restart"] in ("always", "on-failure")
     assert float(unit["Service"]["RestartSec"]) > 0
     assert float(unit["Service"]["TimeoutStopSec"]) > 0
