@@ -172,6 +172,12 @@ class State:
         pause = min(_FIRST_PAUSE * 2 ** min(over, 10), _LONGEST_PAUSE) if over >= 0 else 0
         return last.at + timedelta(seconds=pause)
 
+    def too_early(self, at: datetime) -> bool:
+        """Say whether another run must wait at that time; never for longer than the longest pause, which only a clock
+        that was set back since would ask for."""
+        wait = self.next_run - at if self.next_run else timedelta()
+        return timedelta() < wait <= timedelta(seconds=_LONGEST_PAUSE)
+
     @property
     def stuck(self) -> str:
         """Tell of what the runs died that had to bring it on; "" where none did."""

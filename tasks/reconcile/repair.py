@@ -143,7 +143,7 @@ def _follow(d: Deployment, run: str, start: Callable[[str], str]) -> str:
             why, crashed = how_it_ended(run)
             died = RunDied(at=now(), by="reconcile", run=run, reason=why[:_WORDS], crashed=crashed)
             state = d.ledger.append(state, died)
-        if state.next_run is not None and state.next_run > now():
+        if state.too_early(now()):
             raise SessionError(f"{state.stuck}. The next is started at {state.next_run:%Y-%m-%d %H:%M} UTC")
         before, run = run, start(run)
         if run == before:

@@ -32,6 +32,14 @@ def test_the_pauses_grow_up_to_an_hour() -> None:
     assert pauses == [0, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
+def test_no_clock_however_it_is_set_has_a_run_wait_longer_than_the_longest_pause() -> None:
+    state = after(died(1), died(2))
+    assert [state.too_early(T0 + timedelta(seconds=at)) for at in (0, 59, 60, 10**9)] == [True, True, False, False]
+    assert state.too_early(T0 - timedelta(minutes=59))
+    assert not state.too_early(T0 - timedelta(days=5 * 365))
+    assert not after().too_early(T0)
+
+
 def test_another_reason_begins_anew() -> None:
     state = after(died(1), died(2), died(3), died(4, "another"))
     assert (pause(state), state.same_deaths) == (0, 1)
