@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import ashat
 from ashat.errors import UsageError
 from ashat.node.core.config import NodeConfig
@@ -77,7 +79,7 @@ def program_user(config: NodeConfig) -> ProgramUser | None:
     if os.geteuid() != 0:
         raise UsageError(
             f"app.user: only a node that root starts can run the program as {name!r}, and this one runs as "
-            f"{pwd.getpwuid(os.geteuid()).pw_name!r}; start it as root, or leave app.user out."
+            f"{psutil.Process().username()!r}; start it as root, or leave app.user out."
         )
     if entry.pw_uid == 0:
         raise UsageError(f"app.user: {name!r} is the node's own user; name one that was made for the program.")

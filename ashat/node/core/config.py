@@ -72,7 +72,11 @@ class AppConfig(BaseModel):
         default=30, gt=0, le=_DAY, description="The longest that the delay becomes, in seconds."
     )
     env: dict[str, str] = Field(default={}, description="More environment for the program or the hook.")
-    user: str = Field(default="", description="The user as whom the program or the hook runs; the node must be root.")
+    user: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.@\\-]*$",
+        description="The user as whom the program or the hook runs; the node must be root.",
+    )
 
     @field_validator("command", "hook", mode="before")
     @classmethod
