@@ -31,7 +31,7 @@ def release(
     source: str = "raos",
     public: str = "public",
     target: str = "omega",
-    unanswered: Literal["supersede", "keep"] = "supersede",
+    unanswered: Literal["keep", "supersede"] = "keep",
     allow_dirty: bool = False,
     policy: str = "",
 ) -> PrefectState[Any]:
@@ -44,7 +44,8 @@ def release(
         source: The name of the RaOS Source block to pack.
         public: The name of the Public Server's block.
         target: Where it goes once approved: the name of OMEGA's block.
-        unanswered: Whether a gate that is still open from an earlier release is superseded or kept.
+        unanswered: What becomes of earlier releases of this source that still wait at their gates: `keep` leaves them
+            waiting beside this one; `supersede` cancels them once this one is verified and waits at its own gate.
         allow_dirty: Pack a tree that has uncommitted changes.
         policy: The RaOS Verification Policy block; empty: `default`.
     """
@@ -60,11 +61,12 @@ def release(
                 )
             name = update_id or (state.update_id if state else f"{source}-{now():%Y%m%d}-{digest[:8]}")
             check_free(name, resume=False)
-            _make_way(source, target, name, unanswered)
             request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
     if state.stage in (Stage.PUSHED, Stage.TESTING):
         state = verify_update(deployment(state.update_id, state.attempt), policy=policy)
+    if unanswered == "supersede" and state.stage is Stage.AWAITING_APPROVAL:
+        _supersede(source, target, state.update_id)
     return ending(state)
 
 
@@ -82,14 +84,12 @@ def _unchanged(source: str, target: str, digest: str) -> str:
     return ""
 
 
-def _make_way(source: str, target: str, name: str, unanswered: Literal["supersede", "keep"]) -> None:
-    """Cancel the gates that are still open from earlier releases of the source, if they are to be superseded."""
-    if unanswered == "keep":
-        return
+def _supersede(source: str, target: str, update_id: str) -> None:
+    """Cancel the gates that are still open from earlier releases of the source, now that `update_id` has its own."""
     for summary in this_run().ledger.summaries(stages=(Stage.AWAITING_APPROVAL.value,)):
         d = deployment(summary["update_id"], summary["attempt"])
         state = d.state
         same = state.source is not None and state.source.name == source and state.target == target
-        if same and state.update_id != name:
-            reporter().say(f"{state.update_id} was never answered: superseded by {name}")
-            cancel_update(d, reason=f"superseded by {name}")
+        if same and state.update_id != update_id:
+            reporter().say(f"{state.update_id} was never answered: superseded by {update_id}")
+            cancel_update(d, reason=f"superseded by {update_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,7 +56,7 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
         return f"it could be answered until {request.expires:%Y-%m-%d %H:%M} UTC"
     if answer.decision == "reject":
         return ""
-    if answer.evidence.strip().lower() != request.evidence[-TAIL:]:
+    if not names_evidence(answer.evidence, request.evidence):
         return f"the evidence typed is not the evidence shown: type its last {TAIL} characters"
     if needs_comment(state, subject) and not answer.comment.strip():
         return "a check did not pass cleanly: approving that needs a comment that says why"
@@ -66,6 +67,12 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
     if world.target_bundle != (state.bundle if subject == "rollback" else request.target_bundle):
         return f"{state.target} runs something else than when this was asked: read the difference again"
     return ""
+
+
+def names_evidence(typed: str, evidence: str) -> bool:
+    """Say whether a person typed the end of the evidence: `TAIL` characters or more, as they stand anywhere."""
+    end = re.sub(r"[\s`]", "", typed).lower()
+    return len(end) >= TAIL and evidence.endswith(end)
 
 
 def needs_comment(state: State, subject: Subject) -> bool:

@@ -268,6 +268,38 @@ def test_a_release_that_no_mainframe_takes_is_called_so_everywhere_until_they_ta
     assert "0 of 2" not in stack.deploy("status").stdout
 
 
+def test_a_release_supersedes_what_waits_only_once_it_waits_itself(stack: Stack) -> None:
+    stack.deploy("configure", "source", "raos", str(stack.source))
+
+    def release(update_id: str, end: str, **parameters: Any) -> None:
+        given = {"update_id": update_id, "allow_dirty": True, **parameters}
+        path = f"/deployments/{stack.deployment('release/release')}/create_flow_run"
+        run = stack.api("POST", path, {"parameters": given})["id"]
+        stack.wait_run(run, end, seconds=300)
+
+    def stages() -> list[Stage]:
+        return [
+            stack.state(update_id).stage for update_id in ("REL-1", "REL-2", "REL-3", "REL-4") if stack.ran(update_id)
+        ]
+
+    waits, failed, cancelled = Stage.AWAITING_APPROVAL, Stage.FAILED, Stage.CANCELLED
+    stack.change("the first release")
+    release("REL-1", "AwaitingApproval")
+    good = (stack.source / "raos.toml").read_text()
+    (stack.source / "raos.toml").write_text(good.replace("p95_ms = 250", "p95_ms = 1"))
+    release("REL-2", "Failed", unanswered="supersede")
+    assert stages() == [waits, failed], "what was verified is not given up for what has passed nothing"
+    (stack.source / "raos.toml").write_text(good)
+    stack.change("the third release")
+    release("REL-3", "AwaitingApproval")
+    assert stages() == [waits, failed, waits], "by default both wait"
+    stack.change("the fourth release")
+    release("REL-4", "AwaitingApproval", unanswered="supersede")
+    assert stages() == [cancelled, failed, cancelled, waits]
+    assert stack.state("REL-1").reason == "superseded by REL-4"
+    stack.deploy("cancel", "REL-4")
+
+
 def test_two_who_decide_at_once_decide_once_and_without_omega_it_waits(operator: Stack) -> None:
     tail = verified(operator, "CLI-5")
     omega = operator.api("GET", "/block_types/slug/raos-server/block_documents/name/omega")

@@ -109,7 +109,10 @@ def _facts(found: Evidence) -> Iterator[tuple[str, str]]:
 
     yield "Outcome", f"{OUTCOME_MARKS[found.outcome]} {found.outcome}"
     yield "Evidence", found.digest
-    yield "To approve", f"type {found.digest[-TAIL:]}, its last {TAIL} characters"
+    if found.outcome == "failed":
+        yield "To approve", "nobody can: the verification failed; mend it and push again"
+    else:
+        yield "To approve", f"type {found.digest[-TAIL:]}, its last {TAIL} characters"
     yield "Bundle", found.bundle + (f" (version {found.version})" if found.version else "")
     if found.source:
         yield "Source", _source(found)

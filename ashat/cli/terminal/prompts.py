@@ -51,14 +51,14 @@ def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answe
         UsageError: something is left open, and nobody is there to be asked.
         SessionError: the evidence they typed is not the one that was shown.
     """
-    from ashat.deployment.approval_rules import TAIL, Answer
+    from ashat.deployment.approval_rules import TAIL, Answer, names_evidence
     from tasks.runtime.run import whoami
 
     expected = evidence_shown[-TAIL:]
     evidence, reject, comment = decided.evidence, decided.reject, decided.comment
     who = decided.by or whoami()
     if not reject and not evidence and output.interactive():
-        evidence = _ask_for_tail(expected)
+        evidence = _ask_for_tail(evidence_shown)
         if not evidence:
             return None
         reject = evidence == "reject"
@@ -67,7 +67,7 @@ def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answe
         return Answer("reject", expected, who, why)
     if not evidence:
         raise UsageError(f"Say which evidence you read: --evidence TAIL, its last {TAIL} characters (or --reject).")
-    if evidence.strip().lower() != expected:
+    if not names_evidence(evidence, evidence_shown):
         raise SessionError(
             f"The evidence shown does not end in {evidence!r}: nothing was decided. Read it, and type its last {TAIL} "
             "characters."
@@ -77,11 +77,13 @@ def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answe
     return Answer("approve", expected, who, comment)
 
 
-def _ask_for_tail(expected: str) -> str:
+def _ask_for_tail(evidence: str) -> str:
+    from ashat.deployment.approval_rules import names_evidence
+
     question = "The evidence's last 8 characters approve; 'reject' rejects; nothing leaves it waiting"
     for _ in range(_TRIES):
         typed = str(typer.prompt(question, default="", show_default=False)).strip().lower()
-        if typed in ("", "reject", expected):
+        if typed in ("", "reject") or names_evidence(typed, evidence):
             return typed
         output.note("That is not how the evidence ends.")
     return ""

@@ -47,7 +47,8 @@ def test_who_pushed_is_known_by_every_name_that_was_told() -> None:
 
 def test_an_approval_with_the_right_tail_counts() -> None:
     assert refusal(WAITING, "release", YES, WORLD) == ""
-    assert refusal(WAITING, "release", replace(YES, evidence=" ABCD1234 "), WORLD) == ""
+    for typed in (" ABCD1234 ", EVIDENCE, EVIDENCE[-9:], f"`{EVIDENCE[:32]}` `{EVIDENCE[32:]}`"):
+        assert refusal(WAITING, "release", replace(YES, evidence=typed), WORLD) == ""
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,9 @@ def test_an_approval_with_the_right_tail_counts() -> None:
     [
         (WAITING, replace(YES, evidence="abcd1235"), WORLD, "last 8 characters"),
         (WAITING, replace(YES, evidence=""), WORLD, "last 8 characters"),
-        (WAITING, replace(YES, evidence=EVIDENCE), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence=EVIDENCE[-7:]), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence=f"1{EVIDENCE}"), WORLD, "last 8 characters"),
+        (WAITING, replace(YES, evidence=EVIDENCE[:8]), WORLD, "last 8 characters"),
         (WAITING, YES, replace(WORLD, target_bundle="3" * 64), "runs something else"),
         (WAITING, YES, replace(WORLD, target_bundle=None), "runs something else"),
         (WAITING, YES, replace(WORLD, target_missing="No server 'omega' is configured"), "No server 'omega'"),
