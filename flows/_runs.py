@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -14,6 +15,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
+from ashat.common.shortage import shortage
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError, ConflictError
 from tasks.approval.gate import GateForm
@@ -61,6 +63,10 @@ def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, Prefect
                 return body(*args, **kwargs)
         except AshatError as error:
             return Failed(name=NOT_DONE, message=str(error), data=error)
+        except (OSError, sqlite3.Error) as error:
+            if (lack := shortage(error)) is None:
+                raise
+            return Failed(name=NOT_DONE, message=str(lack))
 
     return wrapped
 

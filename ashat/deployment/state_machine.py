@@ -183,7 +183,8 @@ def _gate(state: State, what: str) -> ApprovalRequest:
 
 
 def _gate_claimed(state: State, event: e.GateClaimed) -> State:
-    return state.with_request(replace(_gate(state, "taking the gate"), run=event.run))
+    # What the run before has shown cannot be answered any more: this one asks anew.
+    return state.with_request(replace(_gate(state, "taking the gate"), run=event.run, shown=None))
 
 
 def _decision_void(state: State, event: e.DecisionVoid) -> State:

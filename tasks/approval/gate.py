@@ -64,6 +64,15 @@ def start_approve_run(state: State, *, again: str = "") -> str:
     return start_run(APPROVE_DEPLOYMENT, state, key)
 
 
+def follow_dead_run(state: State, dead: str) -> str:
+    """Start the run of `approve` that follows a dead one; if that died as well, the next, until one lives; its id."""
+    while True:
+        started = start_approve_run(state, again=dead)
+        if started == dead or is_alive(started):
+            return started
+        dead = started
+
+
 def start_run(deployment: str, state: State, key: str) -> str:
     """Start a run of a flow about the update, or find the one that was started under that key; returns its id.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import sqlite3
 import sys
@@ -181,6 +183,65 @@ def test_a_log_is_cut_where_there_is_no_room_for_a_copy(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [(found.name, found.stat().st_size) for found in tmp_path.iterdir()] == [("app.log", 0)]
     assert [record.getMessage() for record in caplog.records] == [f"{path} is emptied without a copy: File too large"]
+
+
+def test_a_log_is_cut_whatever_stands_in_the_way_of_its_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rotation, "FILE_BYTES", 2000)
+    path = tmp_path / "app.log"
+    path.write_bytes(b"a" * 9000)
+    (tmp_path / "app.log.1").mkdir()
+    rotation.rotate_in_place(path)
+    assert path.stat().st_size == 0
+    assert [record.getMessage()[: len(str(path)) + 26] for record in caplog.records] == [
+        f"{path} is emptied without a copy"[: len(str(path)) + 26]
+    ]
+    rotation.rotate_in_place(tmp_path / "nothing" / "app.log")
+
+
+def test_a_copy_holds_the_end_of_the_log_and_no_more_than_a_log_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "FILE_BYTES", 2000)
+    path = tmp_path / "app.log"
+    path.write_bytes(b"".join(b"%04d\n" % number for number in range(2000)))
+    rotation.rotate_in_place(path)
+    assert (tmp_path / "app.log.1").read_bytes().split() == [b"%04d" % number for number in range(1600, 2000)]
+
+
+def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    written = rotation.RotatedFile(tmp_path / "lines", 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, before[1]))
+    try:
+        written.append(b"0123456789\n")
+        written.append(b"0123456789\n")
+        with pytest.raises(OSError, match="No space left"):
+            written.append(b"0123456789\n")
+        written.append(b"01\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    written.close()
+    assert (tmp_path / "lines").read_bytes() == b"0123456789\n0123456789\n01\n"
+
+
+def test_where_the_next_file_cannot_be_made_the_log_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "FILE_BYTES", 40)
+    written = rotation.RotatedFile(tmp_path / "lines", 2)
+    written.append(b"before\n" * 5)
+    monkeypatch.setattr(rotation.RotatedFile, "_open", _refused)
+    for number in range(9):
+        written.append(b"%09d\n" % number)
+    written.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+    assert (tmp_path / "lines").read_bytes() == b"000000008\n"
+
+
+def _refused(_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_the_node_failed_at_is_written_down_as_that(tmp_path: Path) -> None:

@@ -87,3 +87,29 @@ def test_a_gate_is_answered_and_a_run_that_dies_in_vain_waits(stack: Stack) -> N
     flow(stack, "approve/approve", update_id="LOST-2")
     assert stack.state("LOST-2").stage is Stage.COMPLETED
     stack.deploy("cancel", "LOST-3")
+
+
+def test_who_approves_is_told_why_a_gate_does_not_open_and_opens_it_at_once(stack: Stack) -> None:
+    state = asked(stack, "STUCK-1")
+    assert state.gate is not None
+    stack.public.stop()
+    given_up = {"state": {"type": "FAILED", "message": "somebody gave it up"}, "force": True}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/set_state", given_up)
+    for _ in range(2):
+        flow(stack, "reconcile/reconcile")
+        stack.settle("approve/approve")
+    flow(stack, "reconcile/reconcile")
+    state = stack.state("STUCK-1")
+    assert [len(state.deaths), state.same_deaths] == [3, 2]
+    assert "is the node running" in state.stuck
+    assert state.next_run is not None
+    assert state.next_run > state.deaths[-1].at
+
+    words = ("approve", "STUCK-1", "--reject", "--reason", "a test", "--by", "kim")
+    told = stack.deploy(*words, check=False)
+    assert told.returncode == 1
+    assert "The gate did not open: 2 runs died of it" in told.stderr
+    assert "The gate of 'STUCK-1' does not open:" in told.stderr
+    assert "is the node running" in told.stderr.splitlines()[-1]
+    stack.public.start()
+    assert "rejected" in stack.deploy(*words).stdout

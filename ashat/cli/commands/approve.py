@@ -182,8 +182,8 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
     """
     noted, run = False, _run_again(state, subject)
     deadline = time.monotonic() + _OPENING_SECONDS
-    while (request := state.undecided(subject)) is None or request.shown is None or request.answered:
-        if why := _why_not(state, run):
+    while (request := state.undecided(subject)) is None or not _is_put(request, state):
+        if why := _why_not(run):
             raise SessionError(f"The gate of '{state.update_id}' does not open: {why}")
         if time.monotonic() > deadline:
             raise SessionError(
@@ -203,20 +203,25 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
 def _run_again(state: State, subject: Subject) -> str:
     """Start the run that opens the gate of a release at once, where those before died of something; its id, or "" where
     none did."""
-    from tasks.approval.gate import start_approve_run
+    from tasks.approval.gate import follow_dead_run
 
     if subject != "release" or not state.deaths:
         return state.gate.run if state.gate else ""
     output.note(f"The gate did not open: {state.stuck}. It is tried again now.")
-    return start_approve_run(state, again=state.deaths[-1].run)
+    return follow_dead_run(state, state.deaths[-1].run)
 
 
-def _why_not(state: State, run: str) -> str:
+def _is_put(request: ApprovalRequest, state: State) -> bool:
+    """Say whether the question is put, and not by a run that is known to have died."""
+    dead = {death.run for death in state.deaths}
+    return request.shown is not None and not request.answered and request.run not in dead
+
+
+def _why_not(run: str) -> str:
     """Say of what the run died that had to open the gate; "" where it lives, or is not known."""
     from tasks.approval.gate import how_it_ended, is_alive
 
-    newest = state.gate.run if state.gate and state.gate.run else run
-    return "" if not newest or is_alive(newest) else how_it_ended(newest)[0]
+    return "" if not run or is_alive(run) else how_it_ended(run)[0]
 
 
 def watch(state: State, request: ApprovalRequest) -> None:
