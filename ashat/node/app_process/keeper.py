@@ -37,8 +37,7 @@ class Keeper:
         self.code: int | None = None
         self.stop = False
         if spec["cgroup"]:
-            with open(os.path.join(spec["cgroup"], "cgroup.procs"), "w", encoding="ascii") as file:
-                file.write(str(os.getpid()))
+            _join(spec["cgroup"])
         # It is kept, and never asked: it would bury the process itself, and with it how that ended.
         self._program = subprocess.Popen(
             spec["command"],
@@ -136,6 +135,14 @@ class Keeper:
         for pid in found:
             found += children.get(pid, [])
         return [pid for pid in found if pid not in ended]
+
+
+def _join(group: str) -> None:
+    try:
+        with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
+    except OSError as error:
+        os.write(2, f"the program runs without a control group of its own: {error.strerror}\n".encode())
 
 
 def main() -> None:
