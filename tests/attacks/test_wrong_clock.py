@@ -20,6 +20,7 @@ from tests.support.builders.signers import Customer, People, demanding_omega, in
 from tests.support.builders.trust_world import World, document
 from tests.support.needs import requires_faketime
 from tests.support.processes.node import ROOT, push
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import eventually, offer, perform, source
 
 
@@ -64,12 +65,14 @@ def test_a_mainframe_two_years_behind_says_so_everywhere_and_takes_nothing(tmp_p
             assert agent is not None
             assert agent.clock.endswith("days behind OMEGA's")
             assert f"{agent.clock}; one of the two is wrong" in baker.log()
+            assert f"{agent.clock}; one of the two is wrong\n" in ashat_node("status", "--data", baker.data).stdout
             told = eventually(lambda: client.mainframes()[0].journal, "its report", baker)
             assert told.endswith("days behind OMEGA's.")
             assert baker.stop() == 0
             baker.off = ""
             baker.start()
             baker.wait_for("running")
+            assert "one of the two is wrong" not in ashat_node("status", "--data", baker.data).stdout
             assert baker.runs == wanted.bundle
             eventually(lambda: client.mainframes()[0].journal == "", "its report that all is well", baker)
 

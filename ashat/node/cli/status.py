@@ -10,6 +10,7 @@ from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.errors import AshatError
 from ashat.node.cli.record import open_record
 from ashat.node.context import LOCK_FILE
+from ashat.node.mainframe.agent import CLOCK
 from ashat.node.operations import lease, records
 from ashat.node.serve import ADDRESS_FILE
 
@@ -27,6 +28,7 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         raise AshatError(f"No node has served from {data} yet; run: ashat-node serve") from None
     serves = _held(data / LOCK_FILE)
     with open_record(data) as db:
+        clock = db.get_meta(CLOCK)
         current, operation, held = records.standing(db).current, records.latest(db), lease.held(db)
     lines = [f"{name} serves on {url}, pid {address['pid']}" if serves else f"{name} is not running"]
     if current:
@@ -38,6 +40,8 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         lines.append("runs nothing")
     if serves and address.get("runs_program_as"):
         lines.append(address["runs_program_as"])
+    if clock:
+        lines.append(f"{clock}; one of the two is wrong")
     if operation:
         lines.append(
             f"last change: {operation.id} {operation.status}{': ' + operation.reason if operation.reason else ''}"

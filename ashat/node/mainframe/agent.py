@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -40,6 +41,7 @@ from ashat.protocol.messages import MainframeReport, MainframeStatus, Offer, Ope
 
 log = logging.getLogger("ashat.node.mainframe")
 
+CLOCK = "omega_clock"
 WAIT_LIMIT = 30.0
 SLOW = 4
 _LOOK_EVERY = 0.1
@@ -226,11 +228,19 @@ class MainframeAgent:
             self._asking = False
         if self._stopping.is_set():
             raise Stopping
-        if self._omega.clock and self._omega.clock != self._state.clock:
-            log.warning("%s; one of the two is wrong", self._omega.clock)
+        self._note_clock(self._omega.clock)
         if news:
             self._offer = offer
         return self._offer
+
+    def _note_clock(self, words: str) -> None:
+        """Keep for `ashat-node status` how far the clock here is from OMEGA's; log it when it has changed."""
+        if words == (self._context.db.get_meta(CLOCK) or ""):
+            return
+        if words:
+            log.warning("%s; one of the two is wrong", words)
+        with suppress(sqlite3.Error):  # a full disk keeps nobody from asking
+            self._context.db.set_meta(CLOCK, words)
 
     def _running(self, offer: Offer) -> None:
         try:
