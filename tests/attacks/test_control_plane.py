@@ -37,6 +37,7 @@ from tests.support.processes.stack import Stack
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
+LOCAL = ("file:", "data:", "blob:")
 SHELL = [{"prefect.deployments.steps.run_shell_script": {"script": "touch /tmp/taken-over"}}]
 SOCKETS = (
     "events/in",
@@ -263,6 +264,18 @@ def test_a_page_of_another_server_in_the_operators_browser_gets_nothing(target: 
         page.evaluate(FRAME, f"http://127.0.0.1:{target.port}/runs/flow-run/{target.run}")
         assert all("chrome-error" in frame.url for frame in page.frames[1:])
         target.assert_untouched()
+
+
+@requires_chromium
+def test_its_pages_tell_no_other_server_what_is_done_on_them(target: Target) -> None:
+    with open_browser() as page:
+        others: list[str] = []
+        page.on("request", lambda request: others.append(request.url))
+        PrefectUi(page, target.stack.home)
+        for ui in ("runs", "v2/runs"):
+            page.goto(f"http://127.0.0.1:{target.port}/{ui}/flow-run/{target.run}")
+            page.get_by_text("Suspended").first.wait_for()
+        assert [url for url in others if not url.startswith((f"http://127.0.0.1:{target.port}/", *LOCAL))] == []
 
 
 @requires_chromium

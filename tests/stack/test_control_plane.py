@@ -189,6 +189,23 @@ def test_a_second_up_says_where_the_first_one_is(home: Path) -> None:
     assert before.ui_url in deploy(home, "status").stdout
 
 
+def test_ui_opens_the_browser_signed_in_or_says_the_password(home: Path, tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$*" > {opened}\n')
+    browser.chmod(0o755)
+    password, address = read_password(home), state(home).ui_url
+    done = deploy(home, "ui", env={"BROWSER": str(browser)})
+    assert (done.returncode, password in done.stdout) == (0, False)
+    assert address in done.stdout
+    assert (
+        until(lambda: opened.exists() and opened.read_text(), "the browser") == f"{(home / 'sign-in.html').as_uri()}\n"
+    )
+    none = dict.fromkeys(("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"), "")
+    for words, env in ((("ui",), none), (("ui", "--password"), {"BROWSER": str(browser)})):
+        done = deploy(home, *words, env=env)
+        assert done.stdout == f"Prefect's UI  {address}\nPassword      {password}\n"
+
+
 def test_a_flow_run_finds_its_code_and_its_settings(home: Path) -> None:
     wait_run(home, start_run(home, "nap/nap", seconds=0), "Completed")
 

@@ -46,12 +46,12 @@ class Closed:
             await refusal(scope, receive, send)
         elif signs_in:
             answer = await self._sign_in(Request(scope, receive))
-            await answer(scope, receive, _unframed(send))
+            await answer(scope, receive, _bounded(send, headers["host"]))
         elif scope["type"] == "http" and "text/html" in headers.get("accept", "") and not self._is_signed_in(scope):
             asking = HTMLResponse(sign_in.ask(scope["path"]), 401, headers=_NOT_KEPT)
-            await asking(scope, receive, _unframed(send))
+            await asking(scope, receive, _bounded(send, headers["host"]))
         else:
-            await self._app(scope, receive, _unframed(send))
+            await self._app(scope, receive, _bounded(send, headers["host"]))
 
     def _is_signed_in(self, scope: Scope) -> bool:
         return Request(scope).cookies.get(_cookie(scope)) == sign_in.mark(self._password)
@@ -89,14 +89,17 @@ def _cookie(scope: Scope) -> str:
     return f"ashat-signed-in-{Headers(scope=scope)['host'].partition(':')[2]}"
 
 
-def _unframed(send: Send) -> Send:
-    """Let no other page show the answer within itself, where it could lead a person's clicks."""
+def _bounded(send: Send, host: str) -> Send:
+    """Let no other page show the answer within itself, where it could lead a person's clicks, and let the answer's
+    scripts reach this server only: Prefect's second UI asks another one how to record what a person does.
+    """
+    policy = f"frame-ancestors 'none'; connect-src 'self' ws://{host} blob: data:"
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers["X-Frame-Options"] = "DENY"
-            headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+            headers["Content-Security-Policy"] = policy
         await send(message)
 
     return sending
