@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ashat.cli.control_plane.state import read_password
 from ashat.cli.demo.demo import _Demo
 from ashat.cli.demo.nodes import MARKER
 from ashat.cli.main import run
@@ -127,6 +128,7 @@ def test_a_person_decides_in_another_terminal_and_sees_the_way_back(tmp_path: Pa
         assert state.evidence is not None
         assert state.gate is not None
         assert f"/runs/flow-run/{state.gate.run}" in running.shown
+        assert f"password {read_password(home / 'alpha')} (or deploy ui" in running.shown
         environment = {name: value for name, value in os.environ.items() if name != "ASHAT_HOME"}
         command = f"env {shown[1]} --evidence {state.evidence[-8:]} --by kim --comment seen"
         approved = subprocess.run(
