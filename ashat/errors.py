@@ -22,6 +22,7 @@ AshatError
    + NodeFaultError          500, disk full
    + NodeAuthError           401, 403
    + NodeRefusedError        400, 404, 422, 423: the request itself is refused
+     - BodyTooLargeError     413 of a proxy in front of the server
    + NodeConflictError       409: the server runs something else
    + WrongRoleError          the address answers, as another kind of server
  x IntegrityError            bytes that do not match their digest
@@ -204,6 +205,10 @@ class NodeAuthError(NodeError):
 
 class NodeRefusedError(NodeError):
     """The request itself is refused: 400, 404, 413, 422, 423."""
+
+
+class BodyTooLargeError(NodeRefusedError):
+    """Whatever stands before the server takes no request of that size: 413 in other words than a node's."""
 
 
 class NodeConflictError(NodeError):

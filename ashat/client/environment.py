@@ -18,7 +18,8 @@ import httpx
 from ashat.errors import UsageError
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
-_ENTRY = re.compile(r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+_ENTRY = re.compile(r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[^\]]*\](?:/[0-9]+)?|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
@@ -44,6 +45,10 @@ def proxy_of(url: httpx.URL) -> str | None:
     named = proxies.get(scheme)
     if not named:
         return None
+    return _usable(scheme, named)
+
+
+def _usable(scheme: str, named: str) -> str:
     proxy = named if "://" in named else f"http://{named}"
     try:
         parsed = httpx.URL(proxy)
@@ -62,6 +67,40 @@ def is_excepted(url: httpx.URL, no_proxy: str) -> bool:
     """Tell whether `no_proxy` excepts `url`: `*`, a host and what is below it, an address, a network, each with or
     without a port. What is none of these excepts nothing."""
     return any(_matches(entry.lower(), url) for entry in re.split(r"[\s,]+", no_proxy) if entry)
+
+
+def for_others(*urls: str) -> dict[str, str]:
+    """Make the proxy variables such that httpx, in others' hands, reaches `urls` and loopback as `proxy_of` says.
+
+    There are none where there is no proxy.
+
+    httpx alone does not except loopback, and fails at a network or an address in brackets in `NO_PROXY`.
+
+    Raises:
+        UsageError: a variable holds no proxy's URL, or names certificates that cannot be used.
+    """
+    proxies = getproxies()
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        default_trust()
+    named = [scheme for scheme in ("http", "https", "all") if proxies.get(scheme)]
+    for scheme in named:
+        _usable(scheme, proxies[scheme])
+    if not named:
+        return {}
+    entries = [entry for entry in re.split(r"[\s,]+", proxies.get("no", "")) if entry]
+    excepted = [httpx.URL(url).host for url in urls if proxy_of(httpx.URL(url)) is None]
+    no_proxy = ",".join(dict.fromkeys([*map(_as_httpx_reads, entries), *_LOOPBACK, *excepted]))
+    return {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
+
+
+def _as_httpx_reads(entry: str) -> str:
+    """Write an entry as httpx reads it, or at least does not fail at it; `is_excepted` reads it as before."""
+    address, slash, length = entry.partition("/")
+    if "://" in entry or (_address(entry) is not None and not entry.startswith("[")):
+        return entry
+    if _network(address) is not None and ":" in address:
+        return f"all://[{address.strip('[]')}]{slash}{length}"
+    return f"all://{entry}" if entry.startswith("[") else entry
 
 
 def default_trust() -> ssl.SSLContext:

@@ -24,6 +24,7 @@ from ashat.client.environment import default_trust, is_loopback, proxy_of
 from ashat.common.documents import load_json
 from ashat.common.numbers import read_retry_after
 from ashat.errors import (
+    BodyTooLargeError,
     DocumentError,
     NodeAuthError,
     NodeBusyError,
@@ -220,6 +221,8 @@ class Transport:
             kind = NodeAuthError
         elif status == 409:
             kind = NodeConflictError
+        elif status == 413 and "error" not in body:
+            kind = BodyTooLargeError
         elif status in _BUSY:
             kind = NodeBusyError
         elif status >= 500:
@@ -302,6 +305,11 @@ def _guess(transport: Transport, response: httpx.Response) -> str:
     status = response.status_code
     if response.is_redirect:
         return f"it redirects to {response.headers.get('location', '?')[:200]}; configure the address it should have."
+    if status == 413:
+        return (
+            "what stands before it, such as a proxy, takes no request of this size (HTTP 413); let it take 64 MiB "
+            "(nginx: client_max_body_size)."
+        )
     if status in _BUSY:
         return f"it is not available now (HTTP {status}); try again."
     if status >= 500:

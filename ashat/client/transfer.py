@@ -22,6 +22,7 @@ from ashat.client.http import Transport
 from ashat.client.line import Line
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
+    BodyTooLargeError,
     IntegrityError,
     NodeConflictError,
     NodeRefusedError,
@@ -375,7 +376,10 @@ def _left(lack: Lack, sizes: Mapping[str, int]) -> int:
 
 
 def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, line: Line) -> None:
-    """`move` all batches over several connections; the first failure, or Ctrl-C, stops them all."""
+    """`move` all batches over several connections; the first failure, or Ctrl-C, stops them all.
+
+    Where a proxy takes no request of a batch's size, its halves are moved instead.
+    """
     waiting = batches[::-1]
     lock = threading.Lock()
     stop = threading.Event()
@@ -400,6 +404,12 @@ def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, line:
             try:
                 move(batch, begun, tell)
                 line.saw(sum(size for _, size in batch) - begun, time.monotonic() - began)
+            except BodyTooLargeError as error:
+                with lock:
+                    waiting.extend(_halves(batch))
+                if len(batch) == 1:
+                    failures.append(error)
+                    stop.set()
             except BaseException as error:  # noqa: BLE001  # raised below, where the caller is
                 failures.append(error)
                 stop.set()
@@ -411,6 +421,11 @@ def _in_batches(batches: list[tuple[Batch, int]], move: Move, moved: Tell, line:
             stop.set()
     if failures:
         raise failures[0]
+
+
+def _halves(batch: Batch) -> list[tuple[Batch, int]]:
+    middle = len(batch) // 2
+    return [(half, 0) for half in (batch[middle:], batch[:middle]) if half]
 
 
 class _StoppedError(Exception):

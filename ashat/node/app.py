@@ -13,6 +13,7 @@ from ashat.node import maintenance
 from ashat.node.api import logs, node, probes
 from ashat.node.api.auth import require
 from ashat.node.api.bundles import transfer_router
+from ashat.node.api.declared import declare
 from ashat.node.api.middleware import RequestLogMiddleware
 from ashat.node.context import NodeContext
 from ashat.node.core.errors import install_error_handlers
@@ -42,6 +43,9 @@ def create_app(context: NodeContext) -> FastAPI:
         version=__version__,
         description="Every call of `docs/node-api.md`, which says what each is for.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.context = context
     install_error_handlers(app)
@@ -52,6 +56,7 @@ def create_app(context: NodeContext) -> FastAPI:
     app.include_router(probes.probes_router(context))
     context.services.extend(maintenance.services(context))
     _install_role(app, context)
+    declare(app)
     return app
 
 

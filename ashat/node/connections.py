@@ -163,7 +163,7 @@ class Listening(socket.socket):
     """A listening socket that admits what it accepts to `connections`, whatever becomes of the descriptors."""
 
     def __init__(self, family: int, connections: Connections) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, so that asyncio sets TCP_NODELAY
         self._connections = connections
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._at_once = 0

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
 from ashat.errors import IntegrityError
+from ashat.node.api.declared import BYTES, DOCUMENT, OBJECT, OBJECTS, refused
 from ashat.node.core.errors import ApiError
 from ashat.node.store.room import Room
 from ashat.node.store.store import Store
@@ -33,6 +35,15 @@ _READ_AHEAD = 8
 _UPLOADS = 8
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,7})-([0-9]{1,7})/([0-9]{1,7})")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+class _ObjectName(StringConvertor):
+    """The digest of an object in an address, where two calls have names of their own."""
+
+    regex = "(?!(?:missing|fetch)$)[^/]+"
+
+
+register_url_convertor("object", _ObjectName())
 
 
 class DigestList(Message):
@@ -83,26 +94,28 @@ def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
         lacking = store.missing(asked.digests)
         return MissingObjects.model_construct(missing=lacking, begun=store.beginnings(lacking))
 
-    @router.post("/objects", dependencies=push, openapi_extra=_body(FRAMES))
+    @router.post("/objects", dependencies=push, responses=refused(415), openapi_extra=_body(FRAMES))
     async def receive(request: Request) -> Received:
         """Objects, as frames."""
         _check_type(request)
         async with uploads.one():
             return await receive_objects(store, request)
 
-    @router.put("/objects/{digest}", dependencies=push, openapi_extra=_body("application/octet-stream"))
+    @router.put(
+        "/objects/{digest:object}", dependencies=push, responses=refused(409), openapi_extra=_body(BYTES) | _REST
+    )
     async def rest(digest: Digest, request: Request) -> Received:
         """The rest of an object whose beginning is here; `Content-Range` says from where on."""
         first, size = _content_range(request)
         async with uploads.one():
             return await receive_objects(store, request, rest_of=(digest, size, first))
 
-    @router.post("/objects/fetch", dependencies=read, response_class=StreamingResponse)
+    @router.post("/objects/fetch", dependencies=read, response_class=StreamingResponse, responses=OBJECTS)
     async def fetch(asked: DigestList, request: Request) -> Response:
         """The objects asked for, as frames, in order."""
         return await objects_response(store, asked.digests, request)
 
-    @router.get("/objects/{digest}", dependencies=read, response_class=Response)
+    @router.get("/objects/{digest:object}", dependencies=read, response_class=Response, responses=OBJECT)
     def one_object(digest: Digest, request: Request) -> Response:
         """One object's bytes."""
         return object_response(store, digest, request)
@@ -111,7 +124,13 @@ def transfer_router(store: Store, room: Room, require: Require) -> APIRouter:
 
 
 def _add_bundles(router: APIRouter, store: Store, push: list[Any], read: list[Any]) -> None:
-    @router.put("/bundles/{digest}", dependencies=push, status_code=201, openapi_extra=_body("application/json"))
+    @router.put(
+        "/bundles/{digest}",
+        dependencies=push,
+        status_code=201,
+        responses={200: {"model": StoredBundle, "description": "It was here"}, **refused(409)},
+        openapi_extra=_body("application/json"),
+    )
     async def put_bundle(digest: Digest, request: Request, response: Response) -> StoredBundle:
         """Keep a bundle, whose objects are all here; when this answers it is durable."""
         raw = await _whole_body(request)
@@ -119,7 +138,7 @@ def _add_bundles(router: APIRouter, store: Store, push: list[Any], read: list[An
         response.status_code = 201 if new else 200
         return StoredBundle(bundle=digest, files=len(manifest.files), bytes=manifest.size)
 
-    @router.get("/bundles/{digest}", dependencies=read, response_class=Response)
+    @router.get("/bundles/{digest}", dependencies=read, response_class=Response, responses=DOCUMENT)
     def bundle(digest: Digest, request: Request) -> Response:
         """A bundle's manifest."""
         return manifest_response(store, digest, request)
@@ -376,6 +395,19 @@ def _content_range(request: Request) -> tuple[int, int]:
     if not 0 < first <= last or last + 1 != size or size > OBJECT_LIMIT:
         raise ApiError(400, "bad_request", "Content-Range must be 'bytes FIRST-LAST/SIZE', up to the object's end.")
     return first, size
+
+
+_REST = {
+    "parameters": [
+        {
+            "name": "Content-Range",
+            "in": "header",
+            "required": True,
+            "description": "From where on the object's rest comes, up to its end.",
+            "schema": {"type": "string", "pattern": r"^bytes [1-9][0-9]{0,6}-[1-9][0-9]{0,6}/[1-9][0-9]{0,6}$"},
+        }
+    ]
+}
 
 
 def _body(media_type: str) -> dict[str, Any]:

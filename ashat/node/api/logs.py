@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from ashat.node.api.auth import require
+from ashat.node.api.declared import refused
 from ashat.node.context import Context
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
@@ -40,7 +41,7 @@ def read(context: Context, after: Count = 0, limit: Annotated[int, Query(ge=1, l
     return Changes(origin=head.origin, size=head.size, changes=shown)
 
 
-@router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))])
+@router.get("/checkpoint", dependencies=[Depends(require(Scope.READ))], responses=refused(409))
 def checkpoint(context: Context, since: Count = 0) -> SignedCheckpoint:
     """A checkpoint of what was done to the node, signed now, with proof that it continues the one of size `since`."""
     return context.proofs.since(since, again=True)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from ashat import __version__
 from ashat.node.access.tokens import Token
 from ashat.node.api.auth import require, require_change
+from ashat.node.api.declared import answered, refused
 from ashat.node.context import Context, NodeContext
 from ashat.node.core.db import now
 from ashat.node.core.errors import ApiError
@@ -97,13 +98,15 @@ def state(context: Context) -> NodeState:
     return node_state(context)
 
 
-@router.get("/metrics", tags=["Who is it"], dependencies=read, response_class=Response)
+@router.get(
+    "/metrics", tags=["Who is it"], dependencies=read, response_class=Response, responses=answered("text/plain")
+)
 def metrics(context: Context) -> Response:
     """The node's figures, for Prometheus."""
     return Response(context.metrics.render(node_state(context)), media_type=context.metrics.content_type)
 
 
-@router.put("/v1/lease", tags=["The lease"], dependencies=change)
+@router.put("/v1/lease", tags=["The lease"], dependencies=change, responses=refused(423))
 def acquire_lease(request: LeaseRequest, context: Context) -> Lease:
     """Have the server, or have it for longer."""
     return lease.acquire(context.db, request)
@@ -115,7 +118,13 @@ def release_lease(holder: Annotated[str, Query(min_length=1, max_length=128)], c
     lease.release(context.db, holder)
 
 
-@router.put("/v1/operations/{operation_id}", tags=["Changing what runs"], status_code=202, dependencies=change)
+@router.put(
+    "/v1/operations/{operation_id}",
+    tags=["Changing what runs"],
+    status_code=202,
+    dependencies=change,
+    responses=refused(404, 409, 423),
+)
 def start_operation(operation_id: OperationId, request: OperationRequest, context: Context) -> Operation:
     """Begin a change of what runs."""
     if context.config.role is Role.MAINFRAME:
@@ -123,7 +132,7 @@ def start_operation(operation_id: OperationId, request: OperationRequest, contex
     return context.operations.submit(operation_id, request)
 
 
-@router.get("/v1/operations/{operation_id}", tags=["Changing what runs"], dependencies=read)
+@router.get("/v1/operations/{operation_id}", tags=["Changing what runs"], dependencies=read, responses=refused(404))
 async def operation(
     operation_id: OperationId, context: Context, wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0
 ) -> Operation:

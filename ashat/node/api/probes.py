@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ashat.common.documents import load_json
 from ashat.errors import BundleError, DocumentError, NotStoredError
 from ashat.node.api.auth import require
+from ashat.node.api.declared import refused
 from ashat.node.app_process.health import ProgramSilentError, ask
 from ashat.node.app_process.user import program_user
 from ashat.node.context import Context, NodeContext
@@ -65,7 +66,7 @@ def probes_router(context: NodeContext) -> APIRouter:
         """What the operator's DSN leads to, looked at now."""
         return look(request, context.config.app_data)
 
-    @router.get("/tree")
+    @router.get("/tree", responses=refused(404))
     def tree(context: Context) -> Tree:
         """The running release, hashed now as it lies on disk."""
         return running_tree(context)

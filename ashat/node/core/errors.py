@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from ashat.common.numbers import LARGEST
 from ashat.common.shortage import Kind, shortage
@@ -31,6 +32,23 @@ from ashat.protocol.messages import OUT_OF_RANGE
 log = logging.getLogger("ashat.node")
 
 MISSING_SHOWN = 1000
+REFUSALS = {
+    400: "The body or a parameter is malformed",
+    401: "The caller is unknown",
+    403: "The caller may not do this",
+    404: "There is no such thing here",
+    405: "There is no such call at that address",
+    408: "The request did not come in time",
+    409: "The server is not in the state that the caller expected",
+    413: "A frame or a body is over the limit",
+    415: "The body is encoded in a way that is not known here",
+    416: "The range is not in the object",
+    422: "The bytes or the document break the rules, or a number is beyond what is kept",
+    423: "Another update holds the server",
+    500: "The node failed; its log says why",
+    503: "Come back later",
+    507: "The disk is full, or cannot be written to; nothing was kept of the request",
+}
 _HTTP_CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 413: "too_large", 503: "busy"}
 _STORE_ERRORS: tuple[tuple[type[AshatError], int, str], ...] = (
     (FrameTooLargeError, 413, "too_large"),
@@ -100,10 +118,19 @@ def _places(error: RequestValidationError) -> str:
     return "; ".join(wrong)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, "bad_request")
-    return ApiError(error.status_code, code, str(error.detail), headers=error.headers).response()
+    headers = {"Allow": _methods_at(request)} if error.status_code == 405 else error.headers
+    return ApiError(error.status_code, code, str(error.detail), headers=headers).response()
+
+
+def _methods_at(request: Request) -> str:
+    """List what may be done at an address, which is what is declared of it."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    here = request.url.path
+    of_shape = (calls for path, calls in paths.items() if compile_path(path)[0].match(here))
+    return ", ".join(sorted(method.upper() for method in paths.get(here) or next(of_shape, {})))
 
 
 async def _objects_missing(_request: Request, error: Exception) -> JSONResponse:

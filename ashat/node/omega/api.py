@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
+from ashat.node.api.declared import refused
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.licences import LicenceStore, ReportLine
 from ashat.node.omega.offers import Offers
@@ -34,7 +35,7 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
 
-    @router.put("/offer", dependencies=promote)
+    @router.put("/offer", dependencies=promote, responses=refused(409))
     def put_offer(offer: Offer) -> Offer:
         """Offer to Mainframes what OMEGA runs."""
         offers.put(offer)
@@ -45,13 +46,18 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
         """Every licensed install, and the last thing that it reported."""
         return Mainframes(mainframes=licences.mainframes())
 
-    @router.get("/mainframes/{licence_id}/reports", dependencies=read)
+    @router.get("/mainframes/{licence_id}/reports", dependencies=read, responses=refused(404))
     def reports(licence_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Reports:
         """The history of one install, newest first."""
         _known(licences, licence_id)
         return Reports(reports=licences.reports(licence_id, limit))
 
-    @router.put("/licences", dependencies=admin, status_code=201)
+    @router.put(
+        "/licences",
+        dependencies=admin,
+        status_code=201,
+        responses={200: {"model": Mainframe, "description": "It was kept already"}},
+    )
     def put_licence(wanted: LicenceRequest, response: Response) -> Mainframe:
         """Keep a licence, or renew one that is kept: 201 where it is new, else 200."""
         try:
@@ -62,7 +68,7 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
         response.status_code = 201 if new else 200
         return _known(licences, licence.id)
 
-    @router.post("/licences/{licence_id}/revoke", dependencies=admin)
+    @router.post("/licences/{licence_id}/revoke", dependencies=admin, responses=refused(404))
     def revoke(licence_id: str) -> Mainframe:
         """Honour a licence no more, for good."""
         licences.revoke(licence_id)

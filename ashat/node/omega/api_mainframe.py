@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.security import APIKeyHeader
 from starlette.concurrency import run_in_threadpool
 
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.api.bundles import DigestList, manifest_response, object_response, objects_response
+from ashat.node.api.declared import DOCUMENT, OBJECT, OBJECTS, Responses, refused
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.omega.licences import Licence, LicenceStore
@@ -23,6 +25,13 @@ from ashat.protocol.messages import CHANGE_LOG_HEADER, Count, Digest, MainframeR
 WAIT_LIMIT = 30.0
 _PREFIX = "/v1/mainframe"
 _TAG = "For a Mainframe"
+_NO_OFFER: Responses = {
+    204: {"description": "Nothing is offered"},
+    304: {"description": "What is offered is what the caller knows"},
+}
+_licence = APIKeyHeader(
+    name="Authorization", scheme_name="licence", auto_error=False, description="`Licence KEY`, of a licence kept here."
+)
 
 
 def offer_router(
@@ -33,7 +42,7 @@ def offer_router(
     poll = OfferLongPoll(offers, stopping)
     licensed = Depends(require_licence(licences))
 
-    @router.get("/release", dependencies=[licensed], response_model=Offer, responses={204: {}, 304: {}})
+    @router.get("/release", dependencies=[licensed], response_model=Offer, responses=_NO_OFFER)
     async def release(
         request: Request,
         after: Count | None = None,
@@ -45,13 +54,13 @@ def offer_router(
             await run_in_threadpool(check_licence, licences, request)
         return _release_response(offer, request, after, await run_in_threadpool(proofs.size))
 
-    @router.post("/report", status_code=204)
+    @router.post("/report", status_code=204, responses=refused(404))
     def report(report: MainframeReport, licence: Licence = licensed) -> None:
         """What this Mainframe made of an offer."""
         offers.check_reported(report.release_seq, report.bundle)
         licences.report(licence, report)
 
-    @router.get("/journal", dependencies=[licensed])
+    @router.get("/journal", dependencies=[licensed], responses=refused(409))
     def changes(since: Count = 0) -> SignedCheckpoint:
         """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
         return proofs.since(since)
@@ -65,19 +74,19 @@ def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) 
     router = APIRouter(prefix=_PREFIX, tags=[_TAG], dependencies=[licensed])
     offered = OfferedObjects(offers, store)
 
-    @router.get("/bundles/{digest}", response_class=Response)
+    @router.get("/bundles/{digest}", response_class=Response, responses=DOCUMENT)
     def bundle(digest: Digest, request: Request) -> Response:
         """The offered bundle's manifest."""
         offered.check_bundle(digest)
         return manifest_response(store, digest, request)
 
-    @router.post("/objects/fetch", response_class=Response)
+    @router.post("/objects/fetch", response_class=Response, responses=OBJECTS)
     async def fetch(asked: DigestList, request: Request) -> Response:
         """Objects of the offered bundle, as frames, in order."""
         await run_in_threadpool(offered.check_objects, asked.digests)
         return await objects_response(store, asked.digests, request)
 
-    @router.get("/objects/{digest}", response_class=Response)
+    @router.get("/objects/{digest:object}", response_class=Response, responses=OBJECT)
     def one_object(digest: Digest, request: Request) -> Response:
         """One object of the offered bundle."""
         offered.check_objects([digest])
@@ -86,10 +95,10 @@ def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) 
     return router
 
 
-def require_licence(licences: LicenceStore) -> Callable[[Request], Licence]:
+def require_licence(licences: LicenceStore) -> Callable[..., Licence]:
     """Make a dependency that is the licence which asks; raises as `check_licence` does."""
 
-    def licensed(request: Request) -> Licence:
+    def licensed(request: Request, _: Annotated[str | None, Depends(_licence)] = None) -> Licence:
         return check_licence(licences, request)
 
     return licensed

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from ashat.errors import TrustError
+from ashat.node.api.declared import answered, refused
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
@@ -26,7 +27,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     router = APIRouter(prefix="/v1", tags=["Trust"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
 
-    @router.get("/trust", dependencies=read)
+    @router.get("/trust", dependencies=read, responses=refused(409))
     def state() -> TrustState:
         """Whose signatures OMEGA demands, and what they signed last."""
         try:
@@ -34,7 +35,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
         except TrustError as error:
             raise ApiError(409, "untrusted", str(error)) from None
 
-    @router.put("/trust", dependencies=promote)
+    @router.put("/trust", dependencies=promote, responses=refused(409))
     def install(given: TrustMetadata) -> TrustState:
         """Keep a first root and targets, or later versions, signed by who holds them."""
         try:
@@ -44,7 +45,7 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
         change_log.follow(database, "trust", trust.kept())
         return state()
 
-    @router.put("/log", dependencies=promote)
+    @router.put("/log", dependencies=promote, responses=refused(409))
     def extend(given: LogLeaves) -> LogState:
         """Keep the log that a signed release names, before that is promoted."""
         if not trust.demands():
@@ -60,14 +61,14 @@ def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceSt
     licensed = Depends(require_licence(licences))
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"], dependencies=[licensed])
 
-    @router.get("/log/consistency")
+    @router.get("/log/consistency", responses=refused(404))
     def consistency(
         earlier: Annotated[Count, Query(alias="from")], size: Annotated[Count, Query(alias="to")]
     ) -> LogProof:
         """What proves that the log of `to` events begins with that of `from`."""
         return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])
 
-    @router.get("/trust/{name:path}", response_class=Response)
+    @router.get("/trust/{name:path}", response_class=Response, responses=answered("application/json") | refused(404))
     def file(name: str) -> Response:
         """A file of OMEGA's TUF repository, by its name there."""
         return Response(trust.file(name), media_type="application/json")
