@@ -277,11 +277,11 @@ class RoomRequest(Message):
     with `size` bytes in all."""
 
     bundle: Digest
-    objects: int = Field(ge=0, le=1 << 53)
-    bytes: int = Field(ge=0, le=1 << 53)
-    files: int = Field(ge=0, le=1 << 53)
-    directories: int = Field(ge=0, le=1 << 53)
-    size: int = Field(ge=0, le=1 << 53)
+    objects: int = Field(ge=0, le=LARGEST, strict=True)
+    bytes: int = Field(ge=0, le=LARGEST, strict=True)
+    files: int = Field(ge=0, le=LARGEST, strict=True)
+    directories: int = Field(ge=0, le=LARGEST, strict=True)
+    size: int = Field(ge=0, le=LARGEST, strict=True)
 
 
 class LostBundle(Message):

@@ -17,7 +17,7 @@ import uvicorn
 
 from ashat.node import connections as subject
 from ashat.node.connections import Connections, Listening, NodeProtocol
-from ashat.node.logs.line_throttle import LINES, LineThrottle
+from ashat.node.logs.line_throttle import LINES_OF_STRANGERS, WARNINGS, LineThrottle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 LATEST = 20.0
@@ -195,12 +195,15 @@ def test_repeated_lines_are_left_out_and_counted(caplog: pytest.LogCaptureFixtur
             record = logging.LogRecord(name, level, "", 0, text, args, None)
             return record if throttle.filter(record) else None
 
-        kept = [line(logging.WARNING, "a", "number %d", number) for number in range(LINES + 1000)]
-        assert sum(record is not None for record in kept) == LINES
+        kept = [line(logging.WARNING, "a", "number %d", number) for number in range(WARNINGS + 1000)]
+        assert sum(record is not None for record in kept) == WARNINGS
         assert line(logging.WARNING, "a", "something else")
-        assert all(line(logging.INFO, "a", "number %d", number) for number in range(LINES + 1))
+        assert all(line(logging.INFO, "a", "number %d", number) for number in range(WARNINGS + 1))
         strangers = "ashat.node.access.strangers"
-        assert sum(bool(line(logging.INFO, strangers, "%s", number)) for number in range(LINES + 9)) == LINES
+        assert (
+            sum(bool(line(logging.INFO, strangers, "%s", number)) for number in range(LINES_OF_STRANGERS + 9))
+            == LINES_OF_STRANGERS
+        )
         at = 11.0
         record = line(logging.WARNING, "a", "number %d", 1)
     assert record is not None
