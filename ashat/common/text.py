@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -19,8 +20,27 @@ _SECRETS = re.compile(r"ashat_[A-Za-z0-9_-]{20,}|RACORE(-[0-9A-Fa-f]{8}){3}")
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey, such as control characters, by spaces."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """Write `text` in one line in which everything is seen: spaces of all kinds and line ends as a space, and what
+    nobody sees, or what a terminal obeys, escaped, such as `\\x1b` or `\\u202e`."""
+    if text.isprintable() and not _IGNORED.search(text):
+        return text
+    return "".join(map(_seen, text))
+
+
+def printable_json(text: str) -> str:
+    """Escape in a JSON text what nobody sees, or what a terminal obeys, as JSON does: it says the same."""
+    return "".join(each if each == "\n" or _seen(each) == each else json.dumps(each)[1:-1] for each in text)
+
+
+def require_visible(text: str) -> str:
+    """Return `text` if it holds no hidden character.
+
+    Raises:
+        ValueError: it does; the message names the character.
+    """
+    if found := hidden_character(text):
+        raise ValueError(f"holds {found}, which nobody sees or which turns what is read")
+    return text
 
 
 def hidden_character(text: str) -> str:
@@ -37,6 +57,15 @@ def hidden_character(text: str) -> str:
 def is_hidden(letter: str) -> bool:
     """Tell whether nobody sees that character, or it ends or turns the line."""
     return unicodedata.category(letter) in _HIDDEN_KINDS or _IGNORED.fullmatch(letter) is not None
+
+
+def _seen(letter: str) -> str:
+    if letter in "\t\n\v\f\r" or unicodedata.category(letter) == "Zs":
+        return " "
+    # The selector that makes an emoji of the character before it is part of our own marks.
+    if letter == "\ufe0f" or (letter.isprintable() and not _IGNORED.match(letter)):
+        return letter
+    return letter.encode("unicode_escape").decode()
 
 
 def cut(text: str, length: int) -> str:

@@ -22,6 +22,7 @@ from ashat import __version__
 from ashat.client.environment import is_loopback
 from ashat.common.files import replace_file
 from ashat.common.shortage import reason
+from ashat.common.text import printable
 from ashat.errors import AshatError, UsageError
 from ashat.node.app import create_app
 from ashat.node.connections import LOOK_EVERY, Connections, Listening, NodeProtocol, raise_descriptor_limit
@@ -84,7 +85,7 @@ def serve(config: NodeConfig) -> None:
 
 def configure_logging() -> None:
     """Log to standard error: UTC, one line each."""
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -92,6 +93,18 @@ def configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    """Writes a record as a line in which everything is seen, whoever chose its words; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Write the line."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Write the traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 class _Server(uvicorn.Server):

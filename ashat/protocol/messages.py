@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, Con
 from pydantic_core import PydanticCustomError
 
 from ashat.common.numbers import LARGEST, in_utc
+from ashat.common.text import require_visible
 
 
 def _of_the_calendar(moment: datetime) -> datetime:
@@ -25,7 +26,8 @@ OUT_OF_RANGE = "out_of_range"
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Moment = Annotated[AwareDatetime, AfterValidator(_of_the_calendar)]
-Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # shown on terminals and in logs
+# Shown on terminals and in logs.
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(require_visible)]
 FRAMES = "application/vnd.ashat.frames"
 FRAME_HEADER = 40
 OBJECT_LIMIT = 4 * 1024 * 1024

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ashat.common.text import printable
+from ashat.common.text import cut, printable
 from ashat.raos_toml.schema import Allow, DatabaseSection, OwnCheck, PerformanceSection, RaosToml, Request
 from ashat.verification.policy import Policy, in_current_names
 
@@ -216,7 +216,7 @@ def _shown(value: Any) -> str:
 
 def _plain(text: str) -> str:
     flat = " ".join(printable(text).split())
-    return flat if len(flat) <= TEXT_LIMIT else flat[: TEXT_LIMIT - 1] + "…"
+    return cut(flat, TEXT_LIMIT)
 
 
 def weakened_policy(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints
 
+from ashat.common.text import require_visible
+
 
 def _matching(pattern: str, expected: str) -> AfterValidator:
     """A validator that says in words what is `expected`, rather than show a pattern."""
@@ -22,7 +24,11 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Word = Annotated[str, _matching(r"[^\x00-\x1f\x7f]{1,128}", "a text of 1 to 128 characters, on one line")]
+Word = Annotated[
+    str,
+    _matching(r"[^\x00-\x1f\x7f]{1,128}", "a text of 1 to 128 characters, on one line"),
+    AfterValidator(require_visible),
+]
 UrlPath = Annotated[
     str,
     StringConstraints(max_length=1024),

@@ -26,7 +26,7 @@ _KEY_BYTES = 32
 _ID_BYTES = 4
 _DASH = "\u2014 "
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-_LONGEST_NOTE = 1_000_000
+LONGEST_NOTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def is_key_name(name: str) -> bool:
 def _split(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     """Split a note into its text and its signatures: key name, key id and signature of each."""
     text, found, lines = note.rpartition("\n\n")
-    if not found or not lines.endswith("\n") or not _may_be_in_a_note(note) or len(note) > _LONGEST_NOTE:
+    if not found or not lines.endswith("\n") or not _may_be_in_a_note(note) or len(note) > LONGEST_NOTE:
         raise CheckpointError("This is no signed checkpoint: a text, an empty line, and lines with signatures.")
     return f"{text}\n", [_signature(line) for line in lines[:-1].split("\n")]
 

@@ -18,6 +18,7 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
+from ashat.common.text import printable
 from tasks.runtime.reporting import reporter
 
 _EVERY_SECONDS = 1.0
@@ -60,8 +61,8 @@ def artifact_key(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape `text` for Markdown, which then shows it in one line, with no markup or HTML of its own."""
-    flat = " ".join(text.split())
+    """Escape `text` for Markdown, which then shows it in one line; nothing is markup, HTML or hidden in it."""
+    flat = " ".join(printable(text).split())
     return _MARKDOWN.sub(r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 

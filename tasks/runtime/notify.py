@@ -8,6 +8,7 @@ import inspect
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 
+from ashat.common.text import printable
 from ashat.settings import Settings
 from tasks.runtime.reporting import reporter
 
@@ -22,7 +23,7 @@ def notify(subject: str, body: str) -> None:
             block = Block.load(name)
             if not isinstance(block, NotificationBlock):
                 raise TypeError(f"it is a {type(block).__name__}, which cannot notify")
-            sent: object = block.notify(body, subject)
+            sent: object = block.notify("\n".join(map(printable, body.split("\n"))), printable(subject))
             if inspect.iscoroutine(sent):
                 asyncio.run(sent)
         except Exception as error:  # noqa: BLE001  others' code; the deployment goes on whatever it raises

@@ -10,6 +10,7 @@ from typing import Protocol
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import get_logger
 
+from ashat.common.text import printable
 from ashat.protocol.messages import Lease
 from tasks.checks.kit.base import CheckResult
 
@@ -42,7 +43,7 @@ class LogReporter:
 
     def say(self, line: str) -> None:
         """Show a line."""
-        _logger().info(line)
+        _logger().info(printable(line))
 
     def moved(self, done: int, total: int) -> None:
         """Log nothing: a progress artifact shows the bytes."""

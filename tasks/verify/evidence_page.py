@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ashat.common.text import printable
+from ashat.common.text import printable, printable_json
 from ashat.deployment.approval_rules import TAIL
 from ashat.verification.evidence import Evidence, EvidencedCheck, EvidencedRehearsal, figure_in_words
 from ashat.verification.policy import Policy
@@ -40,9 +40,7 @@ def _environment() -> Environment:
 
 def _plain(value: object) -> object:
     """`value` without the characters that are not to be seen, such as those that turn the direction of text."""
-    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
-        return value
-    return printable(value)
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shown(evidence: Evidence) -> dict[str, Any]:
@@ -205,8 +203,7 @@ def _value(value: object) -> str:
 
 def _readable(text: str) -> Markup:
     """JSON to be read: what is not to be seen stands in it as JSON would escape it, so that it says the same."""
-    plain = (char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
-    return escape("".join(plain))
+    return escape(printable_json(text))
 
 
 def _time(moment: str) -> datetime:

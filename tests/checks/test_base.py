@@ -171,8 +171,9 @@ def test_a_result_survives_the_evidence() -> None:
 
 
 def test_what_a_stranger_says_becomes_one_line() -> None:
-    assert one_line("a\nb\x1b[31m\tc\u202e") == "a b [31m c"
+    assert one_line("a\nb\x1b[31m\tc\u202e") == r"a b\x1b[31m c\u202e"
     assert len(one_line("x" * 10_000)) == 300
+    assert one_line("x" + " " * 10_000_000 + "y") == "x …"
 
 
 def test_a_modules_digest_is_that_of_its_paths_and_contents() -> None:

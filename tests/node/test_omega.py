@@ -292,7 +292,7 @@ class TestLicences:
         assert report(result="running", release_seq=1 << 53) == 404
         assert report(result="running", release_seq=1 << 64) == 400
         found = mainframe(client, key)
-        assert (found.release_seq, found.result, found.reason) == (now.release_seq, "failed", "sick [2J of it")
+        assert (found.release_seq, found.result, found.reason) == (now.release_seq, "failed", r"sick\x1b[2J of it")
         lines = client.transport.json("GET", f"/v1/mainframes/{licence_id(key)}/reports")["reports"]
         assert [(line["result"], line["times"]) for line in lines] == [("failed", 2), ("running", 1)]
         with pytest.raises(NodeRefusedError):

@@ -179,7 +179,8 @@ def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[byte
     """Open what `--since` names: the checkpoint, and the leaf hashes where it is an export."""
     from ashat.audit.auditor import check_origin
     from ashat.audit.export import Export, is_export
-    from ashat.transparency.checkpoint import open_checkpoint
+    from ashat.common.files import read_bounded
+    from ashat.transparency.checkpoint import LONGEST_NOTE, open_checkpoint
 
     verifier = _verifier(key, origin)
     if is_export(path):
@@ -191,7 +192,7 @@ def _older(path: Path, key: str, origin: str) -> tuple[Checkpoint, Sequence[byte
             except AuditError as error:
                 raise AuditError(f"{path} itself is not what was signed: {error}") from None
     try:
-        signed = open_checkpoint(path.read_text("utf-8"), [verifier])
+        signed = open_checkpoint(read_bounded(path, LONGEST_NOTE).decode("utf-8"), [verifier])
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"{path} cannot be read as a checkpoint: it is no text in UTF-8.") from None
     check_origin(signed, origin, str(path))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from ashat.common.text import printable, printable_json
 from ashat.deployment.stages import Stage
 
 MARKS = {
@@ -30,8 +31,6 @@ MARKS = {
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CHECK_MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
 MAINFRAME_MARKS = {"running": "✅", "failed": "❌", "missing": "⏳"}
-
-_JOINERS = "\u200d\ufe0f"
 
 
 def prepare_streams() -> None:
@@ -77,7 +76,7 @@ def warn(line: str) -> None:
 
 def show_json(value: Any) -> None:
     """`value` as JSON on stdout; times as RFC 3339."""
-    write(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    write(printable_json(json.dumps(value, ensure_ascii=False, indent=2, default=_plain)))
 
 
 def flush() -> None:
@@ -92,11 +91,8 @@ def interactive() -> bool:
 
 
 def clean(text: object) -> str:
-    """`text` with a space for every character that is not to be seen: control characters, line ends, overrides."""
-    told = str(text)
-    if told.isprintable():
-        return told
-    return "".join(char if char.isprintable() or char in _JOINERS else " " for char in told)
+    """`text` in one line in which everything is seen: control characters and overrides are escaped."""
+    return printable(str(text))
 
 
 def columns(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
@@ -160,6 +156,6 @@ def _plain(value: object) -> str:
 
 
 def _width_of(char: str) -> int:
-    if unicodedata.combining(char) or char in _JOINERS:
+    if unicodedata.combining(char) or char == "\ufe0f":
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

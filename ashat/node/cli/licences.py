@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from ashat.common.identifiers import check_licence_key
+from ashat.common.text import hidden_character, printable
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.cli.secret_output import Out, secret_output
@@ -56,7 +57,7 @@ def import_(config: Config = None, data: Data = None) -> None:
         raise UsageError("There was no licence on standard input; give lines of KEY,NAME or KEY,NAME,EXPIRES.")
     with _open_licences(config, data) as licences:
         for licence, new in licences.keep_all(wanted):
-            typer.echo(f"{licence.id}  {licence.name}  {_until(licence)}  {'new' if new else 'renewed'}")
+            typer.echo(f"{licence.id}  {printable(licence.name)}  {_until(licence)}  {'new' if new else 'renewed'}")
 
 
 @licence_app.command()
@@ -66,7 +67,7 @@ def revoke(licence_id: LicenceId, config: Config = None, data: Data = None) -> N
         licence = licences.revoke(licence_id)
     if licence is None:
         raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
-    typer.echo(f"Licence {licence.id} for {licence.name} is revoked.")
+    typer.echo(f"Licence {licence.id} for {printable(licence.name)} is revoked.")
 
 
 @licence_app.command("list")
@@ -98,9 +99,9 @@ def list_(
             f"{(found.bundle or '-')[:12]:<12}",
             found.name,
         )
-        typer.echo("  ".join(words))
+        typer.echo(printable("  ".join(words)))
         if found.journal:
-            typer.echo(f"{'':12}  it reports: {found.journal}")
+            typer.echo(f"{'':12}  it reports: {printable(found.journal)}")
 
 
 def trust_keys(
@@ -174,7 +175,7 @@ def _open_licences(config: Path | None, data: Path | None) -> Iterator[LicenceSt
 
 def _check_name(name: str) -> str:
     name = name.strip()
-    if not name or len(name) > NAME_LENGTH or not name.isprintable():
+    if not name or len(name) > NAME_LENGTH or not name.isprintable() or hidden_character(name):
         raise UsageError(f"A licence's name has 1 to {NAME_LENGTH} printable characters.")
     return name
 

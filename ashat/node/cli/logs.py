@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
+from ashat.common.files import read_bounded
+from ashat.common.text import printable, printable_json
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
 from ashat.node.logs.change_log_audit import Change, audit, read_changes
 from ashat.protocol.messages import AccessLogLine, Caller
-from ashat.transparency.checkpoint import Verifier, open_checkpoint
+from ashat.transparency.checkpoint import LONGEST_NOTE, Verifier, open_checkpoint
 from ashat.transparency.log_signer import LogSigner
 
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked of this node, and what was done to it.")
@@ -31,7 +33,9 @@ def requests(
 ) -> None:
     """Show what was asked, oldest first: when, who, from where, what, and what came of it. Never a token or a key."""
     for line in reversed(read_access_log(data_of(config, data) / DIRECTORY, by, limit=limit, of=of)):
-        typer.echo(line.model_dump_json(exclude_defaults=True) if as_json else _in_a_line(line))
+        typer.echo(
+            printable_json(line.model_dump_json(exclude_defaults=True)) if as_json else printable(_in_a_line(line))
+        )
 
 
 @journal_app.command("changes")
@@ -46,7 +50,9 @@ def show_changes(
         size = change_log.head(database).size
         found = read_changes(database, after=max(size - limit, 0))
     for change in found:
-        typer.echo(json.dumps({"number": change.number, **change.facts}) if as_json else _change_in_a_line(change))
+        typer.echo(
+            json.dumps({"number": change.number, **change.facts}) if as_json else printable(_change_in_a_line(change))
+        )
 
 
 @journal_app.command()
@@ -87,7 +93,7 @@ def verify(
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_bounded(path, LONGEST_NOTE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(f"The checkpoint {path} cannot be read: {reason}.") from None

@@ -10,6 +10,7 @@ import typer
 
 from ashat.common.files import replace_file
 from ashat.common.shortage import shortage
+from ashat.common.text import printable
 from ashat.errors import AshatError, UsageError
 from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
@@ -111,7 +112,7 @@ def status(config: Config = None, data: Data = None) -> None:
     from ashat.node.cli.status import describe
 
     serves, lines = describe(data_of(config, data))
-    typer.echo("\n".join(lines))
+    typer.echo("\n".join(map(printable, lines)))
     if not serves:
         raise typer.Exit(1)
 
@@ -163,5 +164,5 @@ def settings() -> None:
 
 
 def _complain(text: str) -> None:
-    for line in text.splitlines():
-        typer.echo(f"ashat-node: {line}", err=True)
+    for line in text.split("\n"):
+        typer.echo(f"ashat-node: {printable(line)}", err=True)

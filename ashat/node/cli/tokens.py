@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from ashat.common.text import hidden_character, printable
 from ashat.errors import UsageError
 from ashat.node.access.tokens import SCOPES, Token, TokenFile, follow_in
 from ashat.node.cli.licences import parse_expiry
@@ -78,7 +79,7 @@ def list_tokens(
     for token in found:
         end = _end(token) if token.expires else ""
         words = (f"{','.join(token.scopes):<18}", f"{token.created:%Y-%m-%d %H:%M}Z", f"{end:<25}", token.name)
-        typer.echo("  ".join((token.id, *words)).rstrip())
+        typer.echo(printable("  ".join((token.id, *words)).rstrip()))
 
 
 @token_app.command("rotate")
@@ -107,7 +108,7 @@ def revoke_token(token_id: TokenId, config: Config = None, data: Data = None, to
     """Forget a token. A running node refuses it at once."""
     with _tokens(config, data, token_file) as tokens:
         token = tokens.revoke(token_id)
-    typer.echo(f"Token {token.id} ({token.name or 'no name'}) opens nothing any more.")
+    typer.echo(f"Token {token.id} ({printable(token.name) or 'no name'}) opens nothing any more.")
 
 
 @contextmanager
@@ -156,6 +157,6 @@ def _end(token: Token) -> str:
 
 def _check_name(name: str) -> str:
     name = name.strip()
-    if len(name) > NAME_LENGTH or not name.isprintable():
+    if len(name) > NAME_LENGTH or not name.isprintable() or hidden_character(name):
         raise UsageError(f"A token's name has at most {NAME_LENGTH} printable characters.")
     return name

@@ -36,7 +36,7 @@ from pydantic_settings import (
 from ashat.common.documents import load_toml
 from ashat.common.files import read_bounded
 from ashat.errors import DocumentError, UsageError
-from ashat.protocol.messages import Role
+from ashat.protocol.messages import Line, Role
 
 PREFIX = "ASHAT_NODE_"
 _DAY = 86_400
@@ -124,7 +124,7 @@ class NodeConfig(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
 
     role: Role = Field(description="public, omega or mainframe.")
-    name: str = Field(default="", max_length=63, description="What others call this node; by default its role.")
+    name: Line = Field(default="", max_length=63, description="What others call this node; by default its role.")
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to serve on.")
     port: int = Field(default=8470, ge=0, le=65535, description="The port to serve on; 0 picks a free one.")
     data: Path = Field(description="The directory that holds everything the node keeps.")

@@ -57,7 +57,7 @@ def cleaned(line: AccessLogLine) -> AccessLogLine:
     return line.model_copy(
         update={
             "method": printable(line.method)[:20],
-            "path": without_secrets(line.path)[:PATH_LENGTH],
+            "path": printable(without_secrets(line.path))[:PATH_LENGTH],
             "client": printable(line.client)[:64],
             "detail": printable(without_secrets(line.detail))[:DETAIL_LENGTH],
         }

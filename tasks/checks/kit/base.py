@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from ashat.bundle.manifest import Manifest
 from ashat.common.canonical_json import canonical_json
+from ashat.common.text import cut, printable
 from ashat.errors import AshatError
 from ashat.raos_toml.schema import RaosToml
 from ashat.verification.policy import Policy
@@ -266,5 +267,6 @@ def _ranked(findings: Iterable[Finding]) -> list[Finding]:
 
 def one_line(text: object, limit: int = TEXT_LIMIT) -> str:
     """Make one printable line of at most `limit` characters of a text, which may come from a stranger."""
-    flat = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    whole = str(text)
+    flat = " ".join(printable(whole[: 16 * limit]).split())
+    return cut(flat if len(whole) <= 16 * limit else f"{flat} …", limit)

@@ -204,12 +204,16 @@ def test_evidence_is_the_document_that_its_digest_names(home: Path) -> None:
 
 def test_text_from_a_release_cannot_steer_the_terminal(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "home") as ledger:
-        record(ledger, "UPD-1", Stage.PUSHED, description="\x1b[2J\rgone\n❌ forged \u202eline")
+        record(ledger, "UPD-1", Stage.PUSHED, description="\x1b[2J\rgone\n❌ forged \u202eline\x85\u2028\u2066.")
     for words in (("status",), ("status", "UPD-1"), ("history",), ("history", "UPD-1")):
         told = deploy(tmp_path / "home", *words).stdout
         assert "gone" in told
-        assert not any(char in told for char in "\x1b\r\u202e")
         assert "\n❌ forged" not in told
+        assert not any(char in told for char in "\x1b\r\u202e\x85\u2028\u2066")
+        assert r"\x1b[2J gone ❌ forged \u202eline\x85\u2028\u2066." in told
+    told = deploy(tmp_path / "home", "status", "UPD-1", "--json").stdout
+    assert json.loads(told)["description"].startswith("\x1b[2J\rgone\n")
+    assert not any(char in told for char in "\u202e\x85\u2028\u2066")
 
 
 @pytest.mark.parametrize(

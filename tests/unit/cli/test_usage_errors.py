@@ -188,7 +188,7 @@ def test_an_error_of_ours_keeps_its_words(
 
     monkeypatch.setattr("ashat.cli.commands.status_history.summaries", refused)
     assert run(["status"]) == 1
-    assert capsys.readouterr().err == "❌ The ledger  [31mis away.\n"
+    assert capsys.readouterr().err == "❌ The ledger \\x1b[31mis away.\n"
 
 
 def test_progress_without_a_terminal_is_a_line_a_quarter(capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,7 @@ def test_several_are_told_in_the_order_of_the_file() -> None:
 def test_what_a_release_writes_stays_on_its_line() -> None:
     text = OLD.replace('"one", "two"', '"one\\n\\u202E# two", "two"')
     (line,) = weakened(read(text), read(text.replace('"one\\n\\u202E# two", ', "")))
-    assert line == ENDPOINT + r'no longer expects "one\n # two" in the answer'
+    assert line == ENDPOINT + r'no longer expects "one\n\u202e# two" in the answer'
     long = OLD.replace('"one"', '"' + "x" * 5000 + '"')
     (line,) = weakened(read(long), changed('"one", ', ""))
     assert len(line) < 200

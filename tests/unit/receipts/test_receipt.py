@@ -375,7 +375,7 @@ def test_the_commands(alone: Office, capsys: pytest.CaptureFixture[str]) -> None
         "Built     by builder from ",
         "Signed    approver, key ",
         "One-person mode: the key lay on the machine that deploys",
-        "2026-01-01 01:00:00 UTC: read it [2J",
+        "2026-01-01 01:00:00 UTC: read it\\x1b[2J",
         "acme (aaaaaaaaaaaa): running, the record says",
         "events 2, 6, 9, 11, 12 of 20 of ashat-deploy/ledger-",
     ):

@@ -32,7 +32,7 @@ from tests.support.processes.forks import FORKS
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'> \u202eevil\x1b[2J"
 PHONE = {"width": 390, "height": 800}
-PLAIN = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'>  evil [2J"
+PLAIN = "<img src=x onerror=alert(1)><script>alert(2)</script> {{ 7*7 }} &amp; \"'> \\u202eevil\\x1b[2J"
 
 
 # The document.
@@ -356,7 +356,7 @@ def test_text_from_a_release_stays_text(browser: Browser, tmp_path: Path) -> Non
     with _opened(browser, tmp_path, _hostile(), viewport=PHONE) as page:
         assert page.locator("main img, main script, main iframe, a[href^='javascript']").count() == 0
         first = page.locator(".checks tbody tr").first.locator("td").all_inner_texts()[:3]
-        assert first == ["fail", PLAIN.replace("  ", " "), PLAIN.replace("  ", " ")]
+        assert first == ["fail", PLAIN, PLAIN]
         page.locator("#check-x summary").click()
         assert json.loads(page.locator("#check-x pre").inner_text()) == {HOSTILE: [HOSTILE]}
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "long words are broken"
