@@ -28,7 +28,7 @@ from ashat.errors import AuditError
 from ashat.ledger.leaf import Record
 
 FORMAT = "ashat-audit-2"
-LINE_LIMIT = 16 * 1024 * 1024
+LINE_LIMIT = 8 * 1024 * 1024
 _FIELDS = {"checkpoint", "format", "roots"}
 _LEAF = {"attempt": int, "event": dict, "update_id": str, "version": int}
 

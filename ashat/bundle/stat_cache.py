@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ashat.common.canonical_json import is_digest
-from ashat.common.documents import read_json
-from ashat.common.files import replace_file
+from ashat.common.documents import load_json
+from ashat.common.files import read_bounded, replace_file
 from ashat.errors import DocumentError
 
 FORMAT = "ashat-digests/1"
@@ -80,7 +80,9 @@ class StatCache:
 def _load(file: Path) -> dict[str, list[Any]]:
     """What the file holds; nothing if it cannot be read, is too large, or not whole: it is a cache."""
     try:
-        document = read_json(file, limit=FILE_LIMIT)
+        raw = read_bounded(file, FILE_LIMIT)
+        # A list for each file of a tree, each longer than this: what has more was not written here.
+        document = load_json(raw, limit=FILE_LIMIT) if 32 * (raw.count(b"[") + raw.count(b"{")) <= len(raw) else None
     except (OSError, DocumentError):
         return {}
     if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import httpx
 
-from ashat.bundle.manifest import Manifest
+from ashat.bundle.manifest import MANIFEST_LIMIT, Manifest
 from ashat.bundle.pack import Packed, changed
 from ashat.client.http import Transport
 from ashat.client.line import Line
@@ -31,7 +31,7 @@ from ashat.errors import (
 )
 from ashat.protocol.compression import ZSTD, Decompressor, compressed, pays
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
-from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, REQUEST_LIMIT, RoomRequest
+from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, RoomRequest
 
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_OBJECTS = 4096
@@ -223,7 +223,7 @@ def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") ->
         ManifestError: it breaks a bundle rule.
         NodeError: as `Transport.request`.
     """
-    raw = transport.request("GET", f"{prefix}/bundles/{digest}", limit=REQUEST_LIMIT).content
+    raw = transport.request("GET", f"{prefix}/bundles/{digest}", limit=MANIFEST_LIMIT).content
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IntegrityError(f"{transport.name} sent another manifest than {digest}.", digest=digest)
     return Manifest.parse(raw)

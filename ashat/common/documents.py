@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,10 +135,10 @@ def _walk(value: Any, check: Callable[[Any], None] | None) -> None:
             for each in level:
                 check(each)
         inner = [each for each in level if isinstance(each, (dict, list))]
-        level = [item for each in inner for item in each]
-        level += [item for each in inner if isinstance(each, dict) for item in each.values()]
         if not inner:
             return
+        items = (item for each in inner for item in (chain(each, each.values()) if isinstance(each, dict) else each))
+        level = [item for item in items if check or isinstance(item, (dict, list))]
     raise DocumentError(_TOO_DEEP)
 
 

@@ -55,7 +55,7 @@ from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.tuf.root_chain import check_chain, delegator_of
 
 FORMAT: Final = "ashat-receipt-2"
-LIMIT: Final = 16 * 1024 * 1024
+LIMIT: Final = 4 * 1024 * 1024
 _SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
 _Leaf = dict[str, Any]
 

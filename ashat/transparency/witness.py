@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ashat.common.files import make_directory, replace_file, sync_directory
+from ashat.common.files import make_directory, read_bounded, replace_file, sync_directory
 from ashat.errors import AuditError
 from ashat.protocol.messages import SignedCheckpoint
-from ashat.transparency.checkpoint import Checkpoint, open_signed
+from ashat.transparency.checkpoint import LONGEST_NOTE, Checkpoint, open_signed
 from ashat.transparency.merkle import consistency_holds
 
 _BEGIN_ANEW = "remove that file to begin anew"
@@ -80,7 +80,7 @@ class Witness:
             AuditError: the file cannot be read.
         """
         try:
-            return SignedCheckpoint.model_validate_json(self.path.read_bytes())
+            return SignedCheckpoint.model_validate_json(read_bounded(self.path, LONGEST_NOTE))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:

@@ -21,12 +21,13 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from ashat.common.files import replace_file
+from ashat.common.files import read_bounded, replace_file
 from ashat.errors import UsageError
 from ashat.node.core.db import Database, now
 from ashat.node.logs import change_log
 from ashat.protocol.messages import Digest, Role, Scope, TokenRole
 
+FILE_LIMIT = 1024 * 1024
 PREFIX = "ashat_"
 _NOTHING = (0, 0, 0)
 _INCLUDES = {
@@ -170,7 +171,7 @@ class TokenFile:
 
     def _read(self) -> list[Token]:
         try:
-            return _File.model_validate_json(self.path.read_bytes()).tokens
+            return _File.model_validate_json(read_bounded(self.path, FILE_LIMIT)).tokens
         except OSError as error:
             raise UsageError(f"The token file {self.path} cannot be read: {error.strerror}.") from None
         except ValidationError:

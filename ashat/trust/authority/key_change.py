@@ -33,7 +33,7 @@ from ashat.trust.tuf.metadata import (
     verify,
 )
 
-MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_BYTES: Final = 4 * 1024 * 1024
 _FORMAT: Final = "ashat-change/1"
 
 

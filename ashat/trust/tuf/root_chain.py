@@ -15,6 +15,7 @@ from typing import Final
 
 from tuf.api.metadata import Metadata, Root, Targets
 
+from ashat.common.files import read_bounded
 from ashat.errors import MalformedMetadataError, MixAndMatchError, RolledBackError, TrustError, UsageError
 from ashat.protocol.messages import TrustState
 from ashat.trust.tuf.metadata import parse, verify
@@ -58,12 +59,10 @@ class PinnedRoot:
             UsageError: it cannot be read, or is no root.
         """
         try:
-            content = path.read_bytes()
+            content = read_bounded(path, _LIMIT)
         except OSError as error:
             raise UsageError(f"trust_root {path} cannot be read: {error.strerror}.") from None
         try:
-            if len(content) > _LIMIT:
-                raise MalformedMetadataError(f"it has {len(content)} bytes.")
             return cls(parse(content, Root, "it"))
         except MalformedMetadataError as error:
             raise UsageError(f"trust_root {path} is no root.json: {error}") from None

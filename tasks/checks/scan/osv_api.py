@@ -28,7 +28,8 @@ ANSWER_SECONDS = 20.0
 BATCH = 500
 PAGES = 20
 RECORDS_LIMIT = 1000
-ANSWER_BYTES = 16 * 1024 * 1024
+HITS_LIMIT = 5000
+ANSWER_BYTES = 4 * 1024 * 1024
 SIDE_BY_SIDE = 8
 ATTEMPTS = 3
 _PASSING = (429, 502, 503, 504)
@@ -49,12 +50,14 @@ class _Hit(BaseModel):
 
 
 class _Result(BaseModel):
-    vulns: Annotated[list[_Hit], BeforeValidator(lambda value: [] if value is None else value)] = []
+    vulns: Annotated[
+        list[_Hit], Field(max_length=HITS_LIMIT), BeforeValidator(lambda value: [] if value is None else value)
+    ] = []
     next_page_token: str | None = None
 
 
 class _Batch(BaseModel):
-    results: list[_Result]
+    results: Annotated[list[_Result], Field(max_length=BATCH)]
 
 
 def shown(url: str) -> str:

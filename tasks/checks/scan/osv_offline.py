@@ -24,7 +24,7 @@ from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
 
 SECONDS = 300.0
-RECORD_BYTES = 16 * 1024 * 1024
+RECORD_BYTES = 4 * 1024 * 1024
 FRESH = timedelta(days=30)
 _FIELD = re.compile(rb'"(name|ecosystem|modified)"\s*:\s*"((?:[^"\\]++|\\.)*+)"')
 _BETWEEN = re.compile(r"[-_.]+")
