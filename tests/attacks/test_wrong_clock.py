@@ -13,6 +13,7 @@ import pytest
 from tuf.api.metadata import Timestamp
 
 from ashat.errors import ClockError, MalformedMetadataError
+from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import Role
 from ashat.trust.tuf.metadata import SIGNED_FIELD, require_clock
 from ashat.trust.update_client.client import ReleaseClient
@@ -88,6 +89,26 @@ def test_a_clock_that_is_behind_what_was_signed_takes_nothing(
     assert client.latest_release("stable", now=datetime.now(UTC) - timedelta(minutes=4)) == made
     with pytest.raises(ClockError):
         client.latest_release("stable", now=datetime.now(UTC) - behind)
+
+
+def test_an_omega_whose_clock_was_ahead_signs_anew_once_it_is_right(tmp_path: Path) -> None:
+    """Else no Mainframe would take anything until that time has come."""
+    with demanding_omega(tmp_path / "production") as omega:
+        install_root(omega, People(), tmp_path / "root.json")
+        assert omega.stop() == 0
+        trust, now = OmegaTrust(omega.data / "trust"), datetime.now(UTC)
+        trust.renew(now=now + timedelta(days=730))
+        ahead = trust.repository.read().timestamp
+        assert ahead is not None
+        with pytest.raises(ClockError):
+            require_clock(now, ahead.signed)
+        trust.renew()
+        right = trust.repository.read().timestamp
+        assert right is not None
+        require_clock(now, right.signed)
+        assert right.signed.version == ahead.signed.version + 1
+        trust.renew()
+        assert trust.repository.read().timestamp == right
 
 
 def test_an_approval_of_a_time_to_come_is_not_published(world: World) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
+from ashat.common.clocks import SKEW_LIMIT
 from ashat.common.failpoints import fault_point
 from ashat.common.files import make_directory, replace_file, sync_directory
 from ashat.errors import MixAndMatchError, NoReleaseError, TrustError, UnprovenError
@@ -315,8 +316,8 @@ class OmegaTrust:
         return document
 
     def renew(self, now: datetime | None = None) -> None:
-        """Say again that the files served are the current ones, once half of the time is over that this holds; end a
-        change first that was cut short.
+        """Say again that the files served are the current ones, once half of the time is over that this holds, or where
+        a clock that was ahead said it; end a change first that was cut short.
 
         Raises:
             TrustError: it cannot be written, or what is kept is not whole.
@@ -328,7 +329,8 @@ class OmegaTrust:
         repository, at = self.repository, now or datetime.now(UTC)
         timestamp = repository.read().timestamp
         assert timestamp is not None
-        if timestamp.signed.expires - at < timedelta(seconds=repository.lifetimes.timestamp / 2):
+        left, lifetime = timestamp.signed.expires - at, timedelta(seconds=repository.lifetimes.timestamp)
+        if not lifetime / 2 <= left <= lifetime + SKEW_LIMIT:
             repository.renew(self._online, now=at)
 
     def keep_current(self) -> bool:
