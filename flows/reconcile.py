@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from ashat.deployment.state_machine import Stage
 from ashat.errors import AshatError
@@ -32,7 +32,7 @@ from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment, deployment
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now
-from tasks.servers.drift import drift
+from tasks.servers.drift import drift, note_troubles
 from tasks.servers.public import put_public_back
 
 
@@ -62,13 +62,17 @@ def reconcile() -> PrefectState[Any]:
                 report.done += owed(d)
             except AshatError as error:
                 report.failed.append(f"{d.update_id}: {error}")
-    rows = drift()
-    if rows:
-        publish_table("drift", rows, "Where a server runs something else than the record says")
-    for line in (*report.done, *report.failed, *(row["what"] for row in rows)):
+    troubles = drift()
+    note_troubles(troubles)
+    if troubles:
+        publish_table("drift", [trouble._asdict() for trouble in troubles], "What is wrong with the servers")
+    for line in (*report.done, *report.failed, *(trouble.what for trouble in troubles)):
         reporter().say(line)
-    message = f"{len(report.done)} mended, {len(report.failed)} not, {len(rows)} drifted"
-    return Completed(name="Drift" if rows else "Reconciled", message=message)
+    message = "; ".join([f"{len(report.done)} mended, {len(report.failed)} not", *(t.what for t in troubles)])
+    if not troubles:
+        return Completed(name="Reconciled", message=message)
+    unreachable = any(trouble.kind == "unreachable" for trouble in troubles)
+    return Failed(name="Unreachable" if unreachable else "Drift", message=message)
 
 
 def repair_gate(d: Deployment) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ashat.client.node import NodeClient
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictError
+from ashat.ledger.summaries import TROUBLES
 from ashat.protocol.messages import Scope
 from ashat.settings import Settings
 from ashat.transparency.witness import Witness
 from tasks.runtime.artifacts import publish_table
 from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment
+from tasks.runtime.notify import notify
+from tasks.runtime.run import now
+
+_TITLES = {"unreachable": "unreachable", "drift": "drifted", "doubt": "doubted"}
 
 
 def standings(state: State) -> list[dict[str, Any]]:
@@ -60,26 +65,52 @@ def why_not_owner(d: Deployment) -> str:
     )
 
 
-def drift() -> list[dict[str, str]]:
-    """List each server that runs another bundle than the record says it should."""
+class Trouble(NamedTuple):
+    """What is wrong with one server: it cannot be asked, it runs something else, or its journal is doubted."""
+
+    server: str
+    kind: Literal["unreachable", "drift", "doubt"]
+    what: str
+
+
+def drift() -> list[Trouble]:
+    """List each target that cannot be asked, or runs another bundle than the record says it should."""
     ledger = this_run().ledger
     states = [ledger.load(s["update_id"], s["attempt"]) for s in ledger.summaries() if s["release_seq"]]
-    rows = []
+    found = []
     for target in sorted({state.target for state in states}):
         expected = expected_bundle([state for state in states if state.target == target])
         try:
             node = this_run().client(target)
             current = node.identity().current
-            rows += [{"server": target, "what": why} for why in witness_journal(target, node)]
-            rows += [{"server": target, "what": why} for why in doubts(node)]
+            found += [Trouble(target, "doubt", why) for why in [*witness_journal(target, node), *doubts(node)]]
         except AshatError as error:
-            rows.append({"server": target, "what": f"{target} does not answer: {error}"})
+            found.append(Trouble(target, "unreachable", f"{target} does not answer: {error}"))
             continue
         runs = current.bundle if current else None
         if expected is not None and runs not in expected:
             recorded = " or ".join(sorted(_short(bundle) for bundle in expected))
-            rows.append({"server": target, "what": f"{target} runs {_short(runs)}, the record says {recorded}"})
-    return rows
+            found.append(Trouble(target, "drift", f"{target} runs {_short(runs)}, the record says {recorded}"))
+    return found
+
+
+def note_troubles(found: list[Trouble]) -> None:
+    """Keep what is wrong with the servers where `deploy status` reads it, and notify of what is new, or over."""
+    ledger = this_run().ledger
+    before = {(t["server"], t["kind"]): t for t in (ledger.newest(TROUBLES) or {}).get("troubles", [])}
+    now_ = {(t.server, t.kind): t for t in found}
+    kept = [
+        {**t._asdict(), "since": before[key]["since"] if key in before else now().isoformat(timespec="seconds")}
+        for key, t in now_.items()
+    ]
+    if before.keys() == now_.keys() and all(before[key]["what"] == t.what for key, t in now_.items()):
+        return
+    ledger.put_newest(TROUBLES, {"troubles": kept})
+    for key, trouble in now_.items():
+        if key not in before:
+            notify(f"{trouble.server}: {_TITLES[trouble.kind]}", trouble.what)
+    for server, kind in before.keys() - now_.keys():
+        notify(f"{server}: no longer {_TITLES[kind]}", before[server, kind]["what"])
 
 
 def witness_journal(name: str, node: NodeClient) -> list[str]:

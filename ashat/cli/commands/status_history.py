@@ -16,7 +16,7 @@ from ashat.common.home import home
 from ashat.deployment.stages import ENDED, Stage
 from ashat.errors import UsageError
 from ashat.ledger.opening import open_ledger
-from ashat.ledger.summaries import summaries
+from ashat.ledger.summaries import glance, summaries
 
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
@@ -35,13 +35,15 @@ def status(
         _status_of(update_id, as_json=as_json)
         return
     at = output.now()
-    under_way, waiting, ended = _sorted(summaries(), at)
+    found, troubles = glance()
+    under_way, waiting, ended = _sorted(found, at)
     plane = _control_plane()
     if as_json:
         shown = {"under_way": under_way, "awaiting_approval": waiting, "ended": ended[:_LAST_ENDED]}
-        output.show_json({**shown, "control_plane": plane})
+        output.show_json({**shown, "troubles": troubles, "control_plane": plane})
         return
     output.say("📊 ASHAT Deployment Status")
+    _section("Trouble, as reconcile saw it last", [_trouble_row(trouble, at) for trouble in troubles])
     if not (under_way or waiting or ended):
         output.say("  No deployments yet. Begin with: deploy push <id> <description>")
     _section("Under way", [_row(summary, at) for summary in under_way])
@@ -123,6 +125,12 @@ def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
         text = f"{summary['description']} ({', '.join(summary['not_running'])})"
     mark = _mark(summary) if not summary.get("rolling_back") else "⏪"
     return mark, _name(summary), f"{stage}{_of(summary)}", f"{output.span(at - _time(summary['updated_at']))} ago", text
+
+
+def _trouble_row(trouble: dict[str, str], at: datetime) -> tuple[str, ...]:
+    mark = "❌" if trouble["kind"] == "unreachable" else "⚠️"
+    since = f"for {output.span(at - _time(trouble['since']))}"
+    return mark, trouble["server"], trouble["kind"], since, trouble["what"]
 
 
 def _mark(summary: dict[str, Any]) -> str:
