@@ -115,6 +115,7 @@ def as_then(state: State) -> dict[str, Any]:
     """The fold, field by field, under the names of `expected.json`: the approval requests stood in fields of their own,
     and what the one about the release would let run was the update itself."""
     found: dict[str, Any] = told(state)
+    assert found.pop("deaths") == []
     requests, asked = found.pop("approvals"), found.pop("askings")
     found |= {"gate": None, "rollback_gate": None, "askings": asked.pop("release", 0)}
     if gate := requests.pop("release", None):
@@ -136,6 +137,10 @@ def as_then(state: State) -> dict[str, Any]:
     return found
 
 
+# What summaries say since.
+SINCE = {"stuck", "mainframes_running", "mainframes_total", "not_running"}
+
+
 def told_of(state: State, events: list[Any]) -> dict[str, Any]:
     """What `expected.json` says of an attempt."""
     return {
@@ -144,7 +149,7 @@ def told_of(state: State, events: list[Any]) -> dict[str, Any]:
         "stage": state.stage.value,
         "status": state.status,
         "events": [event.name.replace(" ", "_") for event in events],
-        "summary": state.summary(),
+        "summary": {key: value for key, value in state.summary().items() if key not in SINCE},
         "state": as_then(state),
     }
 

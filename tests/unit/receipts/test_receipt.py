@@ -418,7 +418,7 @@ def test_what_has_no_receipt_is_said_so(
     monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{alone.home / 'ledger.db'}")
     monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))
     fails(["UPD-1"], "is not on this machine", 2)
-    assert not (tmp_path / "elsewhere/audit").exists()
+    assert not list((tmp_path / "elsewhere").rglob("key.*")), "no key is made to read"
     assert not list(tmp_path.glob("*.receipt.json"))
 
 
