@@ -115,7 +115,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         if user is not None:
             keep_apart(config, user)
         reserve = Reserve(config.data / "reserve")
-        db = reserve.spend(lambda: Database(config.data / RECORD_FILE))
+        db = reserve.spend(lambda: Database(config.data / RECORD_FILE, spend=reserve.spend))
         stack.callback(db.close)
         _check_owner(config, db)
         reserve.spend(lambda: lease.resume(db))
@@ -124,6 +124,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         stack.callback(access_log.close)
         store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store")))
         releases = Releases(config.data, store)
+        room = Room(store, releases)
         program = reserve.spend(lambda: _program(config, db, user))
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
@@ -142,8 +143,8 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             operations=Operations(config, db, store, switcher, metrics),
             stopping=stopping,
             reserve=reserve,
-            room=Room(store, releases),
-            inventory=Inventory(store, releases, lambda: records.needed(db)),
+            room=room,
+            inventory=Inventory(store, releases, room, lambda: records.needed(db)),
         )
 
 

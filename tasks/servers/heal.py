@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 from ashat.client.node import NodeClient
-from ashat.errors import AshatError, SessionError
+from ashat.client.transfer import missing
+from ashat.errors import AshatError, NodeFaultError, NodeRefusedError, SessionError
 from ashat.protocol.messages import LostBundle, NodeState
 
 Say = Callable[[str], None]
@@ -19,12 +21,32 @@ def heal(server: NodeClient, sources: Iterable[NodeClient], say: Say) -> int:
         NodeError: `server` does not answer.
     """
     state, sources = server.state(), list(sources)
-    for lost in state.store.lost:
+    all_lost = list(_look(server, state))
+    for lost in all_lost:
         named = f"{_update(state, lost)} (bundle {lost.bundle[:12]}), which {lost.why} there"
         say(f"{server.name} lost {_what(lost)} of {named}")
         source = _from_one_of(sources, server, lost.bundle, named)
         say(f"{source.name} had it: every byte is back on {server.name}, verified by its digest")
-    return len(state.store.lost)
+    return len(all_lost)
+
+
+def _look(server: NodeClient, state: NodeState) -> Iterator[LostBundle]:
+    """Ask now what the server's store lacks of what it runs and of what it ran before."""
+    releases: dict[str, Literal["runs", "ran before"]] = {}
+    if state.current:
+        releases[state.current.bundle] = "runs"
+    if state.previous:
+        releases.setdefault(state.previous.bundle, "ran before")
+    for bundle, why in releases.items():
+        try:
+            absent = len(missing(server.transport, server.manifest(bundle).objects))
+        except (NodeRefusedError, NodeFaultError) as error:
+            if error.status not in (404, 500):  # it is not there, or it is damaged
+                raise
+            yield LostBundle(bundle=bundle, why=why)
+        else:
+            if absent:
+                yield LostBundle(bundle=bundle, why=why, objects=absent)
 
 
 def _from_one_of(sources: list[NodeClient], server: NodeClient, bundle: str, named: str) -> NodeClient:

@@ -6,8 +6,10 @@ import os
 import re
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from ashat.node.store.reserve import FILES
 from ashat.protocol.frames import frame_header
 from ashat.protocol.messages import FRAMES, Role
 from tests.support.needs import requires_mount
-from tests.support.processes.node import NodeProcess, push, switch, tiny_app, tiny_bundle
+from tests.support.processes.node import QUICK, NodeProcess, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import licence, ship
 from tests.support.processes.small_disk import MIB, SmallDisk, small_disk
@@ -217,6 +219,47 @@ def test_a_release_that_fills_the_disk_and_ends_is_switched_back(
         assert (operation.status, operation.switched_back) == ("failed", True)
         assert disk.free < MIB
         assert runs(client, first)
+
+
+class _Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def healthy() -> Iterator[str]:
+    """The address of a program that is always well."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_hook_puts_back_what_ran_on_a_disk_that_filled_meanwhile(
+    disk: SmallDisk, healthy: str, tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(
+        "#!/bin/sh\n"
+        f'if [ -e "$ASHAT_RELEASE/greedy" ]; then cat /dev/zero > {disk.path}/everything; exit 1; fi\n'
+        f'echo "$ASHAT_BUNDLE" > {tmp_path}/runs\n'
+    )
+    hook.chmod(0o755)
+    app = {**QUICK, "hook": [str(hook)], "url": healthy}
+    with NodeProcess(disk.path / "public", app=app) as node, node.client() as client:
+        first = push(client, tiny_bundle(tmp_path / "first"))
+        second = push(client, tiny_bundle(tmp_path / "second", greedy="yes"))
+        assert switch(client, first, expected=None).status == "succeeded"
+        operation = switch(client, second, expected=first)
+        assert (operation.status, operation.switched_back) == ("failed", True)
+        assert operation.reason.startswith("the hook ended with exit code 1"), operation.reason
+        assert "not well either" not in operation.reason
+        assert (tmp_path / "runs").read_text().strip() == first
+        assert disk.free < MIB
 
 
 def test_without_inodes_what_runs_goes_on_and_the_node_starts(

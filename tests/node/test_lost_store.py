@@ -107,6 +107,18 @@ def test_an_object_that_is_missing_or_cut_is_restored(node: NodeProcess, tmp_pat
         assert client.file_bytes(client.manifest(second), "big") == BIG.encode()
 
 
+def test_a_manifest_that_is_damaged_is_restored(node: NodeProcess, tmp_path: Path) -> None:
+    with node.client() as client:
+        _, second = two_releases(client, tmp_path)
+        node.stop()
+        manifest = node.data / "store" / "bundles" / second
+        whole = manifest.read_bytes()
+        manifest.write_bytes(whole[:-1] + b" ")
+        node.start()
+        until(lambda: client.state().store.restored)
+        assert manifest.read_bytes() == whole
+
+
 def lose_all(node: NodeProcess) -> None:
     node.stop()
     for name in ("store", "releases"):
@@ -129,4 +141,8 @@ def test_another_server_heals_it_by_digest(node: NodeProcess, tmp_path: Path) ->
         until(lambda: client.probe_health().bundle == second and client.identity().lost == 0)
         assert said[-1] == "other had it: every byte is back on public, verified by its digest"
         assert heal(client, [], said.append) == 0
+        digest = client.manifest(second).by_path["behaviour"].sha256
+        (node.data / "store" / "objects" / digest[:2] / digest[2:]).unlink()
+        with other.client() as source:
+            assert heal(client, [source], said.append) == 2, "which it sees before the node does; both releases have it"
         assert switch(client, first, expected=second).status == "succeeded"

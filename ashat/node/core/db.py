@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,8 +92,10 @@ class Database:
         AshatError: the file cannot be opened, or a newer version of ASHAT Deploy wrote it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, spend: Callable[[Callable[[], None]], None] = lambda work: work()) -> None:
+        """Open the record in the file `path`; `spend` does a work that takes a little room, on a full disk too."""
         self.path = path
+        self._spend = spend
         self._lock = threading.RLock()
         self._reading = threading.RLock()
         try:
@@ -166,8 +168,12 @@ class Database:
         """Keep `value` under `key`, durably; what is kept already takes no room."""
         if self.get_meta(key) == value:
             return
-        with self.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+        def keep() -> None:
+            with self.transaction() as connection:
+                connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+        self._spend(keep)
 
     def close(self) -> None:
         """Close the file. Nothing may be asked of it afterwards."""

@@ -106,6 +106,8 @@ class Switcher:
             with self._step(operation, "switch-back"):
                 self._put_back(operation)
         except _FAILURES as error:
+            if shortage(error):
+                raise  # and try again until it is not lacking
             reason = f"{reason}; and what ran before is not well either: {self._reason(error)}"
             log.warning("%s", reason)
         self._write(records.fail, operation.id, reason, switched_back=True)

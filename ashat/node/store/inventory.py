@@ -15,8 +15,9 @@ from ashat.bundle.manifest import Manifest
 from ashat.bundle.pack import Packed, pack_directory
 from ashat.errors import AshatError, IntegrityError, NotStoredError
 from ashat.node.store.releases import Releases
+from ashat.node.store.room import Room
 from ashat.node.store.store import Store
-from ashat.protocol.messages import LostBundle, RestoredBundle, StoreState
+from ashat.protocol.messages import LostBundle, RestoredBundle, RoomRequest, StoreState
 
 log = logging.getLogger("ashat.node")
 
@@ -26,9 +27,10 @@ _Needed = Iterable[tuple[str, Literal["runs", "ran before"]]]
 class Inventory:
     """What `store` lacks of what `needed` names (bundles, each with why it is needed); one thread at a time looks."""
 
-    def __init__(self, store: Store, releases: Releases, needed: Callable[[], _Needed]) -> None:
+    def __init__(self, store: Store, releases: Releases, room: Room, needed: Callable[[], _Needed]) -> None:
         self._store = store
         self._releases = releases
+        self._room = room
         self._needed = needed
         self.lost: tuple[LostBundle, ...] = ()
         self._restored: RestoredBundle | None = None
@@ -80,6 +82,8 @@ class Inventory:
         if manifest.digest != bundle:
             return None
         lacking = [digest for digest in self._store.missing(manifest.objects) if digest in packed.manifest.objects]
+        size = sum(manifest.objects[digest] for digest in lacking)
+        self._room.require(RoomRequest(bundle=bundle, objects=len(lacking), bytes=size, files=0, directories=0, size=0))
         buffer = self._store.buffers.take()
         try:
             for digest in lacking:
