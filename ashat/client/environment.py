@@ -19,6 +19,7 @@ from ashat.errors import UsageError
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 _ENTRY = re.compile(r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[^\]]*\](?:/[0-9]+)?|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+_HOST = re.compile(r"[^%]+")  # httpx writes so what no host may have
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -52,7 +53,7 @@ def _usable(scheme: str, named: str) -> str:
     proxy = named if "://" in named else f"http://{named}"
     try:
         parsed = httpx.URL(proxy)
-        usable = parsed.scheme in _SCHEMES and bool(parsed.host) and 0 < (parsed.port or 1) < 65536
+        usable = parsed.scheme in _SCHEMES and bool(_HOST.fullmatch(parsed.host)) and 0 < (parsed.port or 1) < 65536
     except (httpx.InvalidURL, ValueError):
         usable = False
     if not usable:
@@ -88,19 +89,32 @@ def for_others(*urls: str) -> dict[str, str]:
     if not named:
         return {}
     entries = [entry for entry in re.split(r"[\s,]+", proxies.get("no", "")) if entry]
-    excepted = [httpx.URL(url).host for url in urls if proxy_of(httpx.URL(url)) is None]
-    no_proxy = ",".join(dict.fromkeys([*map(_as_httpx_reads, entries), *_LOOPBACK, *excepted]))
+    excepted = [host for host in map(_excepted_host, urls) if host]
+    no_proxy = ",".join(dict.fromkeys([*filter(None, map(_as_httpx_reads, entries)), *_LOOPBACK, *excepted]))
     return {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
 
 
+def _excepted_host(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return ""  # whoever uses it says so
+    return parsed.host if proxy_of(parsed) is None else ""
+
+
 def _as_httpx_reads(entry: str) -> str:
-    """Write an entry as httpx reads it, or at least does not fail at it; `is_excepted` reads it as before."""
-    address, slash, length = entry.partition("/")
-    if "://" in entry or (_address(entry) is not None and not entry.startswith("[")):
-        return entry
-    if _network(address) is not None and ":" in address:
-        return f"all://[{address.strip('[]')}]{slash}{length}"
-    return f"all://{entry}" if entry.startswith("[") else entry
+    """Write an entry as httpx reads it, or at least does not fail at it; "" where there is no such way.
+
+    `is_excepted` reads it as before.
+    """
+    if "://" not in entry and _address(entry) is None and ":" in entry.partition("/")[0]:
+        bracketed = re.sub(r"^([^\[/]*:[^\[/]*:[^/]*)", r"[\1]", entry)
+        entry = f"all://{bracketed}"
+    try:
+        httpx.URL(entry if "://" in entry else f"all://[{entry}]" if ":" in entry else f"all://*{entry}")
+    except httpx.InvalidURL:
+        return ""
+    return entry
 
 
 def default_trust() -> ssl.SSLContext:
@@ -142,7 +156,7 @@ def _matches(entry: str, url: httpx.URL) -> bool:
 
 def _address(host: str) -> Any:
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
@@ -150,7 +164,7 @@ def _address(host: str) -> Any:
 
 def _network(text: str) -> Any:
     try:
-        return ipaddress.ip_network(re.sub(r"[\[\]]", "", text), strict=False)
+        return ipaddress.ip_network(re.sub(r"^\[([^\]]*)\](/[0-9]+)?$", r"\1\2", text), strict=False)
     except ValueError:
         return None
 

@@ -66,7 +66,7 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of `deploy up` and of workers: what is on the list, Prefect's settings and our own.
 
     Raises:
-        UsageError: `ASHAT_PASS_ENVIRONMENT` names a secret.
+        UsageError: `ASHAT_PASS_ENVIRONMENT` names a secret, or a variable no proxy or no certificates.
     """
     own = {f"ASHAT_{name.upper()}" for name in Settings.model_fields} | _DEBUGGING
     prefect = {name for name in os.environ if name.startswith("PREFECT_")} - _UNWANTED
@@ -78,7 +78,19 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
     ledger = {"ASHAT_LEDGER_URL": _absolute_ledger(settings.ledger_url)} if settings.ledger_url else {}
     # For the processes that Prefect starts: Python's -P, which keeps it from importing what lies where it stands.
     safe = {"PYTHONSAFEPATH": "1"}
-    return kept | ledger | {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)} | QUIET | safe
+    own_places = {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)}
+    return kept | ledger | own_places | proxy_settings(os.environ.get("PREFECT_API_URL", "")) | QUIET | safe
+
+
+def proxy_settings(api_url: str) -> dict[str, str]:
+    """Return what Prefect's client is told of proxies: loopback, and `api_url` if it is excepted, needs none.
+
+    Raises:
+        UsageError: a variable names no proxy or no certificates.
+    """
+    from ashat.client.environment import for_others  # it takes httpx, which most commands do without
+
+    return for_others(*filter(None, [api_url]))
 
 
 def child_environment(settings: Settings, state: ControlState) -> dict[str, str]:

@@ -23,6 +23,7 @@ from ashat.cli.control_plane.children import (
     CONSOLE_LEVEL,
     QUIET,
     client_settings,
+    proxy_settings,
     supervisor_command,
     supervisor_environment,
 )
@@ -97,7 +98,7 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
         logging.lastResort = logging.NullHandler()  # Prefect's workers log under names that nobody configured
     external = external_control_plane(settings.home)
     if external is not None:
-        os.environ.update(QUIET)
+        os.environ.update(QUIET | proxy_settings(external.api_url))
         import_prefect(settings)
         check_external(external)
         return external
@@ -224,7 +225,7 @@ def _use(settings: Settings, state: ControlState) -> None:
             f"{settings.home / PASSWORD_FILE} is missing: deploy down, then deploy up, make another."
         )
     os.environ.pop("PREFECT_PROFILE", None)
-    os.environ.update(QUIET | client_settings(settings, state))
+    os.environ.update(QUIET | proxy_settings(state.api_url) | client_settings(settings, state))
     import_prefect(settings)
 
 
