@@ -70,11 +70,12 @@ Mood = Cut | Busy | Away | Changed | Lies
 class MoodyProxy:
     """Passes HTTP on to the node at `port`. `asked` is every request, in the order of arrival.
 
-    Use it in a `with` block.
+    It refuses bodies of more than `most` bytes, as nginx does. Use it in a `with` block.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, most: int | None = None) -> None:
         self.asked: list[SeenRequest] = []
+        self._most = most
         self._node = port
         self._moods: list[tuple[str, re.Pattern[str], Mood]] = []
         self._away_until = 0.0
@@ -132,6 +133,10 @@ class MoodyProxy:
             _cut(handler)
             return
         asked.body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        if self._most is not None and len(asked.body) > self._most:
+            asked.status = 413
+            _send(handler, 413, {"Content-Type": "text/html"}, b"<html><h1>413 Request Entity Too Large</h1></html>")
+            return
         if isinstance(mood, Busy):
             asked.status = 503
             _send(handler, 503, {"Retry-After": str(mood.retry_after)}, b'{"error": "busy", "detail": "come back"}')
