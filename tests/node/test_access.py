@@ -15,6 +15,7 @@ from ashat.client.node import NodeClient
 from ashat.client.transfer import missing
 from ashat.errors import NodeRefusedError, NodeUntrustedError, WrongRoleError
 from ashat.node.access.tokens import TokenFile
+from ashat.node.api.middleware import JSON_LIMIT
 from ashat.protocol.messages import LeaseRequest, Role, Scope
 from tests.support.fakes.certificates import make_certificate
 from tests.support.processes.node import NodeProcess, push, switch, tiny_app, tiny_bundle
@@ -215,6 +216,10 @@ def test_a_body_has_a_limit_and_a_smaller_one_for_strangers(node: NodeProcess) -
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
     headers["Authorization"] = f"Bearer {node.token()}"
     assert httpx.post(f"{node.url}/v1/objects/missing", content=body, headers=headers).json()["missing"] == []
+    whole = httpx.post(f"{node.url}/v1/objects/missing", content=body + b" " * JSON_LIMIT, headers=headers)
+    assert (whole.status_code, whole.json()["error"]) == (413, "too_large")
+    manifest = httpx.put(f"{node.url}/v1/bundles/{DIGEST}", content=body + b" " * JSON_LIMIT, headers=headers)
+    assert (manifest.status_code, manifest.json()["error"]) == (422, "digest_mismatch")
 
 
 @pytest.mark.parametrize(

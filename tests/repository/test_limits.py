@@ -40,3 +40,32 @@ def test_each_limit_is_the_constant_beside_it() -> None:
     for what, limit, constant in listed:
         module, _, name = re.fullmatch(r"`([\w.]+)`", constant)[1].rpartition(".")  # type: ignore[index]
         assert getattr(importlib.import_module(module), name) == figure(limit), what
+
+
+# What these parse came from this program itself: its own database, its own children, its own package.
+OWN = {
+    "ashat/audit": {"auditor.py", "export.py"},
+    "ashat/common": {"documents.py"},
+    "ashat/ledger": {"index.py", "ledger.py", "remembered.py"},
+    "ashat/node/api": {"middleware.py"},
+    "ashat/node/app_process": {"keeper.py", "kept.py"},
+    "ashat/node/logs": {"change_log_audit.py"},
+    "ashat/node/omega": {"trust.py"},
+    "ashat/node/operations": {"records.py"},
+    "ashat/receipts": {"write.py"},
+    "ashat/trust/release": {"provenance.py"},
+    "tasks/checks/kit": {"schema_sandbox.py", "schema_worker.py"},
+    "tasks/selftest/faults": {"api.py"},
+    "tasks/verify": {"proofs.py"},
+}
+
+
+def test_whoever_else_reads_json_or_toml_reads_it_within_bounds() -> None:
+    parses = re.compile(r"\bjson(?:lib)?\.loads?\(|\btomllib\.")
+    found: dict[str, set[str]] = {}
+    for package in ("ashat", "blocks", "flows", "tasks"):
+        for path in (ROOT / package).rglob("*.py"):
+            if parses.search(path.read_text("utf-8")):
+                found.setdefault(str(path.parent.relative_to(ROOT)), set()).add(path.name)
+
+    assert found == OWN

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ log = logging.getLogger("ashat.node.access")
 _of_strangers = logging.getLogger("ashat.node.access.strangers")
 
 STRANGER_LIMIT = 1024 * 1024
+# Of what is parsed as a whole, which may take thirty times its size; objects and manifests are read as they come.
+JSON_LIMIT = 16 * 1024 * 1024
+_LARGE = re.compile(r"/v1/(objects(/(?!missing$|fetch$).*)?|bundles/.*)")
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 _CLIENT_LEFT = 499
 
@@ -93,7 +97,7 @@ class RequestLogMiddleware:
             without_secrets(path),
             (scope.get("client") or ("",))[0],
             read_count(headers.get("content-length", "")) or 0,
-            REQUEST_LIMIT if known else STRANGER_LIMIT,
+            _limit(scope["path"]) if known else STRANGER_LIMIT,
             state,
         )
         try:
@@ -180,3 +184,8 @@ class RequestLogMiddleware:
             line.token or "-",
         )
         self._context.access_log.append(line)
+
+
+def _limit(path: str) -> int:
+    """Tell how many bytes a request to `path` may have, of somebody who is known."""
+    return REQUEST_LIMIT if _LARGE.fullmatch(path) else JSON_LIMIT

@@ -133,7 +133,7 @@ def verify_receipt(
     from ashat.node.cli.receipts import verify_receipt as verify
 
     for line in verify(file, root, log_key, bundle):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command("forget-log")
