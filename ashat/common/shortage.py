@@ -87,7 +87,7 @@ def _name(error: BaseException, where: Path | None) -> str:
         case sqlite3.SQLITE_READONLY:
             return _READ_ONLY
         case sqlite3.SQLITE_IOERR:  # which it is for a full disk, too, where WAL's shared memory is to be made
-            return (_seen(where) if where else "") or _FAILED
+            return (_seen(where) or _FAILED) if where else ""
         case sqlite3.SQLITE_CANTOPEN:
             return _seen(where) if where else ""
     return ""

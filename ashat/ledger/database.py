@@ -119,7 +119,7 @@ def open_engine(url: str, before_making: Callable[[], None] = lambda: None) -> s
         raise
     except (DBAPIError, ValueError) as error:
         engine.dispose()
-        raise LedgerError(f"The ledger does not open ({_where(url)}): {first_line(error)}") from None
+        raise LedgerError(f"The ledger does not open ({_where(url)}): {first_line(error, engine.url)}") from None
     if found > SCHEMA_VERSION:
         engine.dispose()
         raise LedgerTooNewError(
@@ -156,9 +156,11 @@ def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:
     return place
 
 
-def first_line(error: BaseException) -> str:
-    """Return what the machine lacks, or what the database's own library says, in a line; it repeats no password."""
-    if lack := shortage(error):
+def first_line(error: BaseException, url: sa.URL | None = None) -> str:
+    """Return what the machine lacks, or what the library of the database at `url` says, in a line; it repeats no
+    password."""
+    file = url.database if url is not None and url.get_backend_name() == "sqlite" else None
+    if lack := shortage(error, Path(file).parent if file else None):
         return lack.words
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__

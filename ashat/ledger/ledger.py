@@ -152,7 +152,7 @@ class Ledger:
         except IntegrityError:
             raise ConflictError(self._what_happened(state)) from None
         except DBAPIError as error:
-            raise LedgerError(f"The ledger was not written: {first_line(error)}") from None
+            raise LedgerError(f"The ledger was not written: {first_line(error, self._engine.url)}") from None
         return following
 
     def advance(self, update_id: str, attempt: int, decide: Callable[[State], AnyEvent | None]) -> State:
@@ -282,7 +282,7 @@ class Ledger:
         except IntegrityError:
             pass  # another process kept the same bytes in the same moment
         except DBAPIError as error:
-            raise LedgerError(f"The ledger was not written: {first_line(error)}") from None
+            raise LedgerError(f"The ledger was not written: {first_line(error, self._engine.url)}") from None
         return digest
 
     def check_columns(self) -> None:
@@ -363,7 +363,7 @@ class Ledger:
         except IntegrityError:
             raise ConflictError(f"Another {name} was recorded in the same moment; do it again.") from None
         except DBAPIError as error:
-            raise LedgerError(f"The ledger was not written: {first_line(error)}") from None
+            raise LedgerError(f"The ledger was not written: {first_line(error, self._engine.url)}") from None
         return digest
 
     def newest(self, name: str) -> dict[str, Any] | None:
@@ -378,7 +378,7 @@ class Ledger:
             with self._engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            raise LedgerError(f"The ledger does not answer: {first_line(error)}") from None
+            raise LedgerError(f"The ledger does not answer: {first_line(error, self._engine.url)}") from None
 
     def _what_happened(self, seen: State) -> str:
         happened = self.events(seen.update_id, seen.attempt)

@@ -78,3 +78,10 @@ def test_the_disk_is_named_where_it_is_known(tmp_path: Path) -> None:
     found = shortage(failure(errno.ENOSPC), tmp_path)
     assert found is not None
     assert found.words == f"the disk of {tmp_path} is full"
+
+
+def test_what_sqlite_does_not_say_is_only_told_where_the_disk_can_be_looked_at(tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    assert (shortage(error), reason(error)) == (None, "disk I/O error")
+    assert reason(error, tmp_path) == f"the disk of {tmp_path} failed (Input/output error)", "for it has room"

@@ -24,7 +24,8 @@ from ashat.errors import (
 from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import Source
 from tests.support.builders.ledgers import CREATED, FAR, T0, Worker, begin, race
-from tests.support.needs import requires_postgresql
+from tests.support.needs import requires_mount, requires_postgresql
+from tests.support.processes.small_disk import MIB, small_disk
 
 BUNDLE, EVIDENCE = "a" * 64, "e" * 64
 TO_THE_GATE: list[Any] = [
@@ -286,3 +287,18 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(LedgerError, match="not a database"):
         Ledger.open(f"sqlite:///{path}")
     assert path.read_bytes() == b"something else entirely" * 100
+
+
+@requires_mount
+def test_a_full_disk_is_named_as_that(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size=2 * MIB) as disk:
+        url = f"sqlite:///{disk.path / 'ledger.db'}"
+        Ledger.open(url).close()
+        disk.fill()
+        with pytest.raises(LedgerError, match=f"the disk of {disk.path} is full"):
+            Ledger.open(url)
+        disk.free_again()
+        with Ledger.open(url) as ledger:
+            disk.fill()
+            with pytest.raises(LedgerError, match=r"was not written: the disk of .* is full"):
+                ledger.put_document("thing", {"text": "x" * 3_000_000})
