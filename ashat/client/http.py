@@ -102,7 +102,7 @@ class Transport:
         headers = {"User-Agent": "ashat-deploy", "Accept": "application/json", "Accept-Encoding": "identity"}
         if token or licence:
             headers["Authorization"] = f"Bearer {token}" if token else f"Licence {licence}"
-        self.trust = _trust(ca) if parsed.scheme == "https" else None
+        self.trust = trust_of(ca) if parsed.scheme == "https" else None
         self._client = httpx.Client(
             base_url=self.url,
             headers=headers,
@@ -279,7 +279,12 @@ def normalise_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
-def _trust(ca: str | Path | None) -> ssl.SSLContext:
+def trust_of(ca: str | Path | None) -> ssl.SSLContext:
+    """Make what trusts the authority in `ca`, a PEM file or PEM text; None: those that are usual here.
+
+    Raises:
+        UsageError: it cannot be used, or `SSL_CERT_FILE` or `SSL_CERT_DIR` cannot.
+    """
     if ca is None:
         return default_trust()
     pem = isinstance(ca, str) and "-----BEGIN" in ca

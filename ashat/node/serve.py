@@ -20,6 +20,7 @@ import uvicorn
 
 from ashat import __version__
 from ashat.client.environment import is_loopback
+from ashat.client.http import trust_of
 from ashat.common.files import replace_file
 from ashat.common.shortage import reason
 from ashat.common.text import printable
@@ -196,6 +197,8 @@ def whom_it_runs_as(config: NodeConfig) -> str:
 
 
 def _check_tls(config: NodeConfig) -> None:
+    if config.app.ca_file:
+        trust_of(config.app.ca_file)
     if not config.tls_cert:
         return
     try:

@@ -54,7 +54,8 @@ def probes_router(context: NodeContext) -> APIRouter:
             return ModulesProbe(ok=False, detail="no program runs")
         path = report_path(context.releases.linked())
         try:
-            answer = ask(url.rstrip("/") + path, timeout=context.config.app.health_timeout, limit=REPORT_BYTES)
+            app = context.config.app
+            answer = ask(url.rstrip("/") + path, timeout=app.health_timeout, limit=REPORT_BYTES, ca=app.ca_file)
         except ProgramSilentError as error:
             return ModulesProbe(ok=False, detail=f"{path}: {error}")
         if answer.status != 200:

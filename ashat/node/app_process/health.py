@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from ashat.client.bounded import Answer, TooLargeError, exchange
+from ashat.client.http import trust_of
 from ashat.common.canonical_json import is_digest
 from ashat.common.documents import load_json
 from ashat.common.shortage import shortage
-from ashat.errors import AshatError, DocumentError
+from ashat.errors import AshatError, DocumentError, UsageError
 from ashat.node.app_process.process import Program
 from ashat.node.core.config import AppConfig
 from ashat.protocol.messages import HealthProbe
@@ -29,18 +32,24 @@ class ProgramSilentError(AshatError):
     """The program did not answer, or not within the limits."""
 
 
-def ask(url: str, *, timeout: float, limit: int) -> Answer:
+def ask(url: str, *, timeout: float, limit: int, ca: Path | None = None) -> Answer:
     """GET `url`; the whole exchange may take `timeout` seconds, the body `limit` bytes. Not for the event loop.
 
+    `ca` is the authority that signed the program's certificate, None for the usual ones.
+
     Raises:
-        ProgramSilentError: no connection, no end in time, or more bytes than that.
+        ProgramSilentError: no connection, no end in time, more bytes than that, or an authority that cannot be used.
     """
-    return asyncio.run(_ask(url, timeout, limit))
-
-
-async def _ask(url: str, timeout: float, limit: int) -> Answer:
     try:
-        async with httpx.AsyncClient(trust_env=False, verify=url.startswith("https:")) as client:
+        trust = trust_of(ca) if url.startswith("https:") else False
+    except UsageError as error:
+        raise ProgramSilentError(str(error)) from None
+    return asyncio.run(_ask(url, timeout, limit, trust))
+
+
+async def _ask(url: str, timeout: float, limit: int, trust: ssl.SSLContext | bool) -> Answer:
+    try:
+        async with httpx.AsyncClient(trust_env=False, verify=trust) as client:
             return await exchange(client, "GET", url, seconds=timeout, limit=limit)
     except TooLargeError as error:
         raise ProgramSilentError(str(error)) from None
@@ -57,7 +66,12 @@ def check_health(url: str, config: AppConfig, *, bundle: str | None = None, rest
     """
     began = time.monotonic()
     try:
-        answer = ask(url.rstrip("/") + config.health_path, timeout=config.health_timeout, limit=HEALTH_BYTES)
+        answer = ask(
+            url.rstrip("/") + config.health_path,
+            timeout=config.health_timeout,
+            limit=HEALTH_BYTES,
+            ca=config.ca_file,
+        )
     except ProgramSilentError as error:
         ms = round((time.monotonic() - began) * 1000)
         return HealthProbe(healthy=False, status=None, ms=ms, restarts=restarts, detail=f"{error}")

@@ -31,6 +31,7 @@ data = "."
 # hook = ["systemctl", "restart", "raos"]
 # url = "http://127.0.0.1:8080"
 #
+# ca_file = "ca.pem"        # the CA that signed the program's certificate, if that is private
 # health_path = "/health"
 # start_timeout = 60        # seconds in which a release must become healthy
 # settle = 3                # seconds of unbroken health after which a switch holds

@@ -54,6 +54,7 @@ class AppConfig(BaseModel):
     hook: list[str] = Field(default=[], description="Run after each switch instead, to restart the program.")
     url: str = Field(default="", description="Where the program answers; by default 127.0.0.1 and its port.")
     port: int = Field(default=0, ge=0, le=65535, description="The program's port; 0 picks a free one and keeps it.")
+    ca_file: Path | None = Field(default=None, description="The CA that signed the program's certificate, if private.")
     health_path: str = Field(default="/health", pattern="^/", description="Answers 2xx while the program is well.")
     start_timeout: float = Field(
         default=60, gt=0, le=_DAY, description="Seconds in which a release must become healthy."
@@ -259,9 +260,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except DocumentError as error:
         raise UsageError(f"{file} is not TOML: {error}.") from None
     base = file.absolute().parent
-    database = content.get("database")
-    for table, keys in ((content, _PATHS), (database if isinstance(database, dict) else {}, ("dsn_file",))):
-        for key in keys:
+    for name, keys in {"": _PATHS, "database": ("dsn_file",), "app": ("ca_file",)}.items():
+        table: Any = content.get(name) if name else content
+        for key in keys if isinstance(table, dict) else ():
             if isinstance(table.get(key), str) and table[key]:
                 table[key] = str(base / Path(table[key]).expanduser())
     return content

@@ -75,6 +75,7 @@ GIVEN = {
     "app-hook": ("", []),
     "app-url": ("http://h", "http://h"),
     "app-port": ("3", 3),
+    "app-ca-file": ("c", Path("c")),
     "app-health-path": ("/h", "/h"),
     "app-start-timeout": ("11", 11.0),
     "app-health-timeout": ("12", 12.0),
