@@ -157,7 +157,7 @@ def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
 
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
     return (
-        f"{_time(summary['updated_at']):%Y-%m-%d %H:%M}",
+        _moment_of(_time(summary["updated_at"])),
         _mark(summary),
         _name(summary),
         summary["stage"] + _of(summary),
@@ -214,7 +214,7 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
         yield "Rollback", f"waits for people until {until}: deploy approve {state.update_id}"
     if state.decision:
         how = "Approved" if state.decision.decision == "approve" else "Rejected"
-        yield how, f"by {state.decision.approver or 'somebody'}, {state.decision.at:%Y-%m-%d %H:%M} UTC"
+        yield how, f"by {state.decision.approver or 'somebody'}, {_moment_of(state.decision.at)}"
 
 
 def _detail(state: State) -> dict[str, Any]:
@@ -229,6 +229,8 @@ def _detail(state: State) -> dict[str, Any]:
 
 
 def _history_of(update_id: str, *, as_json: bool) -> None:
+    from ashat.cli.commands.event_lines import what, who
+
     with open_ledger() as ledger:
         last = ledger.load(update_id)
         attempts = [(n, ledger.events(update_id, n)) for n in range(1, last.attempt + 1)]
@@ -242,7 +244,7 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         return
     output.say("📜 Deployment History")
     rows = [
-        (f"{event.at:%Y-%m-%d %H:%M:%S}", f"#{n}", event.name, event.by, _text_of(event))
+        (_moment_of(event.at), f"#{n}", event.name, who(event), what(event, last.public, last.target))
         for n, events in attempts
         for event in events
     ]
@@ -250,13 +252,8 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         output.say(line)
 
 
-def _text_of(event: Any) -> str:
-    """Choose the text of an event that a person would want beside its kind."""
-    for name in ("reason", "kept", "description", "outcome", "decision", "bundle", "url"):
-        value = getattr(event, name, None)
-        if value:
-            return str(value)
-    return ""
+def _moment_of(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _control_plane() -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -190,6 +191,23 @@ def test_history_of_one_update_tells_every_event_of_every_attempt(home: Path) ->
         (2, "pushed"),
     ]
     assert "not needed" in deploy(home, "history", "UPD-Cancelled").stdout
+
+
+def test_history_of_one_update_names_who_decided_which_server_and_what_each_mainframe_made_of_it(home: Path) -> None:
+    rows = deploy(home, "history", "UPD-Completed").stdout.splitlines()[1:]
+    assert all(re.match(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  #1  ", row) for row in rows)
+    told = {re.split(r"  +", row.strip())[2]: row for row in rows}
+    for kind, words in {
+        "created": "(public → omega)",
+        "pushed": "public runs it, at http",
+        "verified": "evidence …",
+        "promoted": "omega runs it, release ",
+        "distributed": "Mainframe",
+    }.items():
+        assert words in told[kind], told[kind]
+    answers = [event for event in shown(home, "history", "UPD-Completed")["events"] if event["kind"] == "answered"]
+    assert answers[-1]["approver"] in told["answered"]
+    assert "approve, release " in told["answered"]
 
 
 def test_evidence_is_the_document_that_its_digest_names(home: Path) -> None:

@@ -1,0 +1,74 @@
+"""Tell an event of the record to a person: who did it, and what it says beside its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ashat.deployment.reach import Reach
+
+if TYPE_CHECKING:
+    from ashat.deployment.events import AnyEvent
+
+_SHORT = 12
+_TAIL = 8
+
+
+def who(event: AnyEvent) -> str:
+    """Name who did it: of an answer the person who gave it, else whoever ran the flow or the command."""
+    return (event.approver if event.kind == "answered" else "") or event.by
+
+
+def what(event: AnyEvent, public: str, target: str) -> str:
+    """Say what an event of an update that goes over `public` to `target` says, in a line."""
+    tell = _TOLD.get(event.kind)
+    return tell(event, public, target) if tell else str(getattr(event, "reason", "") or getattr(event, "why", ""))
+
+
+def _packaged(event: Any) -> str:
+    commit = f", commit {event.source.commit[:_SHORT]}" if event.source.commit else ""
+    return f"bundle {event.bundle[:_SHORT]}, {event.files} files{commit}"
+
+
+def _verified(event: Any) -> str:
+    unclean = [f"{check.title}: {check.seen}" for check in event.checks if check.outcome != "pass"]
+    return "; ".join([f"{event.outcome}, evidence …{event.evidence[-_TAIL:]}", *unclean])
+
+
+def _answered(event: Any) -> str:
+    count = "" if event.accepted else ", which does not count"
+    number = f", release {event.release_seq}" if event.release_seq is not None else ""
+    why = "; ".join(filter(None, (event.comment, event.reason)))
+    return f"{event.decision}{count}{number}" + (f": {why}" if why else "")
+
+
+def _back(event: Any, server: str) -> str:
+    return f"{server}: {event.kept}" if event.kept else f"{server} runs {_bundle(event.to_bundle)} again"
+
+
+def _bundle(digest: str | None) -> str:
+    return f"bundle {digest[:_SHORT]}" if digest else "nothing"
+
+
+_TOLD: dict[str, Callable[[Any, str, str], str]] = {
+    "created": lambda event, public, target: f"{event.description} ({public} → {target})",
+    "packaged": lambda event, _public, _target: _packaged(event),
+    "public_switching": lambda event, public, _: (
+        f"{public}, which runs {event.from_update or _bundle(event.from_bundle)}"
+    ),
+    "pushed": lambda event, public, _: f"{public} runs it, at {event.url}",
+    "verification_started": lambda event, public, _: f"on {public}, policy {event.policy}",
+    "verified": lambda event, _public, _target: _verified(event),
+    "gate_opened": lambda event, _public, _target: f"until {event.expires:%Y-%m-%d %H:%M:%S} UTC",
+    "answered": lambda event, _public, _target: _answered(event),
+    "promoting": lambda _, _public, target: f"{target} is told to run it",
+    "promoted": lambda event, _, target: (
+        f"{target} runs it, release {event.release_seq}; before, {_bundle(event.from_bundle)}"
+    ),
+    "distributed": lambda event, _public, _target: Reach.of(event.mainframes).words,
+    "mainframe_served": lambda event, _public, _target: f"{event.mainframe.name} runs it",
+    "public_restored": lambda event, public, _: _back(event, public),
+    "server_rolled_back": lambda event, public, target: _back(
+        event, {"public": public, "omega": target}.get(event.server, event.server)
+    ),
+}
