@@ -13,6 +13,7 @@ import typer
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import CHECK_MARKS, MAINFRAME_MARKS, MARKS, Json
 from ashat.common.home import home
+from ashat.common.numbers import in_utc
 from ashat.deployment.stages import ENDED, Stage
 from ashat.errors import UsageError
 from ashat.ledger.opening import open_ledger
@@ -277,13 +278,13 @@ def _stage(name: str) -> str:
 
 def _moment(text: str, at: datetime) -> datetime:
     relative = _SINCE.fullmatch(text.strip().lower())
-    if relative:
-        return at - timedelta(seconds=int(relative[1]) * _UNITS[relative[2]])
     try:
+        if relative:
+            return at - timedelta(seconds=int(relative[1]) * _UNITS[relative[2]])
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return in_utc(moment) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is no time: give a date (2026-11-30, UTC) or an age (12h, 7d, 2w).") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _time(text: str) -> datetime:
