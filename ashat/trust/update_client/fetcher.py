@@ -88,7 +88,7 @@ def _chunks(stack: ExitStack, response: httpx.Response) -> Iterator[bytes]:
             yield from response.iter_raw()
     except NodeError as error:
         if isinstance(error.__cause__, httpx.TimeoutException):
-            raise SlowRetrievalError(f"{response.url.path} came too slowly, and was given up.") from error
+            raise SlowRetrievalError(f"{response.url.path} came too slowly, and was given up.") from None
         raise DownloadError(str(error)) from error
 
 
