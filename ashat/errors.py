@@ -53,6 +53,8 @@ AshatError
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 
 class AshatError(Exception):
     """The root of them all. `str(error)` is one line: what is wrong and what to do next."""
@@ -194,9 +196,12 @@ class NodeBusyError(NodeError):
 
 
 class NodeFaultError(NodeError):
-    """The server failed: 500, or its disk is full (507)."""
+    """The server failed: 500, or its disk is full (507), where nobody makes room by asking again."""
 
-    transient = True
+    @property
+    def transient(self) -> bool:  # type: ignore[override]
+        """Say whether it may pass by itself."""
+        return self.status != HTTPStatus.INSUFFICIENT_STORAGE
 
 
 class NodeAuthError(NodeError):

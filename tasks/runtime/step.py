@@ -1,6 +1,6 @@
 """Make Prefect tasks of steps: what is tried again, how long a retry waits, and that nothing is cached.
 
-Only what can pass by itself is tried again (`NodeError.transient`: no connection, 429, 5xx), with back-off and
+Only what can pass by itself is tried again (`NodeError.transient`: no connection, 429, 5xx but 507), with back-off and
 jitter, never sooner than a server's Retry-After asks. Prefect's cache is off everywhere: a step is idempotent because
 it asks the ledger and the servers.
 """

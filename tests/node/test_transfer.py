@@ -913,7 +913,7 @@ ERROR = json.dumps({"error": "x", "detail": "Something is wrong; mend it."}).enc
         (502, NodeBusyError, True),
         (503, NodeBusyError, True),
         (504, NodeBusyError, True),
-        (507, NodeFaultError, True),
+        (507, NodeFaultError, False),
     ],
 )
 def test_every_status_becomes_the_error_that_says_whose_fault_it_is(
