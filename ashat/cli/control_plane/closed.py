@@ -90,10 +90,11 @@ def _cookie(scope: Scope) -> str:
 
 
 def _bounded(send: Send, host: str) -> Send:
-    """Let no other page show the answer within itself, where it could lead a person's clicks, and let the answer's
-    scripts reach this server only: Prefect's second UI asks another one how to record what a person does.
+    """Let no other page show the answer within itself, where it could lead a person's clicks, and let the answer's page
+    take from other servers pictures only: some of Prefect's would have one record what a person does.
     """
-    policy = f"frame-ancestors 'none'; connect-src 'self' ws://{host} blob: data:"
+    own = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://{host}"
+    policy = f"{own}; img-src 'self' data: blob: https:; frame-ancestors 'none'"
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
