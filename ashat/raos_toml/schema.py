@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -59,7 +60,9 @@ def _json_value(value: Any) -> Any:
 
 def _pattern(text: str) -> str:
     try:
-        re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python may read in another way one day is no matter of the release's
+            re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"no regular expression: {error}") from None
     return text

@@ -145,6 +145,11 @@ def test_the_line_of_a_wrong_key_is_found_in_time_whatever_stands_above_it() -> 
     assert time.process_time() - began < 20
 
 
+def test_a_pattern_that_python_wonders_about_is_taken_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+    load_raos_toml(changed('contains = "announcements"', "matches = '[[:digit:]]'").encode())
+    assert recwarn.list == []
+
+
 def test_a_key_that_is_a_book_is_named_by_its_beginning() -> None:
     assert len(refusal("[raos]\n" + "k" * 200_000 + " = 1")) < 300
     assert len(refusal('[raos]\n"' + "k" * 200_000 + '".x = {}')) < 300
