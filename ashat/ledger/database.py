@@ -7,6 +7,7 @@ others wait until the transaction ends, so that places are given out in the orde
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoResultFound
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from ashat.common.shortage import shortage
 from ashat.errors import LedgerError, LedgerTooNewError
@@ -23,6 +25,7 @@ from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
 
 SCHEMA_VERSION = 2
 _CREATION_SECONDS = 5
+_CREATION_PAUSE = 0.05
 _CONNECT_SECONDS = 10
 
 metadata = sa.MetaData()
@@ -186,10 +189,22 @@ def _engine_for(url: str, before_making: Callable[[], None]) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def durable(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Use a log beside the file; the connection's own time limit does not hold while another changes to that."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(_CREATION_SECONDS),
+        wait=wait_fixed(_CREATION_PAUSE),
+        reraise=True,
+    ):
+        with attempt:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _prepare(engine: sa.Engine, before_making: Callable[[], None]) -> int:
