@@ -163,7 +163,7 @@ def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
     def broken() -> None:
         raise LookupError("a part is\nmissing")
 
-    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", broken)
+    monkeypatch.setattr("ashat.cli.commands.status_history.glance", broken)
     assert run(["status"]) == 1
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", interrupted)
+    monkeypatch.setattr("ashat.cli.commands.status_history.glance", interrupted)
     assert run(["status"]) == 130
 
 
@@ -188,7 +188,7 @@ def test_an_error_of_ours_keeps_its_words(
     def refused() -> None:
         raise LedgerError("The ledger \x1b[31mis away.")
 
-    monkeypatch.setattr("ashat.cli.commands.status_history.summaries", refused)
+    monkeypatch.setattr("ashat.cli.commands.status_history.glance", refused)
     assert run(["status"]) == 1
     assert capsys.readouterr().err == "❌ The ledger \\x1b[31mis away.\n"
 
