@@ -68,10 +68,11 @@ def reconcile() -> PrefectState[Any]:
         publish_table("drift", [trouble._asdict() for trouble in troubles], "What is wrong with the servers")
     for line in (*report.done, *report.failed, *(trouble.what for trouble in troubles)):
         reporter().say(line)
-    message = "; ".join([f"{len(report.done)} mended, {len(report.failed)} not", *(t.what for t in troubles)])
+    unreachable = [trouble for trouble in troubles if trouble.kind == "unreachable"]
+    count = f"{len(report.done)} mended, {len(report.failed)} not, {len(troubles) - len(unreachable)} drifted"
+    message = "; ".join([count, *(trouble.what for trouble in troubles)])
     if not troubles:
         return Completed(name="Reconciled", message=message)
-    unreachable = any(trouble.kind == "unreachable" for trouble in troubles)
     return Failed(name="Unreachable" if unreachable else "Drift", message=message)
 
 

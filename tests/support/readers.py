@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backports import zstd
 from pydantic import ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
@@ -39,8 +41,9 @@ from ashat.node.access.tokens import TokenFile
 from ashat.node.api.probes import REPORT_BYTES, read_report
 from ashat.node.core.config import FILE_LIMIT as NODE_LIMIT
 from ashat.node.core.config import NodeConfig
+from ashat.protocol.compression import Decompressor
 from ashat.protocol.frames import FrameDecoder
-from ashat.protocol.messages import OBJECT_LIMIT, OperationRequest
+from ashat.protocol.messages import OBJECT_LIMIT, REQUEST_LIMIT, OperationRequest
 from ashat.raos_toml.load import SIZE_LIMIT, load_raos_toml
 from ashat.receipts.receipt import LIMIT as RECEIPT_LIMIT
 from ashat.receipts.receipt import Receipt
@@ -249,6 +252,38 @@ ANSWERS: Mapping[str, Bomb] = {
     "results": filled('{"results":[', "{},", "{}]}"),
     "hits": filled('{"results":[{"vulns":[', '{"id":"x"},', '{"id":"x"}]}]}'),
 }
+
+
+def _compressed(raw: bytes) -> object:
+    decompressor = Decompressor(REQUEST_LIMIT)
+    pieces = (raw[start : start + 65_536] for start in range(0, len(raw), 65_536))
+    count = sum(len(piece) for piece in decompressor.feed(pieces))
+    decompressor.finish()
+    return count
+
+
+def _zeros(megabytes: int, level: int = 3, window: int = 0) -> Bomb:
+    """A stream that decompresses to so many megabytes of zeros, from a window of 2**`window` bytes."""
+
+    def make(_size: int) -> bytes:
+        options = {zstd.CompressionParameter.compression_level: level}
+        if window:
+            options[zstd.CompressionParameter.window_log] = window
+        compressor = zstd.ZstdCompressor(options=options)
+        return b"".join(compressor.compress(bytes(1 << 20)) for _ in range(megabytes)) + compressor.flush()
+
+    return make
+
+
+COMPRESSED: Mapping[str, Bomb] = {
+    "zeros": _zeros(4096),
+    "a window of 128 MiB": _zeros(256, window=27),
+    "no zstd": filled("", "x"),
+    "what does not get smaller": lambda size: zstd.compress(random.Random(3).randbytes(size - 256)),
+    "streams after the end": lambda size: (zstd.compress(b"a") * (size // 10))[:size],
+    "frames that are skipped": lambda size: b"\x50\x2a\x4d\x18\x00\x00\x00\x00" * (size // 8),
+}
+
 FRAMES: Mapping[str, Bomb] = {
     "empty objects": filled("", "\0" * 40),
     "a size beyond all": filled("", "\xff"),
@@ -407,6 +442,7 @@ READERS = (
     ),
     Reader("a cache of digests", in_file(StatCache), (), STAT_CACHE_LIMIT, 384, 60, JSON),
     Reader("frames of objects", _frames, (FrameError,), OBJECT_LIMIT, 32, 30, FRAMES),
+    Reader("frames that come compressed", _compressed, (FrameError,), OBJECT_LIMIT, 48, 30, COMPRESSED),
     Reader(
         "an operation asked of a node",
         OperationRequest.model_validate_json,
