@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ashat.cli.commands.inspect import check_log
-from ashat.errors import AuditError, LogError, OversizedError, TrustError
+from ashat.errors import AuditError, LedgerError, LogError, OversizedError, TrustError
 from ashat.transparency.checkpoint import Checkpoint, Signer
 from ashat.trust.release.known_log import open_log
 from ashat.trust.tuf.release_document import LogEntry
@@ -199,7 +199,7 @@ def test_an_approver_signs_for_no_log_but_the_one_they_know(
         monkeypatch.setenv("ASHAT_LEDGER_URL", ledger.url)
 
     def fails(entry: LogEntry, told: str) -> None:
-        with pytest.raises(AuditError, match=told):
+        with pytest.raises((AuditError, LedgerError), match=told):
             check_log(entry)
 
     monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "approver"))
@@ -212,9 +212,9 @@ def test_an_approver_signs_for_no_log_but_the_one_they_know(
     check_log(None)
     fails(forged.entry(), "are not those that it had")
     fails(SignedLedger(tmp_path / "other", updates=3).entry(), "is of another log")
-    for ledger, told in ((forged, "was cut: it had"), (shorter, "was cut: it had")):
+    for ledger in (forged, shorter):
         reads(ledger)
-        fails(ledger.entry(), told)
+        fails(ledger.entry(), "of the ledger are missing: ")
     forged.grow()
     reads(forged)
     fails(forged.entry(), "are not those that it had")

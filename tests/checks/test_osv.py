@@ -321,7 +321,7 @@ def test_a_vulnerability_whose_record_is_gone_counts_as_unrated() -> None:
         ("busy", "answers 503 at /v1/querybatch"),
         ("hang", r"gave no whole answer within 0\.5 s"),
         ("drip", r"gave no whole answer within 0\.5 s"),
-        ("huge", "answers more than 16777216 bytes"),
+        ("huge", "answers more than 4194304 bytes"),
         ("html", "not as OSV does"),
         ("short", "answered 1 of 2 questions"),
         ("redirect", "answers 302"),
