@@ -185,6 +185,8 @@ def _engine_for(url: str, before_making: Callable[[], None]) -> sa.Engine:
         if not Path(parsed.database).exists():
             before_making()
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if parsed.database != ":memory:":
+            Path(parsed.database).touch(mode=0o600)
     engine = sa.create_engine(parsed, connect_args={"timeout": 30})
 
     @sa.event.listens_for(engine, "connect")

@@ -59,8 +59,10 @@ class Decompressor:
             while rest or not (self._zstd.needs_input or self._zstd.eof):
                 try:
                     piece = self._zstd.decompress(rest, _PIECE)
-                except (zstd.ZstdError, EOFError) as error:
-                    raise FrameError(f"The stream of objects is no zstd: {error}.") from None
+                except EOFError:
+                    raise FrameError("The stream of objects goes on after the end of its one zstd frame.") from None
+                except zstd.ZstdError as error:
+                    raise FrameError(f"The stream of objects is no zstd: {str(error).rstrip('.')}.") from None
                 rest = b""
                 self._left -= len(piece)
                 if self._left < 0:

@@ -357,6 +357,8 @@ def test_what_was_compressed_badly_is_refused_within_bounds(transport: Transport
         (b"not zstd", "zstd", 422, "bad_frames"),
         (whole[:-5], "zstd", 422, "bad_frames"),
         (whole + b"more", "zstd", 422, "bad_frames"),
+        (whole + whole, "zstd", 422, "bad_frames"),
+        (zstd.compress(frame(b"") * 16_385), "zstd", 413, "too_large"),
         (whole, "gzip", 415, "bad_request"),
     ):
         headers = {"Content-Type": FRAMES, "Content-Encoding": encoding}

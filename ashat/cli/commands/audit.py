@@ -109,7 +109,15 @@ def verify(
     output.say(f"🔏 Audit of {report['origin']}")
     for line in output.columns(_lines(report)):
         output.say(line)
-    output.say("✅ Every event fits." if report["events"] else "⚠️ The record is empty: no event was looked at.")
+    output.say(_verdict(report))
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    if not report["events"]:
+        return "⚠️ The record is empty: no event was looked at."
+    if report["checkpoint"] is None and report["since"] is None:
+        return "✅ Every event that is here fits. Nothing signed is here that says whether some are missing."
+    return "✅ Every event fits."
 
 
 def _verify_ledger(key: str, since: Path | None, pinned: list[bytes]) -> dict[str, Any]:
@@ -259,7 +267,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     if signed:
         rows.append(("Checkpoint", f"the first {_events(signed['size'])}, signed by {report['signed_by']}"))
     else:
-        rows.append(("Checkpoint", "none was signed here yet: deploy audit checkpoint"))
+        rows.append(("Checkpoint", "none that was signed is here: deploy audit checkpoint"))
     if older:
         rows.append(("Since", f"the first {_events(older['size'])} are what they were"))
     rows.append(("Approvals", f"{report['approvals']}, each signed by enough of those who may"))

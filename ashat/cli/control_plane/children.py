@@ -22,6 +22,7 @@ QUIET = {
 _UNWANTED = {
     *("PREFECT_PROFILE", CONSOLE_LEVEL, "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"),
 }
+_SERVED = ("PREFECT_SERVER_API_", "PREFECT_SERVER_UI_", *(f"PREFECT_UI_{name}" for name in ("API", "SERVE", "STATIC")))
 _DEBUGGING = {"ASHAT_DEBUG", "ASHAT_FLOW_COMMAND", "ASHAT_FAULT", "ASHAT_FAULT_DIR", "ASHAT_FAULT_LOG"}
 # What the operator's own environment may overrule.
 _OVERRULED = {
@@ -69,7 +70,7 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
         UsageError: `ASHAT_PASS_ENVIRONMENT` names a secret, or a variable no proxy or no certificates.
     """
     own = {f"ASHAT_{name.upper()}" for name in Settings.model_fields} | _DEBUGGING
-    prefect = {name for name in os.environ if name.startswith("PREFECT_")} - _UNWANTED
+    prefect = {name for name in os.environ if name.startswith("PREFECT_") and not _of_another_server(name)}
     kept = inherited(own | prefect | settings.passed_variables())
     home = settings.ensure_home().resolve()
     # Prefect's runner makes a directory of a fixed name for temporary files: no other user may share where.
@@ -80,6 +81,11 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
     safe = {"PYTHONSAFEPATH": "1"}
     own_places = {"ASHAT_HOME": str(home), "TMPDIR": str(temporary)}
     return kept | ledger | own_places | proxy_settings(os.environ.get("PREFECT_API_URL", "")) | QUIET | safe
+
+
+def _of_another_server(name: str) -> bool:
+    """Tell whether a variable says where or how another server than ours is served, or is unwanted otherwise."""
+    return name in _UNWANTED or (name.startswith(_SERVED) and name not in _OVERRULED)
 
 
 def proxy_settings(api_url: str) -> dict[str, str]:

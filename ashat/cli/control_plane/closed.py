@@ -28,9 +28,10 @@ class Closed:
     `sign_in.PATH`: from then on Prefect's pages show it.
     """
 
-    def __init__(self, app: ASGIApp, password: str) -> None:
+    def __init__(self, app: ASGIApp, password: str, port: int) -> None:
         self._app = app
         self._password = password
+        self._host = f"{HOST}:{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -39,7 +40,7 @@ class Closed:
             return
         headers = Headers(scope=scope)
         signs_in = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == sign_in.PATH
-        refusal = refuse_stranger(headers, any_page=signs_in)
+        refusal = refuse_stranger(headers, self._host, any_page=signs_in)
         if refusal is not None and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode()})
         elif refusal is not None:
@@ -71,15 +72,16 @@ class Closed:
         return answer
 
 
-def refuse_stranger(headers: Headers, *, any_page: bool = False) -> PlainTextResponse | None:
-    """Refuse a request that asks for another host, or that the page of another server makes; None if it is neither.
+def refuse_stranger(headers: Headers, host: str, *, any_page: bool = False) -> PlainTextResponse | None:
+    """Refuse a request that asks for another than `host`, with its port, or that the page of another server makes; None
+    if it is neither.
 
     With `any_page` only the host counts.
     """
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
-    if len(hosts) != 1 or hosts[0].partition(":")[0] != HOST:
-        return PlainTextResponse(f"This server answers as {HOST} only.", 421)
-    if not any_page and any(origin != f"http://{hosts[0]}" for origin in origins):
+    if hosts != [host]:
+        return PlainTextResponse(f"This server answers as {host} only.", 421)
+    if not any_page and any(origin != f"http://{host}" for origin in origins):
         return PlainTextResponse("This server takes no requests from the pages of another.", 403)
     return None
 

@@ -15,11 +15,11 @@ from ashat.cli.control_plane.state import HOST
 
 def main() -> None:
     """Serve at the port that the first argument names, until a signal ends it."""
-    settings = get_current_settings().server
+    settings, port = get_current_settings().server, int(sys.argv[1])
     uvicorn.run(
-        Closed(create_app(final=True), os.environ["PREFECT_SERVER_API_AUTH_STRING"]),
+        Closed(create_app(final=True), os.environ["PREFECT_SERVER_API_AUTH_STRING"], port),
         host=HOST,
-        port=int(sys.argv[1]),
+        port=port,
         log_level=settings.logging_level.lower(),
         timeout_keep_alive=settings.api.keepalive_timeout,
         ws_ping_interval=settings.api.websocket_ping_interval,

@@ -393,7 +393,11 @@ def _content_range(request: Request) -> tuple[int, int]:
     found = _CONTENT_RANGE.fullmatch(request.headers.get("content-range", "").strip())
     first, last, size = (int(number) for number in found.groups()) if found else (0, 0, 0)
     if not 0 < first <= last or last + 1 != size or size > OBJECT_LIMIT:
-        raise ApiError(400, "bad_request", "Content-Range must be 'bytes FIRST-LAST/SIZE', up to the object's end.")
+        raise ApiError(
+            400,
+            "bad_request",
+            "Content-Range must be 'bytes FIRST-LAST/SIZE', from 1 or more to the object's end.",
+        )
     return first, size
 
 

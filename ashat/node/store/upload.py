@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Protocol, Self
 
-from ashat.errors import IntegrityError, StoreFullError
+from ashat.errors import FrameTooLargeError, IntegrityError, StoreFullError
 from ashat.node.store.direct_io import BufferPool
 from ashat.protocol.frames import FrameDecoder, Piece
 
@@ -35,6 +35,10 @@ class ObjectStore(Protocol):
     def drop_beginning(self, digest: str) -> None:
         """Forget what was kept of an object."""
         ...
+
+
+# A client sends at most 4,096; an empty object costs more time than its 40 bytes are worth.
+OBJECTS_LIMIT = 16_384
 
 
 class Incoming:
@@ -104,6 +108,8 @@ class Incoming:
             self._store.discard(self._stored)
 
     def _take(self, piece: Piece) -> None:
+        if self.received >= OBJECTS_LIMIT:
+            raise FrameTooLargeError(f"The stream has more than {OBJECTS_LIMIT} objects; send them in several.")
         self._buffer[piece.offset : piece.offset + len(piece.data)] = piece.data
         if not piece.last:
             return

@@ -79,7 +79,7 @@ def vkey() -> str:
 
 
 def test_an_honest_record_fits(record: str, audit: Deploy) -> None:
-    assert "none was signed here yet" in audit("verify")
+    assert "none that was signed is here" in audit("verify")
     note = audit("checkpoint")
     found = open_checkpoint(note, [Verifier.parse(vkey())])
     assert note.splitlines()[1] == str(found.size) == str(EVENTS)

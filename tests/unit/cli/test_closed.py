@@ -31,7 +31,7 @@ class Client:
             return PlainTextResponse("passed on")
 
         app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
-        self._app = Closed(app, PASSWORD)
+        self._app = Closed(app, PASSWORD, 4200)
         self.cookies = httpx.Cookies()
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -57,8 +57,11 @@ def client() -> Client:
     ("headers", "status"),
     [
         ([("host", "127.0.0.1:4200")], None),
-        ([("host", "127.0.0.1")], None),
-        ([("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")], None),
+        ([("host", "127.0.0.1:4200"), ("origin", "http://127.0.0.1:4200")], None),
+        ([("host", "127.0.0.1")], 421),
+        ([("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")], 421),
+        ([("host", "127.0.0.1:4200@evil.example")], 421),
+        ([("host", "127.0.0.1:4200 http://evil.example *")], 421),
         ([], 421),
         ([("host", "127.0.0.1:4200"), ("host", "evil.example")], 421),
         ([("host", "127.0.0.1.evil.example:4200")], 421),
@@ -72,7 +75,7 @@ def client() -> Client:
     ],
 )
 def test_only_its_own_name_and_its_own_pages_are_let_in(headers: list[tuple[str, str]], status: int | None) -> None:
-    refused = refuse_stranger(Headers(raw=[(name.encode(), value.encode()) for name, value in headers]))
+    refused = refuse_stranger(Headers(raw=[(n.encode(), v.encode()) for n, v in headers]), "127.0.0.1:4200")
     assert (refused and refused.status_code) == status
 
 
