@@ -129,6 +129,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
         switcher = Switcher(config, db, releases, program, health, stopping, reserve)
+        reserve.restore()  # before anything is asked of the node
         yield NodeContext(
             config=config,
             db=db,
