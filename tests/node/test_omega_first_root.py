@@ -207,7 +207,11 @@ def test_a_root_that_was_taken_before_another_was_pinned_lets_nothing_in(
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "cannot be read: No such file"), (b"{}", "is no root.json"), (b" " * (1 << 21), "has more than 1048576 bytes")],
+    [
+        (None, "cannot be read: No such file"),
+        (b"{}", "is no root.json"),
+        (b" " * (1 << 21), "has more than 1048576 bytes"),
+    ],
     ids=["no file", "no root", "too large"],
 )
 def test_a_pin_that_is_no_root_is_told_at_once(tmp_path: Path, content: bytes | None, told: str) -> None:
