@@ -188,7 +188,7 @@ def test_by_another_name_it_answers_nobody(target: Target, host: str) -> None:
     password = basic(read_password(target.stack.home))
     for request in target.requests:
         status, said = send(target.port, request, {"Host": host, **password})
-        assert (status, said) == (421, "This server answers as 127.0.0.1 only.")
+        assert (status, said) == (421, f"This server answers as 127.0.0.1:{target.port} only.")
     target.assert_untouched()
 
 
@@ -284,7 +284,7 @@ def test_a_name_that_somebody_turns_into_this_machine_shows_no_page(target: Targ
         answer = page.goto(f"http://evil.example:{target.port}/")
         assert answer is not None
         assert answer.status == 421
-        assert page.inner_text("body") == "This server answers as 127.0.0.1 only."
+        assert page.inner_text("body") == f"This server answers as 127.0.0.1:{target.port} only."
 
 
 @requires_chromium
