@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ashat.deployment.approval_rules import TAIL
 from ashat.deployment.reach import Reach
 
 if TYPE_CHECKING:
     from ashat.deployment.events import AnyEvent
 
 _SHORT = 12
-_TAIL = 8
 
 
 def who(event: AnyEvent) -> str:
@@ -32,7 +32,7 @@ def _packaged(event: Any) -> str:
 
 def _verified(event: Any) -> str:
     unclean = [f"{check.title}: {check.seen}" for check in event.checks if check.outcome != "pass"]
-    return "; ".join([f"{event.outcome}, evidence …{event.evidence[-_TAIL:]}", *unclean])
+    return "; ".join([f"{event.outcome}, evidence …{event.evidence[-TAIL:]}", *unclean])
 
 
 def _answered(event: Any) -> str:
