@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import base64
 import http.client
-import http.server
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +29,7 @@ from ashat.deployment.state_machine import Stage
 from ashat.protocol.messages import Scope
 from tests.support.builders.trap import Trap
 from tests.support.drivers.browser import PrefectUi, open_browser
+from tests.support.fakes.bad_network import answering
 from tests.support.needs import requires_chromium, requires_root
 from tests.support.processes.another_user import as_nobody
 from tests.support.processes.stack import Stack
@@ -200,27 +199,9 @@ def test_to_the_page_of_another_server_it_answers_nothing(target: Target, origin
     target.assert_untouched()
 
 
-@contextmanager
-def other_server() -> Iterator[str]:
+def other_server() -> AbstractContextManager[str]:
     """The address of a server of a stranger, on this very machine; its page is empty."""
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><title>Win a prize</title>")
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering(200, b"<!doctype html><title>Win a prize</title>", {"Content-Type": "text/html"})
 
 
 # A page's script can read an answer, or send blindly what a form could send.
