@@ -40,6 +40,7 @@ bench: $(STAMP) ## how fast bytes move on good and bad lines, a reading command 
 	@$(PYTHON) bench/trust.py $(ARGS)
 	@$(PYTHON) bench/verification.py $(ARGS)
 	@$(PYTHON) bench/limits.py $(ARGS)
+	@$(PYTHON) bench/fleet.py $(ARGS)
 	@$(PYTHON) bench/performance_check.py --runs 20 $(ARGS)
 
 clean: ## remove what the targets above made

@@ -53,6 +53,7 @@ AshatError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 
@@ -101,7 +102,11 @@ class ConflictError(SessionError):
 
 
 class SwitchFailedError(AshatError):
-    """A server could not run the release, and put back what it ran before."""
+    """A server could not run the release, and put back what it ran before; `output` is what the program wrote last."""
+
+    def __init__(self, message: str, output: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.output = tuple(output)
 
 
 class NotConfiguredError(AshatError):
@@ -109,7 +114,7 @@ class NotConfiguredError(AshatError):
 
 
 class PolicyError(AshatError):
-    """A verification policy asks for what there is not."""
+    """A policy asks for what there is not."""
 
 
 class LedgerError(AshatError):
@@ -118,6 +123,10 @@ class LedgerError(AshatError):
 
 class LedgerTooNewError(LedgerError):
     """A newer version of ASHAT Deploy wrote the ledger."""
+
+
+class BackupError(AshatError):
+    """A backup could not be made or read; nothing that was there before was changed."""
 
 
 class AuditError(AshatError):
@@ -240,6 +249,10 @@ class FrameTooLargeError(FrameError):
     """A frame is larger than an object may be."""
 
 
+class CarriedFileError(AshatError):
+    """A file that was carried by hand cannot be taken: it is none of ours, was cut or altered, or is for another."""
+
+
 class StoreError(AshatError):
     """A content store cannot do what was asked."""
 
@@ -258,6 +271,10 @@ class ObjectsMissingError(StoreError):
 
 class StoreFullError(StoreError):
     """The store's disk is full."""
+
+
+class FleetDatabaseError(AshatError):
+    """OMEGA's database of its fleet does not answer, or takes nothing."""
 
 
 class LicenceError(AshatError):

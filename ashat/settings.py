@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     mainframe_timeout: float = Field(
         default=300, ge=0, le=_TEN_YEARS, description="Seconds to wait for Mainframes to report."
     )
+    rollout_policy: str = Field(
+        default="", description="The rollout policy that says in which waves Mainframes get a release; else `default`."
+    )
     connect_timeout: float = Field(
         default=5, gt=0, le=_TEN_YEARS, description="Seconds to wait for a server's connection."
     )
@@ -45,12 +48,30 @@ class Settings(BaseSettings):
     switch_timeout: float = Field(
         default=600, gt=0, le=_TEN_YEARS, description="Seconds to wait for a server to change what it runs."
     )
+    remind_after: float = Field(
+        default=86400, ge=0, le=_TEN_YEARS, description="Seconds without an answer until people are reminded; 0: never."
+    )
+    escalate_before: float = Field(
+        default=86400,
+        ge=0,
+        le=_TEN_YEARS,
+        description="Seconds before a gate closes at which it is escalated; 0: never.",
+    )
     notify: str = Field(default="", description="Notification blocks to tell, as type/name, separated by commas.")
     retries: int = Field(default=4, ge=0, le=20, description="How often a task tries again what can pass by itself.")
     retry_delay: float = Field(
         default=1.0, ge=0, le=3600, description="Seconds before the first retry; doubles each time."
     )
+    windows_names: bool = Field(
+        default=True, description="Refuse names that Windows cannot hold, or that differ only in case."
+    )
 
+    reconcile_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=120,
+        description="Seconds between two looks of the control plane at record and servers; 0: it does not look.",
+    )
     pass_environment: str = Field(
         default="", description="More variables for workers and flow runs to inherit, by name, separated by commas."
     )

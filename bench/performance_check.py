@@ -1,6 +1,8 @@
 """How often the performance check is wrong: the real check, the real sample program, and a slowdown of known size.
 
     python bench/performance_check.py [--runs 100] [--slowdown 30] [--work PERCENT] [--json]    (make bench: 20 runs)
+    python bench/performance_check.py [--runs 100] --fault stall=25@60      (4 % of the answers take 60 ms more)
+    python bench/performance_check.py [--runs 100] --synthetic [--json]  (made-up times: bench/performance_synthetic.py)
 
 A run does what the rehearsal does: it starts one release, puts a block of load on it, stops it, starts the other, and
 so on (new, old, new, old, and as often again where those seem to differ), and gives the blocks to the check. In an A/A
@@ -33,13 +35,15 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import performance_synthetic  # noqa: E402
+
 from ashat.bundle.manifest import FileEntry, Manifest  # noqa: E402
 from ashat.client.node import NodeClient  # noqa: E402
 from ashat.raos_toml.load import load_raos_toml  # noqa: E402
 from tasks.checks import CheckContext, CheckResult, run_check  # noqa: E402
 from tasks.checks.kit.base import Outcome  # noqa: E402
 from tasks.checks.kit.http import Web  # noqa: E402
-from tasks.checks.kit.samples import Block, Rehearsal, Which  # noqa: E402
+from tasks.checks.kit.samples import Rehearsal, Which  # noqa: E402
 from tasks.checks.kit.statistics import slowdown_ratio  # noqa: E402
 from tasks.checks.performance import PerformanceCheck, blocks_needed, limits_of, measure_block  # noqa: E402
 
@@ -56,11 +60,16 @@ def main() -> int:
     """Print the table, or one JSON object; 1 where a share is missed."""
     options = _options()
     began = time.monotonic()
+    if options.synthetic:
+        made_up = performance_synthetic.report(_context(), options.runs, options.scenario)
+        made_up["seconds"] = round(time.monotonic() - began, 1)
+        print(json.dumps(made_up, indent=2) if options.json else "\n".join(performance_synthetic.table(made_up)))
+        return 0 if made_up["reached"] else 1
     results: dict[str, list[CheckResult]] = {"A/A": [], "A/B": []}
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as directory:
-        work = options.work or calibrate(Path(directory), options.slowdown)
+        work = 0 if options.fault else options.work or calibrate(Path(directory), options.slowdown)
         for number in range(options.runs):
-            for kind, faults in (("A/A", ""), ("A/B", f"slower={work}")):
+            for kind, faults in (("A/A", ""), ("A/B", options.fault or f"slower={work}")):
                 results[kind].append(run(Path(directory), faults))
                 if not options.json:
                     _tell(number, kind, results[kind][-1])
@@ -81,7 +90,7 @@ def run(directory: Path, faults: str) -> CheckResult:
         for which in order:
             seeded = faults if which == "new" else ""
             with program(directory / "data", seeded) as url, Web(replace(context, app_url=url)) as web:
-                rehearsal = Rehearsal((*rehearsal.blocks, Block(which, measure_block(web, budget))))
+                rehearsal = Rehearsal((*rehearsal.blocks, measure_block(web, which, budget, context.policy)))
     return run_check(PerformanceCheck(), replace(context, rehearsal=rehearsal))
 
 
@@ -101,7 +110,8 @@ def calibrate(directory: Path, slowdown: int) -> int:
                 times = []
                 for url in (slow, plain):
                     with Web(replace(context, app_url=url)) as web:
-                        times.append([sample.us for sample in measure_block(web, budget)])
+                        block = measure_block(web, "new", budget, context.policy)
+                        times.append([sample.us for sample in block.samples])
                 gains.append((slowdown_ratio(*times) - 1) * 100 / work)
     return max(1, round(slowdown / statistics.median(gains)))
 
@@ -136,7 +146,7 @@ def _context() -> CheckContext:
         bundle=manifest.digest,
         manifest=manifest,
         raos=load_raos_toml(content),
-        source=lambda path: content,
+        source={"raos.toml": content}.__getitem__,
         previous=manifest,
     )
 
@@ -152,6 +162,7 @@ def _report(
         "runs": options.runs,
         "slowdown_percent": options.slowdown,
         "work_percent": work,
+        "fault": options.fault,
         "counts": {kind: {outcome: count[outcome] for outcome in OUTCOMES} for kind, count in counts.items()},
         "not_failed_of_a_a": quiet,
         "caught_of_a_b": caught,
@@ -189,6 +200,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--slowdown", type=int, default=30)
     parser.add_argument("--work", type=int, help="take this much more processor time, in percent; find out nothing")
+    parser.add_argument("--fault", default="", help="a fault of the sample that the new release of A/B has instead")
+    parser.add_argument("--synthetic", action="store_true", help="made-up times instead of the sample program")
+    parser.add_argument("--scenario", default="", help="of the made-up ones, those only whose name has this")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -200,11 +214,12 @@ def _table(report: dict[str, Any]) -> str:
         row = "".join(f"{counts[outcome]:>14}" for outcome in OUTCOMES)
         lines.append(f"{kind:<6}{row}{shift['lowest']:>12} to {shift['highest']} ({shift['median']})")
     runs, needed = report["runs"], report["needed"]
+    slower = f"slower by {report['slowdown_percent']} % ({report['work_percent']} % more work)"
+    made = f"with {report['fault']}" if report["fault"] else slower
     lines += [
         "",
-        f"{report['not_failed_of_a_a']} of {runs} A/A runs did not fail, {report['caught_of_a_b']} of {runs} slower by "
-        f"{report['slowdown_percent']} % ({report['work_percent']} % more work) were caught; {needed:g} are needed: "
-        f"{'reached' if report['reached'] else 'NOT reached'}.",
+        f"{report['not_failed_of_a_a']} of {runs} A/A runs did not fail, {report['caught_of_a_b']} of {runs} {made} "
+        f"were caught; {needed:g} are needed: {'reached' if report['reached'] else 'NOT reached'}.",
         f"It took {report['seconds']:g} s; load average over five minutes {report['load_average']}.",
     ]
     return "\n".join(lines)

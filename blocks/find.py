@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from prefect.blocks.core import Block
+from pydantic import ValidationError
 
+from ashat.common.text import first_misfit
 from ashat.errors import NotConfiguredError
 
 _Kind = TypeVar("_Kind", bound=Block)
@@ -15,12 +17,19 @@ def find_block(kind: type[_Kind], name: str) -> _Kind | None:
     """Load the block of that kind and name; None if there is none.
 
     Raises:
-        NotConfiguredError: a block of that name is of another kind.
+        NotConfiguredError: a block of that name is of another kind, or holds a value that does not fit.
     """
     try:
         block = kind.load(name)
     except ValueError:
         return None
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise NotConfiguredError(
+            f"The block '{name}' ({kind.get_block_type_name()}) does not fit: {first_misfit(error.__cause__)}. "
+            "Change it in Prefect's UI, or configure it anew."
+        ) from None
     if not isinstance(block, kind):
         raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a {kind.get_block_type_name()}.")
     return block

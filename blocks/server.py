@@ -72,7 +72,12 @@ def load_server(name: str) -> RaosServer:
     """
     found = find_block(RaosServer, name)
     if found is None:
-        kind = name if name in ("public", "omega") else "omega"
-        alias = "" if name == kind else f" --as {name}"
-        raise NotConfiguredError(f"No server '{name}' is configured: deploy configure {kind} <url> <name>{alias}.")
+        raise NotConfiguredError(how_to_configure(name))
     return found
+
+
+def how_to_configure(name: str, role: str = "omega") -> str:
+    """Say that no server of that name is configured, and how to configure one."""
+    kind = name if name in ("public", "omega") else role
+    alias = "" if name == kind else f" --as {name}"
+    return f"No server '{name}' is configured: deploy configure {kind} <url> <name>{alias}."

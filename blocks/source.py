@@ -1,4 +1,4 @@
-"""Keep in a Prefect block where ALPHA's tree is, so that pushes can be run from the UI and on a schedule."""
+"""Keep in a Prefect block where ALPHA's tree, or an artifact, is, for pushes from the UI and on a schedule."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from ashat.bundle.artifacts.pack import is_artifact
 from ashat.bundle.git import clone
 from ashat.errors import NotConfiguredError
 from blocks.find import find_block
@@ -18,12 +19,13 @@ from blocks.find import find_block
 
 class Source(Block):
     """
-    A tree that can be pushed: a directory, or a git repository and what to take of it.
+    A tree that can be pushed: a directory, a git repository and what to take of it, or an archive or an OCI image.
 
     Attributes:
-        location: A directory on ALPHA, or the URL of a git repository.
-        ref: The commit, branch or tag to pack; empty packs a directory as it lies there.
+        location: A directory, an archive, a wheel or an OCI image layout on ALPHA, or the URL of a git repository.
+        ref: The commit, branch, tag or image to pack; empty packs a directory as it lies there, and the only image.
         subdirectory: The part of the tree to pack; empty packs all of it.
+        digest: The sha256 that an archive, a wheel or an image must have; empty takes any.
 
     Example:
         Load a stored source and look at its tree:
@@ -37,11 +39,16 @@ class Source(Block):
 
     _block_type_name = "RaOS Source"
     _block_type_slug = "raos-source"
-    _description = "A directory or a git repository that releases are packed from."
+    _description = "A directory, a git repository or an artifact that releases are packed from."
 
-    location: str = Field(title="Location", description="A directory on ALPHA, or the URL of a git repository.")
-    ref: str = Field(default="", title="Ref", description="The commit, branch or tag to pack; empty: as it lies there.")
+    location: str = Field(
+        title="Location", description="A directory or artifact on ALPHA, or the URL of a git repository."
+    )
+    ref: str = Field(
+        default="", title="Ref", description="The commit, branch, tag or image to pack; empty: as it lies there."
+    )
     subdirectory: str = Field(default="", title="Subdirectory", description="The part to pack; empty: all of it.")
+    digest: str = Field(default="", title="Digest", description="The sha256 of an artifact; empty: any.")
 
     @property
     def remote(self) -> bool:
@@ -50,13 +57,14 @@ class Source(Block):
 
     @contextmanager
     def checkout(self) -> Iterator[Path]:
-        """Provide the directory to pack; a URL is cloned, and the clone removed afterwards.
+        """Provide the directory or the artifact to pack; a URL is cloned, and the clone removed afterwards.
 
         Raises:
             BundleError: git cannot clone it, or has no such ref.
         """
         if not self.remote:
-            yield Path(self.location).expanduser() / self.subdirectory
+            found = Path(self.location).expanduser()
+            yield found if is_artifact(found) else found / self.subdirectory
             return
         directory = Path(tempfile.mkdtemp(prefix="ashat-source-"))
         try:
@@ -75,6 +83,6 @@ def load_source(name: str) -> Source:
     found = find_block(Source, name)
     if found is None:
         raise NotConfiguredError(
-            f"No source '{name}' is configured: deploy configure source {name} <directory or git URL>."
+            f"No source '{name}' is configured: deploy configure source {name} <directory, artifact or git URL>."
         )
     return found

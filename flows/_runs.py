@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sqlite3
 from collections.abc import Callable
 from typing import Any, ParamSpec
@@ -10,23 +11,32 @@ from typing import Any, ParamSpec
 from prefect import Flow
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.context import FlowRunContext
-from prefect.exceptions import CancelledRun, FailedRun
+from prefect.exceptions import CancelledRun, FailedRun, Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
 from ashat.common.shortage import shortage
+from ashat.deployment.aftermath import AND_THEN, goes_on
+from ashat.deployment.moments import asks_first
+from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError, ConflictError
-from tasks.approval.gate import GateForm
-from tasks.approval.request import ask, judge, page_text
+from tasks.approval.decided import decision_line
+from tasks.approval.gate import GateForm, RejectForm
+from tasks.approval.page import headline, page_key
+from tasks.approval.request import ask, form_text, judge, page_text
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.connections import connections
 from tasks.runtime.deployment import Deployment
+from tasks.runtime.events import tell_moments
 from tasks.runtime.flow_processes import note_process
+from tasks.runtime.notify import notify
+from tasks.runtime.one_line_log import log_errors_in_one_line
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now
+from tasks.runtime.update_runs import label_run
 
 P = ParamSpec("P")
 
@@ -52,23 +62,43 @@ def report_refusals(body: Callable[P, PrefectState[Any]]) -> Callable[P, Prefect
     """Wrap a flow's body, so that it ends NotDone with the error's one line where it was refused or a server did not
     answer.
 
-    The deployment's stage is then what it was; the run can be run again. Ledger and servers are opened once in it.
+    The deployment's stage is then what it was; the run can be run again. Ledger and servers are opened once in it, and
+    the run is called by its update.
     """
+
+    signature = inspect.signature(body)
 
     @functools.wraps(body)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> PrefectState[Any]:
         note_process()
+        log_errors_in_one_line()
+        label_run(str(signature.bind(*args, **kwargs).arguments.get("update_id", "")))
         try:
             with connections():
-                return body(*args, **kwargs)
+                try:
+                    return body(*args, **kwargs)
+                finally:  # also where it suspends
+                    tell_moments()
         except AshatError as error:
-            return Failed(name=NOT_DONE, message=str(error), data=error)
+            update_id = kwargs.get("update_id") or next(iter(args), "")
+            return Failed(name=NOT_DONE, message=f"{error}{_what_goes_on(str(update_id))}", data=error)
         except (OSError, sqlite3.Error) as error:
             if (lack := shortage(error)) is None:
                 raise
             return Failed(name=NOT_DONE, message=str(lack))
 
     return wrapped
+
+
+def _what_goes_on(update_id: str) -> str:
+    """Say what the control plane does by itself with an update of which a run was refused; "" where it does nothing."""
+    try:
+        with connections() as opened:
+            state = opened.ledger.find(update_id) if update_id else None
+    except AshatError:
+        return ""
+    line = goes_on(state, now()) if state is not None else ""
+    return f"{AND_THEN}{line}" if line else ""
 
 
 def run_here(flow: Flow[..., PrefectState[Any]], update_id: str, **parameters: Any) -> State:
@@ -99,30 +129,53 @@ def await_approval(d: Deployment, subject: Subject) -> State:
         settled = subject.settled(d, state, resumed)
         if settled is not None:
             return settled
-        state = ask(d, state, subject, resumed_keys=resumed)
+        before, state = state, ask(d, state, subject, resumed_keys=resumed)
         request = state.approvals[subject.name]
-        text, key = page_text(d.ledger, request), subject.key(request.ordinal)
-        publish_markdown(f"{subject.prefix}-{d.update_id}-{d.attempt}", text, "What is to be decided")
+        asked_now = state.version != before.version
+        key = subject.key(request.ordinal)
+        publish_markdown(page_key(d, subject), page_text(d.ledger, request), "What is to be decided")
         try:
             form = suspend_flow_run(
-                wait_for_input=GateForm.with_initial_data(description=text),
+                wait_for_input=(RejectForm if request.obstacle else GateForm).with_initial_data(
+                    description=form_text(d.ledger, request)
+                ),
                 key=key,
                 timeout=max(1, int((request.expires - now()).total_seconds())),
             )
+        except Pause:  # the form is there, so that people can be told of it
+            if asked_now:
+                _tell_people(d, request, state.version)
+            raise
         except ValidationError as error:
             reporter().say(f"An answer could not be read, so it is asked again: {error.errors()[0]['msg']}")
             resumed -= {key}
             continue
         resumed |= {key}
         try:
-            judged = judge(d, state, subject, form.answer()).approvals[subject.name]
+            state = judge(d, state, subject, form.answer())
         except ConflictError as error:
             reporter().say(f"This answer was not used: {error}")
             continue
-        if not judged.decision:
+        tell_moments()
+        judged = state.approvals[subject.name]
+        if judged.decision:
+            reporter().say(decision_line(state, subject.name, form.comment))
+        else:
             signed = ", ".join(signature.name for signature in judged.signatures)
             why = f"The answer does not count: {judged.reason}"
             reporter().say(why if judged.reason else f"Signed by {signed}; others must sign too.")
+
+
+def _tell_people(d: Deployment, request: ApprovalRequest, version: int) -> None:
+    """Tell people that they are asked by the event of that version, with the head of what the form shows; not again
+    where they were told before."""
+    if not asks_first(d.ledger.events(d.update_id, d.attempt)[:version]):
+        return
+    what = headline(form_text(d.ledger, request))
+    if request.subject == "release":
+        notify(f"{d.update_id} awaits approval", what)
+    else:
+        notify(f"{d.update_id}: may it be rolled back?", f"People are asked because {request.why}\n{what}")
 
 
 def resumed_pause_keys() -> frozenset[str]:

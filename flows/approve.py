@@ -11,15 +11,18 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed
 
 from ashat.deployment.state_machine import Stage
+from flows._forms import LAST, Attempt, UpdateId
+from flows._rollout import ask_whether_it_goes_on
 from flows._runs import await_approval, ending, report_refusals
 from tasks.approval.gate import run_url
 from tasks.approval.release import Release
 from tasks.approval.request import claim_gate
-from tasks.promote.distribute import await_mainframes, offer, record_distribution
+from tasks.promote.distribute import begin_rollout, carry_out_answer, open_waves, record_distribution
 from tasks.promote.promote import promote
 from tasks.push.transfer import relay
+from tasks.rollback.by_policy import roll_back_by_policy
 from tasks.runtime.deployment import Deployment, deployment
-from tasks.runtime.notify import notify
+from tasks.runtime.notify import notify_end
 from tasks.servers.drift import publish_servers
 from tasks.servers.public import put_public_back
 
@@ -31,35 +34,41 @@ from tasks.servers.public import put_public_back
 )
 @report_refusals
 def approve(
-    update_id: str,
-    attempt: int | None = None,
+    update_id: UpdateId,
+    attempt: Attempt = LAST,
 ) -> PrefectState[Any]:
     """Suspend until a person decides; then do what they decided.
 
     Args:
         update_id: The update, such as UPD-2026-11.
-        attempt: Which attempt of it; empty: the last one.
+        attempt: Which attempt of it; 0: the last one.
     """
     d = deployment(update_id, attempt)
     if not d.state.ended and (holder := claim_gate(d)):
         return Completed(name="AlreadyWaiting", message=f"Another run has this gate: {run_url(holder)}")
-    while not (state := await_approval(d, Release())).ended:
+    while not (state := await_approval(d, Release())).ended and not state.rolling_back:
         ship(d)
+    if state.rolling_back:
+        return Completed(name="RollingBack", message=f"'{update_id}' is being rolled back: {state.rollback_reason}")
     if state.owes_public:
         put_public_back(d)
     if state.stage is Stage.COMPLETED:
         publish_servers(state)
-    served = f", {state.reach.words}" if state.stage is Stage.COMPLETED else ""
-    notify(f"{state.update_id}: {state.stage.value}{served}", state.reason or state.description)
+    notify_end(state)
     return ending(state)
 
 
 def ship(d: Deployment) -> None:
-    """Promote to OMEGA what was approved, and distribute it; whatever of it is done already is not done again."""
+    """Promote to OMEGA what was approved, and roll it out; whatever of it is done already is not done again."""
     if d.state.stage is Stage.DEPLOYING:
         relay(d)
         promote(d)
-    state = d.state
-    if state.stage is Stage.DISTRIBUTING and state.release_seq is not None:
-        offer(d)
-        record_distribution(d, await_mainframes(d, state.release_seq))
+    if d.state.stage is Stage.DISTRIBUTING:
+        begin_rollout(d)
+        carry_out_answer(d)
+        while stopped := open_waves(d):
+            if not (stopped.roll_back and roll_back_by_policy(d, stopped.why)):
+                ask_whether_it_goes_on(d, stopped.why)
+            carry_out_answer(d)
+        if not d.state.rolling_back:
+            record_distribution(d)

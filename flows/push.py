@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State as PrefectState
 from ashat.deployment.events import Failed
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SwitchFailedError
+from flows._forms import AllowDirty, Description, Info, NewUpdateId, PublicName, SourceName, TargetName
 from flows._runs import ending, report_refusals
 from tasks.push.package import (
     Origin,
@@ -33,13 +34,13 @@ PLAN = ("Commit and Package", "Deploy to Public Server", "Verification Tests", "
 @flow(name="push", flow_run_name="push {update_id}", description="Pack a source and let the Public Server run it.")
 @report_refusals
 def push(
-    update_id: str,
-    description: str,
-    info: str = "",
-    source: str = "raos",
-    public: str = "public",
-    target: str = "omega",
-    allow_dirty: bool = False,
+    update_id: NewUpdateId,
+    description: Description,
+    info: Info = "",
+    source: SourceName = "raos",
+    public: PublicName = "public",
+    target: TargetName = "omega",
+    allow_dirty: AllowDirty = False,
 ) -> PrefectState[Any]:
     """Push from a Source block: for the UI, schedules and workers of the pool `alpha`.
 
@@ -88,12 +89,13 @@ def deliver(request: PushRequest, packed: Package) -> State:
         with public_lease(d, "push") as holder:
             switch_public(d, holder)
     except SwitchFailedError as error:
-        return _failed(d, str(error))
+        return _failed(d, error)
     return record_pushed(d)
 
 
-def _failed(d: Deployment, reason: str) -> State:
-    d.advance(lambda newest: None if newest.ended else Failed(at=now(), by=whoami(), reason=reason))
+def _failed(d: Deployment, error: SwitchFailedError) -> State:
+    event = Failed(at=now(), by=whoami(), reason=str(error), output=error.output)
+    d.advance(lambda newest: None if newest.ended else event)
     put_public_back(d)
     return d.state
 

@@ -1,12 +1,24 @@
 """Push a source, verify it and open the gate in one run: for schedules and one-click runs."""
 
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State as PrefectState
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from ashat.deployment.state_machine import Stage
+from flows._forms import (
+    AllowDirty,
+    Description,
+    Info,
+    NewUpdateId,
+    PolicyName,
+    PublicName,
+    SourceName,
+    TargetName,
+    Unanswered,
+)
 from flows._runs import ending, report_refusals
 from flows.cancel import cancel_update
 from flows.push import deliver
@@ -16,40 +28,51 @@ from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import deployment
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, whoami
+from tasks.runtime.slots import MISSED, stood_for
+from tasks.runtime.update_runs import label_run
+
+
+def _name() -> str:
+    """Call the run by its update, or by its source until the update has an id."""
+    given = flow_run.parameters
+    return f"release {given.get('update_id') or 'of ' + str(given.get('source'))}"
 
 
 @flow(
     name="release",
-    flow_run_name="release {update_id}",
+    flow_run_name=_name,
     description="Push a source, verify it, and open the gate.",
 )
 @report_refusals
 def release(
-    update_id: str = "",
-    description: str = "",
-    info: str = "",
-    source: str = "raos",
-    public: str = "public",
-    target: str = "omega",
-    unanswered: Literal["keep", "supersede"] = "keep",
-    allow_dirty: bool = False,
-    policy: str = "",
+    update_id: NewUpdateId = "",
+    description: Description = "",
+    unanswered: Unanswered = "keep",
+    allow_dirty: AllowDirty = False,
+    info: Info = "",
+    source: SourceName = "raos",
+    public: PublicName = "public",
+    target: TargetName = "omega",
+    policy: PolicyName = "",
 ) -> PrefectState[Any]:
-    """Release a source up to the gate; where nothing changed since the last release of it, say so and end.
+    """Release a source up to the gate; where nothing changed since the last release of it, say so and end. Of the slots
+    of a schedule that passed while no worker was there, one run stands for all; the others end as Missed.
 
     Args:
         update_id: A new id; empty: made of the source, the date and the bundle.
         description: What the update brings, in a line.
+        unanswered: What becomes of earlier releases of this source that still wait at their gates. keep: they go on
+            waiting, beside this one. supersede: they are cancelled, once this one is verified and waits at its gate.
+        allow_dirty: Pack a tree that has uncommitted changes.
         info: Anything else worth knowing.
         source: The name of the RaOS Source block to pack.
         public: The name of the Public Server's block.
         target: Where it goes once approved: the name of OMEGA's block.
-        unanswered: What becomes of earlier releases of this source that still wait at their gates: `keep` leaves them
-            waiting beside this one; `supersede` cancels them once this one is verified and waits at its own gate.
-        allow_dirty: Pack a tree that has uncommitted changes.
-        policy: The RaOS Verification Policy block; empty: `default`.
+        policy: The RaOS Verification Policy block; empty: the one called default.
     """
     state = begun_by_this_run(update_id)
+    if state is None and (began := stood_for()):
+        return Completed(name=MISSED, message=f"The run of {began:%Y-%m-%d %H:%M:%S} UTC stands for this slot.")
     if state is None or must_push(state):
         with source_tree(source, allow_dirty=allow_dirty) as origin:
             packed = package(origin)
@@ -61,8 +84,10 @@ def release(
                 )
             name = update_id or (state.update_id if state else f"{source}-{now():%Y%m%d}-{digest[:8]}")
             check_free(name, resume=False)
+            label_run(name)
             request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
+    label_run(state.update_id)
     if state.stage in (Stage.PUSHED, Stage.TESTING):
         state = verify_update(deployment(state.update_id, state.attempt), policy=policy)
     if unanswered == "supersede" and state.stage is Stage.AWAITING_APPROVAL:

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State as PrefectState
 
 from ashat.deployment.state_machine import Stage, State
 from blocks.policy import load_policy
+from flows._forms import LAST, Attempt, Fresh, PolicyName, UpdateId
 from flows._runs import ending, report_refusals
 from tasks.approval.gate import close_gate_run, run_url, start_approve_run
 from tasks.runtime.deployment import Deployment, deployment
@@ -28,17 +29,17 @@ from tasks.verify.verification import (
 @flow(name="verify", flow_run_name="verify {update_id}", description="Run every check, and open the gate if they pass.")
 @report_refusals
 def verify(
-    update_id: str,
-    attempt: int | None = None,
-    policy: str = "",
-    fresh: bool = False,
+    update_id: UpdateId,
+    attempt: Attempt = LAST,
+    policy: PolicyName = "",
+    fresh: Fresh = False,
 ) -> PrefectState[Any]:
     """Verify an update on Public; on success a run of `approve` waits for a person.
 
     Args:
         update_id: The update, such as UPD-2026-11.
-        attempt: Which attempt of it; empty: the last one.
-        policy: The RaOS Verification Policy block; empty: that of its last verification, or `default`.
+        attempt: Which attempt of it; 0: the last one.
+        policy: The RaOS Verification Policy block; empty: that of its last verification, or the one called default.
         fresh: Run every check again, also those whose earlier answers are still good.
     """
     return ending(verify_update(deployment(update_id, attempt), policy=policy, fresh=fresh))
@@ -77,7 +78,6 @@ def begin_approval(d: Deployment) -> State:
     """Open the gate: record it, and start the run of `approve` that waits for a person."""
     reporter().step(4, "Await Approval")
     state = open_gate(d)
-    url = run_url(start_approve_run(state))
-    reporter().say(f"Waiting for approval: {url}")
-    notify(f"{state.update_id} awaits approval", f"{state.description}\n{url}")
+    run = start_approve_run(state)
+    reporter().say(f"Waiting for approval: {run_url(run)}")
     return state

@@ -14,11 +14,11 @@ from typing import NoReturn
 
 import psutil
 import pytest
-import sqlalchemy as sa
 from hypothesis import settings
 
 from ashat.trust.update_client.client import ReleaseClient
 from tests.support import durations, needs
+from tests.support.builders.databases import new_postgresql_database
 from tests.support.builders.trust_world import Server, World, mainframe, serving
 from tests.support.processes import leftovers, node_cli
 from tests.support.processes.forks import FORKS
@@ -162,16 +162,8 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def postgresql_url() -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database, dropped afterwards; needs `requires_postgresql`."""
-    name = f"ashat_test_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(needs.POSTGRESQL_ADMIN, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    try:
-        yield sa.make_url(needs.POSTGRESQL_ADMIN).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
-        admin.dispose()
+    with new_postgresql_database() as url:
+        yield url.render_as_string(hide_password=False)
 
 
 def _end_leftovers(session: pytest.Session) -> None:

@@ -29,6 +29,7 @@ _NAMES_A_DOCUMENT = {
     "shown": "what the gate showed",
     "proposal": "what was signed",
     "attestation": "a statement of provenance",
+    "sbom": "what the release is built from",
 }
 
 

@@ -5,6 +5,10 @@ The manifest is canonical JSON, `{"format": "ashat-bundle/1", "modules": {NAME: 
 "sha256"}`, and `"parts"` where size is over `PART_SIZE`: the sha256 of each 4 MiB piece in order. Sizes are bytes,
 modes are 0o644 or 0o755 as integers, files are sorted by path within their module.
 
+A tree that has symbolic links or empty directories is of format "ashat-bundle/2": among the files of their module
+stand `{"kind": "link", "path", "target"}` and `{"kind": "directory", "path"}`. No other tree is written so, hence each
+tree has one spelling, and one without them has the digest that it always had.
+
 A manifest is read file by file, since there is one spelling of it: what it takes is a few times its size, whatever a
 stranger puts into it.
 """
@@ -12,40 +16,40 @@ stranger puts into it.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any
 
+from ashat.bundle.rules import DIRECTORIES_LIMIT, LINKS_LIMIT, PATH_BYTES, LinkEntry, followed, tree_refusals
 from ashat.common.canonical_json import canonical_json, is_digest
 from ashat.common.documents import load_json
-from ashat.common.text import hidden_character
 from ashat.errors import DocumentError, ManifestError
 
 FORMAT = "ashat-bundle/1"
+LINKED_FORMAT = "ashat-bundle/2"
 PART_SIZE = 4 * 1024 * 1024
 MODULES_DIR = "Modules"
 FILE_MODE = 0o644
 EXECUTABLE_MODE = 0o755
-PATH_BYTES = 1024
-NAME_BYTES = 255
 SIZE_LIMIT = 1 << 53
 MANIFEST_LIMIT = 32 * 1024 * 1024
-DEPTH_LIMIT = 64
-DIRECTORIES_LIMIT = 100_000
 
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any extension.
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?")
-_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _FILE = re.compile(
     rb'\{"mode":([1-9]\d{1,3}),(?:"parts":\[((?:"[0-9a-f]{64}",?+)++)\],)?'
     rb'"path":("(?:[^"\\]++|\\.)*+"),"sha256":"([0-9a-f]{64})","size":(\d{1,16}+)\}'
 )
+_LINK = re.compile(rb'\{"kind":"link","path":("(?:[^"\\]++|\\.)*+"),"target":("(?:[^"\\]++|\\.)*+")\}')
+_DIRECTORY = re.compile(rb'\{"kind":"directory","path":("(?:[^"\\]++|\\.)*+")\}')
 _SPELLED_AT_ONCE = 500
 _EXPLAINED = 1024 * 1024
+
+
+Listing = dict[str, tuple[str, int | str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +89,69 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every file of a bundle, sorted by path. Build it with `from_files` or `parse`: both enforce the rules."""
+    """Every file, link and empty directory of a bundle, sorted by path. Build it with `from_files` or `parse`: both
+    enforce the rules."""
 
     files: tuple[FileEntry, ...]
+    links: tuple[LinkEntry, ...] = ()
+    directories: tuple[str, ...] = ()
 
     @classmethod
-    def from_files(cls, files: Iterable[FileEntry]) -> Manifest:
-        """Make a manifest of `files`, sorted.
+    def from_files(
+        cls,
+        files: Iterable[FileEntry],
+        links: Iterable[LinkEntry] = (),
+        directories: Iterable[str] = (),
+        *,
+        windows_names: bool = True,
+    ) -> Manifest:
+        """Make a manifest of `files`, `links` and empty `directories`, sorted.
+
+        With `windows_names`, names that Windows cannot hold are refused as well.
 
         Raises:
-            ManifestError: a rule is broken; the message names the rule and the path.
+            ManifestError: rules are broken; the message names each rule, and paths that break it.
         """
-        ordered = tuple(sorted(files, key=lambda file: file.path))
-        check_paths([file.path for file in ordered])
-        return cls(ordered)
+        manifest = cls.unchecked(files, links, directories)
+        manifest._check(windows_names)
+        return manifest
 
     @classmethod
-    def parse(cls, raw: bytes) -> Manifest:
-        """Read the manifest that `raw` spells.
+    def parse(cls, raw: bytes, *, windows_names: bool = True) -> Manifest:
+        """Read the manifest that `raw` spells; `windows_names` as for `from_files`.
 
         Raises:
             ManifestError: it is no canonical manifest, or breaks a bundle rule.
         """
         if len(raw) > MANIFEST_LIMIT:
             raise ManifestError(f"The manifest has {len(raw)} bytes; at most {MANIFEST_LIMIT} are read.")
-        manifest = cls(tuple(sorted(_spelled(raw), key=lambda file: file.path)))
+        manifest = cls.unchecked(_spelled(raw), _spelled_links(raw), _spelled_directories(raw))
+        for kind, found, limit in (
+            ("symbolic links", manifest.links, LINKS_LIMIT),
+            ("empty directories", manifest.directories, DIRECTORIES_LIMIT),
+        ):
+            if len(found) > limit:
+                raise ManifestError(f"The bundle has more than {limit} {kind}; no more are made.")
         if manifest.canonical != raw:
             raise _misspelt(raw)
-        check_paths([file.path for file in manifest.files])
+        manifest._check(windows_names)
         return manifest
+
+    @classmethod
+    def unchecked(cls, files: Iterable[FileEntry], links: Iterable[LinkEntry], directories: Iterable[str]) -> Manifest:
+        """Make a manifest of what is known to break no rule."""
+        return cls(
+            tuple(sorted(files, key=lambda file: file.path)),
+            tuple(sorted(links, key=lambda link: link.path)),
+            tuple(sorted(directories)),
+        )
+
+    def _check(self, windows_names: bool) -> None:
+        if not self.files:
+            raise ManifestError("The bundle is empty: there is no file to ship.")
+        paths = (file.path for file in self.files)
+        if refusals := tree_refusals(paths, self.links, self.directories, windows=windows_names):
+            raise ManifestError(str(refusals))
 
     @cached_property
     def canonical(self) -> bytes:
@@ -122,16 +160,30 @@ class Manifest:
         Raises:
             ManifestError: they are more than any server reads.
         """
-        modules = [
-            canonical_json(name) + b":[" + b",".join(_spell(files)) + b"]" for name, files in self.modules.items()
-        ]
-        raw = b'{"format":%s,"modules":{%s}}' % (canonical_json(FORMAT), b",".join(modules))
+        modules = [canonical_json(name) + b":[" + b",".join(spelt) + b"]" for name, spelt in self._spelt_modules()]
+        form = LINKED_FORMAT if self.links or self.directories else FORMAT
+        raw = b'{"format":%s,"modules":{%s}}' % (canonical_json(form), b",".join(modules))
         if len(raw) > MANIFEST_LIMIT:
             raise ManifestError(
                 f"The list of the bundle's {len(self.files)} files has {len(raw)} bytes, and at most {MANIFEST_LIMIT} "
                 "are read: ship fewer files, such as an archive of those that belong together."
             )
         return raw
+
+    def _spelt_modules(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Write each module's entries, sorted by path."""
+        if not self.links and not self.directories:
+            yield from ((name, _spell(files)) for name, files in self.modules.items())
+            return
+        files = ((file.path, canonical_json(file.as_json())) for file in self.files)
+        links = (
+            (path, canonical_json({"kind": "link", "path": path, "target": to})) for path, to in self.targets.items()
+        )
+        empty = ((path, canonical_json({"kind": "directory", "path": path})) for path in self.directories)
+        modules: dict[str, list[bytes]] = {}
+        for path, spelt in heapq.merge(files, links, empty):
+            modules.setdefault(module_of(path), []).append(spelt)
+        yield from ((name, iter(entries)) for name, entries in sorted(modules.items()))
 
     @cached_property
     def digest(self) -> str:
@@ -161,6 +213,38 @@ class Manifest:
         """Each file by its path."""
         return {file.path: file for file in self.files}
 
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """Each link's target by its path."""
+        return {link.path: link.target for link in self.links}
+
+    @cached_property
+    def folders(self) -> tuple[str, ...]:
+        """Every directory of the tree, "." first, each after the one that it is in."""
+        leaves = (*self.by_path, *(link.path for link in self.links), *(f"{path}/." for path in self.directories))
+        known = {leaf.rpartition("/")[0] for leaf in leaves} | set(self.directories)
+        return tuple(sorted({str(parent) for path in known for parent in PurePosixPath(path, "x").parents}))
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Everything in the tree by its path, as it is compared: a directory ends in a slash."""
+        return {
+            **{file.path: (file.sha256, file.mode) for file in self.files},
+            **{path: ("link", target) for path, target in self.targets.items()},
+            **{f"{path}/": ("directory", "") for path in self.directories},
+        }
+
+    def without_directories(self) -> Manifest:
+        """Make the manifest that the same tree had before empty directories were carried."""
+        return Manifest(self.files, self.links)
+
+    def file_at(self, path: str) -> FileEntry | None:
+        """Find the file that a program reads at `path`, links followed; None where there is none."""
+        if path in self.by_path:
+            return self.by_path[path]
+        place = followed(self.links, path) if self.links else None
+        return self.by_path.get(place) if place else None
+
 
 @dataclass(frozen=True)
 class BundleDiff:
@@ -189,17 +273,22 @@ class BundleDiff:
 
 def diff(old: Manifest | None, new: Manifest) -> BundleDiff:
     """Compare two bundles: what changes when `new` takes the place of `old` (None: nothing ran)."""
-    before = old.by_path if old else {}
-    after = new.by_path
+    before = old.listing if old else {}
+    after = new.listing
     both = sorted(before.keys() & after.keys())
     return BundleDiff(
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        changed=tuple(path for path in both if before[path].sha256 != after[path].sha256),
+        changed=tuple(path for path in both if not _same_content(before[path], after[path])),
         mode_changed=tuple(
-            path for path in both if before[path].sha256 == after[path].sha256 and before[path].mode != after[path].mode
+            path for path in both if _same_content(before[path], after[path]) and before[path] != after[path]
         ),
     )
+
+
+def _same_content(one: tuple[str, int | str], other: tuple[str, int | str]) -> bool:
+    """Tell whether two files have the same bytes, or two links the same target."""
+    return one == other or (one[0] == other[0] and isinstance(one[1], int))
 
 
 def module_of(path: str) -> str:
@@ -207,90 +296,6 @@ def module_of(path: str) -> str:
     head, _, rest = path.partition("/")
     name, slash, _ = rest.partition("/")
     return name if head == MODULES_DIR and slash else ""
-
-
-def check_path(path: str) -> None:
-    """Refuse a path that some filesystem of some server could misread.
-
-    Raises:
-        ManifestError: the message names the path and the rule.
-    """
-    if not path or path.startswith("/"):
-        raise ManifestError(f"{path!r} is an absolute or empty path; a bundle holds relative paths only.")
-    try:
-        raw = path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ManifestError(f"{path!r} is not valid UTF-8; rename it.") from None
-    if len(raw) > PATH_BYTES:
-        raise ManifestError(f"{path[:60]!r}… is {len(raw)} bytes long; a path has at most {PATH_BYTES}.")
-    if not unicodedata.is_normalized("NFC", path):
-        raise ManifestError(f"{path!r} is not in Unicode normal form C (NFC); rename it.")
-    names = path.split("/")
-    if len(names) > DEPTH_LIMIT:
-        raise ManifestError(f"{path[:60]!r}… is {len(names)} names deep; a path has at most {DEPTH_LIMIT}.")
-    for name in names:
-        _check_name(path, name)
-    if found := hidden_character(path):
-        raise ManifestError(f"{path!r} holds {found}, which nobody sees or which turns what is read; rename it.")
-
-
-def check_paths(paths: list[str]) -> None:
-    """Refuse a set of paths that cannot all exist side by side on every filesystem.
-
-    Raises:
-        ManifestError: it is empty, a path is refused by `check_path`, two are equal under case folding, one is both a
-            file and a directory, or they have more directories than a server makes.
-    """
-    if not paths:
-        raise ManifestError("The bundle is empty: there is no file to ship.")
-    for path in paths:
-        check_path(path)
-    directories = 0
-    # What stands below one directory stands together here, so that each path needs to be held against one other only.
-    folded = sorted((fold(path).replace("/", "\0"), path) for path in paths)
-    for (before, other), (key, path) in pairwise([("", ""), *folded]):
-        shared = _shared(before.split("\0"), key.split("\0"))
-        _check_neighbours(other.split("/"), path.split("/"), shared)
-        directories += key.count("\0") - shared
-    if directories > DIRECTORIES_LIMIT:
-        raise ManifestError(f"The bundle has {directories} directories; at most {DIRECTORIES_LIMIT} are made.")
-
-
-def fold(path: str) -> str:
-    """Fold `path` as a case-insensitive filesystem compares it (Unicode 3.13, canonical caseless matching)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-
-
-def _shared(one: list[str], other: list[str]) -> int:
-    """Count the names that two paths, in any one spelling, begin with alike."""
-    return next(
-        (depth for depth, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
-
-
-def _check_neighbours(one: list[str], other: list[str], shared: int) -> None:
-    """Check two paths whose first `shared` names are equal under case folding."""
-    alike = _shared(one[:shared], other[:shared])
-    if alike < shared:
-        first, second = ("/".join(names[: alike + 1]) for names in (one, other))
-        raise ManifestError(f"{first!r} and {second!r} are equal under case folding; rename one.")
-    if shared == len(other):
-        raise ManifestError(f"{'/'.join(other)!r} is named twice.")
-    if shared == len(one):
-        raise ManifestError(f"{'/'.join(one)!r} is both a file and a directory.")
-
-
-def _check_name(path: str, name: str) -> None:
-    if name in ("", ".", ".."):
-        raise ManifestError(f"{path!r} has an empty, '.' or '..' part; a bundle holds plain relative paths only.")
-    if len(name.encode("utf-8")) > NAME_BYTES:
-        raise ManifestError(f"{path[:60]!r}…: a name has at most {NAME_BYTES} bytes.")
-    if _FORBIDDEN.search(name):
-        raise ManifestError(f'{path!r} holds a control character or one of <>:"|?*\\, which Windows does not allow.')
-    if name[-1] in ". ":
-        raise ManifestError(f"{path!r}: a name cannot end in a dot or a space, which Windows drops.")
-    if _RESERVED.fullmatch(name):
-        raise ManifestError(f"{path!r}: {name!r} is a reserved name on Windows; rename it.")
 
 
 def _spell(files: Sequence[FileEntry]) -> Iterator[bytes]:
@@ -303,19 +308,51 @@ def _spelled(raw: bytes) -> Iterator[FileEntry]:
     """Read the files that `raw` spells as a manifest does, wherever they stand in it."""
     for found in _FILE.finditer(raw):
         mode, parts, path, sha256, size = found.groups()
-        try:
-            text = load_json(path, limit=8 * PATH_BYTES) if b"\\" in path else path[1:-1].decode()
-        except ValueError as error:
-            raise ManifestError(f"The manifest holds a path that cannot be read: {error}.") from None
         pieces = {"parts": parts.decode()[1:-1].split('","')} if parts else {}
-        yield _entry({"path": text, "sha256": sha256.decode(), "mode": int(mode), "size": int(size), **pieces})
+        yield _entry({"path": _text(path), "sha256": sha256.decode(), "mode": int(mode), "size": int(size), **pieces})
+
+
+def _spelled_links(raw: bytes) -> Iterator[LinkEntry]:
+    # One beyond the limit is enough to be refused.
+    for found in islice(_LINK.finditer(raw), LINKS_LIMIT + 1) if _is_linked(raw) else ():
+        path, target = found.groups()
+        yield LinkEntry(_text(path), _text(target))
+
+
+def _spelled_directories(raw: bytes) -> Iterator[str]:
+    for found in islice(_DIRECTORY.finditer(raw), DIRECTORIES_LIMIT + 1) if _is_linked(raw) else ():
+        yield _text(found.group(1))
+
+
+def _is_linked(raw: bytes) -> bool:
+    return raw.startswith(b'{"format":%s' % canonical_json(LINKED_FORMAT))
+
+
+def _text(spelt: bytes) -> str:
+    """Read a string of the manifest.
+
+    Raises:
+        ManifestError: it is none.
+    """
+    try:
+        text = load_json(spelt, limit=8 * PATH_BYTES) if b"\\" in spelt else spelt[1:-1].decode()
+    except ValueError as error:
+        raise ManifestError(f"The manifest holds a path that cannot be read: {error}.") from None
+    return str(text)
 
 
 def _misspelt(raw: bytes) -> ManifestError:
     """Find what is wrong with a manifest that is not spelled as one; what is large is not looked into."""
     if len(raw) <= _EXPLAINED:
         try:
-            Manifest.from_files(_entries(load_json(raw, limit=_EXPLAINED)))
+            items = list(_items(load_json(raw, limit=_EXPLAINED)))
+            others = [_other_entry(item) for item in items if isinstance(item, dict) and "kind" in item]
+            Manifest.from_files(
+                [_entry(item) for item in items if not (isinstance(item, dict) and "kind" in item)],
+                [entry for entry in others if isinstance(entry, LinkEntry)],
+                [entry for entry in others if isinstance(entry, str)],
+                windows_names=False,
+            )
         except DocumentError as error:
             return ManifestError(f"The manifest is not JSON: {error}")
         except ManifestError as error:
@@ -323,18 +360,30 @@ def _misspelt(raw: bytes) -> ManifestError:
     return ManifestError("The manifest is not in canonical form (sorted, no spaces, files under their module).")
 
 
-def _entries(document: Any) -> Iterator[FileEntry]:
+def _items(document: Any) -> Iterator[Any]:
     if not isinstance(document, dict) or set(document) != {"format", "modules"}:
         raise ManifestError("The manifest must be an object with 'format' and 'modules'.")
-    if document["format"] != FORMAT:
-        raise ManifestError(f"The manifest's format is {document['format']!r}; this version reads {FORMAT!r}.")
+    if document["format"] not in (FORMAT, LINKED_FORMAT):
+        read = f"{FORMAT!r} and {LINKED_FORMAT!r}"
+        raise ManifestError(f"The manifest's format is {document['format']!r}; this version reads {read}.")
     if not isinstance(document["modules"], dict):
         raise ManifestError("The manifest's 'modules' must be an object.")
     for name, files in document["modules"].items():
         if not isinstance(files, list):
             raise ManifestError(f"The manifest's module {name!r} must be a list of files.")
-        for item in files:
-            yield _entry(item)
+        yield from files
+
+
+def _other_entry(item: dict[str, Any]) -> LinkEntry | str:
+    """Read a link or an empty directory."""
+    kind, path, target = item["kind"], item.get("path"), item.get("target")
+    if not isinstance(path, str) or kind not in ("link", "directory"):
+        raise ManifestError(f"{path!r} must be a link or a directory, and its path a string.")
+    if kind == "directory" and set(item) == {"kind", "path"}:
+        return path
+    if kind == "link" and set(item) == {"kind", "path", "target"} and isinstance(target, str):
+        return LinkEntry(path, target)
+    raise ManifestError(f"{path!r}: a link has kind, path and target, a directory kind and path.")
 
 
 def _entry(item: Any) -> FileEntry:

@@ -1,8 +1,9 @@
 """From a source tree to a bundle: read every file, hash it, and keep the way back to its bytes.
 
-Left out: anything named `.git` and directories named `__pycache__`, wherever they are. Nothing else is left out
-silently; what a bundle cannot hold is refused by name. A tree that changes while it is packed, or between packing and
-sending, is refused too, so that a bundle is always the tree as it stood at one moment.
+Left out: anything named `.git` and directories named `__pycache__`, wherever they are, with the directories that hold
+nothing else, such as those that a change of branch leaves. Nothing else is left out
+silently; what a bundle cannot hold is refused by name, all of it at once. A tree that changes while it is packed, or
+between packing and sending, is refused too, so that a bundle is always the tree as it stood at one moment.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ashat.bundle.git import Blobs, TreeFile, tree_files
+from ashat.bundle.git_objects import SUBMODULE, Blobs, TreeFile, tree_files
 from ashat.bundle.manifest import EXECUTABLE_MODE, FILE_MODE, PART_SIZE, FileEntry, Manifest
+from ashat.bundle.rules import PATH_BYTES, Kind, LinkEntry, Refusal, Refusals, path_refusal, shown, tree_refusals
 from ashat.bundle.stat_cache import FileState, StatCache
-from ashat.errors import BundleError, ManifestError, SourceChangedError
+from ashat.errors import BundleError, SourceChangedError
 
 LEFT_OUT = (".git", "__pycache__")
+_PIECE = 256 * 1024
 _THREADS = min(os.cpu_count() or 1, 4)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISCHR, "a device file"),
     (stat.S_ISBLK, "a device file"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -122,50 +125,44 @@ def pack_directory(
     *,
     cache: StatCache | None = None,
     progress: Callable[[int], None] | None = None,
+    windows_names: bool = True,
 ) -> Packed:
     """Pack the tree in directory `root` into a bundle.
 
     `cache` spares the reading of files that have not changed since it saw them. `progress` is called, from several
-    threads, with the bytes hashed so far.
+    threads, with the bytes hashed so far. With `windows_names`, names that Windows cannot hold are refused as well.
 
     Raises:
         BundleError: there is no such directory, it is empty, or it holds what a bundle cannot; the message names it.
         SourceChangedError: it changed while it was packed.
     """
     root = root.absolute()
-    modes, states = _walk(root)
-    if not states:
+    tree = _walk(root)
+    tree.require_shippable(windows_names)
+    if not tree.states:
         raise BundleError(f"{root} holds no file to ship.")
-    hashed = _hash_all(root, states, cache, progress or (lambda _: None))
-    _refuse_changes(root, states, _walk(root)[1])
+    hashed = _hash_all(root, tree.states, cache, progress or (lambda _: None))
+    _refuse_changes(tree.seen(), _walk(root).seen())
     if cache is not None:
         cache.save()
-    files = (FileEntry(path, states[path].size, modes[path], *hashed[path]) for path in states)
-    return PackedDirectory(root, manifest_of(files), states)
+    files = (FileEntry(path, state.size, tree.modes[path], *hashed[path]) for path, state in tree.states.items())
+    return PackedDirectory(root, tree.manifest(files), tree.states)
 
 
-def manifest_of(files: Iterable[FileEntry]) -> Manifest:
-    """Make a manifest of the source's files.
-
-    Raises:
-        BundleError: they break a bundle rule; the message names the rule and the path.
-    """
-    try:
-        return Manifest.from_files(files)
-    except ManifestError as error:
-        raise BundleError(str(error)) from None
-
-
-def digests_of(chunks: Iterable[bytes]) -> tuple[str, tuple[str, ...]]:
-    """Hash a file that comes in chunks of `PART_SIZE` (the last may be less), and its parts, if there are several."""
-    whole = hashlib.sha256()
+def digests_of(pieces: Iterable[bytes | memoryview]) -> tuple[str, tuple[str, ...]]:
+    """Hash a file, and its parts of `PART_SIZE` if there are several; it comes in pieces, none within two parts."""
+    whole = part = hashlib.sha256()
     parts: list[str] = []
-    for chunk in chunks:
-        whole.update(chunk)
-        parts.append(hashlib.sha256(chunk).hexdigest() if parts or len(chunk) == PART_SIZE else "")
-    if len(parts) < 2:
-        return whole.hexdigest(), ()
-    return whole.hexdigest(), tuple(parts)
+    size = 0
+    for piece in pieces:
+        if size and size % PART_SIZE == 0:
+            parts.append(part.hexdigest())
+            part = hashlib.sha256()
+        whole.update(piece)
+        if part is not whole:
+            part.update(piece)
+        size += len(piece)
+    return whole.hexdigest(), (*parts, part.hexdigest()) if parts else ()
 
 
 class PackedGit(Packed):
@@ -199,24 +196,36 @@ class PackedGit(Packed):
             return self._spool.read(place.size)
 
 
-def pack_git_ref(repo: Path, ref: str) -> Packed:
+def pack_git_ref(repo: Path, ref: str, *, windows_names: bool = True) -> Packed:
     """Pack the tree of commit `ref` into a bundle, below directory `repo` if that is not the top of its repository.
 
     The blobs are taken as they are: no filter runs, no end of line is converted.
 
     Raises:
         UsageError: git is missing, `repo` is no repository, `ref` names no commit.
-        BundleError: the tree is empty, or it holds a symbolic link, a submodule, a Git LFS pointer, or what else a
-            bundle cannot; the message names it.
+        BundleError: the tree is empty, or it holds a submodule, a Git LFS pointer, or what else a bundle cannot; the
+            message names it.
     """
-    found = {file.path: file for file in tree_files(repo, ref) if "__pycache__" not in file.path.split("/")[:-1]}
+    found = [file for file in tree_files(repo, ref) if "__pycache__" not in file.path.split("/")[:-1]]
     blobs = Blobs(repo)
     try:
-        entries = [_blob_entry(blobs, file) for file in found.values()]
-        return PackedGit(blobs, manifest_of(entries), found)
+        tree = _Tree(links=[_blob_link(blobs, file) for file in found if file.link])
+        for path in (file.path for file in found if file.mode == SUBMODULE):
+            text = f"{shown(path)} is a git submodule; a bundle holds files only. Push a checkout instead."
+            tree.refusals.add(Refusal(Kind.SUBMODULE, shown(path), text))
+        files = {file.path: file for file in found if not file.link and file.mode != SUBMODULE}
+        tree.require_shippable(windows_names, files)
+        if not files:
+            raise BundleError(f"{repo} at {ref} holds no file to ship.")
+        return PackedGit(blobs, tree.manifest(_blob_entry(blobs, file) for file in files.values()), files)
     except BaseException:
         blobs.close()
         raise
+
+
+def _blob_link(blobs: Blobs, file: TreeFile) -> LinkEntry:
+    target, *_ = [part[: 2 * PATH_BYTES] for part in blobs.read(file, PART_SIZE)]
+    return LinkEntry(file.path, os.fsdecode(target))
 
 
 def _blob_entry(blobs: Blobs, file: TreeFile) -> FileEntry:
@@ -239,7 +248,7 @@ class _Reader:
         self._path = path
         self._expected = expected
         try:
-            self._fd = os.open(root / path, _OPEN)
+            self._fd = os.open(f"{root}/{path}", _OPEN)
         except PermissionError:
             raise BundleError(f"{path!r} cannot be read; its permissions do not allow it.") from None
         except OSError:
@@ -263,10 +272,14 @@ class _Reader:
             raise changed(self._path)
         return content
 
-    def parts(self) -> Iterator[bytes]:
-        """Yield the whole file, a part at a time."""
-        for offset in range(0, max(self._expected.size, 1), PART_SIZE):
-            yield self.read(offset, min(PART_SIZE, self._expected.size - offset))
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read the whole file into `buffer`, whose size divides `PART_SIZE`, and yield it as often as it is filled."""
+        size = self._expected.size
+        for offset in range(0, max(size, 1), len(buffer)):
+            piece = buffer[: size - offset]
+            if os.preadv(self._fd, [piece], offset) != len(piece):
+                raise changed(self._path)
+            yield piece
 
     def _check(self) -> None:
         if FileState.of(os.fstat(self._fd)) != self._expected:
@@ -278,48 +291,116 @@ def changed(path: str) -> SourceChangedError:
     return SourceChangedError(f"{path!r} changed while it was packed or sent; push again when the tree is at rest.")
 
 
-def _walk(root: Path) -> tuple[dict[str, int], dict[str, FileState]]:
-    """Every file's mode and state by its path. Refuses, by name, what a bundle cannot hold."""
+@dataclass
+class _Tree:
+    """A source as it was walked: each file's mode and state by its path, links, empty directories, and what forbids it
+    to be a bundle."""
+
+    modes: dict[str, int] = field(default_factory=dict)
+    states: dict[str, FileState] = field(default_factory=dict)
+    links: list[LinkEntry] = field(default_factory=list)
+    directories: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def require_shippable(self, windows_names: bool, files: Iterable[str] | None = None) -> None:
+        """Refuse a tree that a bundle cannot hold; `files` are its files where they are not in `states`.
+
+        Raises:
+            BundleError: all that is wrong with it, in a line for each kind.
+        """
+        paths = self.states if files is None else files
+        self.refusals.merge(tree_refusals(paths, self.links, self.directories, windows=windows_names))
+        if self.refusals:
+            raise BundleError(str(self.refusals))
+
+    def manifest(self, files: Iterable[FileEntry]) -> Manifest:
+        """Make the manifest of a tree that was found shippable."""
+        return Manifest.unchecked(files, self.links, self.directories)
+
+    def seen(self) -> dict[str, object]:
+        """Everything there is in it, as it was, by its path."""
+        return {
+            **self.states,
+            **{link.path: link.target for link in self.links},
+            **{f"{path}/": "" for path in self.directories},
+        }
+
+
+def _walk(root: Path) -> _Tree:
+    """Look at everything below `root`; of what a bundle cannot hold, note what and where.
+
+    Raises:
+        BundleError: `root` is no directory, or cannot be read.
+        SourceChangedError: something went away meanwhile.
+    """
     if not root.exists():
         raise BundleError(f"The source {root} does not exist.")
     if not root.is_dir():
         raise BundleError(f"The source {root} is not a directory.")
-    modes: dict[str, int] = {}
-    states: dict[str, FileState] = {}
+    tree = _Tree()
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
-        try:
-            entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
-        except PermissionError:
-            raise BundleError(f"The directory {prefix or str(root)!r} cannot be read; check its permissions.") from None
-        except FileNotFoundError:
-            raise changed(prefix) from None
-        for entry in entries:
+        empty = True
+        for entry in _entries(root, prefix, tree.refusals):
             path = prefix + entry.name
+            empty = False
             if entry.name == ".git" or (entry.name in LEFT_OUT and entry.is_dir(follow_symlinks=False)):
                 continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                raise changed(path) from None
-            if stat.S_ISDIR(found.st_mode):
+            if _look(path, entry, tree):
                 waiting.append(path + "/")
-                continue
-            _refuse_kind(path, found.st_mode)
-            modes[path] = EXECUTABLE_MODE if found.st_mode & stat.S_IXUSR else FILE_MODE
-            states[path] = FileState.of(found)
-    return modes, states
+        if empty and prefix:
+            tree.directories.append(prefix[:-1])
+    return tree
 
 
-def _refuse_kind(path: str, mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kind = next((name for matches, name in _KINDS if matches(mode)), "no regular file")
-    raise BundleError(f"{path!r} is {kind}; a bundle holds regular files only. Remove it or put a file in its place.")
+def _entries(root: Path, prefix: str, refusals: Refusals) -> list[os.DirEntry[str]]:
+    """List a directory by name."""
+    try:
+        with os.scandir(root / prefix) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise changed(prefix) from None
+    except OSError as error:
+        name = prefix or str(root)
+        why = "check its permissions" if isinstance(error, PermissionError) else f"{error.strerror}"
+        text = f"The directory {shown(name)} cannot be read; {why}."
+        if not prefix:
+            raise BundleError(text) from None
+        refusals.add(Refusal(Kind.UNREADABLE, shown(name), text))
+        return []
 
 
-def _refuse_changes(root: Path, before: dict[str, FileState], after: dict[str, FileState]) -> None:
+def _look(path: str, entry: os.DirEntry[str], tree: _Tree) -> bool:
+    """Note what lies at `path`; whether it is a directory to go down into."""
+    try:
+        found = entry.stat(follow_symlinks=False)
+        target = os.readlink(entry.path) if stat.S_ISLNK(found.st_mode) else ""
+    except (FileNotFoundError, NotADirectoryError):
+        raise changed(path) from None
+    except OSError as error:
+        text = f"{shown(path)} cannot be read; {error.strerror}."
+        tree.refusals.add(Refusal(Kind.UNREADABLE, shown(path), text))
+        return False
+    if stat.S_ISDIR(found.st_mode):
+        refusal = path_refusal(f"{path}/x", windows=False)
+        if refusal and refusal.kind in (Kind.DEPTH, Kind.LENGTH):
+            tree.refusals.add(Refusal(refusal.kind, shown(path), refusal.text))
+            return False
+        return True
+    if stat.S_ISLNK(found.st_mode):
+        tree.links.append(LinkEntry(path, target))
+    elif stat.S_ISREG(found.st_mode):
+        tree.modes[path] = EXECUTABLE_MODE if found.st_mode & stat.S_IXUSR else FILE_MODE
+        tree.states[path] = FileState.of(found)
+    else:
+        kind = next((name for matches, name in _KINDS if matches(found.st_mode)), "no regular file")
+        text = f"{shown(path)} is {kind}; a bundle holds regular files only. Remove it or put a file in its place."
+        tree.refusals.add(Refusal(Kind.SPECIAL, shown(path), text))
+    return False
+
+
+def _refuse_changes(before: dict[str, object], after: dict[str, object]) -> None:
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
             raise changed(path)
@@ -339,6 +420,7 @@ def _hash_all(
 
     def work() -> None:
         nonlocal done
+        buffer = memoryview(bytearray(_PIECE))
         while waiting:
             try:
                 path = waiting.pop()
@@ -346,7 +428,7 @@ def _hash_all(
                 return
             at = time.time_ns()
             with _Reader(root, path, states[path]) as reader:
-                digests = digests_of(reader.parts())
+                digests = digests_of(reader.pieces(buffer))
             with lock:
                 known[path] = digests
                 if cache is not None:

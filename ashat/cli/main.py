@@ -1,7 +1,7 @@
 """The `deploy` command: its words, and how it ends.
 
 Exit codes: 0 done; 1 refused or failed, with one line that says why and what to do next; 2 the words were wrong; 3 not
-every Mainframe took it; 130 interrupted. `ASHAT_DEBUG=1` adds the traceback of anything unexpected.
+every Mainframe took it; 4 the time ran out; 130 interrupted. `ASHAT_DEBUG=1` adds the traceback of anything unexpected.
 """
 
 from __future__ import annotations
@@ -18,15 +18,33 @@ from typer.main import get_command
 from ashat.cli.commands import (
     approve,
     audit,
+    backup,
     cancel_rollback,
+    carry,
+    completion,
     configure,
+    doctor,
     evidence,
+    fleet,
     heal,
+    inbox,
+    init,
+    logs,
+    metrics,
+    notify,
+    open_page,
+    public,
     push_verify,
     receipt,
+    rollout,
+    sbom,
+    schedule,
+    servers,
     sign,
+    stats,
     status_history,
     up_down,
+    wait,
 )
 from ashat.cli.terminal import output
 from ashat.cli.trust import ceremonies, machine_keys, setup, status
@@ -63,6 +81,7 @@ def _deploy(
         output.write(context.get_help())
 
 
+app.command("init", short_help="Write a first raos.toml for a tree.")(init.init)
 app.command("push", short_help="Pack a tree and let the Public Server run it.")(push_verify.push)
 app.command("verify", short_help="Run every check on the Public Server.")(push_verify.verify)
 app.command("approve", short_help="Decide, and watch it go to OMEGA and the Mainframes.")(approve.approve)
@@ -70,12 +89,27 @@ app.command("rollback", short_help="Let every server run again what it ran befor
 app.command("sign", short_help="Sign what awaits approval, on an approver's machine.")(sign.sign)
 app.command("cancel", short_help="Call an update off before it is approved.")(cancel_rollback.cancel)
 app.command("status", short_help="What is under way, awaits approval, or ended last.")(status_history.status)
+app.command("inbox", short_help="What waits for a person, and who can answer it.")(inbox.inbox)
 app.command("history", short_help="Every deployment, or everything about one.")(status_history.history)
+app.command("stats", short_help="How often, how fast, how many fail, how soon mended.")(stats.stats)
+app.command("metrics", short_help="The record's figures, for Prometheus.")(metrics.metrics)
+app.command("wait", short_help="Wait until an update awaits approval, is decided, or ended.")(wait.wait)
+app.command("open", short_help="Open an update's run, or its evidence, in the browser.")(open_page.open_page)
 app.command("evidence", short_help="What the last verification saw.")(evidence.evidence)
+app.command("sbom", short_help="What a release is built from.")(sbom.sbom)
 app.add_typer(audit.audit_app, name="audit", short_help="Prove that the record is what it was.")
 app.command("receipt", short_help="Write one file that shows a customer who approved what.")(receipt.receipt)
-app.command("servers", short_help="What each server runs now.")(configure.servers)
+app.command("export", short_help="Write a release into a file for a Mainframe without a network.")(carry.export)
+app.command("import-report", short_help="Give OMEGA the report of a release that was carried.")(carry.import_report)
+app.add_typer(rollout.rollout_app, name="rollout", short_help="How a release goes out, wave after wave.")
+app.add_typer(fleet.fleet_app, name="fleet", short_help="The Mainframes, and what each runs.")
+app.command("servers", short_help="What each server and Mainframe runs now.")(servers.servers)
+app.command("doctor", short_help="What is wrong here, and at the servers; what to do.")(doctor.doctor)
+app.command("logs", short_help="What the program of a server wrote last.")(logs.logs)
 app.command("heal", short_help="Bring back what a server's store lost.")(heal.heal)
+app.add_typer(notify.notify_app, name="notify", short_help="Say by which channels people are told.")
+app.add_typer(schedule.schedule_app, name="schedule", short_help="Say when a source is released by itself.")
+app.add_typer(public.public_app, name="public", short_help="Put the Public Server right.")
 app.add_typer(configure.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(setup.trust_app, name="trust", short_help="Say who approves, and by which keys.")
 setup.trust_app.command("status", short_help="Who approves, who has signed, until when.")(status.status)
@@ -92,9 +126,12 @@ setup.trust_app.command("machines", short_help="Say anew which machines build an
 setup.trust_app.command("renew", short_help="Let root and targets hold for longer.")(ceremonies.renew)
 setup.trust_app.command("publish", short_help="Give OMEGA what enough have signed.")(ceremonies.publish)
 setup.trust_app.command("abandon", short_help="Give a change up.")(ceremonies.abandon)
+app.command("backup", short_help="Write this home and its ledger into one file.")(backup.backup)
+app.command("restore", short_help="Put a backup into an empty home.")(backup.restore)
 app.command("up", short_help="Run the control plane.")(up_down.up)
 app.command("down", short_help="Stop the control plane.")(up_down.down)
 app.command("ui", short_help="Open Prefect's UI, signed in.")(up_down.ui)
+app.command("completion", short_help="Print what completes these words in your shell.")(completion.completion)
 app.command("worker", short_help="Run a worker for one pool.")(up_down.worker)
 
 
@@ -131,12 +168,14 @@ def run(arguments: list[str]) -> int:
     """Run `deploy` with `arguments`; its exit code. Every error becomes one line on stderr."""
     try:
         code = _deploy_with(arguments)
+        if code == INTERRUPTED:  # as Typer answers a Ctrl-C that nobody met
+            raise KeyboardInterrupt
         output.flush()
         return code
     except output.PipeClosedError:
         return _nobody_listens()
     except AshatError as error:
-        return _end(str(error), error.exit_code)
+        return _end(" ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "deploy"
@@ -164,7 +203,7 @@ def _deploy_with(arguments: list[str]) -> int:
 @cache
 def commands() -> Any:
     """Every command, made once: calling the `app` itself would make all of them each time."""
-    return get_command(app)
+    return completion.prepare(get_command(app))
 
 
 def _end(message: str, code: int) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpcore
 import httpx
@@ -21,7 +21,7 @@ import httpx
 from ashat.errors import AshatError
 
 SLOWEST = 4096
-_PIECE = 64 * 1024
+_PIECE = 256 * 1024
 
 
 class TooLargeError(AshatError):
@@ -89,15 +89,16 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with self._turn(True, timeout, httpcore.ReadTimeout) as left:
-            data = self._stream.read(max_bytes, left)
+            data = self._stream.read(max(max_bytes, _PIECE), left)  # httpcore asks for 64 KiB, and takes more
         self._moved += len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _PIECE):
-            piece = buffer[start : start + _PIECE]
+        view = memoryview(buffer)  # whose parts are no copies: a socket takes what it has room for
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
             with self._turn(False, timeout, httpcore.WriteTimeout) as left:
-                self._stream.write(piece, left)
+                self._stream.write(cast(bytes, piece), left)
             self._moved += len(piece)
 
     def close(self) -> None:

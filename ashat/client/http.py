@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
-import httpcore
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from ashat.client.bounded import BoundedTransport
 from ashat.client.environment import default_trust, is_loopback, proxy_of
+from ashat.client.no_answer import Asked, speaks_https, why_no_answer
+from ashat.client.pace import Pace
 from ashat.common.documents import load_json
 from ashat.common.numbers import read_retry_after
 from ashat.errors import (
@@ -32,8 +33,6 @@ from ashat.errors import (
     NodeError,
     NodeFaultError,
     NodeRefusedError,
-    NodeUnreachableError,
-    NodeUntrustedError,
     UsageError,
 )
 
@@ -103,10 +102,16 @@ class Transport:
         if token or licence:
             headers["Authorization"] = f"Bearer {token}" if token else f"Licence {licence}"
         self.trust = trust_of(ca) if parsed.scheme == "https" else None
+        proxy = proxy_of(parsed)
+        self.authority = "--ca FILE"
+        """How messages say where `ca` is given."""
+        self.pace: Pace | None = None
+        """How fast bundles that are pulled may come."""
+        self._own_authority, self._direct = ca is not None, proxy is None
         self._client = httpx.Client(
             base_url=self.url,
             headers=headers,
-            transport=BoundedTransport(verify=self.trust or False, proxy=proxy_of(parsed)),
+            transport=BoundedTransport(verify=self.trust or False, proxy=proxy),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
@@ -215,7 +220,7 @@ class Transport:
         """Make the error that says whose fault an answer with the body `content` is."""
         status = response.status_code
         body = _decode(content) or {}
-        detail = body.get("detail") or _guess(self, response)
+        detail = body.get("detail") or _guess(self, response, content)
         kind: type[NodeError] = NodeRefusedError
         if status in (401, 403):
             kind = NodeAuthError
@@ -236,24 +241,8 @@ class Transport:
         )
 
     def _no_answer(self, error: httpx.HTTPError) -> NodeError:
-        kind: type[NodeError] = NodeUnreachableError
-        cause = _root_cause(error)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            kind = NodeUntrustedError
-            why = f"its TLS certificate is not trusted ({cause.verify_message}); give its authority with --ca FILE"
-        elif isinstance(cause, ssl.SSLError):
-            kind = NodeUntrustedError
-            why = f"no TLS connection could be made ({cause.reason or cause}); does it speak https on that port?"
-        elif isinstance(error, httpx.ConnectTimeout):
-            why = "no connection within the time allowed; is it up, and is the port open?"
-        elif isinstance(error, httpx.TimeoutException):
-            why = "it did not answer in time; try again"
-        elif isinstance(error, httpx.ConnectError):
-            why = f"{_strerror(cause)}; is the node running at {self.url}?"
-        elif isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
-            why = "the connection was cut; try again"
-        else:
-            kind, why = NodeRefusedError, f"the request could not be made ({error})"
+        asked = Asked(self.url, self.authority, self._own_authority, self._direct, math.isfinite(self.round_trip))
+        kind, why = why_no_answer(error, asked)
         return kind(f"{self.name}: {why}", server=self.name)
 
 
@@ -305,7 +294,7 @@ def _decode(content: bytes) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _guess(transport: Transport, response: httpx.Response) -> str:
+def _guess(transport: Transport, response: httpx.Response, content: bytes) -> str:
     """What to say of an answer that is not in a node's words."""
     status = response.status_code
     if response.is_redirect:
@@ -319,6 +308,8 @@ def _guess(transport: Transport, response: httpx.Response) -> str:
         return f"it is not available now (HTTP {status}); try again."
     if status >= 500:
         return f"it failed (HTTP {status}); see its log."
+    if status == 400 and b"HTTPS" in content and transport.url.startswith("http:"):  # nginx and Go say so in words
+        return speaks_https(transport.url)
     return f"HTTP {status}, and not as an ASHAT node answers; check the address {transport.url}."
 
 
@@ -330,15 +321,3 @@ def _up_to(response: httpx.Response, limit: int) -> bytes:
         if len(content) > limit:
             break
     return bytes(content)
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """What the socket or the TLS library said; httpcore cuts the chain of causes, but leaves the context."""
-    while cause := error.__cause__ or (error.__context__ if isinstance(error, httpcore.NetworkError) else None):
-        error = cause
-    return error
-
-
-def _strerror(cause: BaseException) -> str:
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return text or type(cause).__name__

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar, Unpack
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel
 
@@ -20,22 +21,35 @@ from ashat.errors import (
     NodeUnreachableError,
     WrongRoleError,
 )
+from ashat.protocol.carried import WORD_LIMIT, CarriedReport, OmegaWord
+from ashat.protocol.fleet import (
+    FailureGroup,
+    LicenceRequest,
+    Mainframe,
+    MainframeLabels,
+    MainframeReport,
+    MainframeThen,
+    MemberState,
+    OpenWaves,
+    Retried,
+    RolloutAction,
+    RolloutMember,
+    RolloutRequest,
+    RolloutState,
+    RolloutWord,
+)
 from ashat.protocol.messages import (
-    DatabaseProbe,
-    DatabaseProbeRequest,
-    HealthProbe,
     Identity,
     Lease,
     LeaseRequest,
-    LicenceRequest,
     LogLeaves,
     LogState,
-    Mainframe,
-    ModulesProbe,
+    Migration,
     NodeState,
     Offer,
     Operation,
     OperationRequest,
+    ProgramLog,
     Role,
     SignedCheckpoint,
     TokenInfo,
@@ -43,6 +57,16 @@ from ashat.protocol.messages import (
     TrustMetadata,
     TrustState,
 )
+from ashat.protocol.probes import (
+    DatabaseProbe,
+    DatabaseProbeRequest,
+    HealthProbe,
+    LoggedErrors,
+    ModulesProbe,
+    ProcessProbe,
+    ReleaseProbe,
+)
+from ashat.rollouts.policy import RolloutPolicy
 
 # Of every file of a release, or of every Mainframe.
 LIST_LIMIT = 32 * 1024 * 1024
@@ -213,8 +237,28 @@ class NodeClient:
         """
         wanted = list(files)
         objects = transfer.fetch_objects(self.transport, [digest for file in wanted for digest, _ in file.objects()])
-        for file in wanted:
-            yield b"".join(next(objects)[1] for _ in file.objects())
+        for left, file in zip(reversed(range(len(wanted))), wanted, strict=True):
+            content = b"".join(next(objects)[1] for _ in file.objects())
+            if not left:
+                next(objects, None)  # to the answer's end, so that its connection serves the next request
+            yield content
+
+    def migrated(self, bundle: str | None) -> Migration | None:
+        """Ask what came of the migrate step by which the server came to run `bundle`; None where there was none."""
+        last = self.state().operation
+        return last.migration if last is not None and last.to == bundle else None
+
+    def program_log(self, lines: int = 100, after: int | None = None, *, migrate: bool = False) -> ProgramLog:
+        """Ask for the last lines that the program wrote, or the migrate steps, or for those after the first `after`
+        bytes of that log."""
+        params: dict[str, int | str] = {"lines": lines} if after is None else {"lines": lines, "after": after}
+        if migrate:
+            params["of"] = "migrate"
+        return self._get(ProgramLog, "/v1/logs", params=params)
+
+    def logged_errors(self, after: int | None = None) -> LoggedErrors:
+        """Ask for the errors and tracebacks that the program logged since its start, or after `after` bytes."""
+        return self._get(LoggedErrors, "/v1/logs/errors", params={} if after is None else {"after": after})
 
     # The lease
 
@@ -238,13 +282,14 @@ class NodeClient:
         return self._get(Operation, _operation_path(operation_id), **options)
 
     def wait_operation(self, operation_id: str, timeout: float = 600, *, patience: float = 30) -> Operation:
-        """Wait for the operation to end. A node that is away for less than `patience` seconds is waited for.
+        """Wait for the operation to end. A node that is away for less than `patience` seconds is waited for, and a
+        migrate step for as long as it may take beside `timeout`.
 
         Raises:
             NodeUnreachableError: it did not end within `timeout` seconds, or the node stayed away.
         """
-        deadline = time.monotonic() + timeout
-        answered = time.monotonic()
+        began = answered = time.monotonic()
+        deadline = began + timeout
         while True:
             left = deadline - time.monotonic()
             try:
@@ -252,6 +297,8 @@ class NodeClient:
                 answered = time.monotonic()
                 if operation.status != "running":
                     return operation
+                if operation.migration:
+                    deadline = began + timeout + operation.migration.limit
             except NodeUnreachableError as error:
                 if not error.transient or time.monotonic() - answered > patience:
                     raise
@@ -267,6 +314,15 @@ class NodeClient:
     def probe_health(self) -> HealthProbe:
         """Have the program's health asked now."""
         return self._get(HealthProbe, "/v1/probes/health")
+
+    def probe_process(self) -> ProcessProbe:
+        """Have the node look at the program's processes now."""
+        return self._get(ProcessProbe, "/v1/probes/process")
+
+    def probe_release(self, seconds: float = 20.0) -> ReleaseProbe:
+        """Have the node compare the running release, as it lies on its disk, with its manifest, within `seconds`."""
+        timeout = seconds + DEFAULT_TIMEOUTS.read
+        return self._get(ReleaseProbe, "/v1/probes/release", params={"seconds": seconds}, timeout=timeout)
 
     def probe_modules(self) -> ModulesProbe:
         """Have the program's report of its modules asked now."""
@@ -286,10 +342,76 @@ class NodeClient:
         """Let Mainframes have what OMEGA runs."""
         return self._send(Offer, "PUT", "/v1/offer", offer)
 
+    def begin_rollout(self, rollout: str, offer: Offer, policy: RolloutPolicy) -> RolloutState:
+        """Begin to roll out what OMEGA runs; to begin it again changes nothing."""
+        return self._send(RolloutState, "PUT", _rollout(rollout), RolloutRequest(offer=offer, policy=policy))
+
+    def rollout(self, rollout: str) -> RolloutState:
+        """Ask how a rollout goes."""
+        return self._get(RolloutState, _rollout(rollout))
+
+    def rollouts(self, limit: int = 20) -> list[RolloutState]:
+        """List the newest rollouts."""
+        return self._list(RolloutState, f"/v1/rollouts?limit={limit}", "rollouts")
+
+    def open_waves(self, rollout: str, through: int, why: str) -> RolloutState:
+        """Open the waves of a rollout up to that number, from 0."""
+        return self._send(RolloutState, "POST", f"{_rollout(rollout)}/open", OpenWaves(through=through, why=why))
+
+    def decide_rollout(self, rollout: str, action: RolloutAction, why: str, by: str = "") -> RolloutState:
+        """Pause a rollout, resume it, have people asked, abort it, or call it complete."""
+        word = RolloutWord(why=why, by=by)
+        return self._send(RolloutState, "POST", f"{_rollout(rollout)}/{action}", word)
+
+    def retry_rollout(self, rollout: str, by: str = "") -> int:
+        """Have those Mainframes try again that failed, or were not reached; count them."""
+        return self._send(Retried, "POST", f"{_rollout(rollout)}/retry", RolloutWord(by=by)).mainframes
+
+    def rollout_members(
+        self, rollout: str, states: Sequence[MemberState] = (), wave: int | None = None, limit: int = 100
+    ) -> list[RolloutMember]:
+        """List Mainframes of a rollout, those whose state changed last first."""
+        asked = [("limit", str(limit)), *(("state", state) for state in states)]
+        asked += [("wave", str(wave))] if wave is not None else []
+        return self._list(RolloutMember, f"{_rollout(rollout)}/members?{urlencode(asked)}", "members")
+
+    def rollout_failures(self, rollout: str) -> list[FailureGroup]:
+        """List who failed or was not reached in a rollout, by what they said, the largest groups first."""
+        return self._list(FailureGroup, f"{_rollout(rollout)}/failures", "failures")
+
+    def fleet_at(self, moment: datetime) -> list[MainframeThen]:
+        """List what each Mainframe had reported to run by that time."""
+        at = urlencode({"at": moment.isoformat()})
+        return self._list(MainframeThen, f"/v1/mainframes/then?{at}", "mainframes")
+
+    def label(self, mainframe: str, labels: dict[str, str]) -> Mainframe:
+        """Give the Mainframe with the licence of that id those labels, and no others."""
+        path = f"/v1/mainframes/{quote(mainframe, safe='')}/labels"
+        return self._send(Mainframe, "PUT", path, MainframeLabels(labels=labels))
+
     def mainframes(self) -> list[Mainframe]:
         """List every licensed install that OMEGA knows."""
-        found = self.transport.json("GET", "/v1/mainframes", limit=LIST_LIMIT).get("mainframes")
-        return [self.transport.read(Mainframe, item) for item in found] if isinstance(found, list) else []
+        return self._list(Mainframe, "/v1/mainframes", "mainframes")
+
+    def mainframe_reports(self, mainframe: str) -> list[MainframeReport]:
+        """List what the Mainframe of that id reported, newest first, 100 reports at most."""
+        found = self.transport.json("GET", f"/v1/mainframes/{quote(mainframe, safe='')}/reports").get("reports")
+        return [self.transport.read(MainframeReport, item) for item in found] if isinstance(found, list) else []
+
+    def word_for(self, mainframe: str) -> OmegaWord:
+        """Ask what OMEGA would say now to the Mainframe of that id, to be carried there by hand."""
+        path = f"/v1/mainframes/{quote(mainframe, safe='')}/word"
+        return self.transport.read(OmegaWord, self.transport.json("GET", path, limit=WORD_LIMIT))
+
+    def put_carried_report(self, report: CarriedReport) -> Mainframe:
+        """Have OMEGA take in what a Mainframe reported by a file.
+
+        Raises:
+            NodeConflictError: that Mainframe did not write it, or has reported on a later release since.
+        """
+        return self._send(
+            Mainframe, "POST", f"/v1/mainframes/{quote(report.mainframe, safe='')}/carried-report", report
+        )
 
     def trust(self) -> TrustState:
         """Ask whose signatures OMEGA demands, and what they signed last."""
@@ -330,9 +452,17 @@ class NodeClient:
     def _get(self, kind: type[_Message], path: str, **options: Unpack[RequestOptions]) -> _Message:
         return self.transport.read(kind, self.transport.json("GET", path, **options))
 
+    def _list(self, kind: type[_Message], path: str, name: str) -> list[_Message]:
+        found = self.transport.json("GET", path, limit=LIST_LIMIT).get(name)
+        return [self.transport.read(kind, item) for item in found] if isinstance(found, list) else []
+
     def _send(self, kind: type[_Message], method: str, path: str, message: BaseModel) -> _Message:
         body = message.model_dump(mode="json", by_alias=True)
         return self.transport.read(kind, self.transport.json(method, path, json=body))
+
+
+def _rollout(rollout: str) -> str:
+    return f"/v1/rollouts/{quote(rollout, safe='')}"
 
 
 def _operation_path(operation_id: str) -> str:

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
 import httpx
@@ -20,6 +19,7 @@ from ashat.bundle.manifest import MANIFEST_LIMIT, Manifest
 from ashat.bundle.pack import Packed, changed
 from ashat.client.http import Transport
 from ashat.client.line import Line
+from ashat.client.pace import Pace
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
     BodyTooLargeError,
@@ -184,7 +184,7 @@ def pull_bundle(
     """Fetch what `store` lacks of a bundle, then put its manifest: on return it is durable here.
 
     `prefix` is `/v1/mainframe` for a Mainframe that asks OMEGA. `room` is called with what is needed before the first
-    byte, and raises where there is none.
+    byte, and raises where there is none. It comes no faster than the transport's `pace`, counted as it is on the wire.
 
     Raises:
         IntegrityError: the node sent other bytes than the bundle names; none of them are kept.
@@ -192,6 +192,8 @@ def pull_bundle(
         NodeError: as `Transport.request`; what came whole is kept, so calling again goes on from there.
     """
     manifest = fetch_manifest(transport, digest, prefix=prefix)
+    if transport.pace:
+        transport.pace.spend(len(manifest.canonical))
 
     def ask(digests: Iterable[str]) -> Lack:
         absent = store.missing(digests)
@@ -202,7 +204,7 @@ def pull_bundle(
             begun = incoming.resume(*batch[0]) if begun else 0
             try:
                 with fetching(transport, batch, prefix, begun, compress=line.compresses) as response:
-                    incoming.feed(_counted(response, tell, batch, begun, transport.name))
+                    incoming.feed(_counted(response, tell, batch, begun, transport.name, transport.pace))
                     incoming.finish()
             except IntegrityError:
                 if not begun:
@@ -226,7 +228,7 @@ def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") ->
     raw = transport.request("GET", f"{prefix}/bundles/{digest}", limit=MANIFEST_LIMIT).content
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IntegrityError(f"{transport.name} sent another manifest than {digest}.", digest=digest)
-    return Manifest.parse(raw)
+    return Manifest.parse(raw, windows_names=False)
 
 
 def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str = "/v1") -> Iterator[tuple[str, bytes]]:
@@ -342,8 +344,8 @@ def room_for(manifest: Manifest, digests: list[str]) -> RoomRequest:
         bundle=manifest.digest,
         objects=len(digests),
         bytes=sum(sizes[digest] for digest in digests),
-        files=len(manifest.files),
-        directories=len({parent for file in manifest.files for parent in PurePosixPath(file.path).parents}),
+        files=len(manifest.files) + len(manifest.links),
+        directories=len(manifest.folders),
         size=manifest.size,
     )
 
@@ -539,10 +541,12 @@ def fetching(
         yield response
 
 
-def _counted(response: httpx.Response, tell: Tell, batch: Batch, begun: int, name: str) -> Iterator[bytes]:
+def _counted(
+    response: httpx.Response, tell: Tell, batch: Batch, begun: int, name: str, pace: Pace | None = None
+) -> Iterator[bytes]:
     """The answer as it comes, as long as it is not longer than what was asked for."""
     left = batch[0][1] - begun if begun else frames_size(size for _, size in batch)
-    chunks = response.iter_raw()
+    chunks = pace.keep(response.iter_raw()) if pace else response.iter_raw()
     if response.headers.get("content-encoding", "") == ZSTD:
         chunks = Decompressor(left).feed(chunks)
     for chunk in chunks:

@@ -11,12 +11,14 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ashat.common.files import read_bounded
+from ashat.common.text import cut
 from ashat.errors import DocumentError
 
 # Of the small files in which a program remembers what it did.
@@ -48,15 +50,20 @@ _TOML = re.compile(
 )
 
 
-def load_json(raw: bytes | str, *, limit: int) -> Any:
+def load_json(raw: bytes | str, *, limit: int, unique_keys: bool = False) -> Any:
     """Parse JSON of at most `limit` bytes: UTF-8, at most 100 levels deep, no number of more than 300 digits.
+
+    With `unique_keys` no object may have a key twice, of which parsers keep one or the other (RFC 8259, section 4).
 
     Raises:
         DocumentError: it is none, or exceeds a bound; the message says which, and begins in lower case.
     """
     try:
         text = _text(raw, limit)
-        value = json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_no_number)
+        pairs = _each_once if unique_keys else None
+        value = json.loads(
+            text, parse_int=_integer, parse_float=_real, parse_constant=_no_number, object_pairs_hook=pairs
+        )
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
@@ -121,6 +128,14 @@ def _real(text: str) -> float:
     if math.isinf(number := float(text)):
         raise DocumentError(f"the number {text[:40]} is larger than any that can be read")
     return number
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise DocumentError(f"an object has the key {cut(twice, 60)!r} twice")
+    return found
 
 
 def _no_number(text: str) -> NoReturn:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+LOOKED_FILE = "reconciled.json"
+"""In the home: when `reconcile` last looked at everything."""
+
 
 def home() -> Path:
     """The directory of all our files: `ASHAT_HOME`, or `~/.ashat`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
 from ashat.errors import UsageError
 
 UPDATE_ID_LENGTH = 64
+LICENCE_ID_LENGTH = 12
 _UPDATE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SERVER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LICENCE = re.compile(r"RACORE(-[0-9A-F]{8}){3}")
@@ -44,6 +46,22 @@ def check_server_name(text: str) -> str:
     return text
 
 
+def name_of_server(block: str, title: str) -> str:
+    """Name the server that is configured as `block` as people do: by the title that they typed, and by the block's name
+    beside it where they chose one; a server without a title by its block."""
+    if not title or title == block:
+        return block
+    return title if block in ("public", "omega") else f"{title} ({block})"
+
+
+def name_of_release(bundle: str | None, update_id: str = "") -> str:
+    """Name what a server runs: the update that brought it, where that is known, and the start of its digest."""
+    if not bundle:
+        return "nothing"
+    digest = f"bundle {bundle[:12]}"
+    return f"{update_id} ({digest})" if update_id else digest
+
+
 def check_licence_key(text: str) -> str:
     """Return `text` if it has the form RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX (upper-case hex).
 
@@ -53,3 +71,13 @@ def check_licence_key(text: str) -> str:
     if not _LICENCE.fullmatch(text):
         raise UsageError("A licence key has the form RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX, with X from 0-9 and A-F.")
     return text
+
+
+def key_hash(key: str) -> str:
+    """Hash the licence key `key` into what OMEGA keeps: its sha256 as 64 lower-case hex digits."""
+    return hashlib.sha256(key.encode("utf-8")).hexdigest()
+
+
+def licence_id(key: str) -> str:
+    """Name the licence with `key` as people speak of it: the first 12 digits of `key_hash(key)`."""
+    return key_hash(key)[:LICENCE_ID_LENGTH]

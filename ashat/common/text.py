@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import unicodedata
@@ -16,6 +17,7 @@ _HIDDEN_KINDS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _IGNORED = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _SECRETS = re.compile(r"ashat_[A-Za-z0-9_-]{20,}|RACORE(-[0-9A-Fa-f]{8}){3}")
 
 
@@ -71,6 +73,11 @@ def _seen(letter: str) -> str:
 def cut(text: str, length: int) -> str:
     """Shorten `text` to `length` characters; an ellipsis says that there was more."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def unescape_markdown(line: str) -> str:
+    """Write as plain text a line of Markdown in which what others wrote was escaped."""
+    return html.unescape(_ESCAPED.sub(r"\1", line))
 
 
 def without_secrets(text: str) -> str:

@@ -51,6 +51,7 @@ def asked(state: State, event: e.ApprovalRequested) -> State:
         proposal=event.proposal,
         signatures=before.signatures if before and event.proposal == before.proposal else (),
         reason=event.reason,
+        obstacle=event.obstacle,
         answered=False,
     )
     return replace(state.with_request(put), askings={**state.askings, event.subject: number})
@@ -61,7 +62,20 @@ def _asked_by(state: State, event: e.ApprovalRequested) -> ApprovalRequest:
         raise SessionError(
             f"Deployment '{state.update_id}': a question about its {event.subject} needs evidence, and an end."
         )
-    return ApprovalRequest(event.subject, event.expires, event.to_update, event.to_attempt, event.evidence)
+    return ApprovalRequest(
+        event.subject, event.expires, event.to_update, event.to_attempt, event.evidence, since=event.at
+    )
+
+
+def withdrawn(state: State, event: e.ApprovalWithdrawn) -> State:
+    """Take a question back that nobody has answered: one that its own event opened is put anew, another is over."""
+    rules, request = _SUBJECTS[event.subject], state.undecided(event.subject)
+    if request is None or event.ordinal != request.ordinal or request.answered:
+        called = rules.called.format(state.update_id)
+        raise SessionError(f"Question {event.ordinal} about {called} waits for no answer by now.")
+    if not rules.opened:
+        return state.without_request(event.subject)
+    return state.with_request(replace(request, shown=None, answered=True, reason=event.reason))
 
 
 def answered(state: State, event: e.ApprovalAnswered) -> State:
@@ -104,6 +118,7 @@ def _refuse_release(state: State) -> None:
 
 
 def _decide_release(state: State, event: e.ApprovalAnswered) -> State:
+    state = replace(state, deciders=state.approvals["release"].deciders)
     if event.decision == "reject":
         why = event.comment or f"rejected by {event.approver}"
         return replace(state, stage=Stage.REJECTED, decision=event, reason=why)

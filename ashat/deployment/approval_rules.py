@@ -64,8 +64,10 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
         return world.target_missing
     if world.decay:
         return f"{world.decay}: deploy verify {state.update_id}"
+    if request.obstacle:
+        return f"nobody could approve it when this was asked: {request.obstacle}"
     if world.target_bundle != (state.bundle if subject == "rollback" else request.target_bundle):
-        return f"{state.target} runs something else than when this was asked: read the difference again"
+        return f"{state.the_target} runs something else than when this was asked: read the difference again"
     return ""
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from ashat.protocol.messages import Digest, Moment, ReleaseSignature, Source
 
 Text = Annotated[str, Field(max_length=4000)]
+Title = Annotated[str, Field(max_length=100)]
 Subject = Literal["release", "rollback"]
 
 
@@ -54,18 +55,24 @@ class MainframeOutcome(BaseModel):
 
 
 class Created(Event):
-    """Somebody began to push an update."""
+    """Somebody began to push an update; `public_title` and `target_title` are what people called the servers then."""
 
     kind: Literal["created"] = "created"
     description: Text
     info: Text = ""
     target: str
     public: str
+    target_title: Title = ""
+    public_title: Title = ""
     run: str = ""
 
 
 class Packaged(Event):
-    """The tree was packed; its digest is known. `attestation` is the digest of the builder's signed statement."""
+    """The tree was packed; its digest is known.
+
+    `attestation` is the digest of the builder's signed statement; `commits` are the newest of those that it was packed
+    from, each its id and its subject, the newest first. `irreversible`: its migrate step cannot be taken back.
+    """
 
     kind: Literal["packaged"] = "packaged"
     bundle: Digest
@@ -74,22 +81,29 @@ class Packaged(Event):
     size: int
     source: Source
     attestation: Digest | None = None
+    commits: tuple[str, ...] = ()
+    irreversible: bool = False
 
 
 class PublicSwitching(Event):
-    """Intent: Public is about to run this update's bundle; `from_bundle` is what it runs until then."""
+    """Intent: Public is about to run this update's bundle; `from_bundle` is what it runs until then.
+
+    `baseline` is the digest of what that answered, and what its database held, just before; None: nothing noted it.
+    """
 
     kind: Literal["public_switching"] = "public_switching"
     from_bundle: Digest | None
     from_update: str = ""
     from_attempt: int = 0
+    baseline: Digest | None = None
 
 
 class Pushed(Event):
-    """Public runs the bundle."""
+    """Public runs the bundle; `migrated` says what came of its migrate step there, "": it has none."""
 
     kind: Literal["pushed"] = "pushed"
     url: str
+    migrated: Text = ""
 
 
 class VerificationStarted(Event):
@@ -104,7 +118,7 @@ class Verified(Event):
     """The checks ended; the evidence is stored under its digest.
 
     `rolls_back` says whether Public is put back after a failure, as the policy has it. `attestation` is the digest of
-    the verifier's signed statement.
+    the verifier's signed statement, `sbom` that of what the release is built from.
     """
 
     kind: Literal["verified"] = "verified"
@@ -113,6 +127,7 @@ class Verified(Event):
     checks: tuple[CheckOutcome, ...]
     rolls_back: bool = True
     attestation: Digest | None = None
+    sbom: Digest | None = None
 
 
 class GateOpened(Event):
@@ -159,7 +174,8 @@ class ApprovalRequested(_ApprovalEvent):
     `to_update` and `to_attempt` are what would run by it, `evidence` is that of its verification, and `expires` when it
     ends: of a release, GateOpened has said so, and that holds. `why` says why people are asked at all, `run` is the
     flow run that waits. `shown` is the digest of the document that holds what a person is shown, `proposal` that of
-    what they sign; None in the one-person mode.
+    what they sign; None in the one-person mode. `obstacle` says why nobody can approve it as things are: until it is
+    asked again, it can only be rejected.
     """
 
     kind: Literal["asked", "rollback_asked"] = "asked"
@@ -172,6 +188,14 @@ class ApprovalRequested(_ApprovalEvent):
     why: Text = ""
     shown: Digest | None = None
     proposal: Digest | None = None
+    reason: Text = ""
+    obstacle: Text = ""
+
+
+class ApprovalWithdrawn(_ApprovalEvent):
+    """The question was taken back before anybody answered, since what it says holds no more; `reason` says why not."""
+
+    kind: Literal["withdrawn"] = "withdrawn"
     reason: Text = ""
 
 
@@ -215,18 +239,66 @@ class Promoting(Event):
 
 
 class Promoted(Event):
-    """The target runs the bundle."""
+    """The target runs the bundle; `from_update` is what brought the one before, "" where that is not known. `migrated`
+    is as of `Pushed`."""
 
     kind: Literal["promoted"] = "promoted"
     from_bundle: Digest | None
+    from_update: str = ""
     release_seq: int
+    migrated: Text = ""
+
+
+class RolloutBegan(Event):
+    """The target knows in which wave each Mainframe gets the release; `waves` are their names with how many are in
+    each, `policy` the digest of the rollout policy."""
+
+    kind: Literal["rollout_began"] = "rollout_began"
+    rollout: str
+    policy: Digest
+    waves: tuple[tuple[Text, int], ...]
+
+
+class WaveOpened(Event):
+    """The waves up to number `through`, from 0, are open."""
+
+    kind: Literal["wave_opened"] = "wave_opened"
+    through: int
+    why: Text = ""
+
+
+class RolloutStopped(Event):
+    """Nobody else is offered the release until a person says so; the flow run `run` asks. `stops` counts how often the
+    rollout had stopped on the target by then, so that an answer is carried out for this stop only."""
+
+    kind: Literal["rollout_stopped"] = "rollout_stopped"
+    ordinal: int
+    why: Text
+    run: str = ""
+    stops: int = 0
+
+
+class RolloutAnswered(Event):
+    """A person said whether a rollout that stopped goes on, or ends as it is."""
+
+    kind: Literal["rollout_answered"] = "rollout_answered"
+    ordinal: int
+    decision: Literal["resume", "abort"]
+    approver: Text = ""
+    comment: Text = ""
 
 
 class Distributed(Event):
-    """Every active Mainframe reported or ran out of time."""
+    """Every active Mainframe reported or ran out of time, or the rollout was ended before (`ended_early`: why).
+
+    `running` of `total` run it; `mainframes` names them, and of a large fleet the first of those that do not.
+    """
 
     kind: Literal["distributed"] = "distributed"
     mainframes: tuple[MainframeOutcome, ...]
+    running: int | None = None
+    total: int | None = None
+    ended_early: Text = ""
 
 
 class MainframeServed(Event):
@@ -237,10 +309,12 @@ class MainframeServed(Event):
 
 
 class Failed(Event):
-    """It ends here, for a reason that trying again would not mend."""
+    """It ends here, for a reason that trying again would not mend; `output` is what the program wrote last that did not
+    start."""
 
     kind: Literal["failed"] = "failed"
     reason: Text
+    output: tuple[Text, ...] = ()
 
 
 class Cancelled(Event):
@@ -267,11 +341,14 @@ class RunDied(Event):
 
 
 class PublicRestored(Event):
-    """Public was put back, or `kept` says why it was left alone."""
+    """Public was put back to `to_bundle`, which `to_update` had brought ("": not known), or `kept` says why it was left
+    alone; `asked`: because somebody asked for that, though it was not owed."""
 
     kind: Literal["public_restored"] = "public_restored"
     to_bundle: Digest | None
+    to_update: str = ""
     kept: Text = ""
+    asked: bool = False
 
 
 class RollbackStarted(Event):
@@ -282,12 +359,21 @@ class RollbackStarted(Event):
     run: str = ""
 
 
+class RollbackStopped(Event):
+    """Somebody called the rollback off before any server had gone back."""
+
+    kind: Literal["rollback_stopped"] = "rollback_stopped"
+    reason: Text = ""
+
+
 class ServerRolledBack(Event):
-    """One server runs again what it ran before, or `kept` says why it was left alone."""
+    """One server runs again what it ran before, which `to_update` had brought ("": not known), or `kept` says why it
+    was left alone."""
 
     kind: Literal["server_rolled_back"] = "server_rolled_back"
     server: Literal["public", "omega", "mainframes"]
     to_bundle: Digest | None
+    to_update: str = ""
     release_seq: int | None = None
     kept: Text = ""
 
@@ -308,10 +394,15 @@ AnyEvent = Annotated[
     | GateOpened
     | GateClaimed
     | ApprovalRequested
+    | ApprovalWithdrawn
     | ApprovalAnswered
     | DecisionVoid
     | Promoting
     | Promoted
+    | RolloutBegan
+    | WaveOpened
+    | RolloutStopped
+    | RolloutAnswered
     | Distributed
     | MainframeServed
     | Failed
@@ -320,6 +411,7 @@ AnyEvent = Annotated[
     | RunDied
     | PublicRestored
     | RollbackStarted
+    | RollbackStopped
     | ServerRolledBack
     | RolledBack,
     Field(discriminator="kind"),

@@ -22,12 +22,13 @@ class Reach:
     """Of each Mainframe that does not run it: its name, what became of it, and why."""
 
     @classmethod
-    def of(cls, outcomes: Iterable[MainframeOutcome]) -> Reach:
-        """Count `outcomes`."""
+    def of(cls, outcomes: Iterable[MainframeOutcome], counted: tuple[int, int] | None = None) -> Reach:
+        """Count `outcomes`; `counted` are how many run it, of how many, where not each is among them."""
         found = list(outcomes)
         others = [m for m in found if m.result != "running"]
         told = (f"{m.name} {m.result}" + (f" ({m.reason})" if m.reason else "") for m in others)
-        return cls(len(found) - len(others), len(found), tuple(told))
+        running, total = counted or (len(found) - len(others), len(found))
+        return cls(running, total, tuple(told))
 
     @property
     def whole(self) -> bool:
@@ -49,6 +50,7 @@ class Reach:
         """A clause, such as "1 of 2 Mainframes run it: Berlin failed (the disk is full)"."""
         if not self.total:
             return "no Mainframe is licensed"
-        more = f", and {len(self.others) - _NAMED} more" if len(self.others) > _NAMED else ""
+        behind = max(self.total - self.running, len(self.others))
+        more = f", and {behind - _NAMED} more" if behind > _NAMED else ""
         why = f": {', '.join(self.others[:_NAMED])}{more}" if self.others else ""
         return f"{self.short} Mainframe{'s' if self.total > 1 else ''} run{'' if self.total > 1 else 's'} it{why}"

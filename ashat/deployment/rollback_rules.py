@@ -16,7 +16,20 @@ from ashat.errors import SessionError
 def started(state: State, event: e.RollbackStarted) -> State:
     """Note that servers are about to be put back."""
     refuse_rollback(state)
-    return replace(state, rolling_back=True, rollback_run=event.run)
+    return replace(
+        state, rolling_back=True, rollback_run=event.run, rollback_reason=event.reason or state.rollback_reason
+    )
+
+
+def stopped(state: State, event: e.RollbackStopped) -> State:
+    """Note that the rollback was called off; an approval of it counts no more."""
+    if not state.rolling_back:
+        raise SessionError(f"Deployment '{state.update_id}' is not being rolled back.")
+    if state.rolled_back:
+        raise SessionError(
+            f"A server has gone back from '{state.update_id}' already: its rollback can only be finished."
+        )
+    return replace(state.without_request("rollback"), rolling_back=False, rollback_run="", rollback_reason="")
 
 
 def refuse_rollback(state: State) -> None:

@@ -25,3 +25,5 @@ class Stage(StrEnum):
 BEFORE_APPROVAL = frozenset({Stage.PLANNING, Stage.PUSHED, Stage.TESTING, Stage.AWAITING_APPROVAL})
 ENDED = frozenset({Stage.COMPLETED, Stage.FAILED, Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED, Stage.ROLLED_BACK})
 PUT_BACK = frozenset({Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED, Stage.FAILED})
+
+NO_WAY_BACK = "its migrate step cannot be taken back: a rollback leaves the database as this release made it"

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
+from ashat.common.identifiers import name_of_server
 from ashat.deployment import events as e
 from ashat.deployment.reach import Reach
+from ashat.deployment.rollout_record import RolloutRecord
 from ashat.deployment.stages import ENDED, PUT_BACK, Stage
 from ashat.protocol.messages import ReleaseSignature, Source
 
@@ -33,7 +35,8 @@ class ApprovalRequest:
 
     `update_id` and `attempt` are what would run by it, `evidence` is that of its verification. `ordinal` counts the
     askings, `reason` says why people are asked again, and `why` why they are asked at all. `target_bundle` is what the
-    target ran by then. `proposal` is the digest of what is signed, `signatures` are those that came so far.
+    target ran by then. `proposal` is the digest of what is signed, `signatures` are those that came so far. `obstacle`
+    says why nobody can approve it as things were when it was put. `since` is when people were first to be asked.
     """
 
     subject: e.Subject
@@ -49,13 +52,40 @@ class ApprovalRequest:
     proposal: str | None = None
     signatures: tuple[ReleaseSignature, ...] = ()
     reason: str = ""
+    obstacle: str = ""
     answered: bool = True
     decision: Literal["", "approve", "reject"] = ""
     decided_by: str = ""
+    since: datetime | None = None
+
+    @property
+    def deciders(self) -> tuple[str, ...]:
+        """Name who decided: everybody who signed, or whoever gave the one answer, as it names them: the key of the
+        one-person mode signs for whatever name was typed."""
+        if self.decision == "approve" and len(self.signatures) > 1:
+            return tuple(signature.name for signature in self.signatures)
+        return (self.decided_by,) if self.decided_by.strip() else ()
 
     def waits(self, now: datetime) -> bool:
         """Say whether it still may be answered."""
         return not self.decision and now < self.expires
+
+    def summary(self) -> dict[str, Any]:
+        """Summarise it for a list of what waits for people, JSON-ready."""
+        return {
+            "subject": self.subject,
+            "update_id": self.update_id,
+            "attempt": self.attempt,
+            "since": self.since.isoformat() if self.since else None,
+            "expires": self.expires.isoformat(),
+            "evidence": self.evidence,
+            "run": self.run,
+            "ordinal": self.ordinal,
+            "why": self.why,
+            "obstacle": self.obstacle,
+            "proposal": self.proposal,
+            "signed": [signature.name for signature in self.signatures],
+        }
 
 
 class PreviousRelease(NamedTuple):
@@ -71,9 +101,11 @@ class PreviousRelease(NamedTuple):
 class State:
     """Hold everything that is known of one attempt of one update. `version` counts its events.
 
-    `public_ran` is what Public ran each time before it was switched to this update, the newest last. `built` is the
-    digest of the builder's signed statement, `attested` that of the verifier's. `deaths` are the flow runs that died
-    since anything went on.
+    `public_ran` is what Public ran each time before it was switched to this update, the newest last; `baselines` are
+    the digests of what was noted of each then, by its bundle. `built` is the digest of the builder's signed statement,
+    `attested` that of the verifier's. `deciders` are all who signed the release, or who decided alone. `deaths` are the
+    flow runs that died since anything went on. `irreversible` says that its migrate step cannot be
+    taken back, `migrated` what came of that on each server, by the server's name.
     """
 
     update_id: str
@@ -84,6 +116,8 @@ class State:
     info: str = ""
     target: str = "omega"
     public: str = "public"
+    target_title: str = ""
+    public_title: str = ""
     run: str = ""
     pushed_by: str = ""
     created_at: datetime | None = None
@@ -93,9 +127,13 @@ class State:
     files: int = 0
     size: int = 0
     source: Source | None = None
+    commits: tuple[str, ...] = ()
     built: str | None = None
+    irreversible: bool = False
+    migrated: Mapping[str, str] = field(default_factory=dict)
     switching: bool = False
     public_ran: tuple[PreviousRelease, ...] = ()
+    baselines: tuple[tuple[str, str], ...] = ()
     public_url: str = ""
     policy: str = "default"
     evidence: str | None = None
@@ -108,19 +146,34 @@ class State:
     openings: int = 0
     askings: Mapping[e.Subject, int] = field(default_factory=dict)
     decision: e.ApprovalAnswered | None = None
+    deciders: tuple[str, ...] = ()
     promoting: str | None = None
     omega_before: str | None = None
     release_seq: int | None = None
+    rollout: RolloutRecord | None = None
     mainframes: tuple[e.MainframeOutcome, ...] = ()
+    mainframes_counted: tuple[int, int] | None = None
     reason: str = ""
+    output: tuple[str, ...] = ()
     failed_at: Stage | None = None
     public_restored: bool = False
     keeps_public: bool = False
     run_verify: str = ""
     rolling_back: bool = False
     rollback_run: str = ""
+    rollback_reason: str = ""
     rolled_back: dict[str, e.ServerRolledBack] = field(default_factory=dict)
     deaths: tuple[e.RunDied, ...] = ()
+
+    @property
+    def the_public(self) -> str:
+        """Name Public as people did when this was pushed."""
+        return name_of_server(self.public, self.public_title)
+
+    @property
+    def the_target(self) -> str:
+        """Name the target as people did when this was pushed."""
+        return name_of_server(self.target, self.target_title)
 
     @property
     def gate(self) -> ApprovalRequest | None:
@@ -207,7 +260,11 @@ class State:
 
     def without_gate(self) -> State:
         """Drop the request about the release; the new state."""
-        return replace(self, approvals={key: one for key, one in self.approvals.items() if key != "release"})
+        return self.without_request("release")
+
+    def without_request(self, subject: e.Subject) -> State:
+        """Drop the request about `subject`; the new state."""
+        return replace(self, approvals={key: one for key, one in self.approvals.items() if key != subject})
 
     def stage_at(self, now: datetime) -> Stage:
         """Name the stage that a reader is shown: an overdue gate is Expired at once."""
@@ -216,11 +273,21 @@ class State:
     @property
     def reach(self) -> Reach:
         """How many Mainframes run it, once it was distributed."""
-        return Reach.of(self.mainframes)
+        return Reach.of(self.mainframes, self.mainframes_counted)
+
+    @property
+    def rollout_line(self) -> str:
+        """Say how far its rollout is, while it is under way; "" where it is not, or has one wave and goes on."""
+        if self.rollout is None or self.stage is not Stage.DISTRIBUTING:
+            return ""
+        if self.rollout.waits:
+            return f"stopped: {self.rollout.stopped}"
+        waves = len(self.rollout.waves)
+        return f"wave {self.rollout.opened} of {waves}" if waves > 1 else ""
 
     def summary(self) -> dict[str, Any]:
         """Summarise the deployment for a list, JSON-ready."""
-        rollback = self.undecided("rollback")
+        rollback, gate = self.undecided("rollback"), self.undecided("release")
         return {
             "update_id": self.update_id,
             "attempt": self.attempt,
@@ -232,7 +299,10 @@ class State:
             "version": self.bundle_version,
             "evidence": self.evidence,
             "pushed_by": self.pushed_by,
+            "public": self.public,
+            "public_name": self.the_public,
             "target": self.target,
+            "target_name": self.the_target,
             "commit": self.source.commit if self.source else None,
             "release_seq": self.release_seq,
             "outcome": self.outcome,
@@ -241,10 +311,14 @@ class State:
             "mainframes_running": self.reach.running,
             "mainframes_total": self.reach.total,
             "not_running": list(self.reach.others),
+            "rollout": self.rollout_line,
+            "rollout_run": self.rollout.run if self.rollout_line and self.rollout and self.rollout.waits else "",
             "reason": self.reason,
             "stuck": self.stuck,
+            "obstacle": gate.obstacle if gate else "",
             "created_at": self.created_at.isoformat() if self.created_at else None,
             "updated_at": self.updated_at.isoformat() if self.updated_at else None,
             "expires": self.gate.expires.isoformat() if self.gate else None,
             "rollback_expires": rollback.expires.isoformat() if rollback else None,
+            "requests": [request.summary() for request in (rollback, gate) if request],
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ashat.deployment import approval_requests, rollback_rules
+from ashat.deployment import approval_requests, rollback_rules, rollout_rules
 from ashat.deployment import events as e
 from ashat.deployment.rollback_rules import refuse_rollback
 from ashat.deployment.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
@@ -30,6 +30,7 @@ __all__ = [
 
 _WHILE_ROLLING_BACK = (
     e.RollbackStarted,
+    e.RollbackStopped,
     e.ServerRolledBack,
     e.RolledBack,
     e.MainframeServed,
@@ -84,6 +85,8 @@ def _created(state: State, event: e.Created) -> State:
         info=event.info,
         target=event.target,
         public=event.public,
+        target_title=event.target_title,
+        public_title=event.public_title,
         run=event.run,
         pushed_by=event.by,
         created_at=event.at,
@@ -104,7 +107,9 @@ def _packaged(state: State, event: e.Packaged) -> State:
         files=event.files,
         size=event.size,
         source=event.source,
+        commits=event.commits,
         built=event.attestation,
+        irreversible=event.irreversible,
     )
 
 
@@ -114,9 +119,11 @@ def _public_switching(state: State, event: e.PublicSwitching) -> State:
         raise SessionError(f"Deployment '{state.update_id}' has not been packed yet.")
     if event.from_bundle == state.bundle and state.switching:
         return state
+    noted = ((event.from_bundle, event.baseline),) if event.from_bundle and event.baseline else ()
     return replace(
         state,
         switching=True,
+        baselines=(*state.baselines, *noted),
         public_ran=(*state.public_ran, PreviousRelease(event.from_bundle, event.from_update, event.from_attempt)),
     )
 
@@ -125,7 +132,12 @@ def _pushed(state: State, event: e.Pushed) -> State:
     _refuse(state, "recording the push", Stage.PLANNING)
     if not state.switching:
         raise SessionError(f"Deployment '{state.update_id}' has not been switched to on Public yet.")
-    return replace(state, stage=Stage.PUSHED, public_url=event.url)
+    migrated = _migrated(state, state.the_public, event.migrated)
+    return replace(state, stage=Stage.PUSHED, public_url=event.url, migrated=migrated)
+
+
+def _migrated(state: State, server: str, words: str) -> dict[str, str]:
+    return {**state.migrated, server: words} if words else dict(state.migrated)
 
 
 def _verification_started(state: State, event: e.VerificationStarted) -> State:
@@ -171,7 +183,7 @@ def _gate_opened(state: State, event: e.GateOpened) -> State:
         raise SessionError(f"Deployment '{state.update_id}' has no evidence yet: deploy verify {state.update_id}.")
     if event.opening != state.openings + 1:
         raise SessionError(f"Deployment '{state.update_id}': the next opening of its gate is {state.openings + 1}.")
-    gate = ApprovalRequest("release", event.expires, state.update_id, state.attempt, state.evidence)
+    gate = ApprovalRequest("release", event.expires, state.update_id, state.attempt, state.evidence, since=event.at)
     return replace(state.with_request(gate), stage=Stage.AWAITING_APPROVAL, openings=event.opening)
 
 
@@ -196,6 +208,7 @@ def _decision_void(state: State, event: e.DecisionVoid) -> State:
         state.with_request(asked_again),
         stage=Stage.AWAITING_APPROVAL,
         decision=None,
+        deciders=(),
         release_seq=None,
         omega_before=None,
         promoting=None,
@@ -210,25 +223,38 @@ def _promoting(state: State, event: e.Promoting) -> State:
 def _promoted(state: State, event: e.Promoted) -> State:
     _refuse(state, "recording the promotion", Stage.DEPLOYING)
     if not state.reached_omega:
-        raise SessionError(f"Deployment '{state.update_id}' was never sent to {state.target}.")
-    return replace(state, stage=Stage.DISTRIBUTING, omega_before=event.from_bundle, release_seq=event.release_seq)
+        raise SessionError(f"Deployment '{state.update_id}' was never sent to {state.the_target}.")
+    return replace(
+        state,
+        stage=Stage.DISTRIBUTING,
+        omega_before=event.from_bundle,
+        release_seq=event.release_seq,
+        migrated=_migrated(state, state.the_target, event.migrated),
+    )
 
 
 def _distributed(state: State, event: e.Distributed) -> State:
     _refuse(state, "recording the distribution", Stage.DISTRIBUTING)
-    return replace(state, stage=Stage.COMPLETED, mainframes=event.mainframes)
+    counted = None if event.running is None or event.total is None else (event.running, event.total)
+    reason = f"its rollout was ended early: {event.ended_early}" if event.ended_early else state.reason
+    return replace(state, stage=Stage.COMPLETED, mainframes=event.mainframes, mainframes_counted=counted, reason=reason)
 
 
 def _mainframe_served(state: State, event: e.MainframeServed) -> State:
     _refuse(state, "recording a late Mainframe", Stage.COMPLETED)
     others = tuple(m for m in state.mainframes if m.id != event.mainframe.id)
-    return replace(state, mainframes=tuple(sorted((*others, event.mainframe), key=lambda m: m.name)))
+    running, total = state.mainframes_counted or (0, 0)
+    return replace(
+        state,
+        mainframes=tuple(sorted((*others, event.mainframe), key=lambda m: m.name)),
+        mainframes_counted=(running + 1, max(total, running + 1)) if state.mainframes_counted else None,
+    )
 
 
 def _failed(state: State, event: e.Failed) -> State:
     if state.ended:
         raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value} already.")
-    return replace(state, stage=Stage.FAILED, failed_at=state.stage, reason=event.reason)
+    return replace(state, stage=Stage.FAILED, failed_at=state.stage, reason=event.reason, output=event.output)
 
 
 def _cancelled(state: State, event: e.Cancelled) -> State:
@@ -252,6 +278,8 @@ def _run_died(state: State, event: e.RunDied) -> State:
 
 
 def _public_restored(state: State, event: e.PublicRestored) -> State:
+    if event.asked and state.ended and not state.rolling_back:
+        return state
     if not state.owes_public:
         raise SessionError(f"Deployment '{state.update_id}' has nothing to put back on Public.")
     return replace(state, public_restored=True)
@@ -267,10 +295,15 @@ _RULES: dict[type[e.Event], Any] = {
     e.GateOpened: _gate_opened,
     e.GateClaimed: _gate_claimed,
     e.ApprovalRequested: approval_requests.asked,
+    e.ApprovalWithdrawn: approval_requests.withdrawn,
     e.ApprovalAnswered: approval_requests.answered,
     e.DecisionVoid: _decision_void,
     e.Promoting: _promoting,
     e.Promoted: _promoted,
+    e.RolloutBegan: rollout_rules.began,
+    e.WaveOpened: rollout_rules.opened,
+    e.RolloutStopped: rollout_rules.stopped,
+    e.RolloutAnswered: rollout_rules.answered,
     e.Distributed: _distributed,
     e.MainframeServed: _mainframe_served,
     e.Failed: _failed,
@@ -279,6 +312,7 @@ _RULES: dict[type[e.Event], Any] = {
     e.RunDied: _run_died,
     e.PublicRestored: _public_restored,
     e.RollbackStarted: rollback_rules.started,
+    e.RollbackStopped: rollback_rules.stopped,
     e.ServerRolledBack: rollback_rules.server_rolled_back,
     e.RolledBack: rollback_rules.rolled_back,
 }

@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ashat.common.home import home
+from ashat.deployment.stages import Stage
 from ashat.ledger.index import summary_from_json
 from ashat.ledger.opening import open_ledger
 from ashat.ledger.remembered import require_ledger, sqlite_address
 
+if TYPE_CHECKING:
+    from ashat.ledger.ledger import Ledger
+
 TROUBLES = "troubles"
+CHANNELS = "channels"
 _SCHEMAS = ("2",)
-_NEWEST = "SELECT body FROM documents JOIN ashat_meta ON digest = value WHERE key = ?"
+_NEWEST = "SELECT body FROM documents JOIN ashat_meta ON digest = value WHERE key IN (?, ?) ORDER BY key DESC"
 
 
 def summaries() -> list[dict[str, Any]]:
@@ -33,7 +39,8 @@ def summaries() -> list[dict[str, Any]]:
 
 
 def glance() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """`summaries`, and what `reconcile` last saw to be wrong with the servers: `server`, `kind`, `what`, `since`.
+    """`summaries`, and what was last seen to be wrong: `server`, `kind`, `what`, `since`. `reconcile` looks at the
+    servers; of the kind `channel` is a notification block by which no message gets through.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -42,7 +49,69 @@ def glance() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     if found is not None:
         return found
     with open_ledger() as ledger:
-        return ledger.summaries(), (ledger.newest(TROUBLES) or {}).get("troubles", [])
+        return ledger.summaries(), troubles_in(ledger)
+
+
+def troubles_in(ledger: Ledger) -> list[dict[str, str]]:
+    """Read from a ledger that is open what was last seen to be wrong, as `glance` does."""
+    noted = (ledger.newest(name) or {} for name in (TROUBLES, CHANNELS))
+    return [trouble for found in noted for trouble in found.get("troubles", [])]
+
+
+def document(digest: str) -> dict[str, Any]:
+    """Read a document of the ledger that the settings name by its digest, as quickly as `summaries`.
+
+    Raises:
+        LedgerError: there is none, or its bytes no longer match the digest.
+    """
+    body = None if os.environ.get("ASHAT_LEDGER_URL") else _body_from_sqlite(home() / "ledger.db", digest)
+    if body is not None and sha256(body.encode()).hexdigest() == digest:
+        return summary_from_json(body)
+    with open_ledger() as ledger:
+        return ledger.document(digest)
+
+
+def with_requests(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fold anew each deployment that waits for people and whose summary an earlier version wrote, without their
+    questions.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    lacking = [n for n, one in enumerate(found) if "requests" not in one and _waits(one)]
+    if not lacking:
+        return found
+    with open_ledger() as ledger:
+        anew = {n: ledger.load(found[n]["update_id"], found[n]["attempt"]).summary() for n in lacking}
+    return [anew.get(n, one) for n, one in enumerate(found)]
+
+
+def _waits(summary: dict[str, Any]) -> bool:
+    return bool(summary.get("stage") == Stage.AWAITING_APPROVAL or summary.get("rollback_expires"))
+
+
+def last_messages() -> dict[str, dict[str, str]]:
+    """Read when a message was sent last by each channel (`at`), and why it did not get through (`why`, "" if it did).
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with open_ledger() as ledger:
+        found: dict[str, dict[str, str]] = (ledger.newest(CHANNELS) or {}).get("last", {})
+    return found
+
+
+def _body_from_sqlite(path: Path, digest: str) -> str | None:
+    try:
+        with closing(_connect(path)) as connection:
+            row = connection.execute("SELECT body FROM documents WHERE digest = ?", (digest,)).fetchone()
+    except sqlite3.Error:
+        return None  # the ledger itself says what is wrong
+    return str(row[0]) if row else None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)
 
 
 def _from_sqlite(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]] | None:
@@ -52,17 +121,17 @@ def _from_sqlite(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]
         require_ledger(root, address, origin="", events=0)
         return [], []
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(_connect(path)) as connection:
             schema = connection.execute("SELECT value FROM ashat_meta WHERE key = 'schema'").fetchone()
             if schema is None or schema[0] not in _SCHEMAS:
                 return None
             origin, events = connection.execute("SELECT origin, size FROM log").fetchone()
             rows = connection.execute("SELECT summary FROM sessions ORDER BY updated_at DESC, update_id").fetchall()
-            troubles = connection.execute(_NEWEST, (f"newest:{TROUBLES}",)).fetchone()
+            noted = connection.execute(_NEWEST, (f"newest:{TROUBLES}", f"newest:{CHANNELS}")).fetchall()
     except (sqlite3.Error, TypeError):
         return None  # the ledger itself says what is wrong
     require_ledger(root, address, str(origin), events if isinstance(events, int) else 0)
     return (
         [summary_from_json(row[0]) for row in rows],
-        summary_from_json(troubles[0])["troubles"] if troubles else [],
+        [trouble for row in noted for trouble in summary_from_json(row[0])["troubles"]],
     )

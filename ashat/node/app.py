@@ -53,6 +53,7 @@ def create_app(context: NodeContext) -> FastAPI:
     app.include_router(node.router)
     app.include_router(transfer_router(context.store, context.room, require))
     app.include_router(logs.router)
+    app.include_router(logs.program)
     app.include_router(probes.probes_router(context))
     context.services.extend(maintenance.services(context))
     _install_role(app, context)

@@ -18,7 +18,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -35,6 +35,7 @@ STALL_SECONDS = 60.0
 SLOWEST = 4096
 LOOK_EVERY = 1.0
 _AT_ONCE = 32
+_PASSING = 256 * 1024
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -219,7 +220,11 @@ class _Accepted(socket.socket):
 
 
 class NodeProtocol(H11Protocol):
-    """uvicorn's protocol, with an end to the waits for a request's headers, its body, and whoever takes the answer."""
+    """uvicorn's protocol, with an end to the waits for a request's headers, its body, and whoever takes the answer.
+
+    A large body of announced length passes h11 by: it would only copy it, three times, on the one thread that all
+    connections share. h11 then never hears of its end, and each such request is followed by a fresh `h11.Connection`.
+    """
 
     def __init__(self, connections: Connections, **given: Any) -> None:
         super().__init__(**given)
@@ -229,6 +234,9 @@ class NodeProtocol(H11Protocol):
         self._waited = 0.0
         self._stalled = 0.0
         self._rank = 0
+        self._passes = False
+        self._left = 0
+        self._next = b""
 
     @property
     def rank(self) -> int:
@@ -246,24 +254,63 @@ class NodeProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        if self._passes:
+            self._received += len(data)
+            self._pass_on(data)
+            return
         if self.conn.their_state is h11.IDLE and not self._in_headers:
             self._in_headers, self._received, self._waited = True, 0, 0.0
         self._received += len(data)
         super().data_received(data)
         if self._in_headers and self.conn.their_state is not h11.IDLE:
             self._in_headers, self._received, self._waited = False, 0, 0.0
+            self._begin_to_pass()
 
     def on_response_complete(self) -> None:
         """Be ready for the next request."""
         self._rank = self.rank  # the next request has a state of its own
         super().on_response_complete()
+        if self._passes and not self._left:
+            self._renew()
+
+    def _begin_to_pass(self) -> None:
+        """Let the rest of the request's body pass h11 by, where that pays and its length is known."""
+        if self.conn.their_state is not h11.SEND_BODY or self.conn.they_are_waiting_for_100_continue:
+            return
+        headers = dict(self.headers)
+        if b"transfer-encoding" in headers:
+            return
+        self._left = int(headers.get(b"content-length", 0)) - len(self.cycle.body)
+        self._passes = self._left >= _PASSING
+
+    def _pass_on(self, data: bytes) -> None:
+        """Hand what came of the body to whoever serves the request; what follows the body waits for its answer."""
+        body, after = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
+        self._left -= len(body)
+        self._next += after
+        if not self.cycle.response_complete:
+            self.cycle.body = self.cycle.body + body if self.cycle.body else cast(bytearray, body)
+            self.cycle.more_body = self._left > 0
+            self.cycle.message_event.set()
+            if len(self.cycle.body) >= _PASSING or self._next:
+                self.flow.pause_reading()
+        elif not self._left:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Begin to read the next request."""
+        self._passes = False
+        self.conn = h11.Connection(h11.SERVER, self.conn._max_incomplete_event_size)
+        following, self._next = self._next, b""
+        if following:
+            self.data_received(following)
 
     def overdue(self, passed: float) -> bool:
         """Tell whether the peer was waited for too long; `passed` are the seconds since the last look."""
         self._stalled = self._stalled + passed if self.flow.write_paused else 0.0
         if self._in_headers:
             allowed = HEADER_SECONDS
-        elif self.conn.their_state is h11.SEND_BODY:
+        elif self.conn.their_state is h11.SEND_BODY and (self._left or not self._passes):
             allowed = BODY_SECONDS + self._received / SLOWEST
         else:
             return self._stalled > STALL_SECONDS

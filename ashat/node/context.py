@@ -19,6 +19,7 @@ from ashat.common.shortage import reason
 from ashat.errors import UsageError
 from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.app_process.health import Health
+from ashat.node.app_process.migrate import MigrationProcess
 from ashat.node.app_process.process import HookedProgram, Program
 from ashat.node.app_process.supervisor import SupervisedProgram
 from ashat.node.app_process.user import ProgramUser, keep_apart, program_user
@@ -29,6 +30,7 @@ from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, AccessLog
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
 from ashat.node.operations import lease, records
+from ashat.node.operations.migrations import Migrations
 from ashat.node.operations.operations import Operations
 from ashat.node.operations.switcher import Switcher
 from ashat.node.store.inventory import Inventory
@@ -69,8 +71,9 @@ class NodeContext:
 
     A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.agent.install`) adds its routes to the application
     and here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
-    state's fields of those names, and `keep` functions naming bundles that the store must not drop. `stopping` is set
-    as soon as the node was told to stop: who waits, stops waiting. `leaves_program` says that its program goes on then.
+    state's fields of those names, `keep` functions naming bundles that the store must not drop, and `at_end` what is
+    closed when all else has ended. `stopping` is set as soon as the node was told to stop: who waits, stops waiting.
+    `leaves_program` says that its program goes on then.
     """
 
     config: NodeConfig
@@ -88,6 +91,7 @@ class NodeContext:
     reserve: Reserve
     inventory: Inventory
     room: Room
+    at_end: ExitStack
     leaves_program: bool = False
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
@@ -122,13 +126,15 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         change_log.begin(db)
         access_log = AccessLog(config.data / DIRECTORY)
         stack.callback(access_log.close)
-        store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store")))
-        releases = Releases(config.data, store)
+        names = config.windows_names
+        store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store", windows_names=names)))
+        releases = Releases(config.data, store, read_only=user is not None)
         room = Room(store, releases)
         program = reserve.spend(lambda: _program(config, db, user))
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
-        switcher = Switcher(config, db, releases, program, health, stopping, reserve)
+        migrations = Migrations(config, db, MigrationProcess(config, db, user, stopping))
+        switcher = Switcher(config, db, releases, program, health, migrations, reserve)
         reserve.restore()  # before anything is asked of the node
         yield NodeContext(
             config=config,
@@ -144,6 +150,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
             operations=Operations(config, db, store, switcher, metrics),
             stopping=stopping,
             reserve=reserve,
+            at_end=stack.enter_context(ExitStack()),
             room=room,
             inventory=Inventory(store, releases, room, lambda: records.needed(db)),
         )
@@ -181,6 +188,6 @@ Context = Annotated[NodeContext, Depends(context_of)]
 
 
 def _program(config: NodeConfig, db: Database, user: ProgramUser | None) -> Program:
-    if config.app.command:
+    if config.app.supervises:
         return SupervisedProgram(config, db, user)
     return HookedProgram(config, db, user) if config.app.hook else Program()

@@ -179,7 +179,7 @@ def _announce(context: NodeContext, listening: socket.socket) -> None:
     sys.stdout.flush()
     if not config.tls_cert and not is_loopback(host):
         log.warning("tokens cross the network readable: set tls_cert and tls_key, or serve behind a TLS proxy")
-    if config.app.command or config.app.hook:
+    if config.app.supervises or config.app.hook:
         is_root = os.geteuid() == 0 and not config.app.user
         log.log(logging.WARNING if is_root else logging.INFO, "%s", whom_it_runs_as(config))
     else:
@@ -188,7 +188,7 @@ def _announce(context: NodeContext, listening: socket.socket) -> None:
 
 def whom_it_runs_as(config: NodeConfig) -> str:
     """Say as whom the program runs, and what that keeps from it; "" where the node starts none."""
-    if not (config.app.command or config.app.hook):
+    if not (config.app.supervises or config.app.hook):
         return ""
     what = "the hook" if config.app.hook else "the program"
     if config.app.user:

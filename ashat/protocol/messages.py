@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from ashat.common.numbers import LARGEST, in_utc
 from ashat.common.text import require_visible
+from ashat.protocol.origins import Artifact, Differences
 
 
 def _of_the_calendar(moment: datetime) -> datetime:
@@ -31,6 +32,9 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$"), AfterVa
 FRAMES = "application/vnd.ashat.frames"
 FRAME_HEADER = 40
 OBJECT_LIMIT = 4 * 1024 * 1024
+MIGRATE_SECONDS = 86_400
+# The code of a refusal of what a release names, which the node's settings do not allow.
+NOT_ALLOWED = "not_allowed"
 REQUEST_LIMIT = 64 * 1024 * 1024
 
 
@@ -175,8 +179,55 @@ class Step(Message):
     seconds: float
 
 
+class ProgramLog(Message):
+    """The end of what the program, or the hook, wrote, from the file `log`, without secrets that are known as such.
+
+    `position` is how many bytes the file has up to there: what is written later comes after it.
+    """
+
+    log: str
+    lines: list[str]
+    position: int
+
+
+# What goes of a program's output with the reason why it did not start.
+OUTPUT_LINES = 20
+OUTPUT_WIDTH = 160
+Output = Annotated[
+    tuple[Annotated[str, Field(max_length=OUTPUT_WIDTH)], ...], Field(default=(), max_length=OUTPUT_LINES)
+]
+
+
+# Why a step is skipped on the way back.
+MIGRATED_BEFORE = "this release was migrated here before a later one was; what that one changed stays"
+
+
+class Migration(Message):
+    """The migrate step of the release that an operation brings: what it is, and what came of it here.
+
+    `limit` is in seconds. It is `skipped` where the node is told to leave it out, or where a later release was migrated
+    here since this one was, so that the change goes back; `detail` says that, or why it was not done.
+    """
+
+    status: Literal["running", "done", "failed", "timed-out", "interrupted", "skipped"]
+    command: list[str]
+    reversible: bool = True
+    limit: float = Field(default=0, ge=0, le=MIGRATE_SECONDS)
+    detail: str = ""
+    began_at: Moment
+    ended_at: Moment | None = None
+
+    @property
+    def words(self) -> str:
+        """What came of it, for people."""
+        took = f" in {(self.ended_at - self.began_at).total_seconds():.1f} s" if self.ended_at else ""
+        how = f"{self.status.replace('-', ' ')}{took}{f': {self.detail}' if self.detail else ''}"
+        return how if self.reversible or self.status == "skipped" else f"{how}; it says that it cannot be taken back"
+
+
 class Operation(Message):
-    """A change of what runs, as the node records it."""
+    """A change of what runs, as the node records it; `output` is the end of what failed it wrote: the program, or the
+    migrate step. `migration` is None where the release has none, or where it runs already."""
 
     id: str
     action: Literal["switch", "promote", "rollback"]
@@ -192,6 +243,8 @@ class Operation(Message):
     ended_at: Moment | None = None
     switched_back: bool = False
     interrupted: bool = False
+    migration: Migration | None = None
+    output: Output = ()
 
 
 class App(Message):
@@ -330,70 +383,6 @@ class NodeState(Message):
     store: StoreState
 
 
-class HealthProbe(Message):
-    """The program's answer to its health path; `ms` is how long it took."""
-
-    healthy: bool
-    status: int | None
-    ms: int
-    restarts: int
-    version: str | None = None
-    bundle: Digest | None = None
-    detail: str = ""
-
-
-class ModuleReport(Message):
-    """One module as the running program reports it; `load_ms` is how long it took to load."""
-
-    name: str
-    version: str = ""
-    status: str = ""
-    digest: str | None = None
-    error: str | None = None
-    load_ms: int | None = None
-
-
-class ModulesProbe(Message):
-    """The program's module report; `ok` says that the report itself could be read."""
-
-    ok: bool
-    modules: list[ModuleReport] = []
-    detail: str = ""
-
-
-class DatabaseProbeRequest(Message):
-    """What the database is expected to hold."""
-
-    tables: list[str] = []
-    migration: str | None = None
-
-
-class DatabaseProbe(Message):
-    """What the node found with the operator's DSN; the DSN itself never leaves it.
-
-    `connect_ms` is None where no connection came about; `round_trips_us` is empty from a node that measures none.
-    `migration` is the newest of `migrations`, which are all that the table `migrations_in` names; these two are
-    empty from a node that tells only of the newest.
-    `unreadable_tables` gives a reason for each. `connections` are those taken of the `max_connections` that the DSN's
-    user may have at most; where they are not known, `uncounted` says why.
-    """
-
-    ok: bool
-    dialect: str | None = None
-    connect_ms: int | None = None
-    writable: bool = False
-    migration: str | None = None
-    migrations: list[str] = []
-    migrations_in: str = ""
-    missing_tables: list[str] = []
-    unreadable_tables: dict[str, str] = {}
-    round_trips_us: list[int] = []
-    connections: int | None = None
-    max_connections: int | None = None
-    uncounted: str = ""
-    detail: str = ""
-
-
 class TreeFile(Message):
     """A file of the running release, as it lies on disk."""
 
@@ -403,47 +392,31 @@ class TreeFile(Message):
 
 
 class Tree(Message):
-    """The running release hashed as it lies on disk; `extra` are paths the manifest does not name."""
+    """The running release hashed as it lies on disk; `links` are its symbolic links' targets, `directories` those that
+    the manifest names as empty, and `extra` the paths that it does not name."""
 
     bundle: Digest | None
     files: dict[str, TreeFile]
+    links: dict[str, str] = {}
+    directories: list[str] = []
     extra: list[str] = []
 
-
-class LicenceRequest(Message):
-    """A licence to keep."""
-
-    key: str
-    name: str = Field(min_length=1, max_length=128)
-    expires: Moment | None = None
-
-
-class MainframeReport(Message):
-    """What a Mainframe says it made of an offer; `journal` is what it sees wrong with OMEGA's change log."""
-
-    release_seq: int = Field(ge=1, le=LARGEST)
-    bundle: Digest
-    result: Literal["running", "failed"]
-    reason: str = Field(default="", max_length=2000)
-    journal: str = Field(default="", max_length=2000)
-
-
-class Mainframe(Message):
-    """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key."""
-
-    id: str
-    name: str
-    status: Literal["active", "expired", "revoked"]
-    last_seen: Moment | None = None
-    bundle: Digest | None = None
-    release_seq: int | None = None
-    result: Literal["running", "failed", "none"] = "none"
-    reason: str = ""
-    journal: str = ""
+    @property
+    def listing(self) -> dict[str, tuple[str, int | str]]:
+        """Everything of the manifest that is there, by its path, as `Manifest.listing` has it."""
+        return {
+            **{path: (file.sha256, file.mode) for path, file in self.files.items()},
+            **{path: ("link", target) for path, target in self.links.items()},
+            **{f"{path}/": ("directory", "") for path in self.directories},
+        }
 
 
 # The header with which OMEGA tells Mainframes how many entries its change log has.
 CHANGE_LOG_HEADER = "Ashat-Journal"
+# The header with which OMEGA tells a Mainframe how often it was told to try the offered release again.
+TRIES_HEADER = "Ashat-Tries"
+# The headers with which a Mainframe says of which version its node is, and which run of it asks.
+AGENT_HEADER, RUN_HEADER = "Ashat-Agent", "Ashat-Run"
 
 
 class Caller(StrEnum):
@@ -487,7 +460,12 @@ class SignedCheckpoint(Message):
 class Source(BaseModel):
     """Where the tree came from. `commit` is None outside git; `name` is the Source block's or the directory's.
 
-    `contains` are the commits of other deployments, known when this one was packed, that are ancestors of `commit`.
+    `dirty` says that files differ from those of the commit, and `differences` which; None where an earlier version
+    asked git alone, which leaves out what is ignored or hidden from it.
+    `contains` are the commits of other deployments, known when this one was packed, that are ancestors of `commit`;
+    with `history_cut` there may be more, since the repository was a shallow clone.
+    `artifact` is what the tree was unpacked from, None where it lay there or is a commit's. `committed` is when
+    `commit` was made, as its committer's clock had it; None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -496,8 +474,29 @@ class Source(BaseModel):
     commit: str | None = None
     branch: str | None = None
     dirty: bool = False
+    differences: Differences | None = None
     who: str = ""
     contains: tuple[str, ...] = ()
+    history_cut: bool = False
+    artifact: Artifact | None = None
+    committed: Moment | None = None
+
+    @property
+    def in_short(self) -> str:
+        """Name the artifact, or the commit and whether (of how many files) there are changes beside it; "" where there
+        is neither."""
+        if self.artifact is not None:
+            return str(self.artifact)
+        if self.commit is None:
+            return ""
+        count = f" ({self.differences.count})" if self.differences else ""
+        return f"commit {self.commit[:12]}" + (f", with uncommitted changes{count}" if self.dirty else "")
+
+    def builds_on(self, commit: str) -> bool | None:
+        """Tell whether the tree builds on the `commit` of another deployment; None where that cannot be told."""
+        if commit == self.commit or commit in self.contains:
+            return True
+        return None if self.history_cut else False
 
 
 class ReleaseSignature(BaseModel):

@@ -1,12 +1,15 @@
 """`raos.toml`, at the root of every bundle: what the program promises, and what `deploy verify` holds it to.
 
     [raos]         name, version
-    [health]       path, ready, start_seconds, settle_seconds
-    [modules]      report (path), load_ms
+    [app]          command
+    [migrate]      command, seconds, reversible
+    [health]       path, ready, expect ("release" or "status"), start_seconds, settle_seconds
+    [modules]      report (path), load_ms; or none (why there are none)
     [api]          openapi (path)
     [[endpoint]]   name, method, path, auth, body, status, headers, contains, matches, json, schema, time_limit (s)
     [[check]]      the same, and title, severity: a check of the release's own
-    [database]     tables, migration, migrations, latency_ms
+    [[kept]]       name, method, path, body, read, auth: a value that must survive the rollback rehearsal
+    [database]     tables, migration, migrations, latency_ms; or none (why there is none)
     [performance]  paths, requests, concurrency, p95_ms, error_rate (failed requests per thousand), slower_percent
     [security]     headers, [[security.allow]] rule, path, reason, until (a date, the last day it counts)
 
@@ -22,9 +25,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ashat.bundle.manifest import Manifest
 from ashat.common.documents import load_toml
@@ -33,9 +36,13 @@ from ashat.errors import BundleError, DocumentError
 from ashat.raos_toml.schema import (
     Allow,
     ApiSection,
+    AppSection,
+    Commands,
     DatabaseSection,
     Endpoint,
     HealthSection,
+    Kept,
+    MigrateSection,
     ModulesSection,
     OwnCheck,
     PerformanceSection,
@@ -50,6 +57,7 @@ SIZE_LIMIT = 256 * 1024
 _KEY_SHOWN = 80
 
 Location = tuple[int | str, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def load_raos_toml(raw: bytes, source: str = NAME) -> RaosToml:
@@ -58,6 +66,28 @@ def load_raos_toml(raw: bytes, source: str = NAME) -> RaosToml:
     Raises:
         BundleError: it is no TOML, or a key is unknown, missing or wrong; one line, with `source`, line and key.
     """
+    loaded, text = _load(RaosToml, raw, source)
+    for table, named in (("endpoint", loaded.endpoints), ("check", loaded.checks), ("kept", loaded.kept)):
+        names = [each.name for each in named]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                twin = _line_of(text, (table, index, "name"))
+                raise BundleError(
+                    f"{source}, line {twin}: another {table} is named {name!r} already; give this one its own."
+                )
+    return loaded
+
+
+def load_commands(raw: bytes, source: str = NAME) -> Commands:
+    """What a node runs of the release whose file is `raw`; it takes no notice of the other tables.
+
+    Raises:
+        BundleError: as `load_raos_toml`, of these tables.
+    """
+    return _load(Commands, raw, source)[0]
+
+
+def _load(model: type[_Model], raw: bytes, source: str) -> tuple[_Model, str]:
     if len(raw) > SIZE_LIMIT:
         raise BundleError(f"{source} has {len(raw)} bytes; at most {SIZE_LIMIT} are read.")
     try:
@@ -70,18 +100,9 @@ def load_raos_toml(raw: bytes, source: str = NAME) -> RaosToml:
     except DocumentError as error:
         raise BundleError(_syntax_error(source, text, error)) from None
     try:
-        loaded = RaosToml.model_validate(document)
+        return model.model_validate(document), text
     except ValidationError as error:
         raise BundleError(_describe(source, text, error)) from None
-    for table, named in (("endpoint", loaded.endpoints), ("check", loaded.checks)):
-        names = [each.name for each in named]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                twin = _line_of(text, (table, index, "name"))
-                raise BundleError(
-                    f"{source}, line {twin}: another {table} is named {name!r} already; give this one its own."
-                )
-    return loaded
 
 
 def raos_toml_of(manifest: Manifest, read: Callable[[str], bytes]) -> RaosToml:
@@ -91,6 +112,8 @@ def raos_toml_of(manifest: Manifest, read: Callable[[str], bytes]) -> RaosToml:
         BundleError: the bundle has none, or it is wrong, or it names a file that the bundle does not have.
     """
     entry = manifest.by_path.get(NAME)
+    if entry is None and (link := manifest.file_at(NAME)):
+        raise BundleError(f"{NAME} is a symbolic link; put the file itself, {link.path!r}, in its place.")
     if entry is None:
         raise BundleError(
             f"The source has no {NAME} at its root: add one with [raos] name and version "
@@ -102,6 +125,9 @@ def raos_toml_of(manifest: Manifest, read: Callable[[str], bytes]) -> RaosToml:
     raos = load_raos_toml(raw)
     for location, path in schema_files(raos):
         if path not in manifest.by_path:
+            if link := manifest.file_at(path):
+                told = f"{path!r} is reached over a symbolic link; name the file itself, {link.path!r}."
+                raise BundleError(f"{place_of(raw, location)}: {told}")
             found = next(
                 (each for each in manifest.by_path if posixpath.basename(each) == posixpath.basename(path)), ""
             )
@@ -186,11 +212,14 @@ def _spell(location: Location) -> str:
 _MODELS: Mapping[str, type[Section]] = MappingProxyType(
     {
         "raos": RaosSection,
+        "app": AppSection,
+        "migrate": MigrateSection,
         "health": HealthSection,
         "modules": ModulesSection,
         "api": ApiSection,
         "endpoint": Endpoint,
         "check": OwnCheck,
+        "kept": Kept,
         "database": DatabaseSection,
         "performance": PerformanceSection,
         "security": SecuritySection,

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    model_validator,
+)
 
 from ashat.common.text import require_visible
+from ashat.protocol.messages import MIGRATE_SECONDS
 
 
 def _matching(pattern: str, expected: str) -> AfterValidator:
@@ -42,6 +53,10 @@ CheckName = Annotated[str, _matching(r"[a-z][a-z0-9-]{0,59}", "a word of a-z, 0-
 RuleName = Annotated[str, _matching(r"[a-z][a-z0-9-]{0,63}", "the name of a rule, such as secret")]
 _BUNDLE_PATH = re.compile(r"(?!/)(?!.*(^|/)\.\.(/|$))[^\x00-\x1f\x7f\\]{1,512}")
 Seconds = Annotated[float, Field(gt=0, le=600)]
+Command = Annotated[
+    list[Annotated[str, _matching(r"[^\x00-\x1f\x7f]{1,1024}", "a word of 1 to 1024 characters, on one line")]],
+    Field(min_length=1, max_length=64),
+]
 
 
 def _json_value(value: Any) -> Any:
@@ -80,6 +95,7 @@ def _schema(value: Any) -> Any:
     return value
 
 
+Why = Annotated[str, StringConstraints(min_length=8, max_length=500, strip_whitespace=True)]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_pattern)]
 JsonValue = Annotated[Any, AfterValidator(_json_value)]
 JsonSchema = Annotated[str | dict[str, Any], PlainValidator(_schema)]
@@ -91,27 +107,74 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class _MayHaveNone(Section):
+    """A table that may say, with a reason, that there is nothing of its kind; then it says nothing else."""
+
+    none: Why | None = None
+
+    @model_validator(mode="after")
+    def _says_nothing_else(self) -> Self:
+        others = sorted(self.model_fields_set - {"none"})
+        if self.none is not None and others:
+            raise ValueError(f"none says that there is nothing to look at; leave out {', '.join(others)}, or none")
+        return self
+
+
 class RaosSection(Section):
-    """`[raos]`: what the program calls itself. `/health` must report this version."""
+    """`[raos]`: what the program calls itself. `/health` must report this version.
+
+    A release is urgent where `urgent` is its own version: a mark that nobody took out says nothing of the next one.
+    """
 
     name: Word
     version: Word
+    urgent: Word | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether this very version is marked as urgent."""
+        return self.urgent == self.version
+
+
+class AppSection(Section):
+    """`[app]`: the program and its words, for a node that has no command of its own and allows this one.
+
+    `{port}`, `{release}` and `{data}` stand for the program's port, its release's directory and its own data directory.
+    """
+
+    command: Command
+
+
+class MigrateSection(Section):
+    """`[migrate]`: what the node runs in the new release's directory before it switches, while what ran goes on.
+
+    It may be run again at any time, so it must find by itself what is done already. `seconds` is how long it may take;
+    the node may allow less. `reversible` says whether the release before works with what it leaves.
+    """
+
+    command: Command
+    seconds: Annotated[float, Field(gt=0, le=MIGRATE_SECONDS)] = 600
+    reversible: bool = True
 
 
 class HealthSection(Section):
     """`[health]`: where the program says how it is, how long it may take to start, how long it must then hold.
 
-    `path` answers 2xx while the program lives, `ready` while it can serve; None: it makes no such difference.
+    `path` answers 2xx while the program lives, `ready` while it can serve; None: it makes no such difference. With
+    `expect = "release"` the answer is JSON that has the program's version and bundle; with "status" any 2xx will do,
+    and the node vouches for the release that runs.
     """
 
     path: UrlPath = "/health"
     ready: UrlPath | None = None
+    expect: Literal["release", "status"] = "release"
     start_seconds: Seconds = 30
     settle_seconds: Annotated[float, Field(ge=0, le=120)] = 3
 
 
-class ModulesSection(Section):
-    """`[modules]`: where the program reports what it loaded, and how long any one may take to load."""
+class ModulesSection(_MayHaveNone):
+    """`[modules]`: where the program reports what it loaded, and how long any one may take to load. `none` says why
+    it has no modules."""
 
     report: UrlPath = "/modules"
     load_ms: Annotated[int, Field(gt=0, le=600_000)] | None = None
@@ -163,11 +226,33 @@ class OwnCheck(Request):
     severity: Literal["high", "medium"] = "high"
 
 
-class DatabaseSection(Section):
+class Kept(Section):
+    """`[[kept]]`: a value that the program keeps. The rollback rehearsal writes one, and looks whether it survives.
+
+    `{value}` in `body`, or in `path`, stands for a text that is new each time; a GET of `read` must hold it afterwards.
+    What is written stays there. Any 2xx is an answer. `auth` is the name of a credential of the verification policy.
+    """
+
+    name: Word
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    path: UrlPath
+    body: JsonValue = None
+    read: UrlPath
+    auth: CredentialName | None = None
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_value(self) -> Self:
+        if "{value}" not in json.dumps(self.body) + self.path:
+            raise ValueError("neither body nor path holds {value}, which stands for what is written")
+        return self
+
+
+class DatabaseSection(_MayHaveNone):
     """`[database]`: what the program's database must hold; the node looks, with its operator's DSN.
 
     `migration` is the newest, `migrations` a pattern of the bundle's files that are one each, such as
-    `migrations/*.sql`: each must have been applied, under its file's name or the start of that.
+    `migrations/*.sql`: each must have been applied, under its file's name or the start of that. `none` says why the
+    program has no database.
     """
 
     tables: list[Word] = []
@@ -195,7 +280,7 @@ class Allow(Section):
 
     rule: RuleName
     path: Word = "*"
-    reason: Annotated[str, StringConstraints(min_length=8, max_length=500, strip_whitespace=True)]
+    reason: Why
     until: date
 
 
@@ -207,14 +292,33 @@ class SecuritySection(Section):
 
 
 class RaosToml(Section):
-    """The whole file. `database` and `performance` are None where the file has no such table."""
+    """The whole file. `app`, `migrate`, `database` and `performance` are None where the file has no such table."""
 
     raos: RaosSection
+    app: AppSection | None = None
+    migrate: MigrateSection | None = None
     health: HealthSection = HealthSection()
     modules: ModulesSection = ModulesSection()
     api: ApiSection = ApiSection()
     endpoints: list[Endpoint] = Field(default=[], alias="endpoint", max_length=500)
     checks: list[OwnCheck] = Field(default=[], alias="check", max_length=100)
+    kept: list[Kept] = Field(default=[], max_length=20)
     database: DatabaseSection | None = None
     performance: PerformanceSection | None = None
     security: SecuritySection = SecuritySection()
+
+
+class Commands(BaseModel):
+    """What a node runs of a release: nothing else of its file matters to it, and may be of a later version."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    app: AppSection | None = None
+    migrate: MigrateSection | None = None
+    raos: Any = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the file marks its very version as urgent; what else `[raos]` says does not matter to a node."""
+        said = self.raos if isinstance(self.raos, dict) else {}
+        return isinstance(said.get("urgent"), str) and said["urgent"] == said.get("version")

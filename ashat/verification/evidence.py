@@ -1,8 +1,8 @@
 """The evidence of one verification: a canonical JSON document, and its sha256 is its name.
 
 What a check saw, on which bundle, under which policy, while the target ran what. It holds integers and strings only,
-because canonical JSON has no floats (`ashat.common.canonical_json`). Every field is given, also where it is null, so
-that a document is written back word for word as it was read and its digest stays.
+because canonical JSON has no floats (`ashat.common.canonical_json`). A document is written back word for word as it was
+read, so that its digest stays: a field that an earlier format lacked is not added to it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from ashat.common.numbers import in_utc
 from ashat.common.text import first_misfit
 from ashat.errors import EvidenceError
 from ashat.protocol.messages import Digest
+from ashat.protocol.origins import Artifact
 
-FORMAT = "ashat-evidence/2"
+FORMAT = "ashat-evidence/3"
+FORMATS = ("ashat-evidence/2", FORMAT)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 Outcome = Literal["passed", "attention", "failed"]
@@ -58,13 +60,14 @@ class _Part(BaseModel):
 
 
 class EvidencedSource(_Part):
-    """Where the tree came from; see `ashat.deployment.events.Source`."""
+    """Where the tree came from; see `ashat.deployment.events.Source`. `artifact` is there only where it is one."""
 
     name: str
     commit: str | None
     branch: str | None
     dirty: bool
     who: str
+    artifact: Artifact | None = None
 
 
 class EvidencedPublic(_Part):
@@ -127,12 +130,17 @@ class EvidencedSelfTest(_Part):
 
 
 class EvidencedFinding(_Part):
-    """One thing that a check found; `rule` and `path` are what an allow-list entry would name."""
+    """One thing that a check found; `rule` and `path` are what an allow-list entry would name.
+
+    `unseen`: it was not looked at. `count`: of how many it tells. Format 2 has neither.
+    """
 
     severity: Literal["high", "medium", "low"]
     text: str
     rule: str
     path: str
+    unseen: bool = False
+    count: Annotated[int, Field(ge=1)] = 1
 
 
 class EvidencedCheck(_Part):
@@ -169,10 +177,11 @@ class Evidence(_Part):
     """The whole document. `began` and `ended` are of this verification; a check that was reused is older.
 
     `policy` is `Policy.model_dump(mode="json")`, and `policy_digest` its digest. `rehearsal` is null where none was
-    made, `self_test` (by the name of the check) where none was.
+    made, `self_test` (by the name of the check) where none was. `sbom` is the digest of the list of what the bundle is
+    built from, a document beside this one; format 2 has none.
     """
 
-    format: Literal["ashat-evidence/2"]
+    format: Literal["ashat-evidence/2", "ashat-evidence/3"]
     tool: str
     update_id: str
     attempt: Annotated[int, Field(ge=1)]
@@ -189,6 +198,7 @@ class Evidence(_Part):
     ended: Moment
     outcome: Outcome
     checks: list[EvidencedCheck]
+    sbom: Digest | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Evidence:
@@ -198,7 +208,7 @@ class Evidence(_Part):
             EvidenceError: it is no evidence, or of a format that this version does not know.
         """
         form = document.get("format")
-        if form != FORMAT:
+        if form not in FORMATS:
             if isinstance(form, str) and form.startswith("ashat-evidence/"):
                 raise EvidenceError(f"The evidence is of the format {form!r}, which a newer version wrote: upgrade.")
             raise EvidenceError("The document is no evidence: it does not say which format it has.")
@@ -210,7 +220,7 @@ class Evidence(_Part):
 
     def document(self) -> dict[str, Any]:
         """The document: what was read, word for word, or what was given."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude_unset=True)
 
     @property
     def canonical(self) -> bytes:

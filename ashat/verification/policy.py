@@ -61,6 +61,13 @@ class Policy(BaseModel):
         title="At most so much slower",
         description="Percent that answers may take longer than before, whatever more raos.toml allows.",
     )
+    max_growth_percent: int = Field(
+        default=50,
+        ge=5,
+        le=1000,
+        title="At most so much more",
+        description="Percent by which p95 and p99, the start, the memory and the answers' sizes may grow.",
+    )
     max_error_rate: int = Field(
         default=1000,
         ge=0,
@@ -107,6 +114,13 @@ class Policy(BaseModel):
         default=True,
         title="Sign the rollback beforehand",
         description="With a release, approvers sign the return to what it replaces. Off: a rollback waits for them.",
+    )
+    soak_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        title="Soak",
+        description="Seconds of light load after the checks, over which health and failures are watched. 0: none.",
     )
     requires_self_test: bool = Field(
         default=True,

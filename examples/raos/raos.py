@@ -57,7 +57,7 @@ def main() -> int:
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     milliseconds = round((time.monotonic() - started) * 1000)
     print(f"raos: {kernel.version} on {server.url}, {len(kernel.modules)} modules, {milliseconds} ms", file=sys.stderr)
-    faults.while_running(database)
+    faults.while_running(database, RELEASE)
     stop.wait()
     server.drain(seconds=1)
     return 0

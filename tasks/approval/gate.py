@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.objects import State as PrefectState
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Scheduled
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
+from ashat.deployment.aftermath import AND_THEN
 from ashat.deployment.approval_rules import Answer
 from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import ConflictError, ControlPlaneError, SessionError
+from ashat.errors import ConflictError, SessionError
+from tasks.runtime.update_runs import start_update_run
 
 APPROVE_DEPLOYMENT = "approve/approve"
+ROLLBACK_DEPLOYMENT = "rollback/rollback"
 _SUSPENDS_WITHIN = 30.0
 _ABOUT_TO_SUSPEND = {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING}
 _ALIVE = {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING}
@@ -38,7 +40,7 @@ class GateForm(RunInput):
     )
     evidence: str = Field(
         title="The evidence's last 8 characters",
-        description="They end the text above, so that what you read is what you approve.",
+        description="Line 3 above has them: what you read is what you approve.",
         max_length=64,
     )
     approver: str = Field(default="", title="Who you are", description="Recorded as you type it.", max_length=200)
@@ -50,6 +52,16 @@ class GateForm(RunInput):
     def answer(self) -> Answer:
         """Return the answer that was filled in."""
         return Answer(self.decision, self.evidence, self.approver, self.comment, self.signature)
+
+
+class RejectForm(GateForm):
+    """Ask for the only decision that counts where nobody can approve as things are."""
+
+    decision: Literal["reject"] = Field(
+        title="Decision",
+        description="It cannot be approved yet; the text above says why.",
+        json_schema_extra={"enum": ["reject"]},
+    )
 
 
 def start_approve_run(state: State, *, again: str = "") -> str:
@@ -73,28 +85,14 @@ def follow_dead_run(state: State, dead: str) -> str:
         dead = started
 
 
-def start_run(deployment: str, state: State, key: str) -> str:
+def start_run(deployment: str, state: State, key: str, **parameters: str) -> str:
     """Start a run of a flow about the update, or find the one that was started under that key; returns its id.
 
     Raises:
         ControlPlaneError: Prefect has no such deployment, or does not answer.
     """
-    try:
-        run = run_deployment(
-            deployment,
-            parameters={"update_id": state.update_id, "attempt": state.attempt},
-            timeout=0,
-            as_subflow=False,
-            idempotency_key=key,
-            tags=[f"update:{state.update_id}"],
-        )
-    except ObjectNotFound:
-        raise ControlPlaneError(
-            f"Prefect has no deployment {deployment}: run deploy up, or prefect deploy --all, once."
-        ) from None
-    if not isinstance(run, FlowRun):
-        raise ControlPlaneError("Prefect did not say which run it started.")
-    return str(run.id)
+    about = {"update_id": state.update_id, "attempt": state.attempt, **parameters}
+    return start_update_run(deployment, about, key=key)
 
 
 def run_url(flow_run: str) -> str:
@@ -119,7 +117,25 @@ def how_it_ended(flow_run: str) -> tuple[str, bool]:
             state = client.read_flow_run(UUID(flow_run)).state
     except (ObjectNotFound, ValueError):
         return "", False
-    return ((state.message or state.name or ""), state.type is StateType.CRASHED) if state else ("", False)
+    if state is None:
+        return "", False
+    return (state.message or state.name or "").partition(AND_THEN)[0], state.type is StateType.CRASHED
+
+
+def put_anew(flow_run: str) -> bool:
+    """Let a run that waits for an answer go on without one, from its first line, so that it asks anew; whether it did
+    wait."""
+    try:
+        _await_suspended(flow_run)
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    if state is None or state.type is not StateType.PAUSED:
+        return False
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run), Scheduled(name="AskingAnew"), force=True)
+    return True
 
 
 def close_gate_run(flow_run: str, message: str, stage: Stage = Stage.CANCELLED) -> None:
@@ -166,15 +182,24 @@ def answer(request: ApprovalRequest, given: Answer, update_id: str) -> None:
         SessionError: no run waits for an answer.
         ConflictError: somebody else answered first.
     """
-    if not request.run:
-        raise SessionError(f"The gate of '{update_id}' is only being opened; try again in a few seconds.")
-    _await_suspended(request.run)
+    answer_run(request.run, asdict(given), f"the gate of '{update_id}'")
+
+
+def answer_run(run: str, given: dict[str, Any], what: str) -> None:
+    """Hand what a person filled in to the suspended run `run`, which asks about `what`.
+
+    Raises:
+        SessionError: no run waits for an answer.
+        ConflictError: somebody else answered first.
+    """
+    if not run:
+        raise SessionError(f"Nobody asks about {what} yet; try again in a few seconds.")
+    _await_suspended(run)
     with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(UUID(request.run), run_input=asdict(given))
+        result = client.resume_flow_run(UUID(run), run_input=given)
     if result.status is SetStateStatus.ACCEPT:
         return
     reason = getattr(result.details, "reason", "") or "it is not waiting"
     raise ConflictError(
-        f"Your answer did not reach the gate of '{update_id}' ({reason}): somebody else answered, or it closed. "
-        "Look at deploy status."
+        f"Your answer did not reach {what} ({reason}): somebody else answered, or it closed. Look at deploy status."
     )

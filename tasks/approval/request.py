@@ -6,11 +6,14 @@ refuses the answer of whoever comes second.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from ashat.common.failpoints import fault_point
+from ashat.common.text import cut
 from ashat.deployment.approval_rules import Answer, ApprovalContext, refusal
-from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, GateClaimed
+from ashat.deployment.events import ApprovalAnswered, ApprovalRequested, ApprovalWithdrawn, GateClaimed
 from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NotConfiguredError, SessionError, TrustError
@@ -19,13 +22,16 @@ from ashat.protocol.messages import NodeState
 from ashat.settings import Settings
 from ashat.trust.release.proposal import Proposal
 from tasks.approval.gate import is_alive
-from tasks.approval.page import compose, running
+from tasks.approval.page import Composed, compose, running
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
+
+_SILENT = " does not answer: "
+_WORDS = 2000
 
 
 def other_run(request: ApprovalRequest | None) -> str:
@@ -47,6 +53,43 @@ def claim_gate(d: Deployment) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class World:
+    """What a question is about, as things are: the target's state (None: it cannot be seen), why nobody can approve it
+    ("": people can), and the digest of what they would sign (None: they sign nothing)."""
+
+    seen: NodeState | None
+    obstacle: str
+    proposal: str | None
+
+    def differs_from(self, request: ApprovalRequest, target: str) -> str:
+        """Say what differs from when the question was put; "" where nothing does that it tells of."""
+        if _gist(self.obstacle) != _gist(request.obstacle):
+            return (
+                f"since then, {self.obstacle}"
+                if self.obstacle
+                else f"what stood in the way is over: {request.obstacle}"
+            )
+        if self.seen is not None and running(self.seen) != request.target_bundle:
+            return f"{target} runs something else than when it was asked"
+        if not self.obstacle and self.proposal != request.proposal:
+            return "what is to be signed, or who signs, is something else than when it was asked"
+        return ""
+
+
+def look(d: Deployment, state: State, subject: Subject) -> World:
+    """Look at what a question about `subject` tells of."""
+    update, (seen, obstacle), proposal = subject.update(state), look_at_target(d), None
+    if seen is not None and not obstacle:
+        try:
+            proposal = proposed(d, state, subject.name, update, seen)
+        except (TrustError, NodeError) as error:
+            obstacle = str(error)
+    if not obstacle and (decay := subject.stale_reason(d, state, running(seen))):
+        obstacle = f"{decay}: deploy verify {update.update_id}"
+    return World(seen, obstacle, proposal)
+
+
 def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> State:
     """Record that the question is put (again) after `state`, unless this run was resumed with its answer.
 
@@ -56,18 +99,13 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
     request = state.undecided(subject.name)
     if request is not None and not request.answered and subject.key(request.ordinal) in resumed_keys:
         return state
-    seen, missing = look_at_target(d)
-    update, proposal, open_still = subject.update(state), None, request is not None and request.waits(now())
-    if seen is not None and not missing:
-        try:
-            proposal = proposed(d, state, subject.name, update, seen)
-        except (TrustError, NodeError) as error:
-            missing = str(error)
-    if missing and not subject.asked_early:
-        why = missing.rstrip(".")
+    world, update = look(d, state, subject), subject.update(state)
+    if world.obstacle and not subject.asked_early:
+        why = world.obstacle.rstrip(".")
         raise SessionError(f"The {subject.name} of '{d.update_id}' cannot be approved: {why}. Nothing was changed.")
+    open_still = request is not None and request.waits(now())
     expires = request.expires if request and open_still else now() + timedelta(seconds=Settings().gate_timeout)
-    text = compose_question(d, subject, state, seen, missing, expires, proposal)
+    composed = compose_question(d, subject, state, world, expires)
     event = ApprovalRequested(
         at=now(),
         by=whoami(),
@@ -75,25 +113,69 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
         ordinal=state.askings.get(subject.name, 0) + 1,
         run=run_id(),
         expires=expires,
-        target_bundle=running(seen),
+        target_bundle=running(world.seen),
         to_update=update.update_id,
         to_attempt=update.attempt,
         evidence=update.evidence,
         why=subject.why,
-        shown=d.ledger.put_document("gate", {"markdown": text}),
-        proposal=proposal,
+        shown=d.ledger.put_document("gate", {"markdown": composed.form, "page": composed.page}),
+        proposal=world.proposal,
         reason=request.reason if request and open_still else "",
+        obstacle=world.obstacle,
     )
     state = d.ledger.append(state, event)
     fault_point("approval.asked")
     return state
 
 
+def withdraw_if_outdated(d: Deployment, state: State, subject: Subject) -> str:
+    """Take back a question that waits for an answer, where what it tells of has changed; why, or "".
+
+    One that people may not be asked before it can be approved stays while something stands in the way: its answer is
+    refused then, and says what.
+    """
+    request = state.undecided(subject.name)
+    if request is None or request.answered or request.shown is None or not request.waits(now()):
+        return ""
+    if _SILENT in request.obstacle and not _answers(d):
+        return ""
+    world = look(d, state, subject)
+    why = world.differs_from(request, d.the_target)
+    if not why or (world.obstacle and not subject.asked_early):
+        return ""
+    withdraw(d.ledger, state, request, why)
+    return why
+
+
+def withdraw(ledger: Ledger, state: State, request: ApprovalRequest, why: str) -> State:
+    """Take back a question that waits for an answer; its run is to put it anew (`gate.put_anew`).
+
+    Raises:
+        ConflictError: somebody's answer came first.
+    """
+    event = ApprovalWithdrawn(
+        at=now(), by=whoami(), subject=request.subject, ordinal=request.ordinal, reason=cut(why, _WORDS)
+    )
+    state = ledger.append(state, event)
+    fault_point("approval.withdrawn")
+    return state
+
+
+def form_text(ledger: Ledger, request: ApprovalRequest) -> str:
+    """Read what the form shows, which has fewer of the differences than the page."""
+    return str(_shown(ledger, request)["markdown"])
+
+
 def page_text(ledger: Ledger, request: ApprovalRequest) -> str:
     """Read the page that the person is shown who decides, as it was recorded when the question was put."""
+    shown = _shown(ledger, request)
+    return str(shown.get("page", shown["markdown"]))  # earlier versions recorded one text for both
+
+
+def _shown(ledger: Ledger, request: ApprovalRequest) -> dict[str, Any]:
     if request.shown is None:
         raise SessionError(f"The gate of '{request.update_id}' is only being opened; try again in a few seconds.")
-    return str(ledger.document(request.shown)["markdown"])
+    return ledger.document(request.shown)
 
 
 def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> State:
@@ -144,7 +226,16 @@ def look_at_target(d: Deployment) -> tuple[NodeState | None, str]:
     except NotConfiguredError as error:
         return None, str(error)
     except NodeError as error:
-        return None, f"{d.target_name} does not answer: {error}"
+        return None, f"{d.the_target}{_SILENT}{error}"
+
+
+def _answers(d: Deployment) -> bool:
+    """Say whether the target answers, asked once."""
+    try:
+        d.target.identity()
+    except (NodeError, NotConfiguredError):
+        return False
+    return True
 
 
 @step("see-target", description="See what the target runs now.")
@@ -158,15 +249,14 @@ def compose_question(
     d: Deployment,
     subject: Subject,
     state: State,
-    seen: NodeState | None,
-    missing: str,
+    world: World,
     expires: datetime,
-    proposal: str | None,
-) -> str:
-    """Write the request's page as Markdown, over a target that is as `seen`, or that cannot be asked because of
-    `missing`.
+) -> Composed:
+    """Write the request's page as Markdown, over a `world` as it was seen."""
+    signing = Proposal.from_json(d.ledger.document(world.proposal)) if world.proposal else None
+    return compose(d, subject, state, world.seen, world.obstacle, expires, signing)
 
-    `proposal` is the digest of what people are to sign, None where nobody has to.
-    """
-    signing = Proposal.from_json(d.ledger.document(proposal)) if proposal else None
-    return compose(d, subject, state, seen, missing, expires, signing)
+
+def _gist(obstacle: str) -> str:
+    """Drop from what stands in the way how a server did not answer: that differs each time."""
+    return obstacle.partition(_SILENT)[0] + _SILENT if _SILENT in obstacle else obstacle

@@ -7,7 +7,7 @@ for it, and where none was, the one-person mode's: one key, on this machine, tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 from tuf.api.metadata import Root, Targets
@@ -25,7 +25,7 @@ from ashat.ledger.ledger import Ledger
 from ashat.protocol.messages import LogLeaves, NodeState, ReleaseSignature, SignedRelease, TrustState
 from ashat.settings import Settings
 from ashat.transparency.merkle import leaf_hash
-from ashat.trust.authority.authority import Authority
+from ashat.trust.authority.authority import ALONE, Authority
 from ashat.trust.authority.first_root import first_trust
 from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.release.known_log import open_log
@@ -151,6 +151,7 @@ def proposed(d: Deployment, state: State, subject: Subject, update: State, seen:
         refuse_one_pair_of_eyes(update)
         return None
     refuse_too_few_eyes(update, fresh)
+    refuse_lost_key(trust, fresh)
     before = proposal_of(d.ledger, request)
     if request is not None and before is not None and same(before, fresh):
         return request.proposal
@@ -210,6 +211,21 @@ def refuse_too_few_eyes(state: State, proposal: Proposal) -> None:
         raise UnsignedError(why)
 
 
+def refuse_lost_key(trust: TrustState, proposal: Proposal) -> None:
+    """See that the one key of the one-person mode, which was set up here, is still here where nobody else may sign.
+
+    Raises:
+        UnsignedError: it is not.
+    """
+    authority = Authority(Settings().ensure_home(), trust.target)
+    alone = authority.exists() and tuple(proposal.count(()).missing) == (ALONE,)
+    if alone and not authority.alone_key.exists():
+        raise UnsignedError(
+            f"no key can sign it: the one key that approves, {authority.alone_key}, is not there. Restore it from a "
+            "backup (docs/guide.md, What to back up)"
+        )
+
+
 def refuse_one_pair_of_eyes(state: State) -> None:
     """Refuse what the policy wants four eyes for where one key signs whatever was approved.
 
@@ -240,18 +256,8 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *,
     ends = at + timedelta(seconds=lifetime)
     sequence = max(record.highest_release_seq(state.target), seen.release_seq) + 1
     provenance = provenance_text(record, state)
-    release = ReleaseDocument(
-        channel=CHANNEL,
-        target=trust.target,
-        update_id=state.update_id,
-        attempt=state.attempt,
-        release_seq=sequence,
-        bundle=state.bundle,
-        evidence=state.evidence,
-        provenance=_digest(provenance),
-        log=_log_of(record) if trust.log is not None else None,
-        expires=ends,
-    )
+    release = _document(state, trust, provenance, sequence, ends)
+    release = release.model_copy(update={"log": _log_of(record) if trust.log is not None else None})
     targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
     verify_provenance(targets, release, provenance)
     back, theirs = _rollback(record, release, seen, trust, targets) if presigned else (None, None)
@@ -263,6 +269,25 @@ def propose(record: Ledger, state: State, seen: NodeState, trust: TrustState, *,
         now=at,
         provenances={digest: text for text in (provenance, theirs) if text and (digest := _digest(text))},
         replaced=_signed_last(trust),
+    )
+
+
+def _document(
+    state: State, trust: TrustState, provenance: str | None, sequence: int, expires: datetime
+) -> ReleaseDocument:
+    """Make the document of the update's release, which has evidence, for the target that keeps `trust`."""
+    assert state.bundle is not None
+    assert state.evidence is not None
+    return ReleaseDocument(
+        channel=CHANNEL,
+        target=trust.target,
+        update_id=state.update_id,
+        attempt=state.attempt,
+        release_seq=sequence,
+        bundle=state.bundle,
+        evidence=state.evidence,
+        provenance=_digest(provenance),
+        expires=expires,
     )
 
 
@@ -286,6 +311,25 @@ def _rollback(
     except UnprovenError:
         return None, None
     return document, provenance
+
+
+def could_be_signed(record: Ledger, state: State, trust: TrustState) -> str:
+    """Say why approvers could not sign that the target, which keeps `trust`, runs an update; "" if they could.
+
+    Raises:
+        TrustError: what the target keeps cannot be read, or the record is not what was appended.
+    """
+    if state.bundle is None or state.evidence is None or trust.targets is None:
+        return "there is no evidence of it"
+    targets = parse(trust.targets.encode(), Targets, "The target's targets.json").signed
+    provenance = provenance_text(record, state)
+    ends = now() + timedelta(seconds=Settings().approval_lifetime)
+    document = _document(state, trust, provenance, record.highest_release_seq(state.target) + 1, ends)
+    try:
+        verify_provenance(targets, document, provenance)
+    except UnprovenError as error:
+        return str(error)
+    return ""
 
 
 def provenance_text(record: Ledger, state: State) -> str | None:

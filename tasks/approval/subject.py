@@ -17,12 +17,21 @@ from tasks.runtime.deployment import Deployment
 
 @dataclass(frozen=True)
 class Page:
-    """Hold what one subject says of itself to the person who decides, as lines of Markdown."""
+    """Hold what one subject says of itself to the person who decides, as Markdown.
+
+    `verdict` and `size` are a line each: what the evidence says, and how much changes where. `texts` are blocks that
+    show how files differ, of which as many are shown as there is room for. `blast_radius` says how many Mainframes a
+    bad one would break.
+    """
 
     title: str
+    verdict: str
+    size: str
     facts: list[str]
     changes: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
+    blast_radius: list[str] = field(default_factory=list)
 
 
 class Subject(ABC):

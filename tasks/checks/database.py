@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median_low
 
-from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from ashat.protocol.messages import MIGRATED_BEFORE
+from ashat.protocol.probes import DatabaseProbe, DatabaseProbeRequest
 from ashat.raos_toml.schema import DatabaseSection
 from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, one_line
 
 LISTED = 50
 _ALEMBIC = "alembic_version"
+_NEWEST_ONLY = "golang-migrate"
 _NUMBER = re.compile(r"[0-9]{1,40}(?![0-9A-Za-z])")
 
 
@@ -22,7 +24,7 @@ class DatabaseCheck(Check):
 
     name = "database"
     title = "Database"
-    version = "3"
+    version = "5"
     order = 40
 
     def run(self, context: CheckContext) -> CheckResult:
@@ -30,6 +32,8 @@ class DatabaseCheck(Check):
         wanted = context.raos.database
         if wanted is None:
             return self.inconclusive("raos.toml has no [database], so none was looked at")
+        if wanted.none is not None:
+            return self._none(context, wanted.none)
         inputs = {
             "tables": wanted.tables,
             "migration": wanted.migration,
@@ -41,7 +45,14 @@ class DatabaseCheck(Check):
         series = {"round_trip_us": probe.round_trips_us}
         brought = fnmatch.filter(sorted(context.manifest.by_path), wanted.migrations) if wanted.migrations else []
         findings = database_findings(wanted, probe, brought, context.policy.min_free_connections)
+        findings += _of_the_step(context)
         return self.conclude(_good(wanted, probe), findings, inputs=inputs, figures=_figures(probe), series=series)
+
+    def _none(self, context: CheckContext, why: str) -> CheckResult:
+        probe = context.public.probe_database(DatabaseProbeRequest())
+        told = "raos.toml says that there is no database, but the server's node is given one: declare [database] tables"
+        findings = [Finding("medium", told)] if probe.connect_ms is not None else []
+        return self.conclude(f"none: {one_line(why)}", findings, inputs={"none": why})
 
 
 def database_findings(
@@ -56,7 +67,27 @@ def database_findings(
     return [*content, *_of_latency(wanted.latency_ms, probe), *_of_connections(probe, least_free)]
 
 
+def _of_the_step(context: CheckContext) -> Iterator[Finding]:
+    """Tell what came of the release's migrate step on the server, where it has one and the node says so."""
+    if context.raos.migrate is None:
+        return
+    if step := context.public.migrated(context.bundle):
+        untried = step.status == "skipped" and step.detail != MIGRATED_BEFORE
+        yield Finding("medium" if untried else "low", f"the release's migrate step there: {one_line(step.words)}")
+
+
 def _of_migrations(wanted: DatabaseSection, probe: DatabaseProbe, brought: Sequence[str]) -> Iterator[Finding]:
+    if probe.failed_migrations:
+        failed = one_line(", ".join(probe.failed_migrations[:LISTED]))
+        yield Finding(
+            "high", f"{len(probe.failed_migrations)} migrations began and failed: {failed}; mend the database"
+        )
+    if probe.tables and not probe.migrations_in and probe.migration is None and (wanted.migration or brought):
+        wanting = (
+            f"migration {one_line(wanted.migration, 60)} was" if wanted.migration else f"{len(brought)} migrations were"
+        )
+        yield Finding("medium", f"whether {wanting} applied cannot be told: no table of a known tool is there")
+        return
     if wanted.migration is not None and probe.migration != wanted.migration:
         stands = f"at migration {one_line(probe.migration, 60)}" if probe.migration else "at no migration"
         yield Finding("high", f"the database stands {stands}, but raos.toml says {wanted.migration}: migrate it")
@@ -68,10 +99,23 @@ def _of_migrations(wanted: DatabaseSection, probe: DatabaseProbe, brought: Seque
     if brought and probe.migration is not None and not probe.migrations_in:
         yield Finding("medium", "the server's node tells only of the newest migration: update it")
         return
-    lost = [path for path in brought if not any(_is_of(path, version) for version in probe.migrations)]
+    lost = [path for path in brought if not any(_was_applied(path, version, probe) for version in probe.migrations)]
     if lost:
         shown = one_line(", ".join(lost[:LISTED]))
         yield Finding("high", f"{len(lost)} of {len(brought)} migrations were not applied: {shown}; migrate it")
+
+
+def _was_applied(path: str, version: str, probe: DatabaseProbe) -> bool:
+    """Tell whether that entry of the tool's record is of that file, by how the tool names its files."""
+    *_, above, directory, name = ["", "", *path.split("/")]
+    if probe.migrations_by == "Django":
+        return version == f"{above}.{name.partition('.')[0]}"
+    if probe.migrations_by == "Prisma":
+        return version == directory
+    number = _NUMBER.match(name)
+    if probe.migrations_by == _NEWEST_ONLY and number and version.isdecimal():
+        return int(number.group()) <= int(version)
+    return _is_of(path, version)
 
 
 def _is_of(path: str, version: str) -> bool:

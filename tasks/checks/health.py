@@ -1,16 +1,19 @@
 """Health: the program lives and is ready over a settling window, started in time, is the release that was pushed, and
-does not restart."""
+does not restart. Which release it is, it says itself, or its node vouches for it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ashat.client.node import none_if_not_found
 from ashat.protocol.messages import App, NodeState
+from ashat.protocol.probes import ProcessProbe
 from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, one_line
+from tasks.checks.kit.host import BUSY_PER_MILLE, busy_in_words, busy_over
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
 
 INTERVAL_SECONDS = 0.25
@@ -53,13 +56,13 @@ class HealthCheck(Check):
 
     name = "health"
     title = "Server health"
-    version = "2"
+    version = "4"
     order = 10
 
     def run(self, context: CheckContext) -> CheckResult:
         """Wait until the program is healthy; watch it settle; then compare what was seen with what was promised."""
         health = context.raos.health
-        before = context.public.state()
+        before, processes = context.public.state(), _processes(context)
         seen = _Seen()
         with Web(context) as web:
             began = time.monotonic()
@@ -70,21 +73,27 @@ class HealthCheck(Check):
                 while time.monotonic() < ends or (len(seen.looks) < MIN_LOOKS and seen.well):
                     seen.looks.append(_look(context, web, seen))
                     context.sleep(INTERVAL_SECONDS)
-        after = context.public.state()
+        after, left = context.public.state(), _processes(context)
         findings = [
             *([] if first.well else [_never_well(context, first)]),
             *_of_node(context, before.app, after),
             *_of_looks(seen),
             *_of_identity(context, seen),
-            *start_findings(health.start_seconds, after.app),
+            *([] if health.expect == "release" or seen.bundles else _of_process(context, left)),
         ]
-        figures = _figures(seen, after.app) | {"waited_ms": waited_ms}
+        late = list(start_findings(health.start_seconds, after.app))
+        figures = _figures(seen, after.app) | _of_machine(left) | {"waited_ms": waited_ms}
         what = "healthy and ready" if health.ready else "healthy"
         started = "" if after.app.healthy_after_ms is None else f", up {after.app.healthy_after_ms} ms after its start"
         often = f"{len(seen.looks)} of {len(seen.looks)} looks {what} over {health.settle_seconds:g} s"
-        good = f"{often}, version {context.raos.raos.version}{started}"
-        series = {"health_us": seen.answers_us}
-        return self.conclude(good, findings, inputs=_inputs(context), figures=figures, series=series)
+        whose = f"version {context.raos.raos.version}" if seen.versions else "the release that its node started"
+        good = f"{often}, {whose}{started}"
+        series = {"health_us": seen.answers_us, "memory_bytes": [processes.memory_bytes, left.memory_bytes]}
+        excuse = _busy_host(context, late)
+        if excuse and not any(finding.severity == "high" for finding in findings):
+            findings += [replace(finding, severity="low") for finding in late]
+            return self.inconclusive(excuse, findings, inputs=_inputs(context), figures=figures, series=series)
+        return self.conclude(good, [*findings, *late], inputs=_inputs(context), figures=figures, series=series)
 
 
 def _left_to_start(state: NodeState, start_seconds: float) -> float:
@@ -121,15 +130,24 @@ def _ask_life(context: CheckContext, web: Web, seen: _Seen) -> str:
     if answer is None:
         return trouble
     seen.answers_us.append(answer.us)
+    told, why = _object(answer)
+    if context.raos.health.expect == "release":
+        trouble = trouble or why
+        told = told if why else {"version": None, "bundle": None} | told
+    if "version" in told:
+        seen.versions[str(told["version"])] += 1
+    if "bundle" in told:
+        seen.bundles[str(told["bundle"])] += 1
+    return trouble
+
+
+def _object(answer: Answer) -> tuple[dict[str, Any], str]:
+    """Read the JSON object that the answer is, or say why it is none."""
     try:
         reply = answer.json()
     except ValueError as error:
-        return trouble or f"the answer is {error}"
-    if not isinstance(reply, dict):
-        return trouble or "the answer is JSON, but no object"
-    seen.versions[str(reply.get("version"))] += 1
-    seen.bundles[str(reply.get("bundle"))] += 1
-    return trouble
+        return {}, f"the answer is {error}"
+    return (reply, "") if isinstance(reply, dict) else ({}, "the answer is JSON, but no object")
 
 
 def _ask(web: Web, path: str) -> tuple[str, Answer | None]:
@@ -140,11 +158,7 @@ def _ask(web: Web, path: str) -> tuple[str, Answer | None]:
         return f"{path}: {error}", None
     if 200 <= answer.status < 300:
         return "", answer
-    try:
-        reply = answer.json()
-    except ValueError:
-        reply = None
-    detail = one_line(reply.get("detail") or "") if isinstance(reply, dict) else ""
+    detail = one_line(_object(answer)[0].get("detail") or "")
     return f"{path}: status {answer.status}" + (f", {detail}" if detail else ""), answer
 
 
@@ -178,6 +192,29 @@ def _of_identity(context: CheckContext, seen: _Seen) -> Iterator[Finding]:
         yield Finding("high", f"{path} reports {reported}, but {context.bundle[:12]} was pushed")
 
 
+def _processes(context: CheckContext) -> ProcessProbe:
+    old = ProcessProbe(detail="its node tells nothing of processes: update it")
+    return none_if_not_found(context.public.probe_process) or old
+
+
+def _of_process(context: CheckContext, probe: ProcessProbe) -> Iterator[Finding]:
+    """Find what the node cannot vouch for, of a program that does not say itself which release it is."""
+    silent = f"{context.raos.health.path} reports no bundle"
+    if probe.bundle is None:
+        why = one_line(probe.detail) or "no reason given"
+        yield Finding("medium", f"nobody vouches for the release that answers: {silent}, and {why}")
+    elif probe.bundle != context.bundle:
+        yield Finding("high", f"the node started the program from {probe.bundle[:12]}, not from {context.bundle[:12]}")
+    elif probe.answers is None:
+        hidden = f"the node may not look into {probe.unseen} of its {probe.processes} processes"
+        yield Finding("medium", f"nobody vouches for what answers: {silent}, and {hidden}")
+    elif not probe.answers:
+        other = "no process that the node started takes connections at the program's address"
+        yield Finding(
+            "high", f"something else answers: {other}, and {silent}; end it, or have the program report ASHAT_BUNDLE"
+        )
+
+
 def _of_node(context: CheckContext, before: App, after: NodeState) -> Iterator[Finding]:
     if after.current is None or after.current.bundle != context.bundle:
         runs = after.current.bundle[:12] if after.current else "nothing"
@@ -208,6 +245,16 @@ def start_findings(start_seconds: float, app: App) -> Iterator[Finding]:
         yield Finding("high", f"{took}, over the {start_seconds:g} s of raos.toml")
 
 
+def _busy_host(context: CheckContext, late: list[Finding]) -> str:
+    """Say that a late start may be due to its busy host, on which the release before was late each time; "" if not."""
+    starts = [block.start_ms for block in context.rehearsal.of("old")]
+    busy, limit_ms = busy_over(context.rehearsal.blocks), context.raos.health.start_seconds * 1000
+    as_before = bool(starts) and all(ms is not None and ms > limit_ms for ms in starts)
+    if not as_before or (busy or 0) < BUSY_PER_MILLE or not late or late[0].severity != "high":
+        return ""
+    return f"too noisy to tell: {late[0].text}, and so did the release before{busy_in_words(busy)}"
+
+
 def _figures(seen: _Seen, app: App) -> dict[str, int]:
     figures = {
         "looks": len(seen.looks),
@@ -222,11 +269,19 @@ def _figures(seen: _Seen, app: App) -> dict[str, int]:
     return figures
 
 
+def _of_machine(probe: ProcessProbe) -> dict[str, int]:
+    if probe.bundle is None:
+        return {}
+    counts = {"processes": probe.processes, "threads": probe.threads, "open_files": probe.open_files}
+    return counts | {"memory_kib": probe.memory_bytes // 1024, "addresses": len(probe.listening)}
+
+
 def _inputs(context: CheckContext) -> Mapping[str, Any]:
     health = context.raos.health
     return {
         "path": health.path,
         "ready": health.ready,
+        "expect": health.expect,
         "start_ms": round(health.start_seconds * 1000),
         "settle_ms": round(health.settle_seconds * 1000),
         "version": context.raos.raos.version,

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from ashat.bundle.manifest import FileEntry
 from ashat.common.canonical_json import digest_of
-from ashat.protocol.messages import ModuleReport
+from ashat.protocol.probes import ModuleReport
 from tasks.checks.kit.base import SEVERITIES, Check, CheckContext, CheckResult, Finding, one_line
 
 LOADED = "loaded"
@@ -33,7 +33,7 @@ class ModulesCheck(Check):
 
     name = "modules"
     title = "Module load"
-    version = "2"
+    version = "3"
     order = 20
 
     def run(self, context: CheckContext) -> CheckResult:
@@ -41,6 +41,8 @@ class ModulesCheck(Check):
         limit = context.raos.modules.load_ms
         expected = {name: module_digest(files) for name, files in context.manifest.modules.items() if name}
         inputs = {"report": context.raos.modules.report, "modules": expected, "load_limit_ms": limit}
+        if context.raos.modules.none is not None:
+            return self._none(context.raos.modules.none, sorted(expected))
         probe = context.public.probe_modules()
         if not probe.ok:
             reason = one_line(probe.detail) or "no reason given"
@@ -55,6 +57,12 @@ class ModulesCheck(Check):
         if slowest:
             good += f", the slowest ({slowest[0]}) in {times[slowest[0]]} ms"
         return self.conclude(good, module_findings(expected, probe.modules, limit), inputs=inputs, figures=figures)
+
+    def _none(self, why: str, pushed: list[str]) -> CheckResult:
+        shown = one_line(", ".join(pushed[:LISTED]))
+        wrong = f"raos.toml says that there are no modules, but the bundle brings {len(pushed)}: {shown}"
+        findings = [Finding("high", wrong)] if pushed else []
+        return self.conclude(f"none: {one_line(why)}", findings, inputs={"none": why})
 
 
 def load_times(expected: Mapping[str, str], reported: Sequence[ModuleReport]) -> dict[str, int]:

@@ -13,21 +13,27 @@ from fnmatch import fnmatchcase
 import httpx
 
 from ashat.raos_toml.schema import Allow
-from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, Severity, gravest, one_line
+from tasks.checks.kit.base import Check, CheckContext, CheckResult, Finding, gravest, one_line
 from tasks.checks.scan.exposure import shown_by_the_program
-from tasks.checks.scan.files import FILE_LIMIT, Scan, loose_modes, new_executables, odd_files, search_for_secrets
+from tasks.checks.scan.files import loose_modes, new_executables, odd_files
 from tasks.checks.scan.lockfiles import declared_packages
+from tasks.checks.scan.lookalikes import lookalikes
+from tasks.checks.scan.search import Scan, more_seconds, search_for_secrets
 from tasks.checks.scan.tls import inspect_tls, unverified
 from tasks.checks.scan.vulnerabilities import LookUp, look_up
 
 
 class SecurityCheck(Check):
-    """Reads the bundle's files up to 1 MB each, looks up what it is built from, and asks the running program."""
+    """Reads every file of the bundle, looks up what it is built from, and asks the running program."""
 
     name = "security"
     title = "Security scan"
-    version = "3"
+    version = "5"
     order = 60
+
+    def more_seconds(self, context: CheckContext) -> float:
+        """Compute the seconds that the bundle's size adds: every file may have to be fetched and read."""
+        return more_seconds(context.manifest)
 
     def run(self, context: CheckContext) -> CheckResult:
         """Scan the connection to the server, the bundle, and the program; then apply the allow-list.
@@ -39,7 +45,7 @@ class SecurityCheck(Check):
         known = look_up(declared, context.policy, context.left(), now)
         scan = search_for_secrets(context)
         connection = list(inspect_tls(context.app_url, context.tls, now, soon))
-        trusted = not any(each.rule == "certificate" for each in connection)
+        trusted = not any(each.rule in ("certificate", "weak-certificate") for each in connection)
         found = [
             *connection,
             *_connection_to_the_node(context, now, soon),
@@ -48,31 +54,33 @@ class SecurityCheck(Check):
             *loose_modes(context.public.tree()),
             *known.findings,
             *declared.findings(),
+            *lookalikes(declared),
             *scan.findings,
             *shown_by_the_program(context if trusted else replace(context, tls=unverified())),
         ]
         allow = context.raos.security.allow
         far = far_entries(allow, now.date(), context.policy.allow_days)
         findings = gravest([*allowed(found, allow, now.date()), *far])
-        if scan.not_read:
-            severity: Severity = "medium" if scan.late else "low"
-            findings.append(Finding(severity, f"not searched for secrets: {scan.not_read_shown}"))
+        late = _out_of_time(context, scan)
+        unknown = [why for why in (known.unknown, late) if why]
+        findings += [Finding("low", late)] if late else []
         inputs = {
             "headers": context.raos.security.headers,
             "allow": [f"{each.rule} {each.path} until {each.until.isoformat()}" for each in allow],
             "date": now.date().isoformat(),
-            "file_limit": FILE_LIMIT,
             "advisories": known.source,
         }
         figures = {
             "files_searched": scan.files,
             "bytes_searched": scan.size,
-            "files_not_searched": scan.not_read,
-            "bytes_not_searched": scan.not_read_bytes,
+            "files_searched_before": scan.before,
+            "files_not_searched": scan.late,
+            "bytes_not_searched": scan.late_bytes,
+            "not_opened": scan.unopened,
             "packages": known.packages,
         }
-        if known.unknown and not any(finding.severity == "high" for finding in findings):
-            return self.inconclusive(known.unknown, findings, inputs=inputs, figures=figures)
+        if unknown and not any(finding.severity == "high" for finding in findings):
+            return self.inconclusive("; ".join(unknown), findings, inputs=inputs, figures=figures)
         return self.conclude(_good(scan, known), findings, inputs=inputs, figures=figures)
 
 
@@ -83,10 +91,22 @@ def _connection_to_the_node(context: CheckContext, now: datetime, soon: timedelt
         yield from inspect_tls(context.public.url, context.public.transport.trust, now, soon)
 
 
+def _out_of_time(context: CheckContext, scan: Scan) -> str:
+    """Say what was not searched for want of time, and what to do; "" where everything was."""
+    if not scan.late:
+        return ""
+    all_files = scan.late + scan.files + scan.before
+    return (
+        f"the search for credentials ended after {context.time_limit:.0f} s with {scan.late} of {all_files} files "
+        f"({scan.late_bytes / 1e6:.1f} MB) not searched: verify again (what was searched is remembered), or "
+        "give it more time with time_limits.security in the policy"
+    )
+
+
 def _good(scan: Scan, known: LookUp) -> str:
-    rest = f"; {scan.not_read_shown} not searched" if scan.not_read else ""
+    rest = f"; {scan.unopened} archives in them not opened" if scan.unopened else ""
     packages = f"; {known.counted} looked up" if known.looked_up else ""
-    return f"no secret in {scan.files} files{rest}{packages}; headers and exposure as they should be"
+    return f"no secret in {scan.searched_shown}{rest}{packages}; headers and exposure as they should be"
 
 
 def allowed(findings: Iterable[Finding], allow: Sequence[Allow], today: date) -> Iterator[Finding]:

@@ -6,12 +6,15 @@ from ashat.common.failpoints import fault_point
 from ashat.deployment.events import DecisionVoid, Failed, Promoted, Promoting
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeConflictError, SessionError, SwitchFailedError, UnsignedError
-from ashat.protocol.messages import Decision, NodeState, OperationRequest, SignedRelease
+from ashat.protocol.messages import Current, Decision, NodeState, OperationRequest, SignedRelease
 from tasks.approval.signing import send_log, signed_release
 from tasks.runtime.deployment import Deployment
+from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, whoami
 from tasks.runtime.step import step
 from tasks.servers.public import change, settled
+
+_SHORT = 12
 
 
 def decision_of(state: State) -> Decision:
@@ -35,7 +38,7 @@ def decision_of(state: State) -> Decision:
         target=state.target,
         expected_current=state.omega_before,
         release_seq=approval.release_seq,
-        approver=approval.approver,
+        approver=", ".join(state.deciders),
         at=approval.at,
     )
 
@@ -54,13 +57,14 @@ def promote(d: Deployment) -> State:
         return state
     decision, seen = decision_of(state), settled(d.target)
     if _already(seen, decision):
-        return _promoted(d, decision)
+        return _promoted(d, decision, seen.previous)
     if _moved_on(seen, decision):
-        return _void(d, f"{state.target} runs something else than when it was approved")
-    return _promote(d, state, decision)
+        return _void(d, f"{state.the_target} runs something else than when it was approved")
+    return _promote(d, state, decision, seen.current)
 
 
-def _promote(d: Deployment, state: State, decision: Decision) -> State:
+def _promote(d: Deployment, state: State, decision: Decision, before: Current | None) -> State:
+    reporter().say(f"{state.the_target} is told to run {state.update_id}, release {decision.release_seq}")
     operation = state.promoting or f"{decision.id}.{decision.release_seq}"
     promoting = Promoting(at=now(), by=whoami(), operation=operation)
     state = d.advance(lambda newest: None if newest.promoting else promoting)
@@ -73,9 +77,10 @@ def _promote(d: Deployment, state: State, decision: Decision) -> State:
     except (NodeConflictError, UnsignedError) as error:
         return _void(d, str(error))
     except SwitchFailedError as error:
-        return d.ledger.append(state, Failed(at=now(), by=whoami(), reason=str(error)))
+        reporter().say(f"{state.the_target} does not run {state.update_id}: {error}")
+        return d.ledger.append(state, Failed(at=now(), by=whoami(), reason=str(error), output=error.output))
     fault_point("promote.switched")
-    return _promoted(d, decision)
+    return _promoted(d, decision, before)
 
 
 def _request(state: State, decision: Decision, signed: SignedRelease | None) -> OperationRequest:
@@ -105,18 +110,30 @@ def _moved_on(seen: NodeState, decision: Decision) -> bool:
     return (seen.current.bundle if seen.current else None) != decision.expected_current
 
 
-def _promoted(d: Deployment, decision: Decision) -> State:
+def _promoted(d: Deployment, decision: Decision, before: Current | None) -> State:
+    was = before.update_id if before and before.bundle == decision.expected_current else ""
+    step = d.target.migrated(decision.bundle)
+    words = step.words if step else ""
+
     def arrived(newest: State) -> Promoting | Promoted | None:
         if newest.stage is not Stage.DEPLOYING:
             return None
-        return Promoted(at=now(), by=whoami(), from_bundle=decision.expected_current, release_seq=decision.release_seq)
+        replaced, sequence = decision.expected_current, decision.release_seq
+        return Promoted(
+            at=now(), by=whoami(), from_bundle=replaced, from_update=was, release_seq=sequence, migrated=words
+        )
 
     state = d.advance(arrived)
+    replaced = was or (f"bundle {decision.expected_current[:_SHORT]}" if decision.expected_current else "nothing")
+    reporter().say(f"{state.the_target} runs {state.update_id}, release {decision.release_seq}; before, {replaced}")
+    if words:
+        reporter().say(f"{state.the_target}: its migrate step: {words}")
     fault_point("promote.recorded")
     return state
 
 
 def _void(d: Deployment, reason: str) -> State:
+    reporter().say(f"The approval is void: {reason}")
     return d.advance(
         lambda newest: DecisionVoid(at=now(), by=whoami(), reason=reason) if newest.stage is Stage.DEPLOYING else None
     )

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ashat.bundle.git import ancestors, git_info, resolve
+from ashat.bundle.artifacts.pack import Wanted, is_artifact, pack_artifact, parse_digest
+from ashat.bundle.blob_ids import BlobIds
+from ashat.bundle.compare import compare_with_commit, refuse_lfs_pointers
+from ashat.bundle.git import GitInfo, Repository, branch_of, commit_time, git_info, newest_commits, resolve
+from ashat.bundle.git_objects import ObjectStore
 from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
 from ashat.bundle.stat_cache import StatCache
 from ashat.common.failpoints import fault_point
@@ -17,6 +21,7 @@ from ashat.deployment.state_machine import Stage, State
 from ashat.errors import BundleError, UpdateExistsError
 from ashat.ledger.ledger import Ledger, how_to_go_on
 from ashat.protocol.messages import Source
+from ashat.protocol.origins import Differences
 from ashat.raos_toml.load import raos_toml_of
 from ashat.raos_toml.schema import RaosToml
 from ashat.settings import Settings
@@ -25,6 +30,7 @@ from ashat.trust.release.provenance import Attestation, attest_build
 from ashat.trust.tuf.metadata import BUILDER
 from blocks.source import load_source
 from tasks.checks.kit.declared_schemas import check_promises
+from tasks.push.route import find_route
 from tasks.runtime.connections import this_run
 from tasks.runtime.run import now, run_id
 from tasks.runtime.step import step
@@ -35,12 +41,15 @@ _KNOWN_RUNS = 200
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tree is: a directory, and the commit to pack of it ("": as it lies there)."""
+    """Where a tree is: a directory, and the commit to pack of it ("": as it lies there); or an artifact, and the image
+    (`ref`) and `subdirectory` to pack of it. `digest` is the sha256 that an artifact must have ("": any)."""
 
     name: str
     directory: Path
     ref: str = ""
     allow_dirty: bool = False
+    subdirectory: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Package:
     packed: Packed
     raos: RaosToml
     source: Source
+    commits: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -70,7 +80,8 @@ def source_tree(source: str, *, allow_dirty: bool) -> Iterator[Origin]:
     """Find the tree that the Source block `source` names; a clone is removed at the end of the `with` block."""
     block = load_source(source)
     with block.checkout() as tree:
-        yield Origin(source, tree, "" if block.remote else block.ref, allow_dirty)
+        ref, part = ("" if block.remote else block.ref), (block.subdirectory if is_artifact(tree) else "")
+        yield Origin(source, tree, ref, allow_dirty, part, parse_digest(block.digest))
 
 
 def check_free(update_id: str, *, resume: bool) -> None:
@@ -104,36 +115,21 @@ def must_push(begun: State | None) -> bool:
 
 @step("package", description="Pack the tree: hash every file, and refuse what the servers could misread.")
 def package(origin: Origin) -> Package:
-    """Pack the tree at `origin` into a bundle.
+    """Pack the tree or the artifact at `origin` into a bundle.
 
     Raises:
-        BundleError: the tree is dirty, missing, empty, or breaks a bundle rule; or its raos.toml is wrong, or a schema
-            that it declares.
+        BundleError: the tree is missing, empty, or breaks a bundle rule; it is not what its commit has, unless
+            `allow_dirty`; its raos.toml is wrong, or a schema that it declares; an artifact has another digest.
     """
-    info = git_info(origin.directory)
-    if info is not None and info.dirty and not origin.ref and not origin.allow_dirty:
-        raise BundleError(
-            f"{origin.directory} has uncommitted changes: commit them (--commit does), or push them as they are with "
-            "--allow-dirty."
-        )
-    if origin.ref:
-        packed = pack_git_ref(origin.directory, origin.ref)
-        commit: str | None = resolve(origin.directory, origin.ref)
-    else:
-        cache = StatCache.for_source(Settings().ensure_home(), origin.directory)
-        packed = pack_directory(origin.directory, cache=cache)
-        commit = info.commit if info else None
-    raos = raos_toml_of(packed.manifest, packed.read_file)
-    check_promises(raos, packed.manifest, packed.read_file)
-    source = Source(
-        name=origin.name,
-        commit=commit,
-        branch=info.branch if info else None,
-        dirty=bool(info and info.dirty and not origin.ref),
-        who=info.author if info else "",
-        contains=_contained(origin.directory, commit),
-    )
-    return Package(packed, raos, source)
+    packed, source = _packed(origin)
+    try:
+        raos = raos_toml_of(packed.manifest, packed.read_file)
+        check_promises(raos, packed.manifest, packed.read_file)
+    except BaseException:
+        packed.close()
+        raise
+    commits = newest_commits(origin.directory, source.commit) if source.commit else ()
+    return Package(packed, raos, source, commits)
 
 
 def begin(request: PushRequest, package: Package) -> State:
@@ -143,6 +139,7 @@ def begin(request: PushRequest, package: Package) -> State:
         UpdateExistsError: the id was taken meanwhile.
         SessionError: the interrupted push that is resumed carried other content to Public already.
     """
+    route = find_route(request.public, request.target)
     created = Created(
         at=now(),
         by=request.by,
@@ -150,6 +147,8 @@ def begin(request: PushRequest, package: Package) -> State:
         info=request.info,
         target=request.target,
         public=request.public,
+        target_title=route.target_title,
+        public_title=route.public_title,
         run=run_id(),
     )
     manifest, ledger = package.packed.manifest, this_run().ledger
@@ -169,6 +168,8 @@ def begin(request: PushRequest, package: Package) -> State:
             size=manifest.size,
             source=package.source,
             attestation=attestation,
+            commits=package.commits,
+            irreversible=package.raos.migrate is not None and not package.raos.migrate.reversible,
         )
 
     state = ledger.advance(request.update_id, state.attempt, packed)
@@ -202,8 +203,80 @@ def _mine_or_free(ledger: Ledger, update_id: str, *, resume: bool) -> State | No
     raise UpdateExistsError(how_to_go_on(last))
 
 
-def _contained(directory: Path, commit: str | None) -> tuple[str, ...]:
-    if commit is None:
-        return ()
+def _packed(origin: Origin) -> tuple[Packed, Source]:
+    if is_artifact(origin.directory):
+        return _pack_artifact(origin)
+    if origin.digest:
+        raise BundleError(f"{origin.directory} is a directory, which has no digest to be held against.")
+    return _pack_commit(origin) if origin.ref else _pack_directory(origin)
+
+
+def _pack_artifact(origin: Origin) -> tuple[Packed, Source]:
+    settings = Settings()
+    wanted = Wanted(origin.ref, origin.subdirectory, origin.digest)
+    packed, artifact = pack_artifact(origin.directory, wanted, windows_names=settings.windows_names)
+    try:
+        refuse_lfs_pointers(packed, BlobIds.for_source(settings.ensure_home(), origin.directory))
+    except BaseException:
+        packed.close()
+        raise
+    return packed, Source(name=origin.name, artifact=artifact)
+
+
+def _pack_commit(origin: Origin) -> tuple[Packed, Source]:
+    commit = resolve(origin.directory, origin.ref)
+    info = git_info(origin.directory)
+    packed = pack_git_ref(origin.directory, commit, windows_names=Settings().windows_names)
+    return packed, _source(origin, info, commit, branch_of(origin.directory, origin.ref), Differences())
+
+
+def _pack_directory(origin: Origin) -> tuple[Packed, Source]:
+    info = git_info(origin.directory)
+    if info is not None and info.repository.bare:
+        raise BundleError(f"{origin.directory} is no work tree of its repository: name a commit of it, with --ref.")
+    settings = Settings()
+    home = settings.ensure_home()
+    if home.resolve().is_relative_to(origin.directory.resolve()):
+        raise BundleError(f"ASHAT_HOME ({home}) is in the tree {origin.directory}, with keys: it is not to be shipped.")
+    cache = StatCache.for_source(home, origin.directory)
+    packed = pack_directory(origin.directory, cache=cache, windows_names=settings.windows_names)
+    ids = BlobIds.for_source(home, origin.directory, info.repository.object_format if info else "sha1")
+    if info is None or info.commit is None:
+        refuse_lfs_pointers(packed, ids)
+        return packed, _source(origin, info, None, info.branch if info else None, None)
+    found = compare_with_commit(packed, origin.directory, info.repository, info.commit, ids)
+    if found.count and not origin.allow_dirty:
+        raise BundleError(
+            f"{origin.directory} has uncommitted changes, against its commit {info.commit[:12]}: {found}. Commit them "
+            "(--commit does where git tracks the file), push the commit without them (--ref HEAD), or push the files "
+            "as they are (--allow-dirty)."
+        )
+    return packed, _source(origin, info, info.commit, info.branch, found)
+
+
+def _source(
+    origin: Origin, info: GitInfo | None, commit: str | None, branch: str | None, differences: Differences | None
+) -> Source:
+    contains, cut = _contained(info.repository, commit) if info and commit else ((), False)
+    return Source(
+        name=origin.name,
+        commit=commit,
+        branch=branch,
+        dirty=bool(differences and differences.count),
+        differences=differences,
+        who=info.author if info else "",
+        contains=contains,
+        history_cut=cut,
+        committed=commit_time(origin.directory, commit) if commit else None,
+    )
+
+
+def _contained(repository: Repository, commit: str) -> tuple[tuple[str, ...], bool]:
+    """Which commits of other deployments `commit` builds on, and whether there may be more that nobody can see here."""
     known = {summary["commit"] for summary in this_run().ledger.summaries(limit=_KNOWN_COMMITS)} - {None}
-    return tuple(sorted(known & ancestors(directory, commit))) if known else ()
+    if not known:
+        return (), repository.shallow is not None
+    with ObjectStore(repository) as store:
+        history = store.history(commit)
+        found = known.intersection(history or ())
+    return tuple(sorted(found)), history is None or repository.shallow is not None

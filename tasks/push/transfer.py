@@ -34,8 +34,12 @@ def upload(d: Deployment, packed: Packed) -> TransferReport:
 @step("record-push", description="Write down that the Public Server runs the update.")
 def record_pushed(d: Deployment) -> State:
     """Record that Public runs the update; once."""
-    url = d.public.url
-    return d.advance(lambda newest: Pushed(at=now(), by=whoami(), url=url) if newest.stage is Stage.PLANNING else None)
+    step = d.public.migrated(d.state.bundle)
+    words = step.words if step else ""
+    if words:
+        reporter().say(f"{d.the_public}: its migrate step: {words}")
+    event = Pushed(at=now(), by=whoami(), url=d.public.url, migrated=words)
+    return d.advance(lambda newest: event if newest.stage is Stage.PLANNING else None)
 
 
 @step("relay", description="Bring the verified bytes from the Public Server to the target.")
@@ -65,7 +69,7 @@ def drop_staged(d: Deployment) -> None:
     try:
         d.public.abandon(bundle)
     except (NodeError, NotConfiguredError) as error:
-        reporter().say(f"{d.public_name} keeps what it was sent for a day: {error}")
+        reporter().say(f"{d.state.the_public} keeps what it was sent for a day: {error}")
 
 
 def uncopied(packed: Packed) -> Packed:

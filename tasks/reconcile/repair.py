@@ -12,14 +12,25 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from ashat.deployment.events import ApprovalAnswered, Cancelled, Expired, RunDied
+from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SessionError
-from tasks.approval.gate import close_gate_run, how_it_ended, is_alive, start_approve_run, start_run
+from tasks.approval.gate import (
+    ROLLBACK_DEPLOYMENT,
+    close_gate_run,
+    how_it_ended,
+    is_alive,
+    put_anew,
+    start_approve_run,
+    start_run,
+)
+from tasks.approval.request import withdraw_if_outdated
+from tasks.approval.subject import Subject
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
+from tasks.runtime.notify import notify
 from tasks.runtime.run import now, run_id
 
-ROLLBACK_DEPLOYMENT = "rollback/rollback"
 _WORDS = 2000
 CANCELLED_IN_PREFECT = "cancelled in Prefect"
 
@@ -36,11 +47,12 @@ def mark_dead_runs() -> list[str]:
     return lines
 
 
-def expire_overdue(d: Deployment, state: State) -> None:
-    """Record that nobody answered the gate in time, and end the run that waited for an answer."""
-    d.ledger.append(state, Expired(at=now(), by="reconcile"))
+def expire_overdue(d: Deployment, state: State) -> State:
+    """Record that nobody answered the gate in time, and end the run that waited for an answer; the new state."""
+    expired = d.ledger.append(state, Expired(at=now(), by="reconcile"))
     if state.gate is not None and state.gate.run:
         close_gate_run(state.gate.run, "Nobody answered in time.", Stage.EXPIRED)
+    return expired
 
 
 def close_gate(state: State) -> None:
@@ -69,6 +81,34 @@ def restart_approve(d: Deployment) -> str:
     state = d.state
     holder = (state.gate.run if state.gate else "") or start_approve_run(state)
     return _follow(d, holder, lambda dead: start_approve_run(state, again=dead))
+
+
+def put_questions_anew(d: Deployment, subject_of: Callable[[ApprovalRequest], Subject]) -> list[str]:
+    """Let people be asked anew where what a question tells of has changed; a line for each, with the reason.
+
+    `subject_of` says what a request is about.
+    """
+    state, lines = d.state, []
+    for request in state.approvals.values():
+        if state.undecided(request.subject) is None or not request.run:
+            continue
+        if why := withdraw_if_outdated(d, d.state, subject_of(request)):
+            notify(f"{d.update_id}: people are asked anew", why, run=request.run)
+            lines.append(f"people are asked anew, since {why}")
+        elif not _withdrawn(d, request):
+            continue
+        put_anew(request.run)
+    return lines
+
+
+def _withdrawn(d: Deployment, request: ApprovalRequest) -> bool:
+    """Say whether the question was taken back, and its run still waits: whoever did so died before the run was told.
+
+    A run that asks records that before it waits, so Prefect is asked first.
+    """
+    waits = _state_type(request.run) is StateType.PAUSED
+    found = d.state.undecided(request.subject)
+    return waits and found is not None and found.run == request.run and found.answered and found.shown is None
 
 
 def needs_gate(state: State) -> bool:

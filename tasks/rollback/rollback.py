@@ -7,12 +7,14 @@ from typing import Literal
 
 from ashat.client.node import NodeClient
 from ashat.common.failpoints import fault_point
-from ashat.deployment.events import RollbackStarted, RolledBack, ServerRolledBack
+from ashat.deployment.events import RollbackStarted, RollbackStopped, RolledBack, ServerRolledBack
 from ashat.deployment.restore import restore_target
 from ashat.deployment.state import PreviousRelease
-from ashat.deployment.state_machine import State, refuse_rollback
+from ashat.deployment.state_machine import Stage, State, refuse_rollback
 from ashat.errors import NodeError, NotConfiguredError, SessionError
-from ashat.protocol.messages import NodeState, Offer, OperationRequest
+from ashat.protocol.messages import Current, NodeState, Offer, OperationRequest
+from ashat.settings import Settings
+from tasks.approval.gate import is_alive
 from tasks.approval.signing import send_log
 from tasks.promote.distribute import await_mainframes
 from tasks.rollback.signed_rollback import signed_rollback
@@ -34,7 +36,8 @@ class RollbackPlan:
 
 
 def plan_rollback(state: State, public: NodeState, target: NodeState | None, before: PreviousRelease) -> RollbackPlan:
-    """Plan what can be put back, from what the servers run now, and what Public ran `before`. Pure.
+    """Plan what can be put back, from what the servers run now, and what Public ran `before`. Pure. Of what is still on
+    its way, nothing has to run yet: the rollback stops it.
 
     Raises:
         SessionError: nothing can, or the target runs it and has nothing to go back to.
@@ -48,27 +51,30 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
         if _runs(target, state):
             if _brought_back(target, state):
                 raise SessionError(
-                    f"{state.target} went back to '{state.update_id}' when a later update was rolled back, and no "
+                    f"{state.the_target} went back to '{state.update_id}' when a later update was rolled back, and no "
                     "approval covers the way further back: push that source as a new update. Nothing was changed."
                 )
             if state.omega_before is None:
                 raise SessionError(
-                    f"{state.target} ran nothing before '{state.update_id}': there is nothing to roll back to. Push a "
-                    "release that mends it instead."
+                    f"{state.the_target} ran nothing before '{state.update_id}': there is nothing to roll back to. "
+                    "Push a release that mends it instead."
                 )
             servers += ["omega", "mainframes"]
         else:
-            kept["omega"] = _runs_instead(state.target, target)
-    if _runs(public, state):
-        if before.bundle is None and not servers:
-            instead = "" if state.reached_omega else f" deploy cancel {state.update_id} stops it there."
-            raise SessionError(
-                f"{state.public} ran nothing before '{state.update_id}': there is nothing to roll back to.{instead}"
-            )
+            kept["omega"] = _runs_instead(state.the_target, target)
+    under_way = state.stage in (Stage.DEPLOYING, Stage.DISTRIBUTING)
+    if not _runs(public, state):
+        kept["public"] = _runs_instead(state.the_public, public)
+    elif before.bundle is not None or servers:
         servers.append("public")
+    elif under_way:
+        kept["public"] = f"{state.the_public} ran nothing before"
     else:
-        kept["public"] = _runs_instead(state.public, public)
-    if not servers:
+        instead = "" if state.reached_omega else f" deploy cancel {state.update_id} stops it there."
+        raise SessionError(
+            f"{state.the_public} ran nothing before '{state.update_id}': there is nothing to roll back to.{instead}"
+        )
+    if not servers and not under_way:
         raise SessionError(
             f"Deployment '{state.update_id}' no longer runs anywhere ({'; '.join(kept.values())}): nothing was changed."
         )
@@ -100,6 +106,38 @@ def start_rollback(d: Deployment, reason: str, by: str) -> None:
     fault_point("rollback.started")
 
 
+def stop_rollback(d: Deployment, reason: str, by: str) -> State:
+    """Call a rollback off that was begun, and failed before any server had gone back; the new state.
+
+    Raises:
+        SessionError: a run of it is at work, or a server has gone back.
+    """
+    state = d.state
+    if is_alive(state.rollback_run):
+        raise SessionError(
+            f"A run of the rollback of '{d.update_id}' is at work. Wait for its end: only what it left undone can be "
+            "called off."
+        )
+    if state.reached_omega and _went_back(d, state):
+        raise SessionError(f"{d.the_target} has gone back from '{d.update_id}': its rollback can only be finished.")
+    return d.ledger.append(state, RollbackStopped(at=now(), by=by or whoami(), reason=reason))
+
+
+def was_stopped(state: State) -> bool:
+    """Say whether a rollback that a run is to go on with was called off meanwhile."""
+    request = state.approvals.get("rollback")
+    approved = request is not None and request.decision == "approve"
+    return not (state.rolling_back or approved or state.stage is Stage.ROLLED_BACK)
+
+
+def _went_back(d: Deployment, state: State) -> bool:
+    try:
+        current = d.target.identity().current
+    except (NodeError, NotConfiguredError):
+        return False  # nothing has told it to: a run that did would have recorded it, or be asked for again
+    return (current.bundle if current else None) == state.omega_before
+
+
 @step("roll-back-omega", description="Let OMEGA run what this update replaced, and offer that to the Mainframes.")
 def roll_back_omega(d: Deployment) -> int | None:
     """Put the target back under the approval that covers the rollback; the new `release_seq`, None if left alone.
@@ -110,13 +148,15 @@ def roll_back_omega(d: Deployment) -> int | None:
     state = d.state
     if "omega" in state.rolled_back:
         return state.rolled_back["omega"].release_seq
-    seen, sequence = settled(d.target), None
-    kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.target, seen)
+    seen, now_runs = settled(d.target), None
+    kept = "" if _runs(seen, state) or _came_back(seen, state) else _runs_instead(state.the_target, seen)
     if not kept:
         _undo(d, seen, state)
         fault_point("rollback.omega-switched")
-        sequence = _offer_current(d.target)
-    _record(d, "omega", to=state.omega_before, sequence=sequence, kept=kept)
+        now_runs = _offer_current(d.target)
+    sequence = now_runs.release_seq if now_runs else None
+    brought = now_runs.update_id if now_runs and now_runs.update_id != state.update_id else ""
+    _record(d, "omega", to=state.omega_before, brought=brought, sequence=sequence, kept=kept)
     fault_point("rollback.omega-recorded")
     return sequence
 
@@ -131,15 +171,20 @@ def roll_back_public(d: Deployment) -> None:
     with public_lease(d, "rollback") as holder:
         kept = switch_back(d.public, state, before, holder, reason="rollback")
         fault_point("rollback.public-switched")
-    _record(d, "public", to=before.bundle, sequence=None, kept=kept)
+    _record(d, "public", to=before.bundle, brought=before.update_id, sequence=None, kept=kept)
 
 
 def follow_mainframes(d: Deployment, release_seq: int) -> None:
     """Wait for the Mainframes to take what OMEGA offers again, and record who did not."""
-    outcomes = await_mainframes(d, release_seq)
+    offer = d.target.state().offer
+    if offer is None or offer.release_seq != release_seq:
+        raise SessionError(f"{d.the_target} does not offer what it went back to any more. Look at deploy servers.")
+    outcomes = await_mainframes(d.target, offer, Settings().mainframe_timeout)
     behind = ", ".join(outcome.name for outcome in outcomes if outcome.result != "running")
     kept = f"not yet: {behind}" if behind else ""
-    _record(d, "mainframes", to=d.state.omega_before, sequence=release_seq, kept=kept)
+    state = d.state
+    brought = state.rolled_back["omega"].to_update if "omega" in state.rolled_back else ""
+    _record(d, "mainframes", to=state.omega_before, brought=brought, sequence=release_seq, kept=kept)
 
 
 def end_rollback(d: Deployment) -> State:
@@ -166,7 +211,7 @@ def _undo(d: Deployment, seen: NodeState, state: State) -> None:
     change(d.target, request, f"{state.update_id}.{state.attempt}.rollback")
 
 
-def _offer_current(target: NodeClient) -> int | None:
+def _offer_current(target: NodeClient) -> Current | None:
     current = target.state().current
     if current is None or current.release_seq is None:
         return None
@@ -178,11 +223,13 @@ def _offer_current(target: NodeClient) -> int | None:
             attempt=current.attempt,
         )
     )
-    return current.release_seq
+    return current
 
 
-def _record(d: Deployment, place: Place, *, to: str | None, sequence: int | None, kept: str) -> None:
-    event = ServerRolledBack(at=now(), by=whoami(), server=place, to_bundle=to, release_seq=sequence, kept=kept)
+def _record(d: Deployment, place: Place, *, to: str | None, brought: str, sequence: int | None, kept: str) -> None:
+    event = ServerRolledBack(
+        at=now(), by=whoami(), server=place, to_bundle=to, to_update=brought, release_seq=sequence, kept=kept
+    )
     d.advance(lambda newest: None if place in newest.rolled_back else event)
 
 

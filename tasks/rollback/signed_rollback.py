@@ -73,7 +73,7 @@ def _replaced(record: Ledger, state: State, seen: NodeState) -> State:
     if known is None or known.evidence is None or known.bundle != state.omega_before:
         raise SessionError(
             f"No rollback of '{state.update_id}' that counts was signed with its approval, and none can be signed "
-            f"now: the record has no evidence of what {state.target} ran before. Push that as a new update. Nothing "
-            "was changed."
+            f"now: the record has no evidence of what {state.the_target} ran before. Push that as a new update. "
+            "Nothing was changed."
         )
     return known

@@ -17,6 +17,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
 
 from ashat.common.text import printable
 from tasks.runtime.reporting import reporter
@@ -58,6 +59,12 @@ class ByteProgress:
 def artifact_key(text: str) -> str:
     """Make an artifact's key of `text`: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-") or "artifact"
+
+
+def artifact_url(key: str) -> str:
+    """Name the page on which Prefect shows the newest artifact of that key; "" if no UI is known."""
+    ui = get_current_settings().ui_url
+    return f"{ui}/artifacts/key/{key}" if ui else ""
 
 
 def escape(text: str) -> str:

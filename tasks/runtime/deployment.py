@@ -20,6 +20,8 @@ class Deployment:
         self.attempt = state.attempt
         self.public_name = state.public
         self.target_name = state.target
+        self.the_public = state.the_public
+        self.the_target = state.the_target
         self._connections = connections
 
     @property
@@ -61,10 +63,10 @@ class Deployment:
 
 
 def deployment(update_id: str, attempt: int | None = None) -> Deployment:
-    """Find an attempt of an update (default: the last), with the connections of the run that this code is part of.
+    """Find an attempt of an update (None or 0: the last), with the connections of the run that this code is part of.
 
     Raises:
         UnknownUpdateError: there is none.
     """
     opened = this_run()
-    return Deployment(opened, opened.ledger.load(update_id, attempt))
+    return Deployment(opened, opened.ledger.load(update_id, attempt or None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from prefect.logging import get_run_logger
@@ -33,6 +33,9 @@ class Reporter(Protocol):
     def waiting(self, lease: Lease) -> None:
         """Show that this update waits for its turn, because another has the server's `lease`."""
 
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """Say `what` is being done while the `with` block runs, where nothing else is shown for a while."""
+
 
 class LogReporter:
     """Writes a flow's progress to the log of its run, which Prefect shows."""
@@ -55,6 +58,10 @@ class LogReporter:
     def waiting(self, lease: Lease) -> None:
         """Log that another update has the server's `lease`."""
         self.say(f"Waiting for {lease.holder} ({lease.who}: {lease.why}, since {lease.since:%H:%M:%S} UTC)")
+
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """Log nothing: the state of the task run shows it."""
+        return nullcontext()
 
 
 _watching: list[Reporter] = [LogReporter()]

@@ -8,6 +8,7 @@ it asks the ledger and the servers.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from prefect.tasks import exponential_backoff
 
 from ashat.errors import NodeError
 from ashat.settings import Settings
+from tasks.runtime.reporting import reporter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,19 +42,22 @@ def step(name: str, *, description: str) -> Callable[[Callable[P, R]], Task[P, R
             retry_condition_fn=may_pass_by_itself,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(heed_retry_after(function))
+        )(heed_retry_after(function, description))
         return made
 
     return decorate
 
 
-def heed_retry_after(function: Callable[P, R]) -> Callable[P, R]:
-    """Have `function` wait as long as a server's Retry-After asks before it raises that server's error."""
+def heed_retry_after(function: Callable[P, R], description: str = "") -> Callable[P, R]:
+    """Have `function` wait as long as a server's Retry-After asks before it raises that server's error, and the
+    reporter say what is done, by the beginning of `description`, for as long as it takes."""
+    what = re.split(r"[.,:;]", description)[0]
 
     @functools.wraps(function)
     def waiting(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with reporter().doing(what):
+                return function(*args, **kwargs)
         except NodeError as error:
             if error.transient and error.retry_after:
                 time.sleep(min(error.retry_after, RETRY_AFTER_LIMIT))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from ashat.client.node import NodeClient
+from ashat.common.identifiers import name_of_release, name_of_server
+from ashat.deployment.moments import told_of_trouble
 from ashat.deployment.state_machine import Stage, State
-from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictError
+from ashat.errors import AshatError, AuditError, NodeAuthError, NodeConflictError, NotConfiguredError, TrustError
 from ashat.ledger.summaries import TROUBLES
 from ashat.protocol.messages import Scope
 from ashat.settings import Settings
@@ -14,10 +16,13 @@ from ashat.transparency.witness import Witness
 from tasks.runtime.artifacts import publish_table
 from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment
+from tasks.runtime.events import tell
 from tasks.runtime.notify import notify
 from tasks.runtime.run import now
+from tasks.servers.endings import EndingKind, endings
 
 _TITLES = {"unreachable": "unreachable", "drift": "drifted", "doubt": "doubted"}
+_NOW_WRONG = frozenset(_TITLES)
 
 
 def standings(state: State) -> list[dict[str, Any]]:
@@ -56,7 +61,7 @@ def why_not_owner(d: Deployment) -> str:
         NodeError: the target does not answer, or does not know the token.
         NotConfiguredError: there is no such server.
     """
-    opens, name = d.target.token().opens, d.target_name
+    opens, name = d.target.token().opens, d.the_target
     if Scope.PROMOTE in opens:
         return ""
     return (
@@ -66,11 +71,20 @@ def why_not_owner(d: Deployment) -> str:
 
 
 class Trouble(NamedTuple):
-    """What is wrong with one server: it cannot be asked, it runs something else, or its journal is doubted."""
+    """What is wrong with one server, which people call `name`: it cannot be asked, it runs something else, its journal
+    is doubted, or something of it ends `until` a time (RFC 3339), and `how` says what to do about that."""
 
     server: str
-    kind: Literal["unreachable", "drift", "doubt"]
+    name: str
+    kind: Literal["unreachable", "drift", "doubt"] | EndingKind
     what: str
+    until: str = ""
+    how: str = ""
+
+    @property
+    def wrong_now(self) -> bool:
+        """Say whether the server is in trouble already, and not only about to be."""
+        return self.kind in _NOW_WRONG
 
 
 def drift() -> list[Trouble]:
@@ -80,18 +94,36 @@ def drift() -> list[Trouble]:
     found = []
     for target in sorted({state.target for state in states}):
         expected = expected_bundle([state for state in states if state.target == target])
+        name = _called(target)
         try:
             node = this_run().client(target)
             current = node.identity().current
-            found += [Trouble(target, "doubt", why) for why in [*witness_journal(target, node), *doubts(node)]]
+            found += [Trouble(target, name, "doubt", why) for why in [*witness_journal(target, node), *doubts(node)]]
+            found += about_to_end(target, name, node)
         except AshatError as error:
-            found.append(Trouble(target, "unreachable", f"{target} does not answer: {error}"))
+            found.append(Trouble(target, name, "unreachable", f"{name} does not answer: {error}"))
             continue
         runs = current.bundle if current else None
         if expected is not None and runs not in expected:
-            recorded = " or ".join(sorted(_short(bundle) for bundle in expected))
-            found.append(Trouble(target, "drift", f"{target} runs {_short(runs)}, the record says {recorded}"))
+            known = {state.bundle: state.update_id for state in states}
+            recorded = " or ".join(sorted(name_of_release(bundle, known.get(bundle, "")) for bundle in expected))
+            what = name_of_release(runs, current.update_id if current else "")
+            found.append(Trouble(target, name, "drift", f"{name} runs {what}, the record says {recorded}"))
     return found
+
+
+def about_to_end(server: str, name: str, node: NodeClient) -> list[Trouble]:
+    """List what ends within a month on the server that is configured as `server`, which people call `name`; or that
+    what it keeps of who approves cannot be read.
+
+    Raises:
+        NodeError: it does not answer.
+    """
+    try:
+        found = endings(server, node)
+    except TrustError as error:
+        return [Trouble(server, name, "doubt", f"who approves there cannot be read: {error}")]
+    return [Trouble(server, name, one.kind, one.words, one.ends.isoformat(), one.how) for one in found]
 
 
 def note_troubles(found: list[Trouble]) -> None:
@@ -106,11 +138,17 @@ def note_troubles(found: list[Trouble]) -> None:
     if before.keys() == now_.keys() and all(before[key]["what"] == t.what for key, t in now_.items()):
         return
     ledger.put_newest(TROUBLES, {"troubles": kept})
-    for key, trouble in now_.items():
-        if key not in before:
-            notify(f"{trouble.server}: {_TITLES[trouble.kind]}", trouble.what)
-    for server, kind in before.keys() - now_.keys():
-        notify(f"{server}: no longer {_TITLES[kind]}", before[server, kind]["what"])
+    begun = [trouble for trouble in kept if (trouble["server"], trouble["kind"]) not in before]
+    over = [before[key] for key in before.keys() - now_.keys()]
+    tell([*(told_of_trouble(one) for one in begun), *(told_of_trouble(one, over=now()) for one in over)])
+    for one in begun:
+        notify(f"{one['name']}: {_title(one['kind'])}", one["what"])
+    for one in over:
+        notify(f"{one.get('name') or one['server']}: no longer {_title(one['kind'])}", one["what"])
+
+
+def _title(kind: str) -> str:
+    return _TITLES.get(kind) or f"about to lose its {kind}"
 
 
 def witness_journal(name: str, node: NodeClient) -> list[str]:
@@ -145,13 +183,20 @@ def doubts(node: NodeClient) -> list[str]:
         return []
 
 
+def _never_stayed(state: State) -> bool:
+    """Say whether a rollback stopped it before the target ran it, or found another release there: it then says nothing
+    of what the target should run."""
+    back = state.rolled_back.get("omega")
+    return state.stage is Stage.ROLLED_BACK and (back is None or bool(back.kept))
+
+
 def expected_bundle(states: list[State]) -> set[str | None] | None:
     """Find the bundles that a target may run (None: it runs nothing) by the record of all updates that reached it; None
     if none did."""
     latest: tuple[int, set[str | None]] | None = None
     for state in states:
         back = state.rolled_back.get("omega")
-        if state.release_seq is None or state.bundle is None:
+        if state.release_seq is None or state.bundle is None or _never_stayed(state):
             continue
         here: tuple[int, set[str | None]] = (state.release_seq, {state.bundle})
         if state.stage is Stage.DEPLOYING or (state.rolling_back and back is None):
@@ -165,5 +210,9 @@ def expected_bundle(states: list[State]) -> set[str | None] | None:
     return latest[1] if latest else None
 
 
-def _short(bundle: str | None) -> str:
-    return bundle[:12] if bundle else "nothing"
+def _called(target: str) -> str:
+    """Name a target as people do now; by its block where it is not configured any more."""
+    try:
+        return name_of_server(target, this_run().server(target).title)
+    except NotConfiguredError:
+        return target

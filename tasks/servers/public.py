@@ -22,14 +22,16 @@ from ashat.errors import (
     SessionError,
     SwitchFailedError,
 )
-from ashat.protocol.messages import Lease, LeaseRequest, NodeState, Operation, OperationRequest
+from ashat.protocol.messages import NOT_ALLOWED, Lease, LeaseRequest, NodeState, Operation, OperationRequest
 from ashat.settings import Settings
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
+from tasks.servers.baseline import note_baseline
 
 _POLL_SECONDS = 1.0
+STUCK = "Push a fix, or have Public run what was approved last: deploy public restore."
 
 
 @contextmanager
@@ -64,13 +66,15 @@ def switch_public(d: Deployment, holder: str) -> None:
     """Let Public run the update's bundle; do nothing if it does already.
 
     Raises:
-        SwitchFailedError: the program did not become healthy; Public runs again what it ran before.
+        SwitchFailedError: the program did not become healthy, and Public runs again what it ran before; or Public does
+            not allow what the release names, and nothing was changed.
         NodeConflictError: something else took Public meanwhile.
     """
     bundle = d.state.bundle
     if bundle is None:
         raise SessionError(f"Deployment '{d.update_id}' has not been packed yet: deploy push.")
     current = settled(d.public).current
+    noted = note_baseline(d, current.bundle) if current is not None and current.bundle != bundle else None
 
     def intend(newest: State) -> PublicSwitching | None:
         if newest.switching and current is not None and current.bundle == newest.bundle:
@@ -81,6 +85,7 @@ def switch_public(d: Deployment, holder: str) -> None:
             from_bundle=current.bundle if current else None,
             from_update=current.update_id if current else "",
             from_attempt=current.attempt if current else 0,
+            baseline=noted,
         )
 
     d.advance(intend)
@@ -96,7 +101,12 @@ def switch_public(d: Deployment, holder: str) -> None:
         holder=holder,
         reason="push",
     )
-    change(d.public, request)
+    try:
+        change(d.public, request)
+    except NodeConflictError as error:
+        if error.body.get("error") != NOT_ALLOWED:
+            raise
+        raise SwitchFailedError(str(error)) from None
     fault_point("push.switched")
 
 
@@ -113,11 +123,16 @@ def put_public_back(d: Deployment) -> None:
         return
     before = restore_target(state, d.ledger.find)
     with public_lease(d, "put back") as holder:
-        kept = switch_back(d.public, state, before, holder, reason=state.stage.value)
+        try:
+            kept = switch_back(d.public, state, before, holder, reason=state.stage.value)
+        except SwitchFailedError as error:
+            raise SwitchFailedError(f"{error} {STUCK}", error.output) from None
         fault_point("cancel.switched-back")
     d.advance(
         lambda newest: (
-            PublicRestored(at=now(), by=whoami(), to_bundle=before.bundle, kept=kept) if newest.owes_public else None
+            PublicRestored(at=now(), by=whoami(), to_bundle=before.bundle, to_update=before.update_id, kept=kept)
+            if newest.owes_public
+            else None
         )
     )
 
@@ -177,7 +192,9 @@ def change(node: NodeClient, request: OperationRequest, operation_id: str | None
         if not operation.interrupted:
             break
     if operation.status != "succeeded":
-        raise SwitchFailedError(f"{node.name} did not take it: {operation.reason}")
+        for line in operation.output:
+            reporter().say(f"  {node.name} │ {line}")
+        raise SwitchFailedError(f"{node.name} did not take it: {operation.reason}", operation.output)
     return operation
 
 

@@ -16,10 +16,12 @@ from markupsafe import Markup, escape
 from ashat.common.text import printable, printable_json
 from ashat.deployment.approval_rules import TAIL
 from ashat.verification.evidence import Evidence, EvidencedCheck, EvidencedRehearsal, figure_in_words
+from ashat.verification.findings import Found, by_section, headline, worst_first
 from ashat.verification.policy import Policy
 from tasks.verify.latency_plot import latency_svg
 
 NEW_US, OLD_US = "new_us", "old_us"
+_BY_PATH = ("p50_us", "p95_us", "p99_us", "bytes")
 _SHORT = 16
 
 
@@ -52,7 +54,7 @@ def _shown(evidence: Evidence) -> dict[str, Any]:
         "summary": _summary(evidence),
         "digest": evidence.digest,
         "tail": TAIL,
-        "checks": [_check(check) for check in evidence.checks],
+        "checks": [_check(check) for check in worst_first(evidence.checks)],
         "plots": list(_plots(evidence)),
         "rehearsal": _rehearsal(evidence.rehearsal) if evidence.rehearsal else None,
         "about": list(_about(evidence)),
@@ -70,19 +72,18 @@ def _shown(evidence: Evidence) -> dict[str, Any]:
 
 
 def _summary(evidence: Evidence) -> str:
-    outcomes = [check.outcome for check in evidence.checks]
-    words = {"pass": "passed", "warn": "warned", "fail": "failed", "inconclusive": "could not tell"}
-    counts = ", ".join(f"{outcomes.count(key)} {word}" for key, word in words.items() if key in outcomes)
     version = f"version {evidence.version}" if evidence.version else f"the bundle {evidence.bundle[:_SHORT]}…"
     seconds = round((_time(evidence.ended) - _time(evidence.began)).total_seconds())
-    summary = f"{len(outcomes)} checks of {version} on {evidence.public.name}, in {seconds} s"
-    return f"{summary}, until {_when(evidence.ended)}: {counts or 'none'}."
+    place = f"Of {version} on {evidence.public.name}, in {seconds} s, until {_when(evidence.ended)}"
+    return f"{headline(evidence.checks)}. {place}."
 
 
 def _check(check: EvidencedCheck) -> dict[str, Any]:
     figures = [figure_in_words(name, value) for name, value in check.figures.items()]
     figures += [
-        _spread(name, values) for name, values in check.series.items() if values and name.endswith(("_us", "_ms"))
+        _spread(name, values)
+        for name, values in check.series.items()
+        if values and name.endswith(("_us", "_ms")) and "_by_path_" not in name
     ]
     taken = f", taken {_when(check.at)}" if check.at else ""
     return {
@@ -92,14 +93,19 @@ def _check(check: EvidencedCheck) -> dict[str, Any]:
         "seen": check.seen,
         "took": f"{check.milliseconds / 1000:.1f} s",
         "reused": f"taken over from the evidence {check.reused_from[:_SHORT]}…" if check.reused_from else "",
-        "findings": [
-            {"severity": found.severity, "text": found.text, "about": " ".join(filter(None, (found.rule, found.path)))}
-            for found in check.findings
+        "sections": [
+            {"name": section, "counts": counts, "findings": [_finding(found) for found in findings]}
+            for section, counts, findings in by_section(check.findings)
         ],
         "figures": figures,
         "inputs": _readable(json.dumps(check.inputs, ensure_ascii=False, indent=2)) if check.inputs else "",
         "told": f"Check {check.name}, version {check.version}{taken}.",
     }
+
+
+def _finding(found: Found) -> dict[str, str]:
+    about = " ".join(filter(None, (found.rule, found.path)))
+    return {"severity": found.severity, "text": found.text, "about": about}
 
 
 def _spread(name: str, values: Sequence[int]) -> tuple[str, str]:
@@ -119,7 +125,25 @@ def _plots(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "title": f"How long answers took: {check.title}",
             "svg": Markup(latency_svg(new, old)),  # noqa: S704 - our own drawing, of nothing but numbers
             "caption": f"This release: {_latency(new)}. The release before: {_latency(old)}.",
+            "paths": list(_paths(check)),
         }
+
+
+def _paths(check: EvidencedCheck) -> Iterator[tuple[str, list[str]]]:
+    """Each path that was measured with its figures, those of the release before in brackets."""
+    paths = check.inputs.get("paths")
+    for number, path in enumerate(paths if isinstance(paths, list) else []):
+        cells = []
+        for name in _BY_PATH:
+            new, old = (
+                series[number] if number < len(series := check.series.get(f"{which}_by_path_{name}", [])) else None
+                for which in ("new", "old")
+            )
+            if new is None:
+                return
+            before = "" if old is None else f" ({figure_in_words(f'answer_{name}', old)[1]})"
+            cells.append(figure_in_words(f"answer_{name}", new)[1] + before)
+        yield str(path), cells
 
 
 def _latency(times: Sequence[int]) -> str:
@@ -156,10 +180,14 @@ def _about(evidence: Evidence) -> Iterator[tuple[str, str]]:
     source = evidence.source
     if source:
         yield "Source", source.name + (f", branch {source.branch}" if source.branch else "")
+        if source.artifact:
+            yield "Artifact", f"{source.artifact}, {source.artifact.size} bytes"
         if source.commit:
             yield "Commit", source.commit + (", with changes that were not committed" if source.dirty else "")
         if source.who:
             yield "Pushed by", source.who
+    if evidence.sbom:
+        yield "SBOM", f"{evidence.sbom}, which deploy sbom {evidence.update_id} shows"
     yield "Verified on", f"{evidence.public.name}, {evidence.public.url}"
     yield "Which ran before", evidence.public.ran_before or "nothing"
     if evidence.target:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from ashat.bundle.manifest import Manifest, diff
-from ashat.client.node import NodeClient
-from ashat.errors import BundleError
 from ashat.raos_toml import compare as weaker
-from ashat.raos_toml.load import raos_toml_of
 from ashat.raos_toml.schema import RaosToml
 from tasks.checks.kit.base import CheckResult, Finding
 from tasks.verify.proofs import code_version
@@ -14,14 +11,6 @@ from tasks.verify.proofs import code_version
 NAME = "loosened"
 TITLE = "Promises"
 VERSION = code_version("1", weaker.__file__)
-
-
-def promises_of(node: NodeClient, manifest: Manifest) -> RaosToml | None:
-    """Read what a release on `node` promises; None if it has no raos.toml that this version can read."""
-    try:
-        return raos_toml_of(manifest, lambda path: node.file_bytes(manifest, path))
-    except BundleError:
-        return None  # a release from before raos.toml had to be there: it promised nothing that could be taken back
 
 
 def taken_back(

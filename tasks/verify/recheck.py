@@ -67,8 +67,8 @@ def _check_again(
         if current is None or current.bundle != state.bundle:
             runs = f"{current.update_id} ({current.bundle[:12]})" if current else "nothing"
             raise SessionError(
-                f"{state.public} runs {runs} by now, and not '{state.update_id}': nothing can be checked again there. "
-                f"deploy verify {state.update_id} brings it back, and asks anew."
+                f"{state.the_public} runs {runs} by now, and not '{state.update_id}': nothing can be checked "
+                f"again there. deploy verify {state.update_id} brings it back, and asks anew."
             )
         context = context_of(d, state, restore_target(state, d.ledger.find), block)
         results = []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from ashat.bundle.manifest import Manifest
-from ashat.client.node import NodeClient
+from ashat.bundle.manifest import Listing, Manifest
+from ashat.client.node import NodeClient, none_if_not_found
 from ashat.common.canonical_json import digest_of
 from ashat.common.failpoints import fault_point
 from ashat.deployment.state import PreviousRelease
@@ -22,19 +22,22 @@ from ashat.errors import AshatError
 from ashat.protocol.messages import OperationRequest
 from ashat.raos_toml.schema import RaosToml
 from ashat.verification.evidence import ComparedTree, Evidence, EvidencedRehearsal
-from tasks.checks.kit.base import CheckContext, CheckResult, Finding, one_line
+from tasks.checks.kit.base import TEXT_LIMIT, CheckContext, CheckResult, Finding, gravest, one_line, summed_up
 from tasks.checks.kit.http import Web
-from tasks.checks.kit.removed_endpoints import note_answered
-from tasks.checks.kit.samples import AnsweredEndpoints, Block, Rehearsal, Sample, Which
+from tasks.checks.kit.looks import Look, has_database, take_look
+from tasks.checks.kit.samples import AnsweredEndpoints, Block, Rehearsal, Which
 from tasks.checks.performance import blocks_needed, limits_of, measure_block
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now
 from tasks.servers.public import change
+from tasks.servers.restore import told_what_runs
+from tasks.verify import before_and_after
+from tasks.verify.before_and_after import Comparison
 from tasks.verify.proofs import code_version
 
 NAME = "rehearsal"
 TITLE = "Rollback rehearsal"
-VERSION = code_version("3", __file__)
+VERSION = code_version(code_version("4", __file__), before_and_after.__file__)
 
 
 class RehearsalError(AshatError):
@@ -46,11 +49,12 @@ class _Course:
     """What came of the rehearsal so far; filled step by step, so that what was measured outlives a failure."""
 
     blocks: list[Block] = field(default_factory=list)
-    answered: AnsweredEndpoints = field(default_factory=AnsweredEndpoints)
+    compared: Comparison = field(default_factory=Comparison)
     back_ms: list[int] = field(default_factory=list)
     forward_ms: list[int] = field(default_factory=list)
     trees: list[ComparedTree] = field(default_factory=list)
     beside: set[str] = field(default_factory=set)
+    before: Look | None = None
 
     def saw(self, seen: tuple[ComparedTree, list[str]]) -> None:
         """Note a tree that was compared, and what lay beside its files."""
@@ -64,7 +68,8 @@ class _Course:
 
     def rehearsal(self) -> Rehearsal:
         """What the checks are given of it."""
-        return Rehearsal(tuple(self.blocks), self.answered, tuple(self.back_ms), tuple(self.forward_ms))
+        made = tuple(self.blocks), self.compared.answered, tuple(self.back_ms), tuple(self.forward_ms)
+        return Rehearsal(*made, self.before)
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,11 @@ class Rehearsed:
     reused: str | None = None
 
     def as_evidence(self) -> dict[str, Any] | None:
-        """As it stands in the evidence: None where there was none."""
-        if self.result is None or self.previous is None:
+        """As it stands in the evidence: None where there was none, or none was walked."""
+        if self.result is None or self.previous is None or (self.result.outcome == "warn" and not self.trees):
             return None
         made = EvidencedRehearsal(
-            outcome="pass" if self.result.outcome == "pass" else "fail",
+            outcome="fail" if self.result.outcome == "fail" else "pass",
             detail=self.result.seen,
             back_ms=list(self.rehearsal.back_ms),
             forward_ms=list(self.rehearsal.forward_ms),
@@ -117,7 +122,22 @@ def rehearse(state: State, context: CheckContext, before: PreviousRelease, holde
         return took
 
     previous = context.previous.digest if context.previous else None
-    return Rehearsed(previous, at, *back_and_forth(context, back, forward))
+    step = context.raos.migrate
+    if context.previous is not None and step is not None and not step.reversible:
+        return Rehearsed(previous, at, result=_not_walked(context))
+    rehearsal, result, trees = back_and_forth(context, back, forward)
+    return Rehearsed(previous, at, rehearsal, told_what_runs(context.public, state.bundle, result), trees)
+
+
+def _not_walked(context: CheckContext) -> CheckResult:
+    """Say that a release whose migrate step cannot be taken back has no way back to walk."""
+    text = (
+        "not walked: by [migrate] reversible = false the release before may not work with what the migrate step leaves,"
+        " so a rollback takes the database from a backup"
+    )
+    course = _Course()
+    course.compared.findings.append(Finding("medium", text))
+    return _result(text, time.monotonic(), context, course)
 
 
 def back_and_forth(
@@ -131,23 +151,24 @@ def back_and_forth(
     if context.previous is None:
         ran = "this very bundle" if context.same_before else "nothing"
         text = f"{ran} ran here before, so there is nothing to go back to"
-        return Rehearsal(), _result("pass", text, began, context, course), ()
+        return Rehearsal(), _result(text, began, context, course), ()
+    found = course.compared.findings
     try:
+        course.compared.begin(context)
         while len(course.forward_ms) < _rounds(context, course):
             _load(context, "new", course)
             _go_back(context, context.previous, back, course)
             _go_forward(context, forward, course)
     except AshatError as error:
-        finding = Finding("high", one_line(error))
-        return course.rehearsal(), _result("fail", finding.text, began, context, course, [finding]), tuple(course.trees)
+        text = one_line(error)
+        found.insert(0, Finding("high", text))
+        return course.rehearsal(), _result(text, began, context, course), tuple(course.trees)
     took = f"back in {max(course.back_ms) / 1000:.1f} s and forward in {max(course.forward_ms) / 1000:.1f} s"
-    text = f"{took}, healthy each time; {course.files_compared} files compared"
-    found = [Finding("low", f"the program wrote {one_line(path)} beside its release's files") for path in course.beside]
-    return (
-        course.rehearsal(),
-        _result("pass", text, began, context, course, sorted(found, key=str)),
-        tuple(course.trees),
-    )
+    told = course.compared.told(context)
+    text = f"{took}, healthy each time; {course.files_compared} files compared{f'; {told}' if told else ''}"
+    for path in sorted(course.beside):
+        found.append(Finding("low", f"the program wrote {one_line(path)} beside its release's files"))
+    return course.rehearsal(), _result(text, began, context, course), tuple(course.trees)
 
 
 def _rounds(context: CheckContext, course: _Course) -> int:
@@ -180,8 +201,9 @@ def _go_back(context: CheckContext, previous: Manifest, back: Callable[[], int],
     fault_point("verify.rehearsed-back")
     course.saw(_see_whole(context.public, "old", previous, context.previous_raos))
     if len(course.back_ms) == 1:
-        course.answered = note_answered(context)
+        course.compared.went_back(context)
     _load(context, "old", course)
+    course.before = take_look(context.public, previous, database=has_database(context.raos))
 
 
 def _go_forward(context: CheckContext, forward: Callable[[], int], course: _Course) -> None:
@@ -191,6 +213,8 @@ def _go_forward(context: CheckContext, forward: Callable[[], int], course: _Cour
         raise RehearsalError(f"going forward again failed: {error}") from None
     fault_point("verify.rehearsed-forward")
     course.saw(_see_whole(context.public, "new", context.manifest, context.raos))
+    if len(course.forward_ms) == 1:
+        course.compared.went_forward(context)
 
 
 def _request(
@@ -220,8 +244,7 @@ def _see_whole(
     """Compare what lies on Public's disk with the manifest, file by file, and ask how it is; with what lies beside."""
     short = manifest.digest[:12]
     tree = public.tree()
-    wanted = {file.path: (file.sha256, file.mode) for file in manifest.files}
-    found = {path: (file.sha256, file.mode) for path, file in tree.files.items()}
+    wanted, found = manifest.listing, tree.listing
     odd = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
     if tree.bundle != manifest.digest or odd:
         what = one_line(odd[0]) if odd else "its manifest"
@@ -229,14 +252,16 @@ def _see_whole(
     probe = public.probe_health()
     if not probe.healthy:
         raise RehearsalError(f"{short} is not healthy after the switch: {one_line(probe.detail) or probe.status}")
-    if raos is not None and probe.version != raos.raos.version:
+    told = probe.version is not None or (raos is not None and raos.health.expect == "release")
+    if raos is not None and told and probe.version != raos.raos.version:
         raise RehearsalError(f"after the switch to {short} an old process answers, of version {probe.version}")
-    compared = ComparedTree(release=which, files=len(wanted), expected=_tree_digest(wanted), found=_tree_digest(found))
+    digests = {"expected": _tree_digest(wanted), "found": _tree_digest(found)}
+    compared = ComparedTree(release=which, files=len(manifest.files), **digests)
     return compared, tree.extra
 
 
-def _tree_digest(files: dict[str, tuple[str, int]]) -> str:
-    return digest_of(sorted([path, sha256, mode] for path, (sha256, mode) in files.items()))
+def _tree_digest(listing: Listing) -> str:
+    return digest_of(sorted([path, content, mode] for path, (content, mode) in listing.items()))
 
 
 def _load(context: CheckContext, which: Which, course: _Course) -> None:
@@ -244,27 +269,26 @@ def _load(context: CheckContext, which: Which, course: _Course) -> None:
     if budget is None:
         return
     with Web(context) as web:
-        samples: tuple[Sample, ...] = measure_block(web, budget)
-    course.blocks.append(Block(which, samples))
+        block = measure_block(web, which, budget, context.policy)
+    start_ms, seen = context.public.state().app.healthy_after_ms, none_if_not_found(context.public.probe_process)
+    course.blocks.append(replace(block, start_ms=start_ms, memory_bytes=(seen.memory_bytes or None) if seen else None))
 
 
-def _result(
-    outcome: Literal["pass", "fail"],
-    seen: str,
-    began: float,
-    context: CheckContext,
-    course: _Course,
-    findings: list[Finding] | None = None,
-) -> CheckResult:
+def _result(good: str, began: float, context: CheckContext, course: _Course) -> CheckResult:
     previous = context.previous
+    outcome, seen, findings = summed_up(good, gravest(course.compared.findings))
     return CheckResult(
         NAME,
         TITLE,
         outcome,
-        seen,
-        tuple(findings or ()),
-        inputs={"from": context.bundle, "back_to": previous.digest if previous else None},
-        figures={"files_compared": course.files_compared},
+        one_line(seen, 2 * TEXT_LIMIT),
+        tuple(findings),
+        inputs={
+            "from": context.bundle,
+            "back_to": previous.digest if previous else None,
+            "noted_before": context.baseline.at if context.baseline else None,
+        },
+        figures={"files_compared": course.files_compared, **course.compared.figures()},
         series={"back_ms": course.back_ms, "forward_ms": course.forward_ms},
         milliseconds=round((time.monotonic() - began) * 1000),
         version=VERSION,

@@ -27,8 +27,7 @@ def apply_policy(check: Check, result: CheckResult, policy: Policy, proof: SelfT
     `proof` is what a self-test made of the check at this version, None where there was none. No policy lets a check
     pass that missed a fault.
     """
-    if result.outcome == "warn" and any(policy.blocks(f.severity) for f in result.findings if f.severity != "low"):
-        result = replace(result, outcome="fail")
+    result = _blocked(result, policy)
     if proof is not None and proof.missed:
         missed = f"{len(proof.missed)} of {proof.seeded} seeded faults, such as {proof.missed[0]!r}"
         return replace(result, outcome="fail", seen=f"untrusted, the self-test saw it miss {missed}: {result.seen}")
@@ -39,10 +38,17 @@ def apply_policy(check: Check, result: CheckResult, policy: Policy, proof: SelfT
 
 
 def under_policy(result: CheckResult, policy: Policy) -> CheckResult:
-    """`result`, as a warning where it failed and the policy says that it only warns."""
+    """`result`, as a failure where it warns and the policy lets nothing of that severity pass; as a warning where it
+    failed and the policy says that it only warns."""
+    result = _blocked(result, policy)
     if result.outcome == "fail" and result.name in policy.warns:
         result = replace(result, outcome="warn", seen=f"{result.seen} (under the policy this only warns)")
     return result
+
+
+def _blocked(result: CheckResult, policy: Policy) -> CheckResult:
+    warns = result.outcome == "warn" and any(policy.blocks(f.severity) for f in result.findings if f.severity != "low")
+    return replace(result, outcome="fail") if warns else result
 
 
 def skipped(check: Check) -> CheckResult:

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
-import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 
 from ashat import __version__
 from ashat.bundle.manifest import Manifest
+from ashat.common.canonical_json import digest_of
 from ashat.common.failpoints import fault_point
 from ashat.deployment.events import CheckOutcome, GateOpened, VerificationStarted, Verified
 from ashat.deployment.restore import restore_target
 from ashat.deployment.state import PreviousRelease
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeError, NodeRefusedError, NotConfiguredError, SessionError
+from ashat.protocol.messages import Source
 from ashat.raos_toml.load import raos_toml_of
 from ashat.settings import Settings
 from ashat.trust.release.machine_keys import machine_signer
 from ashat.trust.release.provenance import Attestation, attest_evidence
 from ashat.trust.tuf.metadata import VERIFIER
 from ashat.verification.evidence import FORMAT, Evidence, EvidencedTarget
+from ashat.verification.findings import OUTCOMES
 from ashat.verification.policy import Policy
 from blocks.policy import VerificationPolicy
-from blocks.server import RaosServer
 from tasks.checks import all_checks, checks_for, run_check
 from tasks.checks.kit.base import Check, CheckContext, CheckResult
+from tasks.checks.kit.looks import take_look
 from tasks.checks.performance import PerformanceCheck
+from tasks.checks.runtime import RuntimeCheck
+from tasks.checks.scan.lockfiles import declared_packages
 from tasks.runtime.artifacts import escape, markdown_table, publish_markdown, publish_svg
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
+from tasks.servers.baseline import baseline_of, program_trust, promises_of
+from tasks.servers.restore import runs_well
 from tasks.verify.latency_plot import latency_svg
-from tasks.verify.promises import promises_of, taken_back, weakening
+from tasks.verify.promises import taken_back, weakening
 from tasks.verify.proofs import SELF_TEST, SelfTestResult, known_proofs, version_of
 from tasks.verify.rehearsal import NAME as REHEARSAL
 from tasks.verify.rehearsal import TITLE as REHEARSAL_TITLE
 from tasks.verify.rehearsal import VERSION as REHEARSAL_VERSION
 from tasks.verify.rehearsal import Rehearsed, rehearse, taken_over
+from tasks.verify.sbom import sbom_of
 from tasks.verify.verdict import ReusedResult, apply_policy, reusable, skipped, under_policy
 
-_COMPARING = {"performance", "api"}
+_COMPARING = {"performance", "api", "runtime"}
 MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
 
 
@@ -63,6 +69,7 @@ class Report:
     policy: Policy
     proofs: Mapping[str, SelfTestResult]
     target: EvidencedTarget
+    sbom: dict[str, Any]
 
 
 def start_verification(d: Deployment, policy: str) -> State:
@@ -93,8 +100,11 @@ def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: 
         if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
         else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
     )
+    watched = not {RuntimeCheck.name} & {*kept, *policy.skips}
+    context = replace(context, first=take_look(context.public, context.manifest) if watched else None)
     rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
-    context = replace(context, rehearsal=rehearsed.rehearsal)
+    started = take_look(context.public, None) if watched else None
+    context = replace(context, rehearsal=rehearsed.rehearsal, started=started)
     found = _run([check for check in checks if check.name not in kept], context, proofs)
     taken = dict.fromkeys(found, now())
     for name, answer in kept.items():
@@ -107,7 +117,8 @@ def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: 
     if loosens := _loosening(d, target, context):
         results = (*results, _reported(loosens))
         taken[loosens.name] = now()
-    return Report(began, results, taken, kept, rehearsed, policy, proofs, target)
+    sbom = sbom_of(context.raos.raos.name, context.raos.raos.version, context.manifest, declared_packages(context))
+    return Report(began, results, taken, kept, rehearsed, policy, proofs, target, sbom)
 
 
 def _rehearse(
@@ -119,12 +130,16 @@ def _rehearse(
 
     @task(name="rehearse-rollback", description=REHEARSAL_TITLE, cache_policy=NO_CACHE, persist_result=False)
     def back_and_forward() -> Rehearsed:
-        return rehearse(state, context, before, holder)
+        with reporter().doing(REHEARSAL_TITLE):
+            return rehearse(state, context, before, holder)
 
     rehearsed = (taken_over(earlier) if earlier else None) or back_and_forward()
     if rehearsed.result is None:
         return rehearsed
-    return replace(rehearsed, result=_reported(under_policy(rehearsed.result, context.policy)))
+    result = rehearsed.result
+    if result.outcome != "fail" or runs_well(context.public, context.bundle):  # else no policy makes it a warning
+        result = under_policy(result, context.policy)
+    return replace(rehearsed, result=_reported(result))
 
 
 def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTestResult]) -> dict[str, CheckResult]:
@@ -135,7 +150,7 @@ def _run(checks: list[Check], context: CheckContext, proofs: Mapping[str, SelfTe
     for future in as_completed(list(together)):
         check = together[future]
         found[check.name] = _reported(apply_policy(check, future.result(), policy, proofs.get(check.name)))
-    for check in wanted:
+    for check in sorted(wanted, key=lambda check: check.last):
         if check.alone:
             found[check.name] = _reported(
                 apply_policy(check, _submit(check, context).result(), policy, proofs.get(check.name))
@@ -149,7 +164,7 @@ def record_evidence(d: Deployment, report: Report) -> State:
     state = d.state
     if state.stage is not Stage.TESTING:
         raise SessionError(f"Deployment '{d.update_id}' is {state.stage.value} by now: these checks came too late.")
-    evidence = evidence_of(state, report)
+    evidence, sbom = evidence_of(state, report), d.ledger.put_document("sbom", report.sbom)
     digest = d.ledger.put_document("evidence", evidence.document())
     fault_point("verify.evidence-kept")
     attestation = d.ledger.put_document("attestation", _attested(evidence))
@@ -164,6 +179,7 @@ def record_evidence(d: Deployment, report: Report) -> State:
         checks=outcomes,
         rolls_back=report.policy.rolls_back,
         attestation=attestation,
+        sbom=sbom,
     )
     state = d.advance(lambda newest: event if newest.evidence != digest else None)
     fault_point("verify.recorded")
@@ -215,8 +231,8 @@ def evidence_of(state: State, report: Report) -> Evidence:
             "attempt": state.attempt,
             "bundle": state.bundle,
             "version": state.bundle_version,
-            "source": state.source.model_dump(mode="json", exclude={"contains"}) if state.source else None,
-            "public": {"name": state.public, "url": state.public_url, "ran_before": report.rehearsed.previous},
+            "source": _evidenced(state.source) if state.source else None,
+            "public": {"name": state.the_public, "url": state.public_url, "ran_before": report.rehearsed.previous},
             "target": report.target.model_dump(mode="json"),
             "policy": report.policy.model_dump(mode="json"),
             "policy_digest": report.policy.digest,
@@ -226,6 +242,7 @@ def evidence_of(state: State, report: Report) -> Evidence:
             "ended": now().isoformat(),
             "outcome": outcome_of(report.results),
             "checks": checks,
+            "sbom": digest_of(report.sbom),
         }
     )
 
@@ -238,7 +255,8 @@ def current_versions(policy: Policy) -> dict[str, str]:
 
 def publish_checks(state: State) -> None:
     """Leave the table of the checks with the flow run."""
-    rows = [(f"{MARKS[c.outcome]} {c.outcome}", escape(c.title), escape(c.seen)) for c in state.checks]
+    checks = sorted(state.checks, key=lambda check: list(OUTCOMES).index(check.outcome))
+    rows = [(f"{MARKS[c.outcome]} {c.outcome}", escape(c.title), escape(c.seen)) for c in checks]
     page = (
         f"# Verification of {escape(state.update_id)}\n\n"
         f"Outcome: **{state.outcome}**. Evidence: `{state.evidence}`.\n\n"
@@ -282,13 +300,20 @@ def context_of(d: Deployment, state: State, before: PreviousRelease, block: Veri
         previous=previous,
         previous_raos=promises_of(public, previous) if previous else None,
         same_before=before.bundle == state.bundle,
+        baseline=baseline_of(d, state, before) if previous else None,
         raos=raos_toml_of(manifest, lambda path: public.file_bytes(manifest, path)),
         bundle=state.bundle,
         source=lambda path: public.file_bytes(manifest, path),
         policy=block.policy(),
         credentials=block.secrets(),
-        tls=_trust(d.public_server) if seen.app.url.startswith("https:") else None,
+        tls=program_trust(d.public_server) if seen.app.url.startswith("https:") else None,
     )
+
+
+def _evidenced(source: Source) -> dict[str, Any]:
+    """What the evidence says of where the tree came from."""
+    left_out = {"contains", "differences", "history_cut", "committed"} | (set() if source.artifact else {"artifact"})
+    return source.model_dump(mode="json", exclude=left_out)
 
 
 def _held(d: Deployment, bundle: str, named: str) -> Manifest:
@@ -303,17 +328,9 @@ def _held(d: Deployment, bundle: str, named: str) -> Manifest:
         if error.status != 404:
             raise
         raise SessionError(
-            f"{d.public_name} lost the bundle of {named} {bundle[:12]}: deploy heal {d.public_name} brings it back, or "
+            f"{d.the_public} lost the bundle of {named} {bundle[:12]}: deploy heal {d.public_name} brings it back, or "
             "push the same tree again. Then verify again."
         ) from None
-
-
-def _trust(server: RaosServer) -> ssl.SSLContext:
-    """Trust the usual certificate authorities for a program on https, and the one that its server's block names."""
-    trusted = httpx.create_ssl_context()
-    if server.ca:
-        trusted.load_verify_locations(cadata=server.ca)
-    return trusted
 
 
 def _loosening(d: Deployment, target: EvidencedTarget, context: CheckContext) -> CheckResult | None:
@@ -328,15 +345,15 @@ def _loosening(d: Deployment, target: EvidencedTarget, context: CheckContext) ->
             target = target.model_copy(update={"unknown": str(error)})
     if not target.unknown:
         return None
-    return weakening(taken_back(context.previous_raos, context.raos, context.previous, new), d.public_name)
+    return weakening(taken_back(context.previous_raos, context.raos, context.previous, new), d.the_public)
 
 
 def _look_at_target(d: Deployment) -> EvidencedTarget:
     try:
         current = d.target.state().current
     except (NodeError, NotConfiguredError) as error:
-        return EvidencedTarget(name=d.target_name, bundle=None, unknown=str(error))
-    return EvidencedTarget(name=d.target_name, bundle=current.bundle if current else None, unknown="")
+        return EvidencedTarget(name=d.the_target, bundle=None, unknown=str(error))
+    return EvidencedTarget(name=d.the_target, bundle=current.bundle if current else None, unknown="")
 
 
 def _attested(evidence: Evidence) -> Attestation:
@@ -353,7 +370,8 @@ def _submit(check: Check, context: CheckContext) -> PrefectFuture[CheckResult]:
     @task(name=f"check-{check.name}", description=check.title, cache_policy=NO_CACHE, persist_result=False)
     def verify() -> CheckResult:
         limited = replace(context, time_limit=context.policy.limit_of(check.name))
-        return replace(run_check(check, limited), version=version_of(check))
+        with reporter().doing(check.title):
+            return replace(run_check(check, limited), version=version_of(check))
 
     return verify.submit()
 

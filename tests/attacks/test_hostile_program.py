@@ -16,7 +16,8 @@ import pytest
 
 from ashat.client.node import NodeClient
 from ashat.errors import NodeAuthError
-from ashat.protocol.messages import DatabaseProbeRequest, Scope
+from ashat.protocol.messages import Scope
+from ashat.protocol.probes import DatabaseProbeRequest
 from tests.support.needs import SYSTEM_PYTHON, cgroup_root, requires_cgroup, requires_root
 from tests.support.processes.leftovers import VARIABLE
 from tests.support.processes.node import QUICK, NodeProcess, push, switch

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import Timestamp
 
+from ashat.client.carry import export, find_mainframe
 from ashat.errors import ClockError, MalformedMetadataError
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import Role
@@ -48,6 +49,34 @@ class WrongClock(Customer):
     def _address(self) -> str:
         path = self.data / "node.json"
         return path.read_text() if path.exists() else ""
+
+
+class DaysLater(WrongClock):
+    off = "+3d"
+
+
+@requires_faketime
+def test_a_file_that_was_on_its_way_for_days_is_refused(tmp_path: Path) -> None:
+    """OMEGA says for a day that something is the newest: else an old file would do for as long as its approval."""
+    people = People()
+    with demanding_omega(tmp_path / "production") as omega, omega.client() as client:
+        root = install_root(omega, people, tmp_path / "root.json")
+        wanted, _ = people.promotion(client, push(client, source(tmp_path)), "UPD-1")
+        assert perform(client, wanted).status == "succeeded"
+        offer(client)
+        with DaysLater(tmp_path / "baker", omega, trust_root=str(root)) as baker:
+            export(client, "UPD-1", None, find_mainframe(client, "baker"), tmp_path / "file")
+            told = ashat_node("import", tmp_path / "file", "--config", baker.config)
+            assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+            assert "OMEGA serves what has ended" in told.stderr
+            assert "have it exported anew" in told.stderr
+            assert baker.runs is None
+            assert baker.stop() == 0
+            baker.config.write_text(f"import_days = 2.5\n{baker.config.read_text()}")
+            baker.start()
+            ashat_node("status", "--wait", "60", "--config", baker.config)
+            told = ashat_node("import", tmp_path / "file", "--config", baker.config)
+            assert (told.returncode, baker.runs) == (0, wanted.bundle), "its owner lets it be that long on its way"
 
 
 @requires_faketime

@@ -17,6 +17,7 @@ from ashat.raos_toml.load import load_raos_toml
 from tasks.checks import CheckResult, checks_for, run_check
 from tasks.checks.api import ApiCheck
 from tasks.checks.kit.assertions import HIDDEN, differences, hiding
+from tasks.checks.kit.base import KIND_LIMIT
 from tasks.checks.kit.openapi import Document, UnreadableError
 from tasks.checks.kit.removed_endpoints import label, note_answered
 from tasks.checks.kit.samples import Rehearsal
@@ -186,13 +187,13 @@ def test_a_credential_is_hidden_before_anything_is_cut(length: int) -> None:
         assert "eyJ" not in json.dumps(result.as_json()).replace(HIDDEN, "")
 
 
-def test_two_hundred_findings_are_kept_the_gravest_first() -> None:
-    toml = "".join(f'[[endpoint]]\nname = "{n}"\npath = "/{n}"\n' for n in range(260))
-    replies = {f"GET /{n}": Reply({}, 500 if n == 259 else 200) for n in range(260)}
+def test_the_gravest_findings_come_first_and_the_rest_of_their_kind_is_counted() -> None:
+    toml = "".join(f'[[endpoint]]\nname = "{n}"\npath = "/{n}"\n' for n in range(60))
+    replies = {f"GET /{n}": Reply({}, 500 if n == 59 else 200) for n in range(60)}
     result = api({"GET /openapi.json": Reply({"openapi": "3.1.0"}), **replies}, toml)
-    assert texts(result) == ["259 (GET /259): status 500 instead of 200"]
-    assert len(result.findings) == 201
-    assert result.findings[-1].text == "60 more findings are left out here"
+    assert texts(result) == ["59 (GET /59): status 500 instead of 200"]
+    assert len(result.findings) == KIND_LIMIT + 2
+    assert (result.findings[-1].text, result.findings[-1].count) == ("9 more are left out here", 9)
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer a\nX-Evil: 1", "Bearer é", " Bearer a "])
@@ -382,7 +383,7 @@ def guarded(replies: dict[str, Reply], me: dict[str | None, int]) -> Iterator[Pr
 def test_what_the_release_before_answers_is_noted_with_credentials_and_refusals() -> None:
     before = load_raos_toml((LEAST + BEFORE).encode("utf-8"))
     with guarded({**PLAIN, "GET /broken": Reply({}, 500)}, {None: 401, SECRET: 200}) as program:
-        noted = note_answered(context_of(program, "", previous_raos=before, credentials={"staff": SECRET}))
+        noted, _ = note_answered(context_of(program, "", previous_raos=before, credentials={"staff": SECRET}))
         assert "POST /orders" not in [what for what, _ in program.asked], "that might change something"
     assert [label(each) for each in noted.endpoints] == [
         "GET /a",
@@ -399,7 +400,7 @@ def test_an_endpoint_that_the_release_before_answered_and_this_one_does_not_is_n
     credentials = {"staff": SECRET}
     before = load_raos_toml((LEAST + BEFORE).encode("utf-8"))
     with guarded(PLAIN, {None: 401, SECRET: 200}) as program:
-        noted = note_answered(context_of(program, "", previous_raos=before, credentials=credentials))
+        noted, _ = note_answered(context_of(program, "", previous_raos=before, credentials=credentials))
     toml = '[[endpoint]]\nname = "b"\npath = "/b"\nstatus = 410\n'
     now = {"GET /b": Reply({}, 410), "GET /c?x=1": Reply({}, 203), "HEAD /still": Reply(b"", 500)}
     for me, said in (
@@ -423,7 +424,7 @@ def test_a_release_before_that_answers_slowly_is_not_asked_for_ever(monkeypatch:
     monkeypatch.setattr("tasks.checks.kit.removed_endpoints.SECONDS", 0.0)
     before = load_raos_toml((LEAST + A).encode("utf-8"))
     with replying({"GET /a": Reply({})}) as program:
-        noted = note_answered(context_of(program, "", previous_raos=before))
+        noted, _ = note_answered(context_of(program, "", previous_raos=before))
         assert noted.unasked == 1
         result = run_check(ApiCheck(), context_of(program, A, rehearsal=Rehearsal(answered=noted)))
     assert result.outcome == "pass"
@@ -441,7 +442,7 @@ def test_operations_that_have_gone_from_the_openapi_document_are_named() -> None
     new = {"openapi": "3.1.0", "paths": {"/a": {"get": {}}, "/items/{item}": {"get": {}}}}
     toml = A + '[[endpoint]]\nname = "retired"\npath = "/retired/1"\nstatus = 410\n'
     with replying({"GET /openapi.json": Reply(old)}) as program:
-        noted = note_answered(context_of(program, ""))
+        noted, _ = note_answered(context_of(program, ""))
     assert len(noted.operations) == 5
     rehearsal = Rehearsal(answered=noted)
     replies = {"GET /a": Reply({}), "GET /retired/1": Reply({}, 410), "GET /openapi.json": Reply(new)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -18,7 +19,8 @@ from pydantic import SecretStr
 
 from ashat.node.core.config import DatabaseConfig
 from ashat.node.database.throttle import DatabaseLook
-from ashat.protocol.messages import App, DatabaseProbe, DatabaseProbeRequest, ModuleReport
+from ashat.protocol.messages import App
+from ashat.protocol.probes import DatabaseProbe, DatabaseProbeRequest, ModuleReport
 from ashat.raos_toml.schema import DatabaseSection
 from tasks.checks.database import database_findings
 from tasks.checks.health import start_findings
@@ -516,3 +518,71 @@ def test_a_hundred_thousand_modules_cost_little() -> None:
     (finding,) = module_findings({"Core": "d"}, reported * 13, 250)
     assert finding.text == "104013 modules are reported, too many to be held against the manifest"
     assert time.monotonic() - began < 40
+
+
+COUNTED = (
+    "CREATE TABLE people (id INTEGER PRIMARY KEY, name VARCHAR(20), age INTEGER, city VARCHAR(20) NOT NULL)",
+    "INSERT INTO people VALUES (1, 'kim', 3, 'x'), (2, '', NULL, 'y'), (3, NULL, 4, '')",
+)
+
+
+def counted(dsn: str, tmp_path: Path) -> None:
+    """What `COUNTED` holds is counted; without being asked for, nothing is."""
+    assert look(dsn, tmp_path, tables=["people"]).count is None
+    found = look(dsn, tmp_path, tables=["people"], count=True).count
+    assert found is not None
+    people = next(table for table in found.tables if table.name == "people")
+    assert (people.rows, people.columns) == (3, {"id": 3, "name": 1, "age": 2, "city": 2})
+    assert found.tables[0].name == "people", "what the caller names comes first"
+    assert set(found.names) == {table.name for table in found.tables}
+    assert (found.uncounted, found.more_uncounted) == ({}, 0)
+
+
+def test_rows_and_values_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(";".join(COUNTED))
+    counted(f"sqlite:///{path}", tmp_path)
+
+
+@requires_postgresql
+def test_rows_and_values_are_counted_on_postgresql(postgresql: sa.Engine, tmp_path: Path) -> None:
+    run(postgresql, *COUNTED, "CREATE TYPE mood AS ENUM ('a', 'b')", "CREATE SCHEMA shop")
+    run(postgresql, "CREATE TABLE odd (mood mood, doc json, docs jsonb, tags text[], raw bytea, c char(3))")
+    run(postgresql, "INSERT INTO odd VALUES ('a', '{}', '[]', '{x}', 'x', 'abc')", "CREATE TABLE shop.items (id int)")
+    dsn = postgresql.url.render_as_string(hide_password=False)
+    counted(dsn, tmp_path)
+    found = look(dsn, tmp_path, tables=["shop.items"], count=True).count
+    assert found is not None
+    assert found.tables[0].name == "shop.items"
+    odd = next(table for table in found.tables if table.name == "odd")
+    assert odd.columns == dict.fromkeys(("mood", "doc", "docs", "tags", "raw", "c"), 1)
+
+
+@requires_mariadb
+def test_rows_and_values_are_counted_on_mariadb(mariadb: sa.Engine, tmp_path: Path) -> None:
+    run(mariadb, *COUNTED)
+    counted(mariadb.url.render_as_string(hide_password=False), tmp_path)
+
+
+def test_counting_ends_in_time_and_says_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript("CREATE TABLE a (x); CREATE TABLE b (x); CREATE TABLE big (x)")
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT i FROM n"
+        connection.execute(f"INSERT INTO big {numbers}")
+    monkeypatch.setattr("ashat.node.database.probe._COUNTING", 0.01)
+    found = look(f"sqlite:///{path}", tmp_path, tables=["big"], count=True).count
+    assert found is not None
+    assert found.uncounted == dict.fromkeys(("big", "a", "b"), "the time for counting was over")
+    monkeypatch.undo()
+    monkeypatch.setattr("ashat.node.database.count.TABLES_LIMIT", 2)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"CREATE TABLE {'z' * 300} (x)")
+    found = look(f"sqlite:///{path}", tmp_path, tables=["a"], count=True).count
+    assert found is not None
+    assert ([table.name for table in found.tables], found.uncounted) == (
+        ["a", "b"],
+        {"big": "only 2 tables are counted"},
+    )
+    assert (found.names, found.more_uncounted) == (["a", "b", "big"], 1)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from ashat.raos_toml.load import load_raos_toml
 from tasks.checks import CheckContext, CheckResult, run_check
 from tasks.checks import health as health_check
 from tasks.checks.health import HealthCheck
+from tasks.checks.kit.samples import Block, Rehearsal
 from tests.support.processes.node import EXAMPLE, NodeProcess, example_app, push, switch, tiny_app, tiny_bundle
+from tests.support.processes.omega import eventually
 
 FAULTS = {
     "hang": "/api/core/status",
@@ -47,11 +50,12 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         url = client.state().app.url
         assert url is not None
 
-        def run(**promises: Any) -> CheckResult:
+        def run(rehearsal: Rehearsal | None = None, **promises: Any) -> CheckResult:
             health = promised.health.model_copy(update={"settle_seconds": 0.1, **promises})
             raos = promised.model_copy(update={"health": health})
             manifest = client.manifest(bundle)
-            return run_check(HealthCheck(), CheckContext(client, url, bundle, manifest, raos, source=lambda path: b""))
+            context = CheckContext(client, url, bundle, manifest, raos, source=lambda path: b"")
+            return run_check(HealthCheck(), replace(context, rehearsal=rehearsal or Rehearsal()))
 
         yield run
 
@@ -114,6 +118,20 @@ def test_a_start_that_took_too_long_fails_though_all_is_well_now(ask: Ask) -> No
     assert [finding.severity for finding in result.findings] == ["high"]
 
 
+def test_a_late_start_on_a_busy_host_is_no_failure_where_the_release_before_was_late_as_well(ask: Ask) -> None:
+    def after(busy: int, old_start_ms: int) -> CheckResult:
+        blocks = (Block("new", (), busy, 3000), Block("old", (), busy, old_start_ms))
+        return ask(Rehearsal(blocks), start_seconds=0.001)
+
+    late = after(busy=550, old_start_ms=2500)
+    assert late.outcome == "inconclusive"
+    assert late.seen.startswith("too noisy to tell: the program took ")
+    assert "this host was 55 % busy with other things" in late.seen
+    assert {finding.severity for finding in late.findings} == {"low"}
+    assert after(busy=50, old_start_ms=2500).outcome == "fail"
+    assert after(busy=550, old_start_ms=0).outcome == "fail"
+
+
 def test_a_node_sees_each_start_of_its_program(tmp_path: Path) -> None:
     with NodeProcess(tmp_path / "public", app=tiny_app()) as node, node.client() as client:
         assert switch(client, push(client, tiny_bundle(tmp_path / "tiny")), expected=None).status == "succeeded"
@@ -138,5 +156,6 @@ def test_a_node_sees_each_start_of_its_program(tmp_path: Path) -> None:
         assert second.failure.startswith("the program ended by itself on signal 9 after ")
         node.kill9()
         node.start()
+        eventually(lambda: client.state().app.pid, "the program to be taken over, which a node does once it serves")
         taken_over = client.state().app
         assert (taken_over.pid, taken_over.restarts, taken_over.healthy_after_ms) == (second.pid, 1, None)

@@ -130,6 +130,15 @@ def test_a_warm_up_does_not_count() -> None:
     assert [sample.path for sample in samples] == ["/length", "/chunked", "/length"]
 
 
+def test_more_requests_follow_while_there_is_time_and_bytes_are_counted() -> None:
+    with canned() as server:
+        url, now = f"http://127.0.0.1:{server.server_address[1]}", time.monotonic()
+        whole = asyncio.run(Load(["/length", "/chunked"], 3, 2, 2, LIMIT, more=5, more_until=now + 60).run(url, None))
+        late = asyncio.run(Load(["/length"], 3, 2, 2, LIMIT, more=5, more_until=now).run(url, None))
+    assert (len(whole), len(late)) == (8, 3)
+    assert {sample.size for sample in (*whole, *late)} == {5}
+
+
 def test_nobody_there_is_said_so() -> None:
     with canned() as server:
         port = server.server_address[1]

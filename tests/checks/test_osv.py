@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from ashat.verification.policy import Policy
-from tasks.checks.scan.lockfiles import Declared, Package, read_declaration
+from tasks.checks.scan.lockfiles import read_declaration
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory, findings, rating
 from tasks.checks.scan.osv_api import ask_osv, shown
 from tasks.checks.scan.osv_offline import read_copy
+from tasks.checks.scan.packages import Declared, Package
 from tasks.checks.scan.versions import Ecosystem, is_version, parse_version
 from tasks.checks.scan.vulnerabilities import look_up
 from tests.support.fakes.osv_server import osv_server
@@ -287,6 +288,19 @@ def test_the_records_of_one_vulnerability_are_one_finding() -> None:
     both = list(findings({REQUESTS: [Advisory.model_validate(record()), Advisory.model_validate(other)]}, {}))
     assert len(both) == 2
     assert "not rated by anybody" in both[1].text
+
+
+def test_what_is_for_development_only_is_a_warning_unless_it_is_malicious() -> None:
+    found = declares(
+        "package-lock.json", json.dumps({"packages": {"node_modules/x": {"version": "1.0.0", "dev": True}}})
+    )
+    (package,) = found.development
+    for one, severity in (("GHSA-1", "medium"), ("MAL-2026-1", "high")):
+        advisory = Advisory.model_validate(record(one, affected=[affected("x", "npm")]))
+        (finding,) = findings({package: [advisory]}, found.packages, found.development)
+        assert finding.severity == severity
+    read_declaration("node_modules/x/package.json", b'{"name": "x", "version": "1.0.0"}', found)
+    assert found.development == set()
 
 
 # The server

@@ -363,6 +363,86 @@ def test_the_benchmark_measures_what_it_says() -> None:
     assert found["reached"] is (done.returncode == 0)
 
 
+def test_made_up_times_show_how_often_the_check_is_wrong() -> None:
+    words = [sys.executable, "bench/performance_check.py", "--synthetic", "--runs", "1", "--json"]
+    done = subprocess.run([*words, "--scenario", "4 % at"], cwd=SAMPLE.parent.parent, capture_output=True, check=False)
+    found = json.loads(done.stdout)
+    assert [(row["scenario"], row["fail"]) for row in found["scenarios"]] == [("4 % at 20 times the time", 1)]
+    assert (found["reached"], done.returncode) == (True, 0)
+
+
+def straggling(which: Which, draw: random.Random, every: int, factor: int = 20) -> Block:
+    """A block of 300 answers of each path; each `every`-th takes `factor` times as long."""
+    paths = block(draw, noise=0.01, count=300)
+    samples = [
+        Sample(path, us, "", 900)
+        for times in zip(*paths.values(), strict=True)
+        for path, us in zip(paths, times, strict=True)
+    ]
+    return Block(which, tuple(replace(s, us=s.us * factor) if n % every == 7 else s for n, s in enumerate(samples)))
+
+
+def test_one_answer_in_25_that_takes_long_fails_though_the_median_is_as_before() -> None:
+    draw = random.Random(3)
+    slow = [straggling(which, draw, 25 if which == "new" else 10_000) for which in ("new", "old") * 4]
+    result = run_check(PerformanceCheck(), context(*slow))
+    assert (result.outcome, abs(result.figures["slower_per_mille"]) < 50) == ("fail", True)
+    assert result.seen.startswith("p99 is "), result.seen
+    assert " times (" in result.seen
+    named = [each.text for each in result.findings if each.severity == "high"]
+    assert {path for path in PATHS if any(text.startswith(f"{path}: p99 is ") for text in named)} == set(PATHS)
+    assert any(text.startswith("/c: 4.0 % of the answers take longer than 250 ms") for text in named), named
+    assert (result.figures["over_budget"], result.figures["old_over_budget"]) > (40, 0)
+    assert len(result.series["new_by_path_p99_us"]) == len(PATHS)
+    allowed = Policy(max_growth_percent=1000)
+    assert run_check(PerformanceCheck(), context(*slow, policy=allowed)).outcome == "fail", "20 times is more"
+    section = raos(slower_percent=20).performance
+    assert section is not None
+    assert blocks_needed(Rehearsal(tuple(slow[:4])), section, limits_of(section, Policy())) == 4
+
+
+def test_what_is_too_thin_is_named_and_not_passed_in_silence() -> None:
+    result = rehearsed(1, 1)
+    (thin,) = (each for each in result.findings if each.unseen)
+    assert thin.text.startswith("p99 is not compared, at too few answers, of /a (200), /b (200), /c (200): 500 of each")
+    assert (thin.rule, thin.count, thin.severity) == ("too-few-answers", 3, "low")
+
+
+def test_a_missed_budget_on_a_busy_host_is_no_failure_where_it_was_missed_before() -> None:
+    draw = random.Random(12)
+    tight = raos(p95_ms=1)
+    alike = [replace(load(which, draw), busy_per_mille=610) for which in ("new", "old") * 2]
+    result = run_check(PerformanceCheck(), context(*alike, raos=tight))
+    assert (result.outcome, "61 % busy with other things" in result.seen) == ("inconclusive", True), result.seen
+    assert result.figures["host_busy_per_mille"] == 610
+    alone = run_check(PerformanceCheck(), context(*alike[0::2], previous=False, raos=tight))
+    assert (alone.outcome, "no baseline" in alone.seen) == ("fail", True), "nothing tells the host from the release"
+    quiet = [replace(each, busy_per_mille=100) for each in alike]
+    assert run_check(PerformanceCheck(), context(*quiet, raos=tight)).outcome == "fail"
+    fine = raos(p95_ms=80)
+    worse = [replace(load(which, draw, 3 if which == "new" else 1), busy_per_mille=610) for which in ("new", "old") * 4]
+    assert run_check(PerformanceCheck(), context(*worse, raos=fine)).outcome == "fail", "the one before kept it"
+
+
+def test_a_longer_start_more_memory_and_larger_answers_are_warnings() -> None:
+    draw = random.Random(13)
+    mib = 1024 * 1024
+    blocks = []
+    for which in ("new", "old") * 2:
+        start, memory, size = (4000, 300, 9000) if which == "new" else (1000, 100, 900)
+        made = straggling(which, draw, 10_000)
+        samples = tuple(replace(sample, size=size if sample.path == "/b" else 900) for sample in made.samples)
+        blocks.append(replace(made, samples=samples, start_ms=start, memory_bytes=memory * mib))
+    result = run_check(PerformanceCheck(), context(*blocks))
+    assert result.outcome == "warn", result.seen
+    assert [each.text for each in result.findings if each.severity == "medium"] == [
+        "the program took 4.0 s to start instead of 1.0 s, 300 % more, 50 % are allowed",
+        "the program has 300 MiB of memory after the load instead of 100 MiB, 200 % more, 50 % are allowed",
+        "/b: an answer has 9000 bytes instead of 900, in the median",
+    ]
+    assert list(result.series["old_start_ms"]) == [1000, 1000]
+
+
 def test_a_bundle_that_ran_before_itself_has_no_baseline_and_says_why() -> None:
     draw = random.Random(7)
     given = replace(context(*(load("new", draw, failing=never) for _ in range(2)), previous=False), same_before=True)
@@ -474,7 +554,8 @@ def test_the_real_program_against_itself_and_against_a_slower_one(tmp_path: Path
     document = load_raos_toml((SAMPLE / "raos.toml").read_bytes())
     assert document.performance is not None
     budget = document.performance.model_copy(update={"requests": 60, "slower_percent": 400})
-    asked = context(raos=document.model_copy(update={"performance": budget}))
+    quick = Policy(time_limits={"performance": 4})
+    asked = context(raos=document.model_copy(update={"performance": budget}), policy=quick)
     with (
         running(tmp_path / "old") as old,
         running(tmp_path / "same") as same,
@@ -485,8 +566,8 @@ def test_the_real_program_against_itself_and_against_a_slower_one(tmp_path: Path
             blocks: list[Block] = []
             for which, program in (("new", new), ("old", old)) * BLOCKS:
                 with Web(replace(asked, app_url=f"http://127.0.0.1:{program.port}")) as web:
-                    blocks.append(Block(which, measure_block(web, budget)))
-            assert [len(each.samples) for each in blocks] == [share_of(budget)] * 4
+                    blocks.append(measure_block(web, which, budget, quick))
+            assert all(len(each.samples) >= share_of(budget) for each in blocks)
             found[name] = run_check(PerformanceCheck(), replace(asked, rehearsal=Rehearsal(tuple(blocks))))
         alone = replace(asked, app_url=f"http://127.0.0.1:{same.port}", previous=None)
         first = run_check(PerformanceCheck(), alone)
@@ -495,4 +576,4 @@ def test_the_real_program_against_itself_and_against_a_slower_one(tmp_path: Path
     assert "longer than before" in found["slower"].seen
     assert min(found["slower"].series["new_us"]) > 100_000
     assert (first.outcome, "no baseline" in first.seen) == ("pass", True)
-    assert first.figures["requests"] == 60
+    assert first.figures["requests"] >= 60

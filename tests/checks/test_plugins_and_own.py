@@ -69,7 +69,7 @@ def test_the_package_of_the_document_is_found_and_runs(install: Install) -> None
     points = "\n".join(f"{name} = {value}" for name, value in project["entry-points"][GROUP].items())
     install(project["name"], points, code)
     names = [check.name for check in all_checks()]
-    assert names == ["health", "modules", "api", "database", "performance", "security", "links"]
+    assert names == ["health", "modules", "api", "database", "performance", "security", "runtime", "links"]
     (links,) = [check for check in all_checks() if check.name == "links"]
 
     def ran(replies: dict[str, Reply]) -> CheckResult:
@@ -168,7 +168,7 @@ def test_a_policy_that_names_an_unknown_check_is_refused_with_the_known(install:
             check_policy(policy)
         assert str(caught.value) == (
             f"The policy names a check 'helth' in {key}, and there is none: known here are health, modules, api, "
-            "database, performance, security, links, and own-NAME for a release's own."
+            "database, performance, security, runtime, links, and own-NAME for a release's own."
         )
 
 
@@ -177,7 +177,7 @@ def test_two_packages_may_not_share_a_name(install: Install) -> None:
     install("second", "x = second:Trial", trial())
     with pytest.raises(CheckPackageError, match=r"^The package second 1\.0 .* 'trial', as first 1\.0 does"):
         all_checks()
-    assert len(built_in_checks()) == 6
+    assert len(built_in_checks()) == 7
 
 
 def test_a_packages_check_that_breaks_is_a_failure_with_its_reason(install: Install) -> None:
@@ -187,7 +187,7 @@ def test_a_packages_check_that_breaks_is_a_failure_with_its_reason(install: Inst
     assert (result.outcome, result.seen) == ("fail", "the check itself broke: RuntimeError: no licence")
 
 
-def test_the_document_has_the_whole_policy_and_each_of_the_six() -> None:
+def test_the_document_has_the_whole_policy_and_each_of_the_built_in_checks() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \| ", DOCUMENT, re.MULTILINE)
     defaults = {name: tomllib.loads(f"x = {value}")["x"] for name, value in rows}
     assert defaults == Policy().model_dump(mode="json")
@@ -198,5 +198,5 @@ def test_the_document_has_the_whole_policy_and_each_of_the_six() -> None:
 def test_the_documents_raos_toml_is_one() -> None:
     full = load_raos_toml(shown("raos.toml", "toml").encode("utf-8"))
     assert [endpoint.auth for endpoint in full.endpoints] == [None, None, "staff"]
-    allow = load_raos_toml((LEAST + shown("Security scan", "toml")).encode("utf-8"))
+    allow = load_raos_toml((LEAST + shown("What a release is built from", "toml")).encode("utf-8"))
     assert allow.security.allow[0].rule == "secret"

@@ -94,9 +94,9 @@ def test_the_sample_passes_and_nobody_outside_is_asked(public: Public) -> None:
     with osv_server() as osv:
         result = public.check(policy=Policy(osv_url=osv.url))
     assert (result.outcome, grave(result), osv.asked) == ("pass", [], [])
-    assert (result.version, result.figures["packages"], result.inputs["advisories"]) == ("3", 0, osv.url)
+    assert (result.version, result.figures["packages"], result.inputs["advisories"]) == ("5", 0, osv.url)
     told = next(each.text for each in result.findings if "speaks TLSv1.3" in each.text)
-    assert "it refuses TLS 1.0 and TLS 1.1" in told
+    assert "it refuses SSL 3.0, TLS 1.0 and TLS 1.1" in told
 
 
 def test_a_known_vulnerability_fails_and_its_absence_passes(public: Public, release: Path) -> None:

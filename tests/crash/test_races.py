@@ -110,7 +110,8 @@ def test_a_rollback_and_the_approval_of_another(fragile: FragileStack) -> None:
     base = fragile.state("RACE-3").omega_before
     state = fragile.state("RACE-4")
     told = fragile.deploy("approve", "RACE-4", "--evidence", tail(state), check=False).stderr
-    assert "omega runs something else than when this was verified: deploy verify RACE-4" in told
+    assert "production runs something else than when this was verified: deploy verify RACE-4" in told
+    fragile.wait_asked("RACE-4", 2)
     fragile.deploy("verify", "RACE-4")
     state = fragile.wait_asked("RACE-4", 3)
     fragile.arm("approval.judged")

@@ -113,7 +113,8 @@ def test_what_passes_by_itself_is_tried_again(fragile: FragileStack, public: Moo
     fragile.check_runs("NET-1", fragile.public)
     fragile.deploy("verify", "NET-1")
 
-    omega.expect("PUT", "/v1/offer", Cut(heard=True))
+    omega.expect("PUT", "/v1/rollouts/", Cut(heard=True))
+    omega.expect("POST", "/v1/rollouts/.*/open", Cut(heard=True))
     omega.expect("GET", "/v1/mainframes", Busy(retry_after=1))
     fragile.answer(fragile.wait_asked("NET-1"), "approve")
     state = fragile.wait("NET-1", lambda state: state.ended, 120)

@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
+from ashat.common.identifiers import licence_id
 from ashat.errors import AuditError
 from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
-from ashat.node.logs.change_log_audit import audit, read_changes
-from ashat.node.omega.licences import LicenceStore, licence_id
+from ashat.node.logs.change_log_audit import Audited, audit, read_changes
+from ashat.node.omega.fleet.database import FILE
+from ashat.node.omega.fleet.fleet import open_fleet
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.operations import records
 from ashat.protocol.messages import OperationRequest, Role, Scope
@@ -29,6 +31,7 @@ from tests.support.processes.omega import licence, offer, promote, revoke_licenc
 
 KEY = "RACORE-0123ABCD-0123ABCD-0123ABCD"
 OTHER = "RACORE-FFFFABCD-0123ABCD-0123ABCD"
+FLEET = "fleet: "
 A, B = "a" * 64, "b" * 64
 
 
@@ -41,7 +44,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def story(database: Database) -> None:
     """Two operations, of which one fails, and two licences, of which one is revoked: eight entries with the first."""
-    register = LicenceStore(database)
     change_log.begin(database)
     for number, bundle, status in ((1, A, "succeeded"), (2, B, "failed")):
         request = OperationRequest(
@@ -55,10 +57,11 @@ def story(database: Database) -> None:
             records.succeed(database, operation)
         else:
             records.fail(database, operation.id, "it did not become healthy", switched_back=True)
-    register.keep_all([(KEY, "A customer", None), (OTHER, "Another", None)])
-    register.revoke(licence_id(OTHER))
-    register.revoke(licence_id(OTHER))
-    register.upsert(KEY, "A customer", None)
+    with open_fleet(database, database.path.parent, None) as fleet:
+        fleet.licences.keep_all([(KEY, "A customer", None), (OTHER, "Another", None)])
+        fleet.licences.revoke(licence_id(OTHER))
+        fleet.licences.revoke(licence_id(OTHER))
+        fleet.licences.upsert(KEY, "A customer", None)
 
 
 def kinds(database: Database) -> list[str]:
@@ -71,7 +74,18 @@ def tamper(database: Database, *statements: str) -> None:
         connection.execute("DROP TRIGGER changes_stay")
         connection.execute("DROP TRIGGER changes_are_kept")
         for statement in statements:
-            connection.execute(statement)
+            if not statement.startswith(FLEET):
+                connection.execute(statement)
+    with closing(sqlite3.connect(database.path.parent / FILE)) as connection, connection:
+        for statement in statements:
+            if statement.startswith(FLEET):
+                connection.execute(statement.removeprefix(FLEET))
+
+
+def audited(database: Database) -> Audited:
+    """The change log held against the record and the fleet."""
+    with open_fleet(database, database.path.parent, None) as fleet:
+        return fleet.audit()
 
 
 def test_what_is_done_is_in_it_once_and_in_order(database: Database) -> None:
@@ -126,10 +140,14 @@ def test_the_database_itself_refuses_to_change_an_entry(database: Database) -> N
         (["DELETE FROM operations WHERE id = 'op-2'"], "the record has no such operation", 4),
         (["UPDATE operations SET id = 'op-3' WHERE id = 'op-2'"], "The record has the operation 'op-3'", None),
         (["DELETE FROM releases"], "by the record nothing runs, and it brought another", 3),
-        (["UPDATE licences SET revoked_at = NULL"], "in the record the licence is not revoked", 8),
-        ([f"DELETE FROM licences WHERE id = '{licence_id(KEY)}'"], "the record has no such licence", 6),
-        (["UPDATE licences SET expires = '2099-01-01'"], "the licence ends at another time", 6),
-        (["UPDATE licences SET id = 'x' WHERE revoked_at IS NOT NULL"], "The record has the licence x", None),
+        (["fleet: UPDATE licences SET revoked_at = NULL"], "in the record the licence is not revoked", 8),
+        (
+            ["fleet: DELETE FROM mainframes", f"fleet: DELETE FROM licences WHERE id = '{licence_id(KEY)}'"],
+            "the record has no such licence",
+            6,
+        ),
+        (["fleet: UPDATE licences SET expires = '2099-01-01'"], "the licence ends at another time", 6),
+        (["fleet: UPDATE licences SET id = 'x' WHERE revoked_at IS NOT NULL"], "The record has the licence x", None),
     ],
 )
 def test_what_was_tampered_with_is_named(
@@ -138,7 +156,7 @@ def test_what_was_tampered_with_is_named(
     story(database)
     tamper(database, *statements)
     with pytest.raises(AuditError) as refused:
-        audit(database)
+        audited(database)
     assert told in str(refused.value)
     assert refused.value.event == number
 
@@ -151,14 +169,14 @@ def test_a_journal_that_was_written_anew_does_not_continue_what_was_signed(datab
     database.set_meta("role", "omega")
     with database.transaction() as connection:
         change_log.append(connection, "licence-revoked", id=licence_id(KEY), name="A customer")
-        connection.execute("UPDATE licences SET revoked_at = created_at")
     assert audit(database, [kept]).checkpoints == 1
 
     tamper(
         database,
         "DELETE FROM changes",
         "DELETE FROM operations",
-        "DELETE FROM licences",
+        "fleet: DELETE FROM mainframes",
+        "fleet: DELETE FROM licences",
         f"UPDATE changes_log SET size = 0, frontier = '', origin = '{kept.origin}'",
     )
     for _ in range(12):

@@ -116,7 +116,19 @@ def as_then(state: State) -> dict[str, Any]:
     and what the one about the release would let run was the update itself."""
     found: dict[str, Any] = told(state)
     assert found.pop("deaths") == []
+    if found["source"]:
+        assert (found["source"].pop("differences"), found["source"].pop("history_cut")) == (None, False)
+        assert (found["source"].pop("artifact"), found["source"].pop("committed")) == (None, None)
+    since = ("baselines", "commits", "output", "public_title", "target_title", "irreversible", "migrated")
+    assert [found.pop(name) for name in since] == [[], [], [], "", "", False, {}]
+    assert (found.pop("rollout"), found.pop("mainframes_counted")) == (None, None)
+    deciders = found.pop("deciders")
+    assert not found["decision"] or found["decision"]["approver"] in deciders
+    assert found.pop("rollback_reason") == "" or state.rolling_back or found["rolled_back"]
+    assert {each.pop("to_update") for each in found["rolled_back"].values()} <= {""}
     requests, asked = found.pop("approvals"), found.pop("askings")
+    assert {request.pop("obstacle") for request in requests.values()} <= {""}
+    assert all(request.pop("since") for request in requests.values())
     found |= {"gate": None, "rollback_gate": None, "askings": asked.pop("release", 0)}
     if gate := requests.pop("release", None):
         about = {name: gate.pop(name) for name in ("update_id", "attempt", "evidence")}
@@ -138,7 +150,13 @@ def as_then(state: State) -> dict[str, Any]:
 
 
 # What summaries say since.
-SINCE = {"stuck", "mainframes_running", "mainframes_total", "not_running"}
+SINCE = {"stuck", "mainframes_running", "mainframes_total", "not_running", "obstacle", "requests"} | {
+    "public",
+    "public_name",
+    "target_name",
+    "rollout",
+    "rollout_run",
+}
 
 
 def told_of(state: State, events: list[Any]) -> dict[str, Any]:

@@ -196,6 +196,55 @@ def test_a_mainframe_looks_for_room_before_it_pulls(disk: SmallDisk, tmp_path: P
             assert re.search(r"could not be pulled: The disk of .* has \S+ MB free, and \S+ MB are", agent.detail)
 
 
+def test_a_mainframe_lets_go_what_it_does_not_need_before_it_refuses(tmp_path: Path) -> None:
+    """A release of 12 MiB takes 24 of the disk's 110: the store's objects, and the release's files."""
+    with (
+        small_disk(tmp_path / "disk", size=110 * MIB) as disk,
+        NodeProcess(tmp_path / "omega", role=Role.OMEGA, app=tiny_app()) as omega,
+        omega.client() as client,
+        NodeProcess(
+            disk.path / "mainframe",
+            role=Role.MAINFRAME,
+            app=tiny_app(),
+            settings={"poll_interval": 0.2},
+            omega=omega.url,
+            licence_key=licence(client, "mainframe"),
+        ) as node,
+        node.client() as customer,
+    ):
+        shipped = [ship(client, large(tmp_path / "0", 12 * MIB)).bundle]
+        for number in range(1, 4):
+            until(lambda: customer.state().current is not None and runs(customer, shipped[-1]))
+            shipped.append(ship(client, large(tmp_path / str(number), 12 * MIB)).bundle)
+        until(lambda: runs(customer, shipped[-1]))
+        assert "for want of room, what was not needed was let go: 1 bundles and" in node.log()
+        kept = set(os.listdir(node.data / "store" / "bundles"))
+        assert kept == set(shipped[1:])
+        assert shipped[0] not in os.listdir(node.data / "releases")
+
+        pid = program_of(customer)
+        disk.fill(leave=10 * MIB)
+        late = ship(client, large(tmp_path / "late", 12 * MIB)).bundle
+        asks = omega.log().count(f"/v1/mainframe/bundles/{late}")
+        until(lambda: "It goes on by itself" in _agent(customer))
+        assert re.search(r"has \d+\.\d MB free, and \d+\.\d MB are needed", _agent(customer))
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: program_of_or_none(customer) not in (None, pid))
+        until(lambda: omega.log().count(f"/v1/mainframe/bundles/{late}") > asks + 3)
+        reports = client.transport.json("GET", f"/v1/mainframes/{client.mainframes()[0].id}/reports")["reports"]
+        told = [report for report in reports if report["bundle"] == late]
+        assert [(report["result"], report["times"]) for report in told] == [("failed", 1)], "it says so once"
+        assert node.log().count("could not be pulled") == 1
+        disk.free_again()
+        until(lambda: runs(customer, late))
+    assert "Traceback" not in node.log()
+
+
+def _agent(client: NodeClient) -> str:
+    agent = client.state().agent
+    return agent.detail if agent else ""
+
+
 _FILLS = """
 import os, sys
 with open(os.path.join(os.environ["RAOS_DATA"], "everything"), "ab", buffering=0) as file:

@@ -39,11 +39,16 @@ def two_releases(client: NodeClient, tmp_path: Path) -> tuple[str, str]:
     return first, second
 
 
+def take_away(place: Path) -> None:
+    """Delete a directory all at once, as the node may be making it again meanwhile."""
+    shutil.rmtree(place.rename(place.with_name("gone")))
+
+
 def test_a_store_that_is_gone_at_the_start_is_restored_from_the_releases(node: NodeProcess, tmp_path: Path) -> None:
     with node.client() as client:
         first, second = two_releases(client, tmp_path)
         node.stop()
-        shutil.rmtree(node.data / "store")
+        take_away(node.data / "store")
         node.start()
         until(lambda: client.state().store.restored)
         until(lambda: client.state().store.lost == () and client.probe_health().bundle == second)
@@ -54,7 +59,7 @@ def test_a_store_that_is_gone_at_the_start_is_restored_from_the_releases(node: N
 def test_a_store_that_goes_while_the_node_runs_is_restored(node: NodeProcess, tmp_path: Path) -> None:
     with node.client() as client:
         _, second = two_releases(client, tmp_path)
-        shutil.rmtree(node.data / "store")
+        take_away(node.data / "store")
         until(lambda: (node.data / "store" / "bundles" / second).exists())
         assert client.state().store.lost == ()
         third = push(client, tiny_bundle(tmp_path / "third"))
@@ -65,7 +70,7 @@ def test_a_file_of_a_release_that_was_changed_restores_nothing(node: NodeProcess
     with node.client() as client:
         _, second = two_releases(client, tmp_path)
         node.stop()
-        shutil.rmtree(node.data / "store")
+        take_away(node.data / "store")
         (node.data / "releases" / second / "big").write_text("other bytes")
         node.start()
         until(lambda: client.state().store.lost)
@@ -79,7 +84,7 @@ def test_without_store_and_releases_it_runs_once_the_bytes_are_back(node: NodePr
     with node.client() as client:
         _, second = two_releases(client, tmp_path)
         node.stop()
-        shutil.rmtree(node.data / "store")
+        take_away(node.data / "store")
         shutil.rmtree(node.data / "releases")
         node.start()
         until(lambda: len(client.state().store.lost) == 2)

@@ -10,38 +10,45 @@ from pathlib import Path
 import pytest
 
 from ashat.client.node import NodeClient
+from ashat.common.identifiers import licence_id
 from ashat.errors import NodeAuthError
 from ashat.node.cli.forget import forget_change_log
-from ashat.node.omega.licences import licence_id, new_key
-from ashat.protocol.messages import (
-    Current,
-    LeaseRequest,
-    LicenceRequest,
-    MainframeStatus,
-    NodeState,
-    OperationRequest,
-    Role,
-)
+from ashat.node.omega.fleet.licences import new_key
+from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.messages import Current, LeaseRequest, MainframeStatus, NodeState, OperationRequest, Role
 from tests.support.processes.node import NodeProcess, tiny_app
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import eventually, licence, mainframe, revoke_licence, roll_back, ship, source
 
 QUICK = {"poll_interval": 0.2}
 # Starts no release that holds a file `not-here`: good for OMEGA, bad for this install.
-PICKY = {**tiny_app(), "command": ["/bin/sh", "-c", f"test ! -e not-here && exec {sys.executable} -I -S app.py"]}
+_PICK = f"test ! -e not-here || {{ echo 'not here'; exit 1; }}; exec {sys.executable} -I -S app.py"
+PICKY = {**tiny_app(), "command": ["/bin/sh", "-c", _PICK]}
 
 
 class Install(NodeProcess):
-    """A Mainframe of `omega` in `directory`, with a licence of its own unless a key is given."""
+    """A Mainframe of `omega` in `directory`, with a licence of its own unless a key is given; `plain`: without a
+    program."""
 
-    def __init__(self, directory: Path, omega: NodeProcess, *, key: str | None = None, picky: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        omega: NodeProcess,
+        *,
+        key: str | None = None,
+        picky: bool = False,
+        plain: bool = False,
+        root: str = "",
+        **settings: object,
+    ) -> None:
         with omega.client() as client:
             self.key = key if key is not None else licence(client, directory.name)
         self.licence = directory / "licence"
         super().__init__(
             directory,
             role=Role.MAINFRAME,
-            app=PICKY if picky else tiny_app(),
-            settings=QUICK,
+            app={} if plain else PICKY if picky else tiny_app(),
+            settings={**QUICK, **settings, **({"trust_root": root} if root else {})},
             omega=omega.url,
             licence_key=self.key,
         )
@@ -144,6 +151,8 @@ def test_one_on_which_it_fails_says_why_keeps_the_old_one_and_does_not_insist(
     bad = ship(client, source(tmp_path, **{"not-here": ""}), "UPD-BAD")
     baker.wait_until_runs(bad)
     assert "exit code 1" in reported(client, miller, bad.release_seq, "failed")
+    told = client.mainframe_reports(next(one.id for one in client.mainframes() if one.result == "failed"))[0]
+    assert set(told.output) == {"not here"}, "the last lines of the program come with the report"
     after = miller.state()
     assert after.current == before.current
     assert after.operation
@@ -312,3 +321,61 @@ def test_what_its_store_lost_of_the_offer_is_pulled_again(
     kept = baker.data / "store" / "bundles" / current.bundle
     eventually(lambda: kept.exists() and baker.state().app.healthy, "the release again", baker)
     baker.wait_until_runs(current)
+
+
+def test_one_without_a_root_says_so_at_its_start_and_status_says_why_it_refuses(
+    omega: NodeProcess, client: NodeClient, tmp_path: Path
+) -> None:
+    root = tmp_path / "root.json"
+    with Install(tmp_path / "carpenter", omega, root=str(root)) as install:
+        ship(client, source(tmp_path), "UPD-1")
+        install.wait_for("refused", f"trust_root {root} cannot be read", "put there the root.json")
+        assert f"No release can be installed: trust_root {root} cannot be read" in install.log()
+        says = "its agent, last: refused: UPD-1/1"  # written a moment after the agent reported it
+        eventually(lambda: says in ashat_node("status", "--config", install.config).stdout, "what the agent said last")
+        up = ashat_node("status", "--config", install.config)
+        assert f"trust_root {root} cannot be read" in up.stdout
+        install.stop()
+        down = ashat_node("status", "--config", install.config)
+        assert "when it last ran: refused: UPD-1/1" in down.stdout
+        root.write_text("{}")
+        install.start()
+        install.wait_for("refused", "is no TUF metadata")
+        assert f"{root} is no TUF metadata that this version can read" in install.log()
+
+
+def test_a_mainframe_migrates_for_itself_and_says_why_it_does_not(tmp_path: Path) -> None:
+    step = (
+        '["sh", "-c", "if test -e $RAOS_DATA/refuse; then echo no such column; exit 7; fi; echo ok >> $RAOS_DATA/done"]'
+    )
+    text = f'[app]\ncommand = ["{sys.executable}", "app.py"]\n[migrate]\ncommand = {step}\n'
+    with (
+        NodeProcess(tmp_path / "production", role=Role.OMEGA, app=tiny_app()) as omega,
+        Install(tmp_path / "baker", omega) as baker,
+        omega.client() as client,
+    ):
+        refuse = baker.data / "app-data" / "refuse"
+        refuse.touch()
+        release = source(tmp_path)
+        (release / "raos.toml").write_text(text)
+        shipped = ship(client, release, "UPD-1")
+        done = client.state().operation
+        assert done is not None
+        assert done.migration is not None
+        assert done.migration.status == "done"
+
+        reason = reported(client, baker, shipped.release_seq, "failed")
+        assert "its migrate step failed: it ended by itself with exit code 7" in reason
+        told = next(report for report in client.mainframe_reports(licence_id(baker.key)) if report.result == "failed")
+        assert set(told.output) == {"no such column"}
+        assert baker.state().current is None
+        refuse.unlink()
+        baker.wait_until_runs(shipped)
+        assert (baker.data / "app-data" / "done").read_text() == "ok\n"
+
+        with Install(tmp_path / "plain", omega, plain=True) as plain:
+            told = plain.wait_for("refused", "does not allow: set app.release_command", "What runs here keeps running")
+            assert "\n" not in told.detail
+            reason = reported(client, plain, shipped.release_seq, "failed")
+            assert f"names its own program, {sys.executable!r}" in reason
+            assert plain.state().operation is None

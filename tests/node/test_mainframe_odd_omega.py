@@ -8,7 +8,7 @@ import socket
 import threading
 from pathlib import Path
 
-from ashat.node.omega.licences import new_key
+from ashat.node.omega.fleet.licences import new_key
 from ashat.protocol.messages import Role
 from tests.support.fakes.stranger import OK, stranger
 from tests.support.processes.node import NodeProcess

@@ -16,9 +16,11 @@ import pytest
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient
 from ashat.client.transfer import fetch_manifest, fetch_objects
+from ashat.common.identifiers import licence_id
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
-from ashat.node.omega.licences import licence_id, new_key
-from ashat.protocol.messages import LicenceRequest, Offer, OperationRequest, Role, Scope
+from ashat.node.omega.fleet.licences import new_key
+from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.messages import Offer, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_app
 from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import (

@@ -9,8 +9,8 @@ import pytest
 
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient
+from ashat.common.identifiers import licence_id
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
-from ashat.node.omega.licences import licence_id
 from ashat.protocol.messages import LogLeaves, LogState, OperationRequest, Scope, SignedRelease
 from ashat.trust.release.known_log import open_log
 from ashat.trust.tuf.release_document import LogEntry, ReleaseDocument

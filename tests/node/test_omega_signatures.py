@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ashat.client.node import NodeClient
+from ashat.common.identifiers import licence_id
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
-from ashat.node.omega.licences import licence_id
 from ashat.protocol.messages import OperationRequest, Role, Scope, SignedRelease
 from ashat.trust.tuf.release_document import ReleaseDocument
 from tests.support.builders.signers import Customer, People, demanding_omega, install_root, refused

@@ -16,7 +16,8 @@ from ashat.client.node import NodeClient
 from ashat.node.api.probes import read_report
 from ashat.node.core.config import DatabaseConfig
 from ashat.node.database.throttle import DatabaseLook
-from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest, Scope
+from ashat.protocol.messages import Scope
+from ashat.protocol.probes import DatabaseProbe, DatabaseProbeRequest
 from tests.support.needs import requires_postgresql
 from tests.support.processes.node import (
     EXAMPLE,

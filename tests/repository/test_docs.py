@@ -80,6 +80,8 @@ def test_the_commands_shown_print_what_is_shown(
             for command in commands(block):
                 console.run(command)
                 forks.prepare()
+                if command.text.startswith("deploy push UPD-1 "):
+                    docs_stack.soak_no_longer(console.home)
                 if command.text.startswith("deploy approve UPD-1 "):
                     docs_stack.compare_no_more(console.home)
     _broken.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -98,6 +99,9 @@ def test_four_eyes_a_look_of_ones_own_and_tampered_evidence(
     assert state.outcome == "attention", state.checks
     assert state.evidence is not None
     assert "Four eyes: kim@" in shown(stack, state)
+    assert re.search(
+        r"from commit `[0-9a-f]{12}`\*\*, but 2 files are not as it has them \S*\(1 changed: ", shown(stack, state)
+    )
     assert "Built on alpha, verified on alpha, as their keys prove" in shown(stack, state)
 
     refused = stack.deploy("sign", "EYES-2", "--key", str(keys["kim"]), env=OPENED, check=False)
@@ -143,21 +147,26 @@ def test_the_checks_again_from_the_approvers_machine(
 
     # Whoever has the control plane says that Public is elsewhere; the approver knows where it is.
     stack.deploy("configure", "public", "http://127.0.0.1:9", "staging", "--token-stdin", stdin="stolen")
-    refused = stack.deploy(*approving, "--key", str(keys["lee"]), env=OPENED, check=False)
-    assert refused.returncode == 1
-    assert "127.0.0.1:9" in refused.stderr
     known = ("--public", stack.public.url, "--public-token-stdin")
     token = stack.public.token(Scope.PUSH)
     again = ("sign", "EYES-2", "--key", str(keys["lee"]), "--recheck", *known)
-    signed = stack.deploy(*again, env=OPENED, stdin=token)
+    try:
+        refused = stack.deploy(*approving, "--key", str(keys["lee"]), env=OPENED, check=False)
+        signed = stack.deploy(*again, env=OPENED, stdin=token)
+    finally:
+        stack.configure("public", stack.public, Scope.PUSH)  # the other tests need it
+    assert refused.returncode == 1
+    assert "127.0.0.1:9" in refused.stderr
     assert signed.stdout.startswith("ashat-signature-1:")
     assert len(signed.stdout.splitlines()) == 1
-    assert f"of public at {stack.public.url}:" in signed.stderr
+    assert f"of staging at {stack.public.url}:" in signed.stderr
     assert "Checked again here: all " in signed.stderr
-    stack.configure("public", stack.public, Scope.PUSH)
     done = stack.deploy(*approving, "--key", str(keys["lee"]), *known, env=OPENED, stdin=token)
     assert "Built on alpha, as its key proves, from commit " in done.stderr
-    assert "with uncommitted changes, pushed by kim@" in done.stderr
+    differing = (
+        "2 files are not as it has them (1 changed: Modules/Chat/__init__.py; 1 not in it: Modules/Chat/settings.py)"
+    )
+    assert f", but {differing}, pushed by kim@" in done.stderr
     assert "Checked again here: all " in done.stdout
     state = stack.state("EYES-2")
     assert state.stage is Stage.COMPLETED
@@ -263,7 +272,7 @@ def test_four_eyes_cannot_hold_in_the_one_person_mode(stack: Stack, region: Node
     assert "which cannot hold in the one" in shown(stack, state)
     assert state.evidence is not None
     refused = stack.deploy("approve", "EYES-5", "--evidence", state.evidence[-8:], check=False)
-    assert "Your answer does not count" in refused.stderr
+    assert "'EYES-5' cannot be approved yet: the policy wants four eyes" in refused.stderr
     stack.deploy("cancel", "EYES-5", "--reason", "only a test")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_a_source_that_cannot_be_packed(stack: Stack, tmp_path: Path) -> None:
     (wrong / "raos.toml").write_text('[raos]\nname = "RaOS"\nversion = "1"\n\n[helth]\n')
     for directory, telling, code in (
         (empty, "no file to ship", 1),
-        (tmp_path / "missing", "is not a directory", 2),
+        (tmp_path / "missing", "does not exist", 2),
         (linked, "away", 1),
         (wrong, "helth", 1),
     ):
@@ -157,7 +158,29 @@ def test_what_raos_toml_gets_wrong_is_named_with_file_line_and_key(stack: Stack,
 
 def test_a_dirty_tree_needs_a_word(stack: Stack) -> None:
     stack.change("uncommitted")
-    refused(stack.deploy("push", "BAD-2", "d", check=False), "uncommitted changes", "--allow-dirty")
+    told = ("has uncommitted changes", "1 changed: Modules/Chat/__init__.py. ", "--ref HEAD", "--allow-dirty")
+    refused(stack.deploy("push", "BAD-2", "d", check=False), *told)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=stack.source, capture_output=True, text=True, check=True)
+    (stack.source / ".git/info/exclude").write_text("build/\n")
+    (stack.source / "build").mkdir()
+    (stack.source / "build" / "out").touch()
+    try:
+        told = (f"against its commit {head.stdout[:12]}: 1 changed: ", "1 not in it: build/out. ")
+        refused(stack.deploy("push", "BAD-2", "d", check=False), *told)
+    finally:
+        shutil.rmtree(stack.source / "build")
+
+
+def test_the_home_is_not_shipped(stack: Stack) -> None:
+    for source in (stack.home, stack.home.parent):
+        done = stack.deploy("push", "BAD-2", "d", "--allow-dirty", "--source", str(source), check=False)
+        refused(done, "ASHAT_HOME", "is in the tree")
+
+
+def test_a_bare_repository_needs_a_ref(stack: Stack, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(stack.source), str(tmp_path / "bare.git")], check=True)
+    done = stack.deploy("push", "BAD-2", "d", "--allow-dirty", "--source", str(tmp_path / "bare.git"), check=False)
+    refused(done, "is no work tree of its repository", "--ref")
 
 
 def test_what_cannot_be_read_is_not_pushed(stack: Stack, tmp_path: Path) -> None:
@@ -235,7 +258,8 @@ def test_a_server_that_says_nothing_is_given_up(stack: Stack) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         words = ("configure", "public", address, "silent", "--token-stdin")
         assert f"Answers: no: {silence}" in stack.deploy(*words, stdin="ashat_x", env=impatient).stdout
-        (line,) = [line for line in stack.deploy("servers", env=impatient).stdout.splitlines() if address in line]
+        listed = stack.deploy("servers", env={**impatient, "COLUMNS": "200"}).stdout
+        (line,) = [line for line in listed.splitlines() if address in line]
         assert f"❌ {silence}" in line
         refused(stack.deploy("push", "BAD-10", "d", "--allow-dirty", check=False, env=impatient), silence)
     assert time.monotonic() - began < 60, "the answer is not waited for as long as by default"
@@ -264,17 +288,24 @@ def test_a_server_that_became_another_is_sent_nothing(stack: Stack) -> None:
     with MoodyProxy(stack.public.port) as proxy:
         stack.deploy("configure", "public", proxy.url, "swapped", "--token-stdin", stdin=token)
         proxy.pass_on_to(stack.omega.port)
+        before = len(proxy.asked)
         done = stack.deploy("push", "BAD-9", "d", "--allow-dirty", check=False)
     refused(done, "swapped at", "is a server of the role omega, not public")
-    assert {asked.path for asked in proxy.asked} == {"/v1/identity"}
+    assert {asked.path for asked in proxy.asked[before:]} == {"/v1/identity"}
     assert stack.state("BAD-9").stage is Stage.PLANNING
 
 
 @pytest.mark.usefixtures("public_is_elsewhere")
-@pytest.mark.parametrize(("token", "telling"), [("ashat_made-up", "token"), (None, "push")])
-def test_a_token_that_does_not_open(stack: Stack, token: str | None, telling: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "telling", "at_once"),
+    [
+        ("ashat_made-up", "token", "staging: The token is missing or unknown here"),
+        (None, "push", "⚠️ The token of staging opens read only, nothing can be pushed or verified there"),
+    ],
+)
+def test_a_token_that_does_not_open(stack: Stack, token: str | None, telling: str, at_once: str) -> None:
     words = ("configure", "public", stack.public.url, "staging", "--token-stdin")
-    stack.deploy(*words, stdin=token or stack.public.token(Scope.READ))
+    assert at_once in stack.deploy(*words, stdin=token or stack.public.token(Scope.READ)).stderr
     done = stack.deploy("push", "BAD-5", "d", "--allow-dirty", check=False)
     refused(done, telling)
     assert "ashat_" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from playwright.sync_api import Page
 
 from ashat.deployment.state_machine import Stage, State
 from ashat.ledger.ledger import Ledger
+from blocks.rollout_policy import RolloutPolicy
 from tasks.runtime.artifacts import svg_url
 from tasks.verify.latency_plot import latency_svg
-from tests.support.drivers.browser import PrefectUi, open_browser
-from tests.support.processes.stack import Stack
+from tasks.verify.verification import MARKS
+from tests.support.drivers.browser import PrefectUi, PrefectUiV2, open_browser
+from tests.support.processes.stack import Stack, eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(1200)]
 
@@ -45,10 +48,9 @@ class Released:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers that run nothing yet, a source called raos, and a `reconcile` that runs when a test says so."""
-    with Stack(tmp_path_factory.mktemp("browser"), mainframes=1, reconciles=True) as running:
+    """Servers that run nothing yet, and a source called raos; `reconcile` runs when a test says so."""
+    with Stack(tmp_path_factory.mktemp("browser"), mainframes=1) as running:
         running.deploy("configure", "source", "raos", str(running.source))
-        _only_when_told(running, "reconcile/reconcile")
         yield running
 
 
@@ -81,14 +83,23 @@ def test_a_release_is_approved_in_the_gate_and_every_server_runs_it(
     ui.show_run(completed.gate, "Suspended")
     gate = ui.open_gate().locator("article").first
     shown = gate.inner_text()
-    assert "May UPD-1 go to omega?" in shown
+    verdict, size, typed = gate.locator("ol li").all_inner_texts()
+    assert re.search(r": 7 checks: 7 \w+", verdict)
+    modules = "files outside modules, Auth, Chat, Content and others"
+    assert size == f"Files: 24 added in {modules}; production runs nothing."
+    assert re.fullmatch(rf"To decide, type {completed.tail}\. Open until .* UTC\. Read the whole page first\.", typed)
+    assert gate.locator("ol a").get_attribute("href") == f"{stack.ui_url}/artifacts/key/gate-upd-1-1"
+    assert "May UPD-1 go to production?" in shown
     assert HOSTILE in shown
     assert gate.locator("img").count() == 0
-    assert "Will reach omega and 1 Licensed Mainframe" in shown
-    assert "omega runs nothing yet: everything is new." in shown
+    assert "Will reach production and 1 Licensed Mainframe" in shown
+    assert "Every Mainframe is offered it at once: nothing stops it." in shown
+    bad = gate.locator("tr", has_text="20 %").locator("td").all_inner_texts()
+    assert bad == ["20 %", "0", "1", "0", "never", ""]
+    assert "production runs nothing yet: everything is new." in shown
     assert gate.locator("tr", has_text="Chat").locator("td").all_inner_texts()[2:] == ["0", "0"]
     for check in completed.state.checks:
-        assert f"✅ {check.title}: {check.seen}" in shown
+        assert f"{MARKS[check.outcome]} {check.title}: {check.seen}" in shown
     assert evidence[:32] in shown
     assert evidence[32:] in shown
 
@@ -142,6 +153,9 @@ def test_a_rejection_puts_public_back(ui: PrefectUi, stack: Stack, completed: Re
     state = stack.state("UPD-2")
     assert (state.stage, state.reason) == (Stage.REJECTED, "not on a Friday")
     assert stack.bundles() == before
+    told = _log(stack, waiting.gate)
+    assert "UPD-2 was rejected, by Kim (a name as it was typed): not on a Friday" in told
+    assert "Traceback" not in told
 
 
 def test_a_refused_approval_does_not_beat_the_rejection_that_follows(ui: PrefectUi, stack: Stack) -> None:
@@ -178,7 +192,7 @@ def test_a_gate_cancelled_in_the_ui_asks_anew_when_retried_and_is_cancelled_by_r
     assert stack.bundles() == {**before, "staging": waiting.state.bundle}
 
     ui.cancel(waiting.gate)
-    _reconcile(ui)
+    _reconcile(stack)
     assert stack.state("UPD-4").stage is Stage.CANCELLED
     assert stack.bundles() == before
 
@@ -202,12 +216,94 @@ def test_a_gate_that_nobody_answers_expires_and_takes_no_late_answer(ui: Prefect
     ui.fill_gate("approve", waiting.tail, "Kim")
     _wait_until(waiting.state.gate.expires)
     assert ui.submit_gate() in ("REJECT", "ABORT")
-    _reconcile(ui)
+    _reconcile(stack)
 
     state = stack.state("UPD-5")
     assert (state.stage, state.decision) == (Stage.EXPIRED, None)
     assert stack.bundles() == before
     ui.show_run(waiting.gate, "Expired")
+
+
+def test_in_the_second_ui_resume_is_in_the_menu_and_the_gate_is_the_same(
+    ui: PrefectUi, page: Page, stack: Stack, completed: Released
+) -> None:
+    second = PrefectUiV2(page, stack.home)
+    waiting = _released(second, stack, "UPD-6", HOSTILE)
+    second.show_run(waiting.gate, "Suspended")
+    entries = second.menu()
+    assert entries.index("Cancel") < entries.index("Resume") < entries.index("Delete")
+    second.show_run(waiting.gate, "Suspended")
+    gate = second.open_gate()
+    verdict, size, typed = gate.locator("ol li").all_inner_texts()
+    assert re.search(r": 7 checks: 7 \w+", verdict)
+    assert size == "Files: 1 changed in Chat; production runs UPD-1."
+    assert f"type {waiting.tail}." in typed
+    assert "+# changed: UPD-6" in gate.locator("pre").inner_text()
+    assert HOSTILE in gate.inner_text()
+    assert gate.locator("img").count() == 0
+    second.fill_gate("reject", waiting.tail, "Kim", "seen in the second UI")
+    assert second.submit_gate() == "ACCEPT"
+    second.await_state("Rejected")
+    assert stack.state("UPD-6").reason == "seen in the second UI"
+
+    # Whoever has chosen the second UI still gets the button where a link leads.
+    page.context.add_cookies([{"name": "prefect_ui_version", "value": "v2", "url": stack.ui_url}])
+    try:
+        page.goto(f"{stack.ui_url}/runs/flow-run/{waiting.gate}")
+        page.get_by_role("button", name="Retry").wait_for()
+        assert "/v2/" not in page.url
+    finally:
+        page.context.clear_cookies(name="prefect_ui_version")
+    assert second.scripts == []
+
+
+def test_a_rollout_policy_is_made_in_the_form_of_the_second_ui(page: Page, stack: Stack, completed: Released) -> None:
+    ui = PrefectUiV2(page, stack.home)
+    form = ui.show_block_form("raos-rollout-policy")
+    form.get_by_label("Name").fill("gentle")
+    first = form.get_by_role("textbox").filter(has_text="canary: 5")
+    first.fill("canary: 1, then ask")
+    ui.save_block()
+    saved = stack.api("GET", "/block_types/slug/raos-rollout-policy/block_documents/name/gentle")["data"]
+    policy = RolloutPolicy.model_validate(saved).policy()
+    assert [rule.spelled for rule in policy.rules()] == ["canary: 1, then ask", "early: 10 %", "everyone: rest"]
+    assert policy.at_once == 100
+
+
+def test_a_refusal_is_one_line_of_the_log(ui: PrefectUi, stack: Stack) -> None:
+    refused = ui.run("verify/verify", update_id="UPD-99")
+    ui.show_run(refused, "NotDone")
+    assert "Traceback" not in (told := _log(stack, refused))
+    assert "No deployment 'UPD-99' is known." in told
+    (stack.source / "device").symlink_to("/dev/null")
+    try:
+        refused = ui.run("push/push", "allow_dirty", update_id="UPD-98", description="It has a link")
+        ui.show_run(refused, "NotDone")
+    finally:
+        (stack.source / "device").unlink()
+    told = _log(stack, refused)
+    assert "Traceback" not in told
+    assert "device" in told
+
+
+def test_each_run_is_called_by_its_update_and_tagged_with_it(stack: Stack, completed: Released) -> None:
+    for flow, run in (("release", completed.run), ("approve", completed.gate)):
+        found = stack.run(run)
+        assert found["name"] == f"{flow} UPD-1"
+        assert "update:UPD-1" in found["tags"]
+    run = stack.api("POST", f"/deployments/{stack.deployment('release/release')}/create_flow_run", {"parameters": {}})[
+        "id"
+    ]
+    ended = stack.wait_run(run, "NotDone")
+    assert ended["name"] == "release of raos"
+    stack.change("a scheduled release")
+    named = {"parameters": {"allow_dirty": True}}
+    run = stack.api("POST", f"/deployments/{stack.deployment('release/release')}/create_flow_run", named)["id"]
+    ended = stack.wait_run(run, "AwaitingApproval")
+    update_id = ended["name"].removeprefix("release ")
+    assert stack.state(update_id).run == run
+    assert f"update:{update_id}" in ended["tags"]
+    stack.deploy("cancel", update_id)
 
 
 def _released(ui: PrefectUi, stack: Stack, update_id: str, description: str = "A changed byte") -> Released:
@@ -218,8 +314,21 @@ def _released(ui: PrefectUi, stack: Stack, update_id: str, description: str = "A
     return Released(run, stack.wait_asked(update_id))
 
 
-def _reconcile(ui: PrefectUi) -> None:
-    ui.show_run(ui.run("reconcile/reconcile"), "Reconciled")
+def _log(stack: Stack, run: str) -> str:
+    """What the log of a run says, once it is written: the run's last word is how it ended."""
+    wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+
+    def read() -> str:
+        lines = [line["message"] for line in stack.api("POST", "/logs/filter", wanted)]
+        return "\n".join(lines) if any(line.startswith("Finished in state") for line in lines[-2:]) else ""
+
+    return str(eventually(read, f"the log of run {run}"))
+
+
+def _reconcile(stack: Stack) -> None:
+    """Have reconcile look now; its form has no fields, and its page is shown only while it found something new."""
+    run = stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
+    assert _ended(stack, run["id"]) in ("Reconciled", "NothingToDo")
 
 
 def _ended(stack: Stack, run: str, seconds: float = 240) -> str:
@@ -239,18 +348,3 @@ def _events(stack: Stack, update_id: str) -> int:
 def _wait_until(when: datetime) -> None:
     while (left := (when - datetime.now(UTC)).total_seconds()) > 0:
         time.sleep(left)
-
-
-def _only_when_told(stack: Stack, deployment: str) -> None:
-    """Switch a deployment's schedule off, once it was seen to have planned runs."""
-    found = stack.api("GET", f"/deployments/name/{deployment}")
-    planned = {
-        "deployments": {"id": {"any_": [found["id"]]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-    }
-    deadline = time.monotonic() + 240
-    while not stack.api("POST", "/flow_runs/count", planned):
-        assert time.monotonic() < deadline, f"no run of {deployment} is planned: does Prefect's scheduler work?"
-        time.sleep(0.1)
-    for schedule in found["schedules"]:
-        stack.api("PATCH", f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})

@@ -46,6 +46,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = [str(Path(sys.executable).with_name("deploy"))]
 GUESSED = {"PREFECT_API_AUTH_STRING": "admin:guessed"}
 SERVER = "ashat.cli.control_plane.server"
+RECONCILER = "ashat.cli.control_plane.reconciler"
 WORKER = ("ashat.cli.control_plane.worker", "control")
 
 pytestmark = pytest.mark.timeout(1200)
@@ -61,7 +62,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Iterator[Path]
     """A home whose control plane two people started in the same moment, in a directory that is a trap."""
     home = tmp_path_factory.mktemp("plane") / "home"
     command = [*DEPLOY, "up", "--detach", "--prefect-file", str(NAPS)]
-    env = environment(home, SECRETS | {"ASHAT_PASS_ENVIRONMENT": "OWN_CHECK_KEY, NOT_SET"})
+    own = {"ASHAT_PASS_ENVIRONMENT": "OWN_CHECK_KEY, NOT_SET", "ASHAT_RECONCILE_SECONDS": "5"}
+    env = environment(home, SECRETS | own)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     both = [subprocess.Popen(command, cwd=trap.directory, env=env, **streams) for _ in range(2)]
     try:
@@ -128,6 +130,19 @@ def test_two_who_start_it_at_once_start_one(home: Path) -> None:
     words = [process.cmdline() for process in ours(home)]
     assert sum(SERVER in line for line in words) == 1
     assert sum("worker" in " ".join(line) for line in words) == 2
+
+
+def test_its_service_looks_again_and_again_each_time_in_place_of_the_look_before(home: Path) -> None:
+    quiet = {"flows": {"name": {"any_": ["reconcile"]}}, "flow_runs": {"state": {"name": {"any_": ["NothingToDo"]}}}}
+
+    def looks() -> set[str]:
+        return {run["id"] for run in api(home, "POST", "/flow_runs/filter", quiet)}
+
+    first = until(looks, "a look of reconcile")
+    os.kill(part(home, RECONCILER), signal.SIGKILL)  # as any other part it is started again
+    second = until(lambda: (found := looks()) and not found & first and found, "a look in place of the first")
+    assert len(second) <= 2, "the one before is deleted just after a look ends"
+    assert "(reconcile looked " in deploy(home, "status").stdout
 
 
 def test_it_keeps_to_its_home_and_to_this_machine(home: Path) -> None:
@@ -289,11 +304,11 @@ def test_each_deployment_is_as_it_should_be(home: Path) -> None:
     ((nightly, active),) = schedules.pop("release")
     assert (nightly["cron"], nightly["timezone"], active) == ("0 2 * * 1-5", "UTC", False)
     ((often, active),) = schedules.pop("reconcile")
-    assert (often["interval"], active) == (60.0, True)
+    assert (often["interval"], active) == (60.0, True), "it was prepared as a server of another home's"
     assert not any(schedules.values())
 
 
-def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
+def test_each_form_is_typed_titled_described_and_ordered(home: Path) -> None:
     ordered = {}
     for found in api(home, "POST", "/deployments/filter", {}):
         if found["name"] not in FLOWS:
@@ -301,8 +316,9 @@ def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
         form = found["parameter_openapi_schema"]
         fields = form["properties"]
         for name, field in fields.items():
-            kinds = {kind["type"] for kind in field.get("anyOf", [field])}
-            assert kinds <= {"string", "boolean", "integer", "null"}, (found["name"], name)
+            assert field["type"] in ("string", "boolean", "integer"), (found["name"], name)
+            assert field["title"][0].isupper(), (found["name"], name)
+            assert "`" not in field["description"], "one of Prefect's UIs shows these as they are"
             assert field["description"].endswith("."), (found["name"], name)
             assert ("default" in field) is (name not in form.get("required", [])), (found["name"], name)
         ordered[found["name"]] = sorted(fields, key=lambda name: fields[name]["position"])
@@ -315,7 +331,7 @@ def test_each_form_is_typed_described_and_ordered(home: Path) -> None:
         "rollback": ["update_id", "attempt", "reason", "by"],
         "cancel": ["update_id", "attempt", "reason", "by"],
         "release": [
-            *("update_id", "description", "info", "source", "public", "target", "unanswered", "allow_dirty", "policy"),
+            *("update_id", "description", "unanswered", "allow_dirty", "info", "source", "public", "target", "policy"),
         ],
         "reconcile": [],
     }
@@ -361,7 +377,7 @@ def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
     before = state(home)
     assert before.supervisor is not None
     everything = [psutil.Process(before.supervisor.pid), *ours(home)]
-    assert any("prefect.engine" in " ".join(process.cmdline()) for process in everything)
+    assert any("control_plane.engine" in " ".join(process.cmdline()) for process in everything)
     for process in everything:
         process.kill()
     psutil.wait_procs(everything, timeout=60)
@@ -374,15 +390,22 @@ def test_killed_at_once_it_starts_again_where_it_was(home: Path) -> None:
     assert after.api_url == before.api_url
     assert after.supervisor != before.supervisor
     assert wait_run(home, run, "Crashed")["state"]["message"] == "It ended with the control plane."
-    wait_run(home, start_run(home, "reconcile/reconcile"), "Reconciled")
+    looked = start_run(home, "reconcile/reconcile")
+    until(lambda: api(home, "GET", f"/flow_runs/{looked}")["state_type"] == "COMPLETED", "a look that ends well")
 
 
 def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_nothing(home: Path, tmp_path: Path) -> None:
     release = api(home, "GET", "/deployments/name/release/release")
     schedule = f"/deployments/{release['id']}/schedules/{release['schedules'][0]['id']}"
     api(home, "PATCH", schedule, {"active": True})
+    planned = {
+        "deployments": {"id": {"any_": [release["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    until(lambda: api(home, "POST", "/flow_runs/count", planned), "the release that Prefect's scheduler plans")
     own = {"schedule": {"cron": "0 20 * * 5", "timezone": "Europe/Berlin"}, "active": True}
-    api(home, "POST", f"/deployments/{release['id']}/schedules", [own])
+    named = {"schedule": {"cron": "0 4 * * 6"}, "active": False, "slug": "mine", "parameters": {"source": "other"}}
+    api(home, "POST", f"/deployments/{release['id']}/schedules", [own, named])
 
     tampered = {name: tamper(home, name, tmp_path / name / "mark") for name in ("push/push", "verify/verify")}
     deployments = {**tampered, "release/release": release}
@@ -399,8 +422,10 @@ def test_what_a_person_changed_in_the_ui_outlives_a_restart_and_down_leaves_noth
     assert deploy(home, "up", "--detach", timeout=400).returncode == 0
     again = api(home, "GET", "/deployments/name/release/release")
     kept = {(s["slug"], s["schedule"]["cron"], s["active"]) for s in again["schedules"]}
-    assert kept == {("weeknights", "0 2 * * 1-5", True), (None, "0 20 * * 5", True)}
-    assert len(again["schedules"]) == 2
+    theirs = {(None, "0 20 * * 5", True), ("mine", "0 4 * * 6", False)}
+    assert kept == {("weeknights", "0 2 * * 1-5", True), *theirs}
+    assert len(again["schedules"]) == 3
+    assert {s["slug"]: s["parameters"] for s in again["schedules"]}["mine"] == {"source": "other"}
     for name, before in deployments.items():
         after = api(home, "GET", f"/deployments/name/{name}")
         for field in before.keys() - {"updated", "status", "last_polled", "schedules"}:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from ashat.deployment.state_machine import Stage, State
 from tests.support.builders.deployments import open_ledger
 from tests.support.processes.node import NodeProcess
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.stack import Stack, eventually
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
@@ -71,13 +74,16 @@ def test_a_gate_is_answered_and_a_run_that_dies_in_vain_waits(stack: Stack) -> N
     )
     assert done.returncode == 1
     assert "There is no bundle" in done.stderr
+    assert "goes on by itself" in done.stderr
+    assert "deploy rollback LOST-2 stops it" in done.stderr
     for _ in range(3):
+        stack.settle("approve/approve")
         said = flow(stack, "reconcile/reconcile")
     assert " 1 not," in said
     state = stack.state("LOST-2")
     assert (state.stage, state.same_deaths) == (Stage.DEPLOYING, 2)
     assert "There is no bundle" in state.stuck
-    assert state.stuck in stack.deploy("status", "LOST-2").stdout
+    assert state.stuck in " ".join(stack.deploy("status", "LOST-2").stdout.split())
     assert "There is no bundle" in stack.deploy("approve", "LOST-2", check=False).stderr
 
     refused = stack.deploy("heal", "public", check=False)
@@ -87,6 +93,26 @@ def test_a_gate_is_answered_and_a_run_that_dies_in_vain_waits(stack: Stack) -> N
     flow(stack, "approve/approve", update_id="LOST-2")
     assert stack.state("LOST-2").stage is Stage.COMPLETED
     stack.deploy("cancel", "LOST-3")
+
+
+def test_a_rollback_that_could_not_be_done_says_that_it_goes_on_and_is_called_off(stack: Stack) -> None:
+    stack.change("CALL-1")
+    stack.ship("CALL-1")
+    lose(stack.omega)
+    done = stack.deploy("rollback", "CALL-1", "--reason", "it is slow", check=False)
+    assert done.returncode == 1
+    assert "the rollback is tried again by itself within a minute" in done.stderr
+    assert "deploy cancel CALL-1 calls it off" in done.stderr
+    assert stack.state("CALL-1").rolling_back
+    assert "The rollback of 'CALL-1' is called off" in stack.deploy("cancel", "CALL-1", "--reason", "heal it").stdout
+    state = stack.state("CALL-1")
+    assert (state.stage, state.rolling_back) == (Stage.COMPLETED, False)
+    events = len(json.loads(stack.deploy("history", "CALL-1", "--json").stdout)["events"])
+    flow(stack, "reconcile/reconcile")
+    stack.settle("rollback/rollback")
+    assert len(json.loads(stack.deploy("history", "CALL-1", "--json").stdout)["events"]) == events
+    assert stack.bundles()["production"] == state.bundle
+    stack.deploy("heal", "omega")
 
 
 def test_who_approves_is_told_why_a_gate_does_not_open_and_opens_it_at_once(stack: Stack) -> None:
@@ -113,3 +139,16 @@ def test_who_approves_is_told_why_a_gate_does_not_open_and_opens_it_at_once(stac
     assert "is the node running" in told.stderr.splitlines()[-1]
     stack.public.start()
     assert "rejected" in stack.deploy(*words).stdout
+
+
+def test_a_release_is_exported_imported_and_its_report_given_back(stack: Stack, tmp_path: Path) -> None:
+    """As deploy and the one-person mode have it: with a log that the approval stands in, and provenance."""
+    with stack.omega.client() as omega:
+        offered = omega.state().offer
+    assert offered is not None
+    install, file, report = stack.mainframes[0], tmp_path / "carried", tmp_path / "report"
+    said = stack.deploy("export", offered.update_id, str(file), "--for", "mainframe-1").stdout
+    assert "mainframe-1" in said
+    told = ashat_node("import", file, "--config", install.config, "--report", report)
+    assert f"{offered.update_id}/{offered.attempt} runs here." in told.stdout, told.stderr
+    assert "carried by hand" in stack.deploy("import-report", str(report), "--omega", "omega").stdout

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ashat.bundle.pack import pack_git_ref
-from ashat.deployment.events import ApprovalAnswered
+from ashat.bundle.pack import pack_directory, pack_git_ref
+from ashat.deployment.events import ApprovalAnswered, Packaged
 from ashat.deployment.state_machine import Stage
 from ashat.protocol.messages import LeaseRequest, Scope
+from ashat.protocol.origins import Differences
+from ashat.trust.release.machine_keys import machine_signer
+from ashat.trust.tuf.metadata import BUILDER
 from tests.support.builders.deployments import open_ledger
 from tests.support.processes.deploy_cli import deploy_on_terminal
 from tests.support.processes.node import ROOT, free_port
@@ -56,7 +61,7 @@ def answers(stack: Stack, update_id: str) -> list[ApprovalAnswered]:
 
 
 def test_a_token_comes_from_the_environment_and_is_kept(operator: Stack) -> None:
-    token = operator.public.token(Scope.READ)
+    token = operator.public.token(Scope.PUSH)
     told = operator.deploy("configure", "public", operator.public.url, "One", env={"ASHAT_PUBLIC_TOKEN": token})
     assert token not in told.stdout + told.stderr
     assert block(operator, "public")["token"] == token
@@ -116,6 +121,15 @@ def test_a_source_is_saved_for_the_ui(operator: Stack) -> None:
     assert f"Location: {operator.source}" in told.stdout
 
 
+def test_a_rollout_policy_is_saved_for_the_ui(operator: Stack) -> None:
+    file = operator.home / "careful.toml"
+    file.write_text('waves = ["canary: 2", "everyone: rest"]\nsoak_seconds = 5\n', "utf-8")
+    told = operator.deploy("configure", "rollout-policy", "careful", str(file))
+    assert "✅ Rollout policy configured successfully" in told.stdout
+    saved = operator.api("GET", "/block_types/slug/raos-rollout-policy/block_documents/name/careful")["data"]
+    assert (saved["waves"], saved["soak_seconds"]) == (["canary: 2", "everyone: rest"], 5)
+
+
 def test_commit_commits_tracked_changes_under_id_and_description(stack: Stack) -> None:
     stack.change("to be committed")
     git = ["git", "-C", str(stack.source)]
@@ -145,9 +159,106 @@ def test_a_commit_is_pushed_as_it_is_and_its_bytes_are_shown_on_a_terminal(stack
     state = stack.state("CLI-6")
     assert state.source is not None
     assert (state.source.commit, state.source.dirty) == (head, False)
+    assert state.source.differences == Differences()
     with pack_git_ref(stack.source, head) as packed:
         assert state.bundle == packed.manifest.digest
     stack.deploy("cancel", "CLI-6")
+
+
+def test_an_archive_is_pushed_by_its_digest_and_the_gate_and_the_evidence_name_it(stack: Stack) -> None:
+    stack.change("in the archive")
+    archive = stack.home / "raos.tar.gz"
+    with tarfile.open(archive, "w:gz") as made:
+        made.add(stack.source, "raos-9", filter=lambda entry: None if "/.git" in entry.name else entry)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    words = ("push", "CLI-7", "From an archive", "--source", str(archive), "--subdirectory", "raos-9", "--digest")
+    refused = stack.deploy(*words, "sha256:" + "0" * 64, check=False)
+    assert refused.returncode == 1
+    assert f"is not what was wanted: it is sha256:{digest}, and --digest says sha256:{'0' * 64}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    stack.deploy(*words, f"sha256:{digest}")
+    state = stack.state("CLI-7")
+    assert state.source is not None
+    assert state.source.artifact is not None
+    assert (state.source.artifact.digest, state.source.commit) == (digest, None)
+    assert stack.bundles()[stack.public.directory.name] == state.bundle
+    with pack_directory(stack.source) as packed:
+        assert packed.manifest.digest == state.bundle
+    named = f"tar.gz raos.tar.gz (sha256:{digest})"
+    assert named in " ".join(stack.deploy("history", "CLI-7").stdout.split())
+    stack.deploy("verify", "CLI-7")
+    stack.wait_asked("CLI-7")
+    with open_ledger(stack.home) as ledger:
+        asked = next(event for event in ledger.events("CLI-7", 1) if event.kind == "asked")
+        page = str(ledger.document(asked.shown)["markdown"])
+        assert "from the artifact raos" in page
+        assert f"`{digest}`" in page
+    evidence = json.loads(stack.deploy("evidence", "CLI-7", "--json").stdout)
+    assert evidence["source"]["artifact"]["digest"] == digest
+    stack.deploy("cancel", "CLI-7")
+
+    stack.deploy("configure", "source", "built", str(archive), "--subdirectory", "raos-9", "--digest", digest)
+    path = f"/deployments/{stack.deployment('push/push')}/create_flow_run"
+    given = {"update_id": "CLI-8", "description": "By a flow", "source": "built"}
+    run = stack.api("POST", path, {"parameters": given})["id"]
+    eventually(lambda: stack.run(run)["end_time"], "the end of the push")
+    pushed = stack.state("CLI-8")
+    assert (pushed.stage, pushed.bundle) == (Stage.PUSHED, state.bundle)
+    assert pushed.source is not None
+    assert (pushed.source.name, pushed.source.artifact) == ("built", state.source.artifact)
+    stack.deploy("cancel", "CLI-8")
+    for wrong in ("sha1:00", "0" * 63):
+        assert (
+            stack.deploy("configure", "source", "built", str(archive), "--digest", wrong, check=False).returncode == 2
+        )
+
+
+def test_ci_pushes_and_verifies_with_a_home_of_its_own_and_leaves_the_gate_to_people(
+    stack: Stack, tmp_path: Path
+) -> None:
+    stack.change("built by CI")
+    for name in ("tmp", "work", "bin"):
+        (tmp_path / name).mkdir()
+    program = tmp_path / "bin" / "deploy"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ashat.cli "$@"\n')
+    program.chmod(0o755)
+    key = stack.home / "trust" / "builder.pem"
+    given = {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "PREFECT_API_URL": stack.api_url,
+        "PREFECT_API_AUTH_STRING": (stack.home / "control.password").read_text().strip(),
+        "ASHAT_LEDGER_URL": f"sqlite:///{stack.home / 'ledger.db'}",
+        "ASHAT_CI_ID": "CLI-9",
+        "ASHAT_CI_DESCRIPTION": "Built; $(touch harm) `touch harm`",
+        "ASHAT_CI_SOURCE": str(stack.source),
+        "ASHAT_CI_BUILDER_KEY": key.read_text().strip(),
+        "GITHUB_OUTPUT": str(tmp_path / "outputs"),
+    }
+    env = {**stack.environment, **given}
+    del env["ASHAT_HOME"]
+    words = [ROOT / "deploy/ci/ship.sh"]
+    refused = subprocess.run(words, cwd=tmp_path / "work", env=env, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 1
+    assert "has uncommitted changes" in refused.stderr
+    git = ["git", "-C", str(stack.source), "-c", "user.name=Kim", "-c", "user.email=kim@example.com"]
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "For CI"], check=True)
+    done = subprocess.run(words, cwd=tmp_path / "work", env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = stack.wait_asked("CLI-9")
+    assert state.description == given["ASHAT_CI_DESCRIPTION"]
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["ashat-result.json"]
+    assert json.loads((tmp_path / "work/ashat-result.json").read_text())["evidence"] == state.evidence
+    outputs = dict(line.split("=", 1) for line in (tmp_path / "outputs").read_text().splitlines())
+    assert (outputs["stage"], outputs["bundle"]) == (state.stage.value, state.bundle)
+    assert list((tmp_path / "tmp").iterdir()) == [], "no key outlives the job"
+    with open_ledger(stack.home) as ledger:
+        packaged = next(event for event in ledger.events("CLI-9", 1) if isinstance(event, Packaged))
+        assert packaged.attestation is not None
+        signed = ledger.document(packaged.attestation)
+    assert signed["signatures"][0]["keyid"] == machine_signer(stack.home, BUILDER).public_key.keyid
+    stack.deploy("cancel", "CLI-9")
 
 
 def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None:
@@ -156,26 +267,8 @@ def test_an_interrupted_push_says_how_to_go_on_and_goes_on(stack: Stack) -> None
     words = ["push", "CLI-2", "Interrupted", "--allow-dirty"]
     with stack.public.client(Scope.PUSH) as public:
         public.acquire_lease(lease)
-        with subprocess.Popen(
-            [sys.executable, "-m", "ashat.cli", *words],
-            cwd=stack.source,
-            env={**stack.environment, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as push:
-            assert push.stdout is not None
-            assert push.stderr is not None
-            seen = ""
-            while "⏳ Waiting for OTHER-1/1 (somebody: verify" not in seen:
-                line = push.stdout.readline()
-                assert line, seen + push.stderr.read()
-                seen += line
-            os.kill(push.pid, signal.SIGINT)
-            assert push.wait(240) == 130
-            told = push.stderr.read()
+        told = stack.interrupted("⏳ Waiting for OTHER-1/1 (somebody: verify", *words)
         assert "deploy push CLI-2 … --resume goes on with it; deploy cancel CLI-2 calls it off." in told
-        assert "Traceback" not in told
         public.release_lease("OTHER-1/1")
     assert stack.state("CLI-2").stage is Stage.PLANNING
     assert "--resume" in stack.deploy(*words, check=False).stderr
@@ -209,7 +302,7 @@ def test_at_a_terminal_a_person_types_what_they_read(stack: Stack) -> None:
     tail = verified(stack, "CLI-4")
     code, shown = deploy_on_terminal(stack.home, "approve", "CLI-4", typed=[("leaves it waiting:", "")])
     assert code == 0
-    assert "May CLI-4 go to omega?" in shown
+    assert "May CLI-4 go to production?" in shown
     assert "Nothing was decided: 'CLI-4' keeps waiting." in shown
     typed = [("leaves it waiting:", "00000000"), ("leaves it waiting:", tail)]
     code, shown = deploy_on_terminal(stack.home, "approve", "CLI-4", typed=typed)
@@ -242,7 +335,8 @@ def test_a_release_that_no_mainframe_takes_is_called_so_everywhere_until_they_ta
         done = stack.deploy("approve", "CLI-N", "--evidence", tail, check=False)
         assert done.returncode == 3, done.stdout + done.stderr
         last = done.stdout.splitlines()[-2]
-        assert last.startswith("❌ omega runs 'CLI-N', and 0 of 2 Mainframes run it: mainframe-1 failed (refused: ")
+        nobody = "❌ production runs 'CLI-N', and 0 of 2 Mainframes run it: mainframe-1 failed (refused: "
+        assert last.startswith(nobody)
         assert "successfully" not in done.stdout
         state = stack.state("CLI-N")
         assert state.gate is not None
@@ -274,7 +368,7 @@ def test_a_release_that_no_mainframe_takes_is_called_so_everywhere_until_they_ta
     try:
         name, (trouble,) = seen()
         assert (name, trouble["kind"]) == ("Unreachable", "unreachable")
-        assert re.search(r"❌  *omega  *unreachable  *for ", stack.deploy("status").stdout)
+        assert re.search(r"❌  *production  *unreachable  *for ", stack.deploy("status").stdout)
         assert seen() == ("Unreachable", [trouble]), "since it was first seen"
     finally:
         stack.omega.start()

@@ -52,7 +52,7 @@ def ship(stack: Stack, keys: dict[str, str], update_id: str) -> None:
         words = ("approve", update_id, "--evidence", tail, "--comment", "noisy", "--key", keys[name])
         told = stack.deploy(*words, env=OPENED).stdout
         if (update_id, ordinal) == ("BACK-2", 1):
-            assert "a rollback waits for people to sign" in told
+            assert "A rollback waits for people: the policy has it" in told
     assert stack.state(update_id).stage is Stage.COMPLETED
 
 
@@ -84,7 +84,7 @@ def test_one_rejects_and_nothing_changes(stack: Stack, region: NodeProcess, keys
     assert "rollback" in stack.deploy("status").stdout
     assert "waits for people until" in stack.deploy("status", "BACK-2").stdout
     refused = stack.deploy("approve", "BACK-2", "--reject", "--reason", "mend it instead", "--by", "lee")
-    assert "The rollback of 'BACK-2' is rejected: omega-north keeps running it." in refused.stdout
+    assert "is rejected: production-north (omega-north) keeps running it." in refused.stdout
     assert runs(region) == "BACK-2"
     state = stack.state("BACK-2")
     assert (state.stage, state.rolling_back) == (Stage.COMPLETED, False)
@@ -115,7 +115,7 @@ def test_two_sign_and_it_goes_back(stack: Stack, region: NodeProcess, keys: dict
     assert "it needs a signature of kim, lee, noa" in unsigned.stderr
     asked(stack, 4)
     first = stack.deploy(*approve, tail, "--key", keys["kim"], env=OPENED)
-    assert "May omega-north go back from BACK-2 to BACK-1?" in first.stdout
+    assert "May production-north (omega-north) go back from BACK-2 to BACK-1?" in first.stdout
     assert "it is slow" in first.stdout
     assert "Others must sign too" in first.stdout
     asked(stack, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ def test_3_list_servers(stack: Stack) -> None:
     assert stack.public.url in told
     assert "OMEGA" in told
     assert stack.omega.url in told
+    assert "Mainframes of production" in told
+    assert re.search(r"mainframe-1  seen .* ago  |mainframe-1  never seen  ", told)
+    listed = json.loads(stack.deploy("servers", "--json").stdout)
+    assert {one["name"] for one in listed["mainframes"]} == {one.directory.name for one in stack.mainframes}
+    assert all(one["omega"] == "omega" and one["told"] in " ".join(told.split()) for one in listed["mainframes"])
+
+
+def test_3_the_log_of_a_server(stack: Stack) -> None:
+    lines = (stack.public.data / "app.log").read_text().splitlines()
+    shown = json.loads(stack.deploy("logs", "public", "--json", "--lines", "2").stdout)
+    assert (shown["server"], shown["log"]) == ("public", "app.log")
+    assert shown["lines"] == lines[-2:]
+    assert stack.deploy("logs", "staging", "--lines", "2").stdout.splitlines() == lines[-2:], (
+        "by the name that was typed"
+    )
+    told = stack.deploy("logs", "mainframe-1")
+    assert (told.stdout, told.stderr[:33]) == ("", "Its last report brought no lines:")
+    nobody = stack.deploy("logs", "nobody", check=False)
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith("❌ No server and no Mainframe 'nobody' is known: deploy servers lists them.")
 
 
 @pytest.mark.parametrize("kind", ["public", "omega"])
@@ -76,6 +97,7 @@ def test_4_5_configure_a_server(stack: Stack, kind: str) -> None:
         assert seen.casefold() in done.stdout.casefold()
     assert node.token(Scope.ADMIN) not in done.stdout + done.stderr
     assert f"{kind}-renamed" in stack.deploy("servers").stdout
+    stack.configure(kind, node, Scope.ADMIN)  # as the others know it
 
 
 def test_5_any_other_type_is_refused_by_name(stack: Stack) -> None:
@@ -87,11 +109,14 @@ def test_5_any_other_type_is_refused_by_name(stack: Stack) -> None:
 def test_6_to_9_push_verify_approve_rollback(stack: Stack) -> None:
     before = stack.bundles()
     stack.change("the scenario")
-    pushed = stack.deploy("push", "UPD-1", "A changed byte", "with more said", "--allow-dirty").stdout
+    words = ("push", "UPD-1", "A changed byte", "with more said", "--allow-dirty")
+    swapped = stack.deploy(*words, "--target", "public", check=False)
+    assert "'public' is configured as a server of the role public, so it cannot be a target" in swapped.stderr
+    pushed = stack.deploy(*words).stdout
     for line in (
         "🚀 ASHAT Deployment Workflow Initiated",
         "Update ID: UPD-1",
-        "Target: ",
+        f"Target: staging (Public Server, {stack.public.url}); once it is approved, production (OMEGA)",
         "📋 Deployment Plan: 4 steps",
         "Commit and Package",
         "Deploy to Public Server",
@@ -195,9 +220,29 @@ def test_11_the_complete_workflow_with_history(stack: Stack) -> None:
     assert stages | {"UPD-1": "RolledBack", "UPD-2": "Cancelled", "UPD-3": "Completed"} == stages
 
 
+def test_a_release_that_does_not_start_comes_with_what_its_program_wrote(stack: Stack) -> None:
+    before, program = stack.bundles(), stack.source / "raos.py"
+    good = program.read_text()
+    program.write_text('import sys\nsys.exit("\\x1b[2Jno sails, password=hunter2")\n')
+    try:
+        done = stack.deploy("push", "UPD-SUNK", "It has no sails", "--allow-dirty", check=False)
+    finally:
+        program.write_text(good)
+    line = r"│ \x1b[2Jno sails, password=***"
+    assert done.returncode == 1
+    assert f"  staging {line}\n" in done.stdout
+    assert "staging did not take it: the program ended by itself with exit code 1" in done.stderr
+    assert f"  {line}\n" in stack.deploy("status", "UPD-SUNK").stdout
+    output = json.loads(stack.deploy("status", "UPD-SUNK", "--json").stdout)["output"]
+    assert output == [line[2:]] * len(output), "once for each time that it was started"
+    assert output
+    assert stack.bundles() == before
+
+
 def test_without_its_omega_a_release_waits_until_that_is_configured(stack: Stack) -> None:
     stack.change("for a further region")
-    stack.deploy("push", "UPD-4", "For another region", "--allow-dirty", "--target", "omega-asia")
+    pushed = stack.deploy("push", "UPD-4", "For another region", "--allow-dirty", "--target", "omega-asia")
+    assert "deploy configure omega <url> <name> --as omega-asia. It can be pushed and verified" in pushed.stderr
     assert "✅ Verification PASSED!" in stack.deploy("verify", "UPD-4").stdout
     state = stack.wait_asked("UPD-4")
     assert state.evidence is not None
@@ -211,10 +256,12 @@ def test_without_its_omega_a_release_waits_until_that_is_configured(stack: Stack
         "configure", "omega", stack.omega.url, "asia", "--as", "omega-asia", "--token-stdin", stdin=stack.omega.token()
     )
     assert "✅ Server configured successfully" in told.stdout
-    unread = stack.deploy(*words, check=False)
-    assert unread.returncode == 1
-    assert "read the difference again" in unread.stderr
-    stack.wait_asked("UPD-4", 2)
+    shown = stack.deploy("approve", "UPD-4", "--evidence", "00000000", check=False)
+    assert "It is asked again now" in shown.stderr
+    assert "does not end in '00000000'" in shown.stderr
+    state = stack.wait_asked("UPD-4", 2)
+    assert state.gate is not None
+    assert state.gate.obstacle == ""
     stack.deploy(*words)
     state = stack.state("UPD-4")
     assert state.stage is Stage.COMPLETED

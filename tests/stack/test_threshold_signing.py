@@ -70,25 +70,24 @@ def test_what_awaits_is_signed_by_two_people_and_only_then_goes_out(stack: Stack
     assert state.gate is not None
     assert state.gate.proposal is None, "the people have not signed yet that they are the ones to ask"
     told = approve(stack, state, "kim", fails=True)
-    assert "Nothing of 'SIGN-1' is to be signed" in told
+    assert "'SIGN-1' cannot be approved yet: " in told
 
     for name in ("kim", "noa"):
         stack.deploy("trust", "sign", "--as", "omega-eu", "--key", str(key(stack, name)), env=PASSPHRASE)
     assert state.evidence is not None
     unsigned = ("approve", "SIGN-1", "--evidence", state.evidence[-8:])
     refused = stack.deploy(*unsigned, check=False)
-    assert "Your answer does not count" in refused.stderr
-    state = stack.wait_asked("SIGN-1", 2)
-    assert "needs a signature of kim, lee, noa" in stack.deploy(*unsigned, check=False).stderr
-    state = stack.wait_asked("SIGN-1", 3)
+    assert "It is asked again now" in refused.stderr
+    assert "needs a signature of kim, lee, noa" in refused.stderr
+    state = stack.wait_asked("SIGN-1", 4)
 
     told = approve(stack, state, "kim")
     assert "Signed by kim." in told
     assert "Others must sign too" in told
-    state = stack.wait_asked("SIGN-1", 4)
+    state = stack.wait_asked("SIGN-1", 5)
     assert state.stage is Stage.AWAITING_APPROVAL
     assert "kim has signed already" in approve(stack, state, "kim", fails=True)
-    state = stack.wait_asked("SIGN-1", 5)
+    state = stack.wait_asked("SIGN-1", 6)
 
     line = stack.deploy("sign", "SIGN-1", "--key", str(key(stack, "lee")), env=PASSPHRASE).stdout.strip()
     assert line.startswith("ashat-signature-1:")
@@ -298,9 +297,12 @@ def test_the_one_person_mode_is_named_wherever_approvals_are_shown(
     stack: Stack, region: NodeProcess, tmp_path: Path
 ) -> None:
     told = stack.deploy("servers").stdout
-    assert "Approvals for omega: One-person mode" in told
+    assert "Approvals for production: One-person mode" in told
     assert "Approvals for omega-eu" not in told
-    assert "they can approve anything" in stack.deploy("evidence", "UPD-0").stdout
+    shown = stack.deploy("evidence", "UPD-0").stdout
+    assert shown.count("One-person mode") == 1
+    assert "they can approve anything" not in shown, "that is said once, where it is decided"
+    assert "they can approve anything" in stack.deploy("trust", "status", "--as", "omega").stdout
     assert "One-person mode" not in stack.deploy("evidence", "SIGN-1").stdout
     page = tmp_path / "page.html"
     stack.deploy("evidence", "UPD-0", "--html", str(page))

@@ -55,6 +55,11 @@ def test_the_way_back_is_rehearsed_and_the_evidence_says_how_long_it_took(shippe
     assert all(took > 0 for took in rehearsal["back_ms"] + rehearsal["forward_ms"])
     assert [tree["release"] for tree in rehearsal["trees"]] == ["old", "new"] * rounds
     assert all(tree["found"] == tree["expected"] for tree in rehearsal["trees"])
+    compared = next(check for check in evidence["checks"] if check["name"] == "rehearsal")
+    assert compared["inputs"]["noted_before"], "the push noted what the release before answered"
+    assert compared["figures"]["endpoints_compared"] == compared["figures"]["requests_compared"] // 6 > 0
+    assert compared["figures"]["tables_counted"] > 0
+    assert compared["findings"] == []
     assert evidence["public"]["ran_before"] == before
     performance = answers(evidence)["performance"]
     assert performance["outcome"] in ("pass", "inconclusive"), performance["seen"]
@@ -123,7 +128,7 @@ def test_the_gate_says_what_a_release_loosens_and_a_policy_may_leave_public_as_i
         assert health["seen"].endswith("(under the policy this only warns)")
         weakened = answers(evidence_of(shipped, "VERIFY-2"))["loosened"]
         assert weakened["outcome"] == "warn"
-        assert "on omega promised is kept: [performance] p95_ms is 900 instead of 250" in weakened["seen"]
+        assert "on production promised is kept: [performance] p95_ms is 900 instead of 250" in weakened["seen"]
         state = shipped.wait_asked("VERIFY-2")
         assert state.evidence is not None
         shown = shipped.deploy("approve", "VERIFY-2", "--reject", "--reason", "no").stdout
@@ -163,3 +168,76 @@ def test_a_policy_that_is_wrong_or_not_there_is_one_line(shipped: Stack) -> None
 def _fresh(stack: Stack, update_id: str) -> str:
     stack.deploy("verify", update_id, "--fresh")
     return stack.deploy("evidence", update_id, "--json").stdout
+
+
+def test_a_way_back_that_is_shut_is_told_and_public_can_be_restored(shipped: Stack) -> None:
+    """The new release moves the data to another file, and leaves the old one unreadable."""
+    database = shipped.public.data / "app-data" / "raos.db"
+    approved = [shipped.state(f"VERIFY-{number}") for number in range(8) if shipped.ran(f"VERIFY-{number}")]
+    last = max(
+        (state for state in approved if state.stage is Stage.COMPLETED), key=lambda state: state.release_seq or 0
+    )
+    kept, code = database.read_bytes(), shipped.source / "kernel" / "database.py"
+    text, promises = code.read_text(), (shipped.source / "raos.toml").read_text()
+    unknown = shipped.deploy("public", "restore", "VERIFY-8", check=False)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+    code.write_text(text.replace("raos.db", "moved.db"))
+    move = 'command = ["sh", "-c", "cd $RAOS_DATA && rm -f raos.db* && echo moved > raos.db"]\n'
+    (shipped.source / "raos.toml").write_text(f"{promises}\n[migrate]\n{move}")
+    try:
+        shipped.deploy("push", "VERIFY-9", "Moves its data", "--allow-dirty")
+        refused = shipped.deploy("public", "restore", check=False)
+        assert "'VERIFY-9' runs on" in refused.stderr
+        assert "deploy cancel VERIFY-9" in refused.stderr
+        failed = shipped.deploy("verify", "VERIFY-9", *REHEARSING, check=False)
+        assert failed.returncode == 1
+        assert "deploy public restore" in failed.stderr
+        state = shipped.state("VERIFY-9")
+        assert (state.stage, state.owes_public) == (Stage.FAILED, True)
+        assert shipped.bundles()["staging"] == state.bundle
+        told = [finding["text"] for finding in answers(evidence_of(shipped, "VERIFY-9"))["rehearsal"]["findings"]]
+        assert "going back to" in told[0]
+        assert any(line.startswith("staging runs VERIFY-9") and "deploy public restore" in line for line in told), told
+
+        in_vain = shipped.deploy("public", "restore", check=False)
+        assert in_vain.returncode == 1
+        assert "staging runs VERIFY-9" in in_vain.stderr.splitlines()[-1], in_vain.stderr
+        assert shipped.state("VERIFY-9").owes_public
+    finally:
+        code.write_text(text)
+        (shipped.source / "raos.toml").write_text(promises)
+        database.write_bytes(kept)
+    done = shipped.deploy("public", "restore")
+    assert f"public runs {last.update_id}" in done.stdout
+    assert shipped.bundles()["staging"] == last.bundle
+    assert not shipped.state("VERIFY-9").owes_public
+    assert f"staging runs {last.update_id}" in shipped.deploy("history", "VERIFY-9").stdout
+    assert "nothing was changed" in shipped.deploy("public", "restore").stdout
+
+
+def test_a_migrate_step_that_cannot_be_taken_back_is_said_before(shipped: Stack) -> None:
+    """By the rehearsal, which is not walked, in the gate's first line, in status and history, and by the rollback."""
+    promises = (shipped.source / "raos.toml").read_text()
+    (shipped.source / "raos.toml").write_text(f'{promises}\n[migrate]\ncommand = ["true"]\nreversible = false\n')
+    shipped.change("cannot be taken back")
+    try:
+        assert "its migrate step: done" in shipped.deploy("push", "VERIFY-10", "One way", "--allow-dirty").stdout
+    finally:
+        (shipped.source / "raos.toml").write_text(promises)
+    state = verify(shipped, "VERIFY-10", *REHEARSING)
+    assert (state.stage, state.outcome) == (Stage.AWAITING_APPROVAL, "attention")
+    evidence = evidence_of(shipped, "VERIFY-10")
+    assert evidence["rehearsal"] is None
+    rehearsed = answers(evidence)["rehearsal"]
+    assert (rehearsed["outcome"], rehearsed["findings"][0]["severity"]) == ("warn", "medium")
+    assert "reversible = false" in rehearsed["seen"]
+    state = shipped.wait_asked("VERIFY-10")
+    assert state.evidence is not None
+    words = ("--evidence", state.evidence[-8:], "--comment", "the backup is made")
+    shown = shipped.deploy("approve", "VERIFY-10", *words).stdout
+    assert "its migrate step cannot be taken back" in shown
+    history, status = (" ".join(shipped.deploy(word, "VERIFY-10").stdout.split()) for word in ("history", "status"))
+    assert history.count("its migrate step: done in") == 2
+    assert status.count("it says that it cannot be taken back") == 2
+    back = shipped.deploy("rollback", "VERIFY-10")
+    assert "its migrate step cannot be taken back: a rollback leaves the database" in back.stderr

@@ -1,7 +1,8 @@
 """What a test may need of the machine, and whether it is there.
 
 `@requires_postgresql` skips a test with a reason where PostgreSQL does not answer. `ASHAT_TEST_REQUIRE=postgresql,
-mariadb,redis,chromium,softhsm,mount,root,cgroup` turns such a skip into a failure, so that CI loses no test unnoticed.
+mariadb,redis,chromium,softhsm,mount,root,cgroup,openssl,sqlite3,git-lfs,registries,caddy` turns such a skip into a
+failure, so that CI loses no test unnoticed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,16 @@ requires_chromium = pytest.mark.needs("chromium")
 requires_root = pytest.mark.needs("root")
 requires_softhsm = pytest.mark.needs("softhsm")
 requires_mount = pytest.mark.needs("mount")
+requires_reflinks = pytest.mark.needs("reflinks")
+requires_registries = pytest.mark.needs("registries")
 requires_cgroup = pytest.mark.needs("cgroup")
 requires_systemd = pytest.mark.needs("systemd")
+requires_openssl = pytest.mark.needs("openssl")
+requires_sqlite3 = pytest.mark.needs("sqlite3")
+requires_git_lfs = pytest.mark.needs("git-lfs")
+requires_caddy = pytest.mark.needs("caddy")
+requires_nginx = pytest.mark.needs("nginx")
+requires_promtool = pytest.mark.needs("promtool")
 requires_faketime = pytest.mark.needs("faketime")
 
 
@@ -61,8 +70,16 @@ def missing(need: str) -> str:
         "softhsm": _softhsm,
         "mount": _mount,
         "root": _root,
+        "registries": _registries,
+        "reflinks": lambda: _mount() or ("" if shutil.which("mkfs.xfs") else "there is no mkfs.xfs on the PATH"),
         "cgroup": _cgroup,
         "systemd": lambda: "" if shutil.which("systemd-analyze") else "there is no systemd-analyze on the PATH",
+        "openssl": lambda: "" if shutil.which("openssl") else "there is no openssl on the PATH",
+        "sqlite3": lambda: "" if shutil.which("sqlite3") else "there is no sqlite3 on the PATH",
+        "git-lfs": lambda: "" if shutil.which("git-lfs") else "there is no git-lfs on the PATH",
+        "caddy": lambda: "" if shutil.which("caddy") else "there is no caddy on the PATH",
+        "nginx": lambda: "" if shutil.which("nginx") and shutil.which("openssl") else "there is no nginx on the PATH",
+        "promtool": lambda: "" if shutil.which("promtool") else "there is no promtool on the PATH",
         "faketime": lambda: "" if shutil.which("faketime") else "there is no faketime on the PATH",
     }
     if need not in checks:
@@ -135,6 +152,26 @@ def _root() -> str:
     if os.geteuid() != 0:
         return "only root can run something as another user"
     return "" if SYSTEM_PYTHON else "there is no python3 in /usr/bin that another user could run"
+
+
+def _registries() -> str:
+    """Ask PyPI, npm and Debian for a package each, through their own clients."""
+    with tempfile.TemporaryDirectory() as directory:
+        asked = (
+            ["pip", "download", "--quiet", "--no-deps", "--dest", directory, "tzdata"],
+            ["npm", "view", "semver@7.6.3", "version"],
+            ["apt-get", "download", "--print-uris", "linux-libc-dev"],
+        )
+        for words in asked:
+            if shutil.which(words[0]) is None:
+                return f"there is no program {words[0]}"
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=directory)
+            except subprocess.TimeoutExpired:
+                return f"{' '.join(words)} does not end within a minute"
+            if done.returncode:
+                return f"{' '.join(words)}: {done.stderr.strip()[-200:]}"
+    return "" if shutil.which("dpkg-deb") else "there is no program dpkg-deb"
 
 
 def cgroup_root() -> str:

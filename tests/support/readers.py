@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
 import random
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,8 @@ from pydantic import ValidationError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from ashat.audit.export import LINE_LIMIT, Export
+from ashat.bundle.blob_ids import FILE_LIMIT as BLOB_IDS_LIMIT
+from ashat.bundle.blob_ids import BlobIds
 from ashat.bundle.manifest import MANIFEST_LIMIT, Manifest
 from ashat.bundle.stat_cache import FILE_LIMIT as STAT_CACHE_LIMIT
 from ashat.bundle.stat_cache import StatCache
@@ -27,6 +35,7 @@ from ashat.common.documents import STATE_LIMIT, load_json, read_json
 from ashat.errors import (
     AuditError,
     BundleError,
+    CarriedFileError,
     CheckpointError,
     DocumentError,
     FrameError,
@@ -39,11 +48,13 @@ from ashat.errors import (
 from ashat.node.access.tokens import FILE_LIMIT as TOKENS_LIMIT
 from ashat.node.access.tokens import TokenFile
 from ashat.node.api.probes import REPORT_BYTES, read_report
+from ashat.node.app_process.output import READ_BYTES, ProgramOutput
 from ashat.node.core.config import FILE_LIMIT as NODE_LIMIT
 from ashat.node.core.config import NodeConfig
+from ashat.protocol.carried import WORD_LIMIT, CarriedFile, Contents, carried_frames
 from ashat.protocol.compression import Decompressor
 from ashat.protocol.frames import FrameDecoder
-from ashat.protocol.messages import OBJECT_LIMIT, REQUEST_LIMIT, OperationRequest
+from ashat.protocol.messages import OBJECT_LIMIT, REQUEST_LIMIT, OperationRequest, Role
 from ashat.raos_toml.load import SIZE_LIMIT, load_raos_toml
 from ashat.receipts.receipt import LIMIT as RECEIPT_LIMIT
 from ashat.receipts.receipt import Receipt
@@ -56,17 +67,26 @@ from ashat.trust.release.provenance import read_provenance
 from ashat.trust.tuf.metadata import METADATA_LIMIT, parse
 from ashat.trust.tuf.release_document import MAX_BYTES as DOCUMENT_LIMIT
 from ashat.trust.tuf.release_document import ReleaseDocument
+from tasks.approval.text_diff import FILE_LIMIT as SHOWN_LIMIT
+from tasks.approval.text_diff import file_change
 from tasks.checks.kit.openapi import DOCUMENT_LIMIT as OPENAPI_LIMIT
 from tasks.checks.kit.openapi import Document
-from tasks.checks.scan.credentials import find_secrets
-from tasks.checks.scan.files import FILE_LIMIT as TEXT_LIMIT
-from tasks.checks.scan.lockfiles import FILE_LIMIT as LOCK_LIMIT
-from tasks.checks.scan.lockfiles import Declared, Package, read_declaration
+from tasks.checks.scan.containers import Opening, members
+from tasks.checks.scan.credentials import TEXT_LIMIT, find_secrets
+from tasks.checks.scan.formats.limits import TEXT_LIMIT as LOCK_LIMIT
+from tasks.checks.scan.formats.python import SETTINGS_LIMIT
+from tasks.checks.scan.key_files import STORE_LIMIT, key_in
+from tasks.checks.scan.lockfiles import read_declaration
 from tasks.checks.scan.osv import AdvisoriesUnknownError
 from tasks.checks.scan.osv_api import ANSWER_BYTES, _Batch
 from tasks.checks.scan.osv_offline import RECORD_BYTES, read_copy
+from tasks.checks.scan.packages import Declared, Package
+from tasks.checks.scan.search import HELD_LIMIT
+from tasks.checks.scan.vendored import LIST_LIMIT, Vendored, read_list
 
 Bomb = Callable[[int], bytes]
+# As large an archive as can be measured on any machine; ARCHIVE_LIMIT is what one of a bundle may have.
+ARCHIVE_BOMB = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -175,8 +195,74 @@ def _frames(raw: bytes) -> object:
     return count
 
 
+def _carried(raw: bytes) -> object:
+    """What OMEGA says in a file that is carried by hand, which is otherwise in order."""
+    contents = Contents(word=max(len(raw), 1), manifest=1, objects=0, bytes=0)
+    file = io.BytesIO(b"".join(carried_frames(contents, raw, b"m", [])))
+    return CarriedFile(file, "the file", manifest_limit=1)
+
+
 def _secrets(raw: bytes) -> object:
-    return find_secrets(raw.decode("utf-8", "replace"), "settings.py")
+    return find_secrets(raw, seconds=300)
+
+
+def _archive(raw: bytes) -> object:
+    return sum(len(inner) for _, inner in members(raw, Opening()))
+
+
+def _packages_files(path: str) -> Callable[[bytes], object]:
+    return lambda raw: read_list(path, raw, Vendored())
+
+
+def _packed(compress: Callable[[bytes], bytes]) -> Bomb:
+    """As many streams of 64 MB of nothing, or a hundred times the room, one after the other, as there is room for."""
+
+    def make(size: int) -> bytes:
+        stream = compress(bytes(min(64 << 20, 100 * size)))
+        return stream * max(1, size // len(stream))
+
+    return make
+
+
+def _zip_of(name: str, count: int, nothing: int) -> Bomb:
+    """A zip of `count` files of so many zero bytes each, or fewer and smaller ones if there is little room for them."""
+
+    def make(size: int) -> bytes:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(min(count, size // 200)):
+                archive.writestr(name % number, bytes(min(nothing, 100 * size)))
+        return file.getvalue()
+
+    return make
+
+
+ARCHIVES: Mapping[str, Bomb] = {
+    "gzip": _packed(gzip.compress),
+    "bzip2": _packed(bz2.compress),
+    "xz": _packed(lzma.compress),
+    "zstd": _packed(zstd.compress),
+    "large files": _zip_of("%d.txt", 8, 100 << 20),
+    "many files": _zip_of("%d", 60_000, 1),
+    "entries": filled("", "PK\1\2" + "\0" * 42, "PK\5\6" + "\0" * 18),
+    "no archive": filled("PK\3\4", "PK\5\6"),
+}
+STORES: Mapping[str, Bomb] = {
+    "entries of a keystore": filled("", "\0"),
+    "a sequence": lambda size: b"\x30\x84" + (size - 6).to_bytes(4, "big") + b"\x30" * (size - 6),
+    "a keystore": lambda size: b"\xfe\xed\xfe\xed\0\0\0\2\xff\xff\xff\xff" + b"\0\0\0\2" * (size // 4 - 3),
+}
+RECORD_LISTS: Mapping[str, Bomb] = {
+    "rows": numbered("a%d,sha256=AAAA,1\n"),
+    "commas": filled("", ","),
+    "quotes": filled('"', '""'),
+    "lines": filled("", "\n"),
+}
+SUMS: Mapping[str, Bomb] = {"rows": numbered("0123456789abcdef0123456789abcdef  a%d\n"), "lines": filled("", "\n")}
+
+
+def _program_log(path: Path) -> object:
+    return ProgramOutput(NodeConfig(role=Role.PUBLIC, data=path.parent)).part(1000)
 
 
 def _tokens(path: Path) -> object:
@@ -194,6 +280,9 @@ def _export(path: Path) -> object:
 
 _FILE = '{"mode":420,"path":"%s","sha256":"' + "a" * 64 + '","size":1},'
 _MANIFEST = '{"format":"ashat-bundle/1","modules":{"":['
+_LINKED = '{"format":"ashat-bundle/2","modules":{"":['
+_LINK = '{"kind":"link","path":"%s","target":"%s"},'
+_DIRECTORY = '{"kind":"directory","path":"%s"},'
 MANIFESTS: Mapping[str, Bomb] = {
     **JSON,
     "deep paths": numbered(_FILE % ("%07d/" + "a/" * 500 + "x"), _MANIFEST, "]}}"),
@@ -203,6 +292,12 @@ MANIFESTS: Mapping[str, Bomb] = {
     "objects that are no files": filled(_MANIFEST, '{"a":0},', "{}]}}"),
     "beginnings of files": filled(_MANIFEST, '{"mode":420,"path":"'),
     "parts": filled(_MANIFEST + '{"mode":420,"parts":[', f'"{"a" * 64}",'),
+    "links": numbered(_LINK % ("%07d", "a"), _LINKED, "]}}"),
+    "links over many names": numbered(_LINK % ("%07d", "a/../" * 60), _LINKED, "]}}"),
+    "links as small as they may be": filled(_LINKED, _LINK % ("a", "a"), (_LINK % ("a", "a"))[:-1] + "]}}"),
+    "empty directories": numbered(_DIRECTORY % "%07d", _LINKED, "]}}"),
+    "files beside a link": numbered(_FILE % "dir/file-%07d.txt", _LINKED, (_LINK % ("a", "a"))[:-1] + "]}}"),
+    "beginnings of links": filled(_LINKED, '{"kind":"link","path":"'),
 }
 LINES: Mapping[str, Bomb] = {
     "lines": filled("", "\n"),
@@ -220,6 +315,98 @@ METADATA: Mapping[str, Bomb] = {
     "a folded header": filled("Name: a\n", " b\n"),
     "lines": filled("", "\r\n"),
     "an encoded header": filled("Name: =?utf-8?q?", "=41", "?="),
+}
+YAML: Mapping[str, Bomb] = {
+    "nested lists": filled("packages: ", "["),
+    "nested mappings": filled("packages: ", "{a: "),
+    "small lists": filled("packages: [", "[],", "[]]"),
+    "keys": numbered("k%d: 1\n", "packages:\n"),
+    "packages": numbered("  a@%d.0.0: {}\n", "packages:\n"),
+    "aliases": filled("packages: &a [x]\nb: [", "*a,", "*a]"),
+    "a text that never ends": filled('packages: "', 'a\\"'),
+    "spaces": filled("packages:", " "),
+    "dashes": filled("packages: ", "- "),
+    "comments": filled("packages: ", "#\n"),
+}
+XML: Mapping[str, Bomb] = {
+    "nested elements": filled("<project>", "<a>"),
+    "elements": filled("<project>", "<a/>", "</project>"),
+    "dependencies": filled(
+        "<project><dependencies>", "<dependency><groupId>g</groupId></dependency>", "</dependencies></project>"
+    ),
+    "properties": numbered("<k%d>${k1}${k2}</k%d>".replace("</k%d>", "</k>"), "<project><properties>"),
+    "attributes": numbered("k%d='' ", "<project ", "/>"),
+    "entities": filled("<!DOCTYPE p [", '<!ENTITY a "b">', "]><project/>"),
+    "a long text": filled("<project>", "&amp;", "</project>"),
+    "a comment": filled("<project><!--", "a", "--></project>"),
+}
+OF_BUN: Mapping[str, Bomb] = {
+    **JSON,
+    "commas": filled('{"packages":{"a":["a@1.0.0"', ",", "]}}"),
+    "commas and spaces": filled('{"packages":[', ", ", "]}"),
+    "commas and lines": filled('{"packages":[,', "\n", ""),
+}
+BLOCKS: Mapping[str, Bomb] = {
+    "packages": numbered('a@%d:\n  version "1.0.0"\n'),
+    "keys": filled("", "a@1,", "a@1:\n"),
+    "lines": filled("", "\n"),
+    "fields": filled("a@1:\n", '  version "1"\n'),
+    "a long line": filled('a@1:\n  version "', "1", '"\n'),
+    "letters": filled("", "@", ":"),
+}
+MODULES: Mapping[str, Bomb] = {
+    "modules": numbered("require a.b/c%d v1.0.0\n", "go 1.21\n"),
+    "replacements": numbered("replace a.b/c%d => d v1.0.0\n"),
+    "brackets": filled("", "require (\n"),
+    "a long line": filled("require ", "a/", " v1.0.0\n"),
+    "spaces": filled("replace a", " ", "=> b v1\n"),
+}
+GEMS: Mapping[str, Bomb] = {
+    "gems": numbered("    a (%d.0)\n", "GEM\n  specs:\n"),
+    "a long version": filled("GEM\n    a (1-x86", "-x86", ")\n"),
+    "lines": filled("", "\n"),
+}
+SETTINGS: Mapping[str, Bomb] = {
+    "sections": numbered("[s%d]\n"),
+    "keys": numbered("k%d=\n", "[options]\n"),
+    "values": filled("[options]\ninstall_requires =\n", " a==1\n"),
+    "a long line": filled("[options]\ninstall_requires = ", "a"),
+    "comments": filled("[options]\n", "#\n"),
+}
+
+
+def zip_of(*entries: tuple[str, bytes], level: int = 9) -> bytes:
+    """A zip of `entries`."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return whole.getvalue()
+
+
+def padded(archive: Callable[[], bytes]) -> Bomb:
+    """A zip of so many bytes: `archive`, with something before it that readers skip."""
+
+    def make(size: int) -> bytes:
+        made = archive() if size >= ARCHIVE_BOMB else zip_of(("a/package-lock.json", b"{}"))
+        return bytes(size - len(made)) + made
+
+    return make
+
+
+def _nested(levels: int) -> bytes:
+    made = zip_of(("META-INF/maven/g/a/pom.properties", bytes(1 << 20)))
+    for _ in range(levels):
+        made = zip_of(*((f"{number}.jar", made) for number in range(20)))
+    return made
+
+
+JARS: Mapping[str, Bomb] = {
+    "a large entry": padded(lambda: zip_of(("a/package-lock.json", bytes(300 << 20)), level=1)),
+    "jars in jars": padded(lambda: _nested(3)),
+    "entries": padded(lambda: zip_of(*((f"{number}.class", b"") for number in range(60_000)))),
+    "signatures": filled("", "PK\x01\x02"),
+    "spaces": filled("", " "),
 }
 OPENAPI: Mapping[str, Bomb] = {
     **JSON,
@@ -241,6 +428,17 @@ TEXTS: Mapping[str, Bomb] = {
     "addresses": filled("", "a://b:"),
     "assignments": filled("", "password = \n"),
     "beginnings of tokens": filled("", "eyJ.AKIA0+/="),
+    "keys of AWS": filled("", "AKIAJ3ZPQK7W2LMX6TVB "),
+    "base64": filled("", "cGFzc3dvcmQgPSAnaHVudGVyMic7IA"),
+    "hexadecimal": filled("", "70617373776f7264203d20"),
+    "bytes": filled("", "0x41, "),
+    "wide letters": filled("", "a\0"),
+    "escapes": filled("", "\\x41\\\\n"),
+}
+DIFFERENCES: Mapping[str, Bomb] = {
+    **TEXTS,
+    "lines of a hundred kinds": filled("", "".join(f"{n * n % 100}\n" for n in range(900))),
+    "backticks": filled("", "`"),
 }
 RECORDS: Mapping[str, Bomb] = {
     **JSON,
@@ -290,6 +488,23 @@ FRAMES: Mapping[str, Bomb] = {
     "an object that is cut": filled("\0" * 38 + "\x3f\0", "a"),
 }
 
+
+def _sealed(head: bytes, pairs: Callable[[int], bytes]) -> Bomb:
+    """A cache of blob ids that is whole: `head`, as many bytes of `pairs` as there is room for, and their sha256."""
+
+    def make(size: int) -> bytes:
+        content = head + pairs(size - len(head) - 32)
+        return content + sha256(content).digest()
+
+    return make
+
+
+BLOB_IDS: Mapping[str, Bomb] = {
+    "pairs": _sealed(b"ashat-blobs/1 sha1\n", lambda size: random.Random(1).randbytes(size)),
+    "one pair": _sealed(b"ashat-blobs/1 sha1\n", bytes),
+    "no seal": filled("ashat-blobs/1 sha1\n", "a"),
+}
+
 _A = "a" * 64
 _ROOT = Path(__file__).parents[2]
 # What each reader reads, so that the bytes nobody thought of come near to it; JSON as values.
@@ -313,11 +528,25 @@ GOOD: Mapping[str, Any] = {
     "requirements.txt": b"a==1\n-r other.txt\n-e git+https://u:p@h/x#egg=x\nb>=2,<3 ; python_version > '3' # c\n",
     "METADATA": b"Metadata-Version: 2.1\nName: a\nVersion: 1\n\nText\n",
     "uv.lock": b'[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n',
+    "pnpm-lock.yaml": b"lockfileVersion: '9.0'\npackages:\n  '@a/b@1.0.0(c@1)': {dev: true}\n  /a/1.0.0: {}\n",
+    "yarn.lock": b'"@a/b@^1", a@npm:c@1:\n  version "1.0.0"\n  resolved "https://h/-/a.tgz"\n',
+    "bun.lock": b'{"packages": {"a": ["a@1.0.0", "", {},],},}',
+    "pom.xml": b"<project><dependencies><dependency><groupId>g</groupId></dependency></dependencies></project>",
+    "go.mod": b"module a\ngo 1.16\nrequire (\n\ta.b/c v1.0.0 // x\n)\nreplace a.b/c => ../c\n",
+    "Gemfile.lock": b"GEM\n  specs:\n    a (1.0-java)\nGIT\n    b (1)\n",
+    "setup.cfg": b"[options]\ninstall_requires =\n  a==1\n  b\n",
+    "a jar": zip_of(("META-INF/maven/g/a/pom.properties", b"groupId=g\nartifactId=a\nversion=1\n"), ("a.jar", b"PK")),
     "package-lock.json": {
         "packages": {"node_modules/a": {"version": "1.0.0", "link": False, "name": "a"}},
         "dependencies": {"b": {"version": "npm:c@1.0.0", "dependencies": {}}},
     },
+    "an archive": gzip.compress(b"text\n" * 100),
+    "a key or a store of keys": b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\2\0\1a" + bytes(40),
+    "RECORD": b"a/b.py,sha256=AAAA,3\na-1.dist-info/RECORD,,\n",
+    "md5sums": b"0123456789abcdef0123456789abcdef  usr/bin/a\n",
+    "node_modules": {"packages": {"node_modules/a": {"resolved": "https://r/a.tgz", "integrity": "sha512-A"}}},
     "a text searched for credentials": b"password = 'hunter2-hunter2'\nAKIAIOSFODNN7EXAMPLE\n",
+    "a text whose changes are shown": b"a\nb\nc\n",
     "a record of OSV's": {
         "id": "X-1",
         "modified": "2026-01-01T00:00:00Z",
@@ -369,10 +598,12 @@ GOOD: Mapping[str, Any] = {
         "seal": "",
     },
     "a line of an export": {"checkpoint": "a", "format": "ashat-audit-2", "roots": {"omega": ["a"]}},
+    "the log of a program": b"password = 'hunter2-hunter2'\nhttps://kim:hunter2@h/\n\x1b[2J\n",
     "the tokens of a node": {
         "tokens": [{"id": "a", "name": "a", "scopes": ["read"], "sha256": _A, "created": "2026-01-01T00:00:00Z"}]
     },
     "a cache of digests": {"format": "ashat-digests/1", "files": {"a": [1, 2, 3, 4, _A]}},
+    "a cache of blob ids": BLOB_IDS["pairs"](500),
     "an operation asked of a node": {
         "action": "switch",
         "bundle": _A,
@@ -383,6 +614,12 @@ GOOD: Mapping[str, Any] = {
         "signed": {"document": "a", "production": "a"},
     },
 }
+
+
+def _changed(raw: bytes) -> str:
+    """How a text differs from itself upside down."""
+    return file_change("a", raw, b"\n".join(reversed(raw.split(b"\n"))))
+
 
 READERS = (
     Reader("raos.toml", load_raos_toml, (BundleError,), SIZE_LIMIT, 128, 15, TOML),
@@ -395,15 +632,29 @@ READERS = (
     Reader("METADATA", _lock_file("a-1.dist-info/METADATA"), (), LOCK_LIMIT, 384, 60, METADATA),
     Reader("uv.lock", _lock_file("uv.lock"), (), LOCK_LIMIT, 256, 60, TOML),
     Reader("package-lock.json", _lock_file("package-lock.json"), (), LOCK_LIMIT, 384, 60, JSON),
+    Reader("pnpm-lock.yaml", _lock_file("pnpm-lock.yaml"), (), LOCK_LIMIT, 512, 60, YAML),
+    Reader("yarn.lock", _lock_file("yarn.lock"), (), LOCK_LIMIT, 384, 60, BLOCKS),
+    Reader("bun.lock", _lock_file("bun.lock"), (), LOCK_LIMIT, 512, 60, OF_BUN),
+    Reader("pom.xml", _lock_file("pom.xml"), (), LOCK_LIMIT, 384, 60, XML),
+    Reader("go.mod", _lock_file("go.mod"), (), LOCK_LIMIT, 384, 60, MODULES),
+    Reader("Gemfile.lock", _lock_file("Gemfile.lock"), (), LOCK_LIMIT, 384, 60, GEMS),
+    Reader("setup.cfg", _lock_file("setup.cfg"), (), SETTINGS_LIMIT, 64, 30, SETTINGS),
+    Reader("a jar", _lock_file("a.jar"), (), ARCHIVE_BOMB, 512, 60, JARS),
     Reader(
         "a text searched for credentials",
         _secrets,
         (),
         TEXT_LIMIT,
-        64,
-        120,
+        192,
+        60,
         TEXTS,
     ),
+    Reader("a text whose changes are shown", _changed, (), SHOWN_LIMIT, 64, 15, DIFFERENCES),
+    Reader("an archive", _archive, (), HELD_LIMIT, 384, 120, ARCHIVES),
+    Reader("a key or a store of keys", key_in, (), STORE_LIMIT, 32, 10, STORES),
+    Reader("RECORD", _packages_files("a-1.dist-info/RECORD"), (), LIST_LIMIT, 192, 60, RECORD_LISTS),
+    Reader("md5sums", _packages_files("var/lib/dpkg/info/a.md5sums"), (), LIST_LIMIT, 192, 60, SUMS),
+    Reader("node_modules", _packages_files("node_modules/.package-lock.json"), (), LIST_LIMIT, 384, 60, JSON),
     Reader(
         "a record of OSV's", in_file(_copy, "record.json"), (AdvisoriesUnknownError,), RECORD_BYTES, 256, 30, RECORDS
     ),
@@ -428,6 +679,7 @@ READERS = (
     Reader("a receipt", Receipt.from_bytes, (ReceiptError,), RECEIPT_LIMIT, 256, 30, JSON),
     Reader("a line of an export", in_file(_export), (AuditError,), LINE_LIMIT, 384, 60, JSON),
     Reader("a key file", in_file(lambda path: load_public_key(path, "kim")), (KeyFileError,), 16 * 1024, 32, 5, JSON),
+    Reader("the log of a program", in_file(_program_log, "app.log"), (), READ_BYTES, 32, 10, TEXTS),
     Reader(
         "the tokens of a node", in_file(lambda path: TokenFile(path).all()), (UsageError,), TOKENS_LIMIT, 64, 10, JSON
     ),
@@ -441,8 +693,10 @@ READERS = (
         JSON,
     ),
     Reader("a cache of digests", in_file(StatCache), (), STAT_CACHE_LIMIT, 384, 60, JSON),
+    Reader("a cache of blob ids", in_file(BlobIds), (), BLOB_IDS_LIMIT, 192, 30, BLOB_IDS),
     Reader("frames of objects", _frames, (FrameError,), OBJECT_LIMIT, 32, 30, FRAMES),
     Reader("frames that come compressed", _compressed, (FrameError,), OBJECT_LIMIT, 48, 30, COMPRESSED),
+    Reader("a file carried by hand", _carried, (CarriedFileError,), WORD_LIMIT, 384, 60, JSON),
     Reader(
         "an operation asked of a node",
         OperationRequest.model_validate_json,

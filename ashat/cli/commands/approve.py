@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ashat.cli.commands.cancel_rollback import tell_rollback
+from ashat.cli.commands.aftermath import told_what_goes_on
+from ashat.cli.commands.cancel_rollback import say_rolled_back, tell_rollback
 from ashat.cli.commands.given_public import PublicCa, PublicToken, PublicUrl, given_public
 from ashat.cli.commands.inspect import evidence_of
 from ashat.cli.commands.recheck import recheck as check_again
 from ashat.cli.commands.sign import OwnPolicy, Recheck, inspected, signature_line
+from ashat.cli.commands.wait import NOT_EVERYWHERE
 from ashat.cli.terminal import output
-from ashat.cli.terminal.interrupts import when_interrupted
 from ashat.cli.terminal.output import MAINFRAME_MARKS
 from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
 from ashat.cli.trust.setup import PassphraseFile
+from ashat.common.identifiers import name_of_release
 from ashat.deployment.stages import Stage
-from ashat.errors import NotConfiguredError, SessionError, UsageError
+from ashat.errors import ConflictError, NotConfiguredError, SessionError, UsageError
 from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from ashat.deployment.state import ApprovalRequest
     from ashat.deployment.state_machine import State
 
-NOT_EVERYWHERE = 3
 _OPENING_SECONDS = 60.0
 
 
@@ -50,6 +52,9 @@ def approve(
     public: PublicUrl = "",
     public_token_stdin: PublicToken = False,
     public_ca: PublicCa = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Give the answer, and do not watch what comes of it.")
+    ] = False,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.deployment.approval_rules import needs_comment
@@ -59,22 +64,38 @@ def approve(
     if public and (reject or not (recheck or key)):
         raise UsageError("--public says where --recheck and --key look: give one of them.")
     known = given_public(public, public_ca, token_stdin=public_token_stdin)
-    with open_ledger() as ledger:
-        state = ledger.load(update_id)
-    request = state.awaited(output.now())
-    if recheck and request is not None and request.subject != "release":
-        raise UsageError(f"--recheck looks before a release is approved; this is about a {request.subject}.")
-    state, request = _shown(state, request.subject if request else "release", reject=reject)
-    seen = inspected(state, known) if key is not None and not reject else None
-    rechecked = check_again(state, policy, known) if recheck else ""
-    answer = ask_answer(decided, request.evidence, unclean=needs_comment(state, request.subject))
-    if answer is None:
-        output.say(f"Nothing was decided: {_about(request, update_id)} keeps waiting.")
-        return
-    if answer.decision == "approve":
-        line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
-        answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
-    _give(state, request, answer)
+    given: list[Answer] = []
+    with told_what_goes_on(update_id, lambda newest: _if_interrupted(newest, given)):
+        with open_ledger() as ledger:
+            state = ledger.load(update_id)
+        request = state.awaited(output.now())
+        if recheck and request is not None and request.subject != "release":
+            raise UsageError(f"--recheck looks before a release is approved; this is about a {request.subject}.")
+        state, request = _shown(state, request.subject if request else "release", reject=reject)
+        seen = inspected(state, known) if key is not None and not reject else None
+        rechecked = check_again(state, policy, known) if recheck else ""
+        answer = ask_answer(decided, request.evidence, unclean=needs_comment(state, request.subject))
+        if answer is None:
+            output.say(f"Nothing was decided: {_about(request, update_id)} keeps waiting.")
+            return
+        if answer.decision == "approve":
+            line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
+            answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
+        _give(state, request, answer, given, watches=not no_wait)
+
+
+def _if_interrupted(state: State | None, given: list[Answer]) -> str:
+    """Advise whoever interrupts, before or after their answer is `given`."""
+    from ashat.deployment.aftermath import goes_on
+
+    if state is None:
+        return "You decided nothing."
+    name = state.update_id
+    if not given:
+        waits = f": '{name}' keeps waiting (deploy approve {name})" if state.awaited(output.now()) else ""
+        return f"You decided nothing{waits}."
+    how = goes_on(state, output.now()) or f"deploy status {name} shows what comes of it."
+    return f"Your answer was handed over, and is judged without you. {how}"
 
 
 def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, ApprovalRequest]:
@@ -90,24 +111,26 @@ def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, Appr
     refuse_decision(state, subject, output.now())
     plane = ensure_control_plane(Settings(), output.note)
 
-    from ashat.cli.control_plane.blocks import is_configured
     from ashat.cli.control_plane.runs import warn_if_nobody_works
-    from tasks.approval.request import page_text
+    from blocks.listing import is_configured
+    from tasks.approval.request import form_text
 
     warn_if_nobody_works("control")
     if not reject and not is_configured(state.target):
         raise NotConfiguredError(_without_target(state, subject))
     state, request = _asked(state, subject)
+    if request.obstacle and not reject:
+        state, request = _asked_anew(state, request)
     with open_ledger() as ledger:
-        show_page(page_text(ledger, request))
+        show_page(form_text(ledger, request))
     output.say(f"In a browser: {plane.run_url(request.run)}")
     if not reject and subject == "release":
         evidence_of(state)
     return state, request
 
 
-def _give(state: State, request: ApprovalRequest, answer: Answer) -> None:
-    """Hand the answer over, unless the question was put anew meanwhile, and tell what comes of it."""
+def _give(state: State, request: ApprovalRequest, answer: Answer, given: list[Answer], *, watches: bool) -> None:
+    """Hand the answer over, unless the question was put anew meanwhile; if it `watches`, tell what comes of it."""
     from tasks.approval import gate
 
     with open_ledger() as ledger:
@@ -117,9 +140,12 @@ def _give(state: State, request: ApprovalRequest, answer: Answer) -> None:
         raise SessionError(
             f"'{state.update_id}' was asked again meanwhile. Read it anew: deploy approve {state.update_id}."
         )
+    given.append(answer)
     gate.answer(request, answer, state.update_id)
-    with when_interrupted(f"Your answer is given, and it goes on without you: deploy status {state.update_id}."):
-        watch(state, request)
+    if not watches:
+        output.say(f"Your answer is given. Whether it counts, and what comes of it: deploy wait {state.update_id}")
+        return
+    watch(state, request)
 
 
 def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
@@ -145,7 +171,7 @@ def refuse_decision(state: State, subject: Subject, at: datetime) -> None:
     stage = state.stage_at(at)
     if state.rolling_back:
         raise SessionError(f"{name} is being rolled back: deploy status {state.update_id} shows how far it is.")
-    by = f" by {state.decision.approver}" if state.decision and state.decision.approver else ""
+    by = f" by {', '.join(state.deciders)}" if state.deciders else ""
     again = f"Push it again, as its next attempt: deploy push {state.update_id} <description>."
     words = {
         Stage.PLANNING: f"is still being pushed: finish that first (deploy push {state.update_id} … --resume).",
@@ -200,6 +226,30 @@ def _asked(state: State, subject: Subject) -> tuple[State, ApprovalRequest]:
     return state, request
 
 
+def _asked_anew(state: State, request: ApprovalRequest) -> tuple[State, ApprovalRequest]:
+    """Have a question put again that nobody could approve when it was put; the state then, and the request.
+
+    Raises:
+        SessionError: nobody can by now.
+    """
+    from tasks.approval.gate import put_anew
+    from tasks.approval.request import withdraw
+
+    output.note(f"It could not be approved when it was asked: {request.obstacle}. It is asked again now …")
+    with open_ledger() as ledger:
+        with suppress(ConflictError):  # somebody else was quicker: an answer, or reconcile
+            withdraw(ledger, state, request, "somebody wants to approve it")
+        put_anew(request.run)
+        state = ledger.load(state.update_id, state.attempt)
+    state, request = _asked(state, request.subject)
+    if request.obstacle:
+        raise SessionError(
+            f"'{state.update_id}' cannot be approved yet: {request.obstacle.rstrip('.')}. Once that is over, people "
+            "are asked anew within a minute; until then it can only be rejected (--reject)."
+        )
+    return state, request
+
+
 def _run_again(state: State, subject: Subject) -> str:
     """Start the run that opens the gate of a release at once, where those before died of something; its id, or "" where
     none did."""
@@ -244,14 +294,16 @@ def watch(state: State, request: ApprovalRequest) -> None:
     if awaits_others(state):
         output.say(f"Others must sign too: {about} keeps waiting for them.")
     elif request.subject == "rollback" and state.approvals["rollback"].decision == "reject":
-        output.say(f"🛑 The rollback of '{state.update_id}' is rejected: {state.target} keeps running it.")
+        output.say(f"🛑 The rollback of '{state.update_id}' is rejected: {state.the_target} keeps running it.")
     elif request.subject == "rollback":
-        output.say(f"⏪ Deployment '{state.update_id}' rolled back successfully.")
+        say_rolled_back(state)
     elif state.stage is Stage.REJECTED:
         output.say(f"🛑 Deployment '{state.update_id}' rejected.")
     elif state.stage is Stage.COMPLETED:
         say_completed(state)
     else:
+        for line in state.output:
+            output.say(f"  │ {line}")
         why = f": {state.reason}" if state.reason else " by now."
         raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}{why}")
 
@@ -266,7 +318,7 @@ def say_completed(state: State) -> None:
         output.say(f"✅ Deployment completed successfully! {output.sentence(state.reach.words)}")
         return
     mark = "❌" if state.reach.nobody else "⚠️"
-    output.say(f"{mark} {state.target} runs '{state.update_id}', and {state.reach.words}.")
+    output.say(f"{mark} {state.the_target} runs '{state.update_id}', and {state.reach.words}.")
     output.say(f"  OMEGA goes on offering it to the others; deploy status {state.update_id} shows who took it since.")
     raise typer.Exit(NOT_EVERYWHERE)
 
@@ -292,6 +344,10 @@ def _tell(event: AnyEvent, state: State) -> None:
         raise SessionError(
             f"Your answer does not count: {event.reason}. It is asked again: deploy approve {state.update_id}."
         )
+    if event.kind == "withdrawn":
+        raise SessionError(
+            f"Your answer was not used: {event.reason}. It is asked again: deploy approve {state.update_id}."
+        )
     if event.kind == "decision_void":
         raise SessionError(
             f"The approval came too late: {event.reason}. It is asked again: deploy approve {state.update_id}."
@@ -308,19 +364,25 @@ def _lines(event: AnyEvent, state: State) -> list[str]:
         return [
             "🎉 ASHAT Deployment to OMEGA Approved!",
             f"Update ID: {state.update_id}",
-            f"Approved by: {event.approver}",
+            f"Approved by: {', '.join(state.deciders) or 'somebody who gave no name'}",
         ]
     if event.kind == "promoting":
-        return [f"  🔄 {state.target} receives bundle {(state.bundle or '')[:12]} and switches to it"]
+        return [f"  🔄 {state.the_target} receives bundle {(state.bundle or '')[:12]} and switches to it"]
     if event.kind == "promoted":
-        return [f"  ✅ {state.target} runs it (release {event.release_seq})", "📤 Distributing to Licensed Mainframes"]
+        runs = f"  ✅ {state.the_target} runs it (release {event.release_seq})"
+        return [runs, "📤 Distributing to Licensed Mainframes"]
+    if event.kind == "wave_opened" and state.rollout and len(state.rollout.waves) > 1:
+        (name, size), waves = state.rollout.waves[event.through], len(state.rollout.waves)
+        return [f"  🌊 Wave {event.through + 1} of {waves}, {name} ({size} Mainframes), is open"]
+    if event.kind == "rollout_stopped":
+        again = f"deploy rollout resume {state.update_id}, or abort"
+        return [f"  ⏸️ Its rollout has stopped: {event.why}", f"  A person says whether it goes on: {again}"]
     if event.kind == "distributed":
         return [
             f"  {MAINFRAME_MARKS[m.result]} {m.name}: {m.result}" + (f" ({m.reason})" if m.reason else "")
             for m in event.mainframes
         ] or ["  No Mainframe is licensed."]
     if event.kind == "public_restored":
-        return [
-            f"  {state.public} " + (f"was left alone: {event.kept}" if event.kept else "runs again what it ran before")
-        ]
+        again = f"runs again {name_of_release(event.to_bundle, event.to_update)}"
+        return [f"  {state.the_public} {f'was left alone: {event.kept}' if event.kept else again}"]
     return []

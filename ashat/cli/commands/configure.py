@@ -1,26 +1,21 @@
-"""`deploy configure` and `deploy servers`: which servers there are, and what each runs now."""
+"""Implement `deploy configure`: say where a server or a source tree is."""
 
 from __future__ import annotations
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from ashat.cli.commands.policies import configure_policy
+from ashat.cli.commands.policies import configure_policy, configure_rollout_policy
+from ashat.cli.commands.servers import anonymous, runs_now
 from ashat.cli.terminal import output
-from ashat.cli.terminal.output import Json
-from ashat.common.clocks import skew
 from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
 
 if TYPE_CHECKING:
-    from ashat.cli.control_plane.blocks import ServerBlock
-    from ashat.client.node import NodeClient
-    from ashat.protocol.messages import Identity
     from blocks.server import RaosServer
 
 Kind = Literal["public", "omega"]
@@ -40,7 +35,9 @@ class ConfigureGroup(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is None and not ctx.resilient_parsing:
             hint = " A Mainframe asks OMEGA with its licence: ashat-node init." if cmd_name == "mainframe" else ""
-            raise UsageError(f"{cmd_name!r} cannot be configured: use public, omega, source or policy.{hint}")
+            raise UsageError(
+                f"{cmd_name!r} cannot be configured: use public, omega, source, policy or rollout-policy.{hint}"
+            )
         return found
 
 
@@ -48,6 +45,7 @@ configure_app = typer.Typer(
     cls=ConfigureGroup, help="Say where a server or a source tree is, or what a verification asks."
 )
 configure_app.command("policy")(configure_policy)
+configure_app.command("rollout-policy")(configure_rollout_policy)
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="Its URL, or its name or address with the port.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that people know it by.")]
@@ -88,67 +86,39 @@ def configure_omega(
 def configure_source(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name that push and release ask for, such as raos.")],
     location: Annotated[
-        str, typer.Argument(metavar="LOCATION", help="A directory of this machine, or the URL of a git repository.")
+        str,
+        typer.Argument(
+            metavar="LOCATION", help="A directory or an artifact of this machine, or the URL of a git repository."
+        ),
     ],
     ref: Annotated[str, typer.Option(help="The commit, branch or tag to pack.")] = "",
     subdirectory: Annotated[str, typer.Option(help="The part of the tree to pack.")] = "",
+    digest: Annotated[str, typer.Option(help="The sha256 that an archive, wheel or image must have.")] = "",
 ) -> None:
     """Configure where a tree is, for pushes from the UI and on a schedule."""
+    from ashat.bundle.artifacts.pack import is_artifact, parse_digest
     from ashat.bundle.git import without_credentials
     from ashat.common.identifiers import check_server_name
 
     check_server_name(name)
+    digest = parse_digest(digest)
     remote = "://" in location or location.startswith("git@")
     if without_credentials(location) != location:
         raise UsageError("A source's URL holds no user and password: let git find them (a credential helper, ssh).")
     if not remote:
-        if not Path(location).expanduser().is_dir():
-            raise UsageError(f"The source {location} is not a directory.")
-        location = str(Path(location).expanduser().resolve())
+        place = Path(location).expanduser()
+        if not (place.is_dir() or place.is_file()):
+            raise UsageError(f"The source {location} is neither a directory nor a file.")
+        location = str(place.resolve())
+    if digest and (remote or not is_artifact(Path(location))):
+        raise UsageError("--digest is for an archive, a wheel or an OCI image layout.")
     _ready()
 
     from blocks.source import Source
 
-    Source(location=location, ref=ref, subdirectory=subdirectory).save(name, overwrite=True)
+    Source(location=location, ref=ref, subdirectory=subdirectory, digest=digest).save(name, overwrite=True)
     output.say("✅ Source configured successfully")
     _facts(("Name", name), ("Location", location), ("Ref", ref or "as it lies there"))
-
-
-def servers(as_json: Json = False) -> None:
-    """List the configured servers: what each runs now, or why it does not answer."""
-    _ready()
-    from ashat.cli.control_plane.blocks import configured_servers
-
-    found = configured_servers()
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        rows = list(pool.map(_look, found))
-    if as_json:
-        output.show_json({"servers": rows})
-        return
-    output.say("🖥️ Configured Servers")
-    shown = [("ALPHA (localhost)", "", "", "this machine")]
-    shown += [_row(row) for row in rows]
-    for kind in ("public", "omega"):
-        if not any(row["role"] == kind for row in rows):
-            shown.append((kind.upper(), "", "", f"not configured: deploy configure {kind} <url> <name>"))
-    for line in output.columns(shown):
-        output.say(line)
-    for row in rows:
-        if row.get("clock"):
-            output.say(f"⚠️ {row['clock'][0].upper()}{row['clock'][1:]}: one of the two is wrong.")
-        if row["role"] == "omega":
-            _say_who_approves(str(row["block"]))
-
-
-def _say_who_approves(target: str) -> None:
-    from ashat.settings import Settings
-    from ashat.trust.authority.authority import one_person_words
-
-    words = one_person_words(Settings().home, target)
-    if words:
-        output.say(f"⚠️ Approvals for {target}: {words[0]}")
-        for line in words[1:]:
-            output.say(f"   {line}")
 
 
 def _configure(
@@ -178,8 +148,8 @@ def _configure(
     named = [] if block == kind else [("Block", block)]
     _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
     _warn(name, address, token, insecure_http=insecure_http)
-    if kind == "omega" and token is not None and answers.startswith("yes"):
-        _warn_of_scopes(name, block)
+    if token is not None and answers.startswith("yes"):
+        _warn_of_scopes(kind, name, block)
 
 
 def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
@@ -189,9 +159,9 @@ def _answers(kind: Kind, address: str, name: str, authority: str | None) -> str:
         WrongRoleError: it does, as another kind of server.
         UsageError: the CA cannot be used.
     """
-    with _client(kind, address, name, authority) as node:
+    with anonymous(kind, address, name, authority) as node:
         try:
-            return f"yes, {_runs(node.check_role())}"
+            return f"yes, {runs_now(node.check_role())}"
         except WrongRoleError:
             raise
         except NodeError as error:
@@ -210,26 +180,33 @@ def _warn(name: str, address: str, token: str | None, *, insecure_http: bool) ->
         output.warn(f"{address} is plain http on another machine: {sent}. Use https (or allow it: --insecure-http).")
 
 
-def _warn_of_scopes(name: str, block: str) -> None:
-    """Say so where what was given for OMEGA is unknown there, or a dev's."""
+def _warn_of_scopes(kind: Kind, name: str, block: str) -> None:
+    """Say so where the server does not know what was given for it, or where that opens too little."""
     from ashat.protocol.messages import Scope
     from blocks.server import load_server
 
+    needed, too_little = {
+        "public": (
+            Scope.PUSH,
+            "nothing can be pushed or verified there, which takes a dev's: ashat-node token add --role dev on it",
+        ),
+        "omega": (
+            Scope.PROMOTE,
+            "as a dev's does: updates wait at the gate, and to approve or roll one back takes an owner's",
+        ),
+    }[kind]
     try:
         with load_server(block).client() as node:
             opens = node.token().opens
     except AshatError as error:
         output.warn(str(error))
         return
-    if Scope.PROMOTE not in opens:
-        output.warn(
-            f"The token of {name} opens {', '.join(opens)} only, as a dev's does: updates wait at the gate, and to "
-            "approve or roll one back takes an owner's."
-        )
+    if needed not in opens:
+        output.warn(f"The token of {name} opens {', '.join(opens)} only, {too_little}.")
 
 
 def _configured_before(block: str) -> RaosServer | None:
-    from ashat.cli.control_plane.blocks import is_configured
+    from blocks.listing import is_configured
     from blocks.server import load_server
 
     return load_server(block) if is_configured(block) else None
@@ -250,61 +227,6 @@ def _save(
         ca=authority,
         insecure_http=insecure_http,
     ).save(block, overwrite=True)
-
-
-def _look(server: ServerBlock) -> dict[str, Any]:
-    """A configured server as it answers now; its token is neither needed nor loaded."""
-    row: dict[str, Any] = {"block": server.block, "role": server.role, "name": server.title, "url": server.url}
-    try:
-        with _client(server.role, server.url, server.title, server.ca) as node:
-            identity = node.check_role()
-    except AshatError as error:
-        return {**row, "answers": False, "status": None, "current": None, "error": str(error)}
-    current = identity.current.model_dump(mode="json") if identity.current else None
-    return {
-        **row,
-        "answers": True,
-        "status": identity.status,
-        "current": current,
-        "runs": _runs(identity),
-        "lost": identity.lost,
-        "clock": skew(identity.time, f"that of {server.title}") if identity.time else "",
-        "error": None,
-    }
-
-
-def _client(role: str, address: str, name: str, authority: str | None) -> NodeClient:
-    """A client without a token: who a node is, it tells anyone."""
-    from ashat.client.http import Timeouts
-    from ashat.client.node import NodeClient
-    from ashat.protocol.messages import Role
-    from ashat.settings import Settings
-
-    settings = Settings()
-    return NodeClient(
-        address,
-        ca=authority,
-        name=name,
-        expect_role=Role(role),
-        timeouts=Timeouts(settings.connect_timeout, min(settings.read_timeout, _ANSWER_SECONDS)),
-    )
-
-
-def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    kind = str(row["role"]).upper()
-    shown = kind if row["block"] == row["role"] else f"{kind} ({row['block']})"
-    told = f"✅ {row['runs']}" if row["answers"] else f"❌ {row['error']}"
-    if row.get("lost"):
-        told += f"; ⚠️ its store lost what it needs: deploy heal {row['block']}"
-    return shown, row["name"], row["url"], told
-
-
-def _runs(identity: Identity) -> str:
-    current = identity.current
-    if current is None:
-        return "runs nothing yet"
-    attempt = f"#{current.attempt}" if current.attempt > 1 else ""
-    return f"runs {current.update_id}{attempt} (bundle {current.bundle[:12]}, {identity.status})"
 
 
 def _facts(*facts: tuple[str, str]) -> None:

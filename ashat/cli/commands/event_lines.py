@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ashat.common.identifiers import name_of_release
 from ashat.deployment.approval_rules import TAIL
 from ashat.deployment.reach import Reach
 
@@ -16,7 +17,7 @@ _SHORT = 12
 
 def who(event: AnyEvent) -> str:
     """Name who did it: of an answer the person who gave it, else whoever ran the flow or the command."""
-    return (event.approver if event.kind == "answered" else "") or event.by
+    return (event.approver if event.kind in ("answered", "rollout_answered") else "") or event.by
 
 
 def what(event: AnyEvent, public: str, target: str) -> str:
@@ -26,13 +27,17 @@ def what(event: AnyEvent, public: str, target: str) -> str:
 
 
 def _packaged(event: Any) -> str:
-    commit = f", commit {event.source.commit[:_SHORT]}" if event.source.commit else ""
+    commit = f", {event.source.in_short}" if event.source.in_short else ""
     return f"bundle {event.bundle[:_SHORT]}, {event.files} files{commit}"
 
 
 def _verified(event: Any) -> str:
     unclean = [f"{check.title}: {check.seen}" for check in event.checks if check.outcome != "pass"]
     return "; ".join([f"{event.outcome}, evidence …{event.evidence[-TAIL:]}", *unclean])
+
+
+def _asked(event: Any) -> str:
+    return f"it can only be rejected: {event.obstacle}" if event.obstacle else event.reason or event.why
 
 
 def _answered(event: Any) -> str:
@@ -43,29 +48,47 @@ def _answered(event: Any) -> str:
 
 
 def _back(event: Any, server: str) -> str:
-    return f"{server}: {event.kept}" if event.kept else f"{server} runs {_bundle(event.to_bundle)} again"
+    again = name_of_release(event.to_bundle, event.to_update)
+    return f"{server}: {event.kept}" if event.kept else f"{server} runs {again} again"
 
 
-def _bundle(digest: str | None) -> str:
-    return f"bundle {digest[:_SHORT]}" if digest else "nothing"
+def _migrated(event: Any) -> str:
+    return f"; its migrate step: {event.migrated}" if event.migrated else ""
+
+
+def _before(event: Any) -> str:
+    return name_of_release(event.from_bundle, event.from_update)
+
+
+def _reach(event: Any) -> str:
+    counted = None if event.running is None or event.total is None else (event.running, event.total)
+    early = f"; ended early: {event.ended_early}" if event.ended_early else ""
+    return Reach.of(event.mainframes, counted).words + early
 
 
 _TOLD: dict[str, Callable[[Any, str, str], str]] = {
     "created": lambda event, public, target: f"{event.description} ({public} → {target})",
     "packaged": lambda event, _public, _target: _packaged(event),
-    "public_switching": lambda event, public, _: (
-        f"{public}, which runs {event.from_update or _bundle(event.from_bundle)}"
-    ),
-    "pushed": lambda event, public, _: f"{public} runs it, at {event.url}",
+    "public_switching": lambda event, public, _: f"{public}, which runs {_before(event)}",
+    "pushed": lambda event, public, _: f"{public} runs it, at {event.url}{_migrated(event)}",
     "verification_started": lambda event, public, _: f"on {public}, policy {event.policy}",
     "verified": lambda event, _public, _target: _verified(event),
     "gate_opened": lambda event, _public, _target: f"until {event.expires:%Y-%m-%d %H:%M:%S} UTC",
+    "asked": lambda event, _public, _target: _asked(event),
     "answered": lambda event, _public, _target: _answered(event),
     "promoting": lambda _, _public, target: f"{target} is told to run it",
     "promoted": lambda event, _, target: (
-        f"{target} runs it, release {event.release_seq}; before, {_bundle(event.from_bundle)}"
+        f"{target} runs it, release {event.release_seq}; before, {_before(event)}{_migrated(event)}"
     ),
-    "distributed": lambda event, _public, _target: Reach.of(event.mainframes).words,
+    "rollout_began": lambda event, _public, _target: ", ".join(f"{name} {size}" for name, size in event.waves),
+    "wave_opened": lambda event, _public, _target: (
+        f"up to wave {event.through + 1}" + (f": {event.why}" * bool(event.why))
+    ),
+    "rollout_answered": lambda event, _public, _target: event.decision + (f": {event.comment}" * bool(event.comment)),
+    "distributed": lambda event, _public, _target: _reach(event),
+    "failed": lambda event, _public, _target: (
+        event.reason + (f"; its program wrote last: {event.output[-1]}" if event.output else "")
+    ),
     "mainframe_served": lambda event, _public, _target: f"{event.mainframe.name} runs it",
     "public_restored": lambda event, public, _: _back(event, public),
     "server_rolled_back": lambda event, public, target: _back(

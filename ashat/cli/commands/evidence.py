@@ -56,6 +56,19 @@ def evidence(
         output.say(line)
 
 
+def page_of(state: State) -> str:
+    """Write the page of an update's evidence.
+
+    Raises:
+        SessionError: there is no evidence.
+        LedgerError: the ledger has lost it.
+        ControlPlaneError: what writes the page is not installed.
+    """
+    with open_ledger() as ledger:
+        document = _document(ledger.document, state)
+    return _page(document, _who_approves(state))
+
+
 def _document(find: Callable[[str], dict[str, Any]], state: State) -> dict[str, Any]:
     if state.evidence is None:
         how = "nothing was verified" if state.ended else f"deploy verify {state.update_id}"
@@ -76,20 +89,25 @@ def _read(document: dict[str, Any]) -> Evidence:
 
 def _who_approves(state: State) -> tuple[str, ...]:
     from ashat.settings import Settings
-    from ashat.trust.authority.authority import one_person_words
+    from ashat.trust.authority.authority import one_person_line
 
-    return one_person_words(Settings().home, state.target)
+    line = one_person_line(Settings().home, state.target)
+    return (line,) if line else ()
 
 
-def _write_page(document: dict[str, Any], path: Path, warnings: Sequence[str]) -> None:
+def _page(document: dict[str, Any], warnings: Sequence[str]) -> str:
     try:
         from tasks.verify.evidence_page import evidence_page
 
-        page = evidence_page(_read(document), warnings)
+        return evidence_page(_read(document), warnings)
     except ModuleNotFoundError as error:
         raise ControlPlaneError(
-            f"--html needs {error.name}, which is not installed: pip install 'ashat-deploy[operator]'."
+            f"The page needs {error.name}, which is not installed: pip install 'ashat-deploy[operator]'."
         ) from None
+
+
+def _write_page(document: dict[str, Any], path: Path, warnings: Sequence[str]) -> None:
+    page = _page(document, warnings)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -97,9 +115,12 @@ def _write_page(document: dict[str, Any], path: Path, warnings: Sequence[str]) -
 
 
 def _lines(found: Evidence) -> Iterator[str]:
-    yield f"🔎 Evidence of {found.update_id}" + (f" (attempt {found.attempt})" if found.attempt > 1 else "")
+    from ashat.verification.findings import headline, worst_first
+
+    attempt = f" (attempt {found.attempt})" if found.attempt > 1 else ""
+    yield f"🔎 Evidence of {found.update_id}{attempt}: {headline(found.checks)}"
     yield from output.columns(list(_facts(found)))
-    for check in found.checks:
+    for check in worst_first(found.checks):
         yield ""
         yield from _check(check)
 
@@ -121,6 +142,8 @@ def _facts(found: Evidence) -> Iterator[tuple[str, str]]:
     yield "Public", f"{found.public.name} at {found.public.url}; before, it ran {found.public.ran_before or 'nothing'}"
     bundle = f"unknown: {found.target.unknown}" if found.target.unknown else found.target.bundle or "nothing"
     yield "Target", f"{found.target.name} ran {bundle}"
+    if found.sbom:
+        yield "SBOM", f"{found.sbom} (deploy sbom {found.update_id})"
     yield "Policy", f"{found.policy_digest}: {', '.join(_departures(found.policy)) or 'the default'}"
     if found.rehearsal:
         yield "Rehearsal", _rehearsal(found.rehearsal)
@@ -133,6 +156,7 @@ def _source(found: Evidence) -> str:
     source = found.source
     assert source is not None
     commit = f", commit {source.commit[:12]}" if source.commit else ""
+    commit = f", {source.artifact}" if source.artifact else commit
     by = f", by {source.who}" if source.who else ""
     branch = f" on {source.branch}" if source.branch else ""
     return f"{source.name}{commit}{branch}{', with uncommitted changes' if source.dirty else ''}{by}"
@@ -160,10 +184,14 @@ def _rehearsal(made: EvidencedRehearsal) -> str:
 
 def _check(check: EvidencedCheck) -> Iterator[str]:
     yield f"  {CHECK_MARKS[check.outcome]} {check.title}: {check.seen}"
-    for finding in check.findings:
-        about = ", ".join(part for part in (finding.rule, finding.path) if part)
-        yield f"       {finding.severity}: {finding.text}" + (f" ({about})" if about else "")
     from ashat.verification.evidence import figure_in_words
+    from ashat.verification.findings import by_section
+
+    for section, counts, findings in by_section(check.findings):
+        yield f"       {section}: {counts}"
+        for finding in findings:
+            about = ", ".join(part for part in (finding.rule, finding.path) if part)
+            yield f"         {finding.severity}: {finding.text}" + (f" ({about})" if about else "")
 
     figures = [" ".join(figure_in_words(name, value)) for name, value in check.figures.items()]
     for first in range(0, len(figures), _FIGURES_A_LINE):

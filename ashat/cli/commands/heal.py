@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from ashat.cli.terminal import output
-from ashat.errors import NotConfiguredError
+from ashat.cli.terminal.interrupts import StoppedError
+from ashat.errors import AshatError, NotConfiguredError
+
+_AGAIN = "nothing goes on by itself: deploy heal {} goes on with it."
 
 
 def heal(
@@ -20,7 +23,7 @@ def heal(
 
     ensure_control_plane(Settings(), output.note)
 
-    from ashat.cli.control_plane.blocks import configured_servers
+    from blocks.listing import configured_servers
     from blocks.server import load_server
     from tasks.servers.heal import heal as heal_server
 
@@ -30,5 +33,11 @@ def heal(
     with ExitStack() as opened:
         target = opened.enter_context(load_server(server).client())
         others = [opened.enter_context(load_server(name).client()) for name in names if name != server]
-        count = heal_server(target, others, output.say)
+        try:
+            count = heal_server(target, others, output.say)
+        except KeyboardInterrupt:
+            raise StoppedError(f"Interrupted. What was copied stays there; {_AGAIN.format(server)}") from None
+        except AshatError as error:
+            error.add_note(f"What was copied stays there; {_AGAIN.format(server)}")
+            raise
     output.say(f"✅ {server} holds what it needs{' again' if count else ': nothing was lost'}.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ashat.cli.terminal import output
 from ashat.common.home import home
+from ashat.common.text import printable
 from ashat.errors import IntegrityError, NodeRefusedError, RolledBackError, TrustError, UnsignedError
 from ashat.ledger.opening import open_ledger
 
@@ -44,7 +45,8 @@ def inspect(state: State, proposal: Proposal, public: GivenPublic | None = None)
 
     release = proposal.release
     proven = verify_provenance(_targets(state, proposal), release.document, release.provenance)
-    output.note(_origin(proven) if proven else f"Nobody is named who may build for {state.target}: who did is hearsay.")
+    nobody = f"Nobody is named who may build for {state.the_target}: who did is hearsay."
+    output.note(_origin(proven) if proven else nobody)
     _look_at_release(state, proposal, public)
     return proven
 
@@ -166,11 +168,16 @@ def _targets(state: State, proposal: Proposal) -> Targets:
 
 
 def _origin(proven: VerifiedProvenance) -> str:
+    from ashat.protocol.origins import compared_in_words
+
     built = proven.parameters
-    commit = f"commit {built.commit[:12]}" if built.commit else "a tree outside git"
-    dirty = ", with uncommitted changes" if built.dirty else ""
+    commit = "a tree without a git commit"
+    if built.commit:
+        commit = f"commit {built.commit[:12]}{printable(compared_in_words(built.dirty, built.differences))}"
+    if built.artifact:
+        commit = printable(str(built.artifact))
     checked = f"; verified on {proven.verifier}" if proven.verifier else ""
-    return f"Built on {proven.builder}, as its key proves, from {commit}{dirty}, pushed by {built.pushed_by}{checked}."
+    return f"Built on {proven.builder}, as its key proves, from {commit}, pushed by {built.pushed_by}{checked}."
 
 
 def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None) -> None:
@@ -181,15 +188,15 @@ def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None
 
     from blocks.server import load_server
 
-    server = given.server(state.public) if given else load_server(state.public)
+    server = given.server(state.the_public) if given else load_server(state.public)
     with server.client() as public:
         manifest = public.manifest(state.bundle or "")
         size = sum(len(content) for content in public.files_bytes(manifest.files))
         named = sum(file.size for file in manifest.files)
         if size != named:
-            raise IntegrityError(f"{state.public} sent {size} bytes of a release of {named}; nothing was signed.")
+            raise IntegrityError(f"{state.the_public} sent {size} bytes of a release of {named}; nothing was signed.")
         output.note(
-            f"{len(manifest.files)} files ({size} bytes) fetched from {state.public} and hashed here: they are it."
+            f"{len(manifest.files)} files ({size} bytes) fetched from {state.the_public} and hashed here: they are it."
         )
         _tell_changes(state, proposal, public, manifest)
 
@@ -207,16 +214,16 @@ def _tell_changes(state: State, proposal: Proposal, public: NodeClient, manifest
     _tell_signed(proposal)
     before = last.bundle if last else state.gate and state.gate.target_bundle
     if not before:
-        output.note(f"{state.target} runs nothing yet: everything is new.")
+        output.note(f"{state.the_target} runs nothing yet: everything is new.")
         return
     try:
         found = diff(public.manifest(before), manifest)
     except NodeRefusedError:
-        output.note(f"{state.public} no longer holds what {state.target} runs ({before[:12]}): see the gate's page.")
+        output.note(f"{state.the_public} no longer holds what {state.the_target} runs ({before[:12]}): see the gate.")
         return
     kinds = (("removed", found.removed), ("changed", (*found.changed, *found.mode_changed)), ("added", found.added))
     files = [f"{kind} {path}" for kind, paths in kinds for path in paths]
-    output.note(f"Against {before[:12]}, which {state.target} runs, {len(files)} files differ:")
+    output.note(f"Against {before[:12]}, which {state.the_target} runs, {len(files)} files differ:")
     for line in files[:_FILES_SHOWN]:
         output.note(f"  {line}")
     if len(files) > _FILES_SHOWN:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ashat.cli.commands.aftermath import told_what_goes_on
 from ashat.cli.terminal import output
-from ashat.cli.terminal.interrupts import when_interrupted
+from ashat.common.identifiers import name_of_release
 from ashat.deployment.stages import Stage
 from ashat.errors import SessionError, UsageError
 from ashat.ledger.opening import open_ledger
@@ -18,6 +19,7 @@ from ashat.ledger.opening import open_ledger
 if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
     from tasks.push.package import Origin, PushRequest
+    from tasks.push.route import Route
 
 _TEXT_LIMIT = 4000
 
@@ -26,12 +28,16 @@ def push(
     update_id: Annotated[str, typer.Argument(metavar="ID", help="A new id, such as UPD-2026-11.")],
     description: Annotated[str, typer.Argument(metavar="DESCRIPTION", help="What the update brings, in a line.")],
     info: Annotated[str, typer.Argument(metavar="INFO", help="Anything else worth knowing.")] = "",
-    source: Annotated[Path, typer.Option(help="The directory to push.", show_default="here")] = Path(),
-    ref: Annotated[str, typer.Option(help="Push the tree of this commit, branch or tag of the repository.")] = "",
+    source: Annotated[
+        Path, typer.Option(help="The directory, archive, wheel or OCI layout to push.", show_default="here")
+    ] = Path(),
+    ref: Annotated[str, typer.Option(help="Push this commit, branch or tag; or this image of an OCI layout.")] = "",
     commit: Annotated[
         bool, typer.Option("--commit", help="Commit tracked changes first, under id and description.")
     ] = False,
     allow_dirty: Annotated[bool, typer.Option("--allow-dirty", help="Push uncommitted changes as they are.")] = False,
+    digest: Annotated[str, typer.Option(help="The sha256 that the archive, wheel or image must have.")] = "",
+    subdirectory: Annotated[str, typer.Option(help="The part of the archive, wheel or image to push.")] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a push of this id that was interrupted.")
     ] = False,
@@ -44,29 +50,29 @@ def push(
     from ashat.settings import Settings
 
     check_update_id(update_id)
-    check_server_name(public)
-    check_server_name(target)
+    for block in (public, target):
+        check_server_name(block)
     _check_words(description, info)
-    if commit and ref:
-        raise UsageError("--commit commits the directory, and --ref pushes a commit that is there: give one of them.")
-    if not source.is_dir():
-        raise UsageError(f"The source {source} is not a directory.")
+    wanted = _artifact_digest(source, digest, subdirectory, ref if commit else None)
     ensure_control_plane(Settings(), output.note)
 
     from tasks.push.package import Origin, PushRequest, check_free
+    from tasks.push.route import find_route
     from tasks.runtime.connections import connections
     from tasks.runtime.run import whoami
 
     with connections():
         check_free(update_id, resume=resume)
+        route = find_route(public, target)
         directory = source.resolve()
         if commit:
             _commit(directory, f"{update_id}: {description}")
+        origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
         request = PushRequest(update_id, description, info, public, target, whoami(), resume)
-        state = _push(request, Origin(directory.name, directory, ref, allow_dirty))
+        state = _push(request, origin, route)
     if state.ended:
         raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
-    output.say(f"✅ {state.public} runs {update_id} (bundle {(state.bundle or '')[:12]}): {state.public_url}")
+    output.say(f"✅ {state.the_public} runs {name_of_release(state.bundle, update_id)}: {state.public_url}")
     output.say(f"Next: deploy verify {update_id}")
 
 
@@ -104,35 +110,36 @@ def verify(
     from flows.verify import verify as verify_flow
 
     warn_if_nobody_works("control")
-    output.say("🔍 ASHAT Deployment Verification")
-    output.say(f"Update ID: {update_id}")
-    with _watched(f"Run it again: deploy verify {update_id}."):
+    with _watched(update_id):
+        output.say("🔍 ASHAT Deployment Verification")
+        output.say(f"Update ID: {update_id}")
         state = run_here(verify_flow, update_id, policy=policy, fresh=fresh)
     _tell_verified(state)
 
 
-def _push(request: PushRequest, origin: Origin) -> State:
+def _push(request: PushRequest, origin: Origin, route: Route) -> State:
     from flows._runs import run_here
     from flows.push import PLAN, push_directory
 
-    output.say("🚀 ASHAT Deployment Workflow Initiated")
-    output.say(f"Update ID: {request.update_id}")
-    output.say(f"Target: {request.target}")
-    output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
-    for number, title in enumerate(PLAN, 1):
-        output.say(f"  {number}. {title}")
-    update_id = request.update_id
-    with _watched(f"deploy push {update_id} … --resume goes on with it; deploy cancel {update_id} calls it off."):
-        return run_here(push_directory, update_id, request=request, origin=origin)
+    with _watched(request.update_id):
+        output.say("🚀 ASHAT Deployment Workflow Initiated")
+        output.say(f"Update ID: {request.update_id}")
+        output.say(f"Target: {route.words}")
+        if route.lacking:
+            output.warn(route.lacking)
+        output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
+        for number, title in enumerate(PLAN, 1):
+            output.say(f"  {number}. {title}")
+        return run_here(push_directory, request.update_id, request=request, origin=origin)
 
 
 @contextmanager
-def _watched(advice: str) -> Iterator[None]:
-    """Show on the terminal what a flow in this process does; `advice` is for whoever interrupts it."""
+def _watched(update_id: str) -> Iterator[None]:
+    """Show on the terminal what a flow in this process does, and at an early end what goes on of the update."""
     from ashat.cli.terminal.progress import TerminalReporter
     from tasks.runtime.reporting import use_reporter
 
-    with closing(TerminalReporter()) as reporter, when_interrupted(advice), use_reporter(reporter):
+    with closing(TerminalReporter()) as reporter, told_what_goes_on(update_id), use_reporter(reporter):
         yield
 
 
@@ -155,6 +162,29 @@ def _check_words(description: str, info: str) -> None:
     for name, text in (("description", description), ("info", info)):
         if len(text) > _TEXT_LIMIT:
             raise UsageError(f"The {name} has {len(text)} characters; {_TEXT_LIMIT} are the most that are kept.")
+
+
+def _artifact_digest(source: Path, digest: str, subdirectory: str, committed_ref: str | None) -> str:
+    """The sha256 that the artifact `source` must have ("": any); `committed_ref` is --ref beside --commit, else None.
+
+    Raises:
+        UsageError: there is no such source, or the options are for another kind of it.
+    """
+    from ashat.bundle.artifacts.pack import is_artifact, parse_digest
+
+    if committed_ref:
+        raise UsageError("--commit commits the directory, and --ref pushes a commit that is there: give one of them.")
+    if not source.exists():
+        raise UsageError(f"The source {source} does not exist.")
+    if is_artifact(source):
+        if committed_ref is not None:
+            raise UsageError(f"--commit commits the files of a directory; {source} is an artifact.")
+        return parse_digest(digest)
+    if not source.is_dir():
+        raise UsageError(f"The source {source} is neither a directory nor a file.")
+    if digest or subdirectory:
+        raise UsageError(f"--digest and --subdirectory are for an archive, a wheel or an image; {source} is none.")
+    return ""
 
 
 def _commit(source: Path, message: str) -> None:

@@ -20,7 +20,8 @@ def receipt(
         str, typer.Option(metavar="M", help="Also what became of it on that Mainframe, by its id or name.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The file to write.", show_default="ID.receipt.json")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The file to write.", show_default="in ASHAT_HOME/receipts"),
     ] = None,
 ) -> None:
     """Write what the approvers signed, the evidence, and its place in the record into one file.
@@ -32,8 +33,10 @@ def receipt(
 
     with open_ledger() as ledger:
         written = write_receipt(ledger, home(), ledger.load(update_id, attempt), mainframe)
-    path = out or Path(f"{update_id}.receipt.json")
+    path = out or home() / "receipts" / f"{update_id}.receipt.json"
     try:
+        if out is None:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(path, written.receipt.to_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,9 @@ def recheck(state: State, policy_file: Path | None, public: GivenPublic | None) 
     evidence = evidence_of(state)
     policy = read_policy(policy_file) if policy_file is not None else None
     _warn_of_policy(evidence, policy)
-    where = f", of {state.public} at {public.url}" if public else ""
+    where = f", of {state.the_public} at {public.url}" if public else ""
     output.say(f"The checks again, from {socket.gethostname()}{where}:")
-    with use_reporter(TerminalReporter()):
+    with closing(TerminalReporter()) as reporter, use_reporter(reporter):
         results = run_again(state, policy, public.server(state.public) if public else None)
     compared = compare(results, evidence)
     differing = [each for each in compared if each.here is not None and not each.agrees]

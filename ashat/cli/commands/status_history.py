@@ -14,7 +14,7 @@ from ashat.cli.terminal import output
 from ashat.cli.terminal.output import CHECK_MARKS, MAINFRAME_MARKS, MARKS, Json
 from ashat.common.home import home
 from ashat.common.numbers import in_utc
-from ashat.deployment.stages import ENDED, Stage
+from ashat.deployment.stages import ENDED, NO_WAY_BACK, Stage
 from ashat.errors import UsageError
 from ashat.ledger.opening import open_ledger
 from ashat.ledger.summaries import glance, summaries
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
 
 _LAST_ENDED = 5
+_LOOKS_WITHIN = timedelta(minutes=5)
 _SINCE = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -38,20 +39,20 @@ def status(
     at = output.now()
     found, troubles = glance()
     under_way, waiting, ended = _sorted(found, at)
-    plane = _control_plane()
+    plane = control_plane()
     if as_json:
         shown = {"under_way": under_way, "awaiting_approval": waiting, "ended": ended[:_LAST_ENDED]}
         output.show_json({**shown, "troubles": troubles, "control_plane": plane})
         return
     output.say("📊 ASHAT Deployment Status")
-    _section("Trouble, as reconcile saw it last", [_trouble_row(trouble, at) for trouble in troubles])
+    _section("Trouble, as it was seen last", [_trouble_row(trouble, at) for trouble in troubles])
     if not (under_way or waiting or ended):
         output.say("  No deployments yet. Begin with: deploy push <id> <description>")
     _section("Under way", [_row(summary, at) for summary in under_way])
     _section("Awaiting approval", [_waiting_row(summary, at) for summary in waiting])
     _section("Ended last", [_row(summary, at) for summary in ended[:_LAST_ENDED]])
     output.say()
-    output.say(f"Control plane: {plane['ui_url']}" if plane else "Control plane: not running (deploy up starts it)")
+    output.say(f"Control plane: {_plane_words(plane, at)}")
 
 
 def history(
@@ -70,10 +71,10 @@ def history(
         return
     at = output.now()
     stages = {_stage(name) for name in stage or []}
-    earliest = _moment(since, at) if since else None
+    earliest = since_when(since, at) if since else None
     found = [
         summary
-        for summary in (_as_of(summary, at) for summary in summaries())
+        for summary in (as_of(summary, at) for summary in summaries())
         if (not stages or summary["stage"] in stages)
         and (earliest is None or _time(summary["updated_at"]) >= earliest)
         and search.casefold() in f"{summary['update_id']} {summary['description']}".casefold()
@@ -92,7 +93,7 @@ def _sorted(found: list[dict[str, Any]], at: datetime) -> tuple[list[dict[str, A
     under_way: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     ended: list[dict[str, Any]] = []
-    for summary in (_as_of(summary, at) for summary in found):
+    for summary in (as_of(summary, at) for summary in found):
         if summary.get("rolling_back"):
             under_way.append(summary)
         elif summary["stage"] == Stage.AWAITING_APPROVAL or summary.get("rollback_expires"):
@@ -102,7 +103,7 @@ def _sorted(found: list[dict[str, Any]], at: datetime) -> tuple[list[dict[str, A
     return under_way, waiting, ended
 
 
-def _as_of(summary: dict[str, Any], at: datetime) -> dict[str, Any]:
+def as_of(summary: dict[str, Any], at: datetime) -> dict[str, Any]:
     """Show an overdue gate in a summary as Expired, whether somebody recorded that or not."""
     if summary.get("rollback_expires") and at >= _time(summary["rollback_expires"]):
         return {**summary, "rollback_expires": None}
@@ -121,7 +122,7 @@ def _section(title: str, rows: list[tuple[str, ...]]) -> None:
 
 def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     stage = "rolling back" if summary.get("rolling_back") else summary["stage"]
-    text = summary.get("stuck") or summary["reason"] or summary["description"]
+    text = summary.get("stuck") or summary.get("rollout") or summary["reason"] or summary["description"]
     if summary.get("not_running") and summary["stage"] == Stage.COMPLETED:
         text = f"{summary['description']} ({', '.join(summary['not_running'])})"
     mark = _mark(summary) if not summary.get("rolling_back") else "⏪"
@@ -131,7 +132,7 @@ def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
 def _trouble_row(trouble: dict[str, str], at: datetime) -> tuple[str, ...]:
     mark = "❌" if trouble["kind"] == "unreachable" else "⚠️"
     since = f"for {output.span(at - _time(trouble['since']))}"
-    return mark, trouble["server"], trouble["kind"], since, trouble["what"]
+    return mark, trouble.get("name") or trouble["server"], trouble["kind"], since, trouble["what"]
 
 
 def _mark(summary: dict[str, Any]) -> str:
@@ -153,7 +154,19 @@ def _waiting_row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     mark = "⚠️" if summary.get("outcome") == "attention" else "⏳"
     how = f"deploy approve {summary['update_id']}"
     stage = "rollback" if rollback else summary["stage"]
-    return mark, _name(summary), stage, f"closes in {left}", how, summary.get("stuck") or summary["description"]
+    return (
+        mark,
+        _name(summary),
+        stage,
+        f"closes in {left}",
+        how,
+        summary.get("stuck") or _cannot_be(summary) or summary["description"],
+    )
+
+
+def _cannot_be(summary: dict[str, Any]) -> str:
+    why = summary.get("obstacle")
+    return f"cannot be approved yet: {why}" if why else ""
 
 
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
@@ -162,7 +175,6 @@ def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
         _mark(summary),
         _name(summary),
         summary["stage"] + _of(summary),
-        (summary["bundle"] or "")[:12],
         summary["pushed_by"],
         summary["description"] + (f" ({summary['reason']})" if summary["reason"] else ""),
     )
@@ -183,11 +195,20 @@ def _status_of(update_id: str, *, as_json: bool) -> None:
     output.say("📊 ASHAT Deployment Status")
     for line in output.columns(list(_facts(state, stage))):
         output.say(line)
+    for line in state.output:
+        output.say(f"  │ {line}")
     for check in state.checks:
         output.say(f"  {CHECK_MARKS[check.outcome]} {check.title}: {check.seen}")
     for mainframe in state.mainframes:
         reason = f": {mainframe.reason}" if mainframe.reason else ""
         output.say(f"  {MAINFRAME_MARKS[mainframe.result]} {mainframe.name} {mainframe.result}{reason}")
+
+
+def _obstacles(state: State) -> Iterator[tuple[str, str]]:
+    if state.rollout_line:
+        yield "Rollout", state.rollout_line
+    if state.stuck and state.next_run:
+        yield "Stuck", f"{state.stuck} (tried again after {state.next_run:%Y-%m-%d %H:%M} UTC)"
 
 
 def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
@@ -198,34 +219,51 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
     yield "Description", state.description
     if state.reason:
         yield "Reason", state.reason
-    if state.stuck and state.next_run:
-        yield "Stuck", f"{state.stuck} (tried again after {state.next_run:%Y-%m-%d %H:%M} UTC)"
+    yield from _obstacles(state)
     yield "Pushed by", state.pushed_by
-    yield "Way", f"{state.public} → {state.target}"
+    yield "Way", f"{state.the_public} → {state.the_target}"
     if state.bundle:
-        commit = f", commit {state.source.commit[:12]}" if state.source and state.source.commit else ""
+        commit = f", {state.source.in_short}" if state.source and state.source.in_short else ""
         yield "Bundle", f"{state.bundle} ({state.files} files, {output.size(state.size)}{commit})"
+    yield from _migrated(state)
     if state.evidence:
         yield "Evidence", state.evidence
     if state.gate and stage is Stage.AWAITING_APPROVAL:
         yield "Gate", f"closes {state.gate.expires:%Y-%m-%d %H:%M} UTC: deploy approve {state.update_id}"
+        if state.gate.obstacle:
+            yield "Approval", f"not possible yet: {state.gate.obstacle}"
     rollback = state.undecided("rollback")
     if rollback and rollback.waits(output.now()):
         until = f"{rollback.expires:%Y-%m-%d %H:%M} UTC"
         yield "Rollback", f"waits for people until {until}: deploy approve {state.update_id}"
     if state.decision:
         how = "Approved" if state.decision.decision == "approve" else "Rejected"
-        yield how, f"by {state.decision.approver or 'somebody'}, {_moment_of(state.decision.at)}"
+        yield how, f"by {', '.join(state.deciders) or 'somebody'}, {_moment_of(state.decision.at)}"
+
+
+def _migrated(state: State) -> Iterator[tuple[str, str]]:
+    for server, words in state.migrated.items():
+        yield "Migrated", f"{server}: {words}"
+    if state.irreversible:
+        yield "Way back", NO_WAY_BACK
 
 
 def _detail(state: State) -> dict[str, Any]:
-    summary = _as_of(state.summary(), output.now())
+    summary = as_of(state.summary(), output.now())
     return {
         **summary,
         "checks": [check.model_dump(mode="json") for check in state.checks],
         "mainframes": [mainframe.model_dump(mode="json") for mainframe in state.mainframes],
+        "output": list(state.output),
+        "migrated": dict(state.migrated),
+        "irreversible": state.irreversible,
+        "public_url": state.public_url,
+        "files": state.files,
+        "size": state.size,
+        "decision": state.decision.decision if state.decision else None,
+        "decided_at": state.decision.at.isoformat() if state.decision else None,
         "gate_run": state.gate.run if state.gate else None,
-        "approved_by": state.decision.approver if state.decision else None,
+        "approved_by": ", ".join(state.deciders) if state.decision else None,
     }
 
 
@@ -245,7 +283,7 @@ def _history_of(update_id: str, *, as_json: bool) -> None:
         return
     output.say("📜 Deployment History")
     rows = [
-        (_moment_of(event.at), f"#{n}", event.name, who(event), what(event, last.public, last.target))
+        (_moment_of(event.at), f"#{n}", event.name, who(event), what(event, last.the_public, last.the_target))
         for n, events in attempts
         for event in events
     ]
@@ -257,8 +295,10 @@ def _moment_of(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _control_plane() -> dict[str, str] | None:
-    from ashat.cli.control_plane.state import is_up, read_state
+def control_plane() -> dict[str, str] | None:
+    """Say where the control plane is that is used here, and when `reconcile` looked last where this home knows; None
+    where none runs."""
+    from ashat.cli.control_plane.state import is_up, last_look, read_state
 
     state = read_state(home())
     named = os.environ.get("PREFECT_API_URL", "").rstrip("/")
@@ -266,7 +306,25 @@ def _control_plane() -> dict[str, str] | None:
         return {"api_url": named, "ui_url": os.environ.get("PREFECT_UI_URL", "") or named.removesuffix("/api")}
     if state is None or not is_up(state):
         return None
-    return {"api_url": state.api_url, "ui_url": state.ui_url}
+    looked = last_look(home())
+    return {
+        "api_url": state.api_url,
+        "ui_url": state.ui_url,
+        **({"looked_at": looked.isoformat(timespec="seconds")} if looked else {}),
+    }
+
+
+def _plane_words(plane: dict[str, str] | None, at: datetime) -> str:
+    """Say where the control plane is, and when its service `reconcile` looked last, where this home knows."""
+    if plane is None:
+        return "not running (deploy up starts it)"
+    if "looked_at" not in plane:
+        return plane["ui_url"]
+    ago = at - _time(plane["looked_at"])
+    if ago <= _LOOKS_WITHIN:
+        return f"{plane['ui_url']} (reconcile looked {output.span(ago)} ago)"
+    log = home() / "logs" / "reconcile.log"
+    return f"{plane['ui_url']} (⚠️ reconcile has not looked for {output.span(ago)}: see {log})"
 
 
 def _stage(name: str) -> str:
@@ -276,7 +334,12 @@ def _stage(name: str) -> str:
     raise UsageError(f"There is no stage {name!r}; there are {', '.join(stage.value for stage in Stage)}.")
 
 
-def _moment(text: str, at: datetime) -> datetime:
+def since_when(text: str, at: datetime) -> datetime:
+    """Read a date, a time, or an age before `at`, such as 7d.
+
+    Raises:
+        UsageError: it is none of these.
+    """
     relative = _SINCE.fullmatch(text.strip().lower())
     try:
         if relative:

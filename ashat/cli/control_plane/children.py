@@ -26,7 +26,7 @@ _SERVED = ("PREFECT_SERVER_API_", "PREFECT_SERVER_UI_", *(f"PREFECT_UI_{name}" f
 _DEBUGGING = {"ASHAT_DEBUG", "ASHAT_FLOW_COMMAND", "ASHAT_FAULT", "ASHAT_FAULT_DIR", "ASHAT_FAULT_LOG"}
 # What the operator's own environment may overrule.
 _OVERRULED = {
-    # The ledger is the record. Prefect's history, in which `reconcile` alone is 1440 runs a day, is kept for a month.
+    # The ledger is the record. Prefect's history is kept for a month.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -50,6 +50,8 @@ def children(
     for pool, seconds in POOLS.items():
         command = worker_command(pool, prefect_file, "--wait")
         found[f"worker-{pool}"] = (command, environment | {"PREFECT_WORKER_QUERY_SECONDS": seconds})
+    if settings.reconcile_seconds:
+        found["reconcile"] = (python_module("ashat.cli.control_plane.reconciler"), environment)
     return found
 
 

@@ -20,6 +20,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 from ashat.common.processes import python_module
 from ashat.errors import ControlPlaneError
 
+_ENGINE = "ashat.cli.control_plane.engine"
 _entrypoints: dict[str, str] = {}
 
 
@@ -46,7 +47,7 @@ class PinnedWorker(ProcessWorker):
         Raises:
             ControlPlaneError: there is none.
         """
-        configuration.command = os.environ.get("ASHAT_FLOW_COMMAND") or shlex.join(python_module("prefect.engine"))
+        configuration.command = os.environ.get("ASHAT_FLOW_COMMAND") or shlex.join(python_module(_ENGINE))
         configuration._command_configured = True
         configuration.working_dir = None
         configuration.env = {**os.environ, "PREFECT__FLOW_ENTRYPOINT": await _own_entrypoint(flow_run)}

@@ -20,7 +20,7 @@ from typing import Any
 
 from prefect.cli import app
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
@@ -65,6 +65,7 @@ _BLANK = DeploymentUpdate(
     concurrency_options=None,
 )
 _WORKER_TIMEOUT = 200.0
+_WITHOUT_SERVICE = "where-no-service-is"
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -84,15 +85,16 @@ def provision(prefect_file: Path, entries: list[dict[str, Any]], *, embedded: bo
         for pool in POOLS:
             _make_pool(client, pool, embedded=embedded)
         _make_queue(client)
-        apply(client, prefect_file, entries)
+        apply(client, prefect_file, entries, embedded=embedded)
         if embedded:
             _await_workers(client, began)
 
 
-def apply(client: SyncPrefectClient, prefect_file: Path, entries: list[dict[str, Any]]) -> None:
+def apply(client: SyncPrefectClient, prefect_file: Path, entries: list[dict[str, Any]], *, embedded: bool) -> None:
     """Register the blocks and apply the deployments, unless both are as they were when that was last done.
 
-    The schedules that a person switched, or added, since then stay as they are.
+    The schedules that a person switched, or added, since then stay as they are. A server that is not ours runs no
+    service, so that `reconcile` is scheduled there.
 
     Raises:
         ControlPlaneError: a deployment cannot be applied.
@@ -110,7 +112,10 @@ def apply(client: SyncPrefectClient, prefect_file: Path, entries: list[dict[str,
     for deployment in before.values():  # what a prefect.yaml does not mention, `prefect deploy` leaves as it is
         client.update_deployment(deployment.id, _BLANK)
     _run_prefect("deploy", "--all", "--prefect-file", str(prefect_file))
-    _keep_schedules(client, before, _deployments(client, names))
+    after = _deployments(client, names)
+    _keep_schedules(client, before, after)
+    if not embedded:
+        _switch_on(client, before, after)
     Variable.set(APPLIED, f"{version}+{_digest(client, names)}", overwrite=True)
 
 
@@ -131,14 +136,27 @@ def _deployments(client: SyncPrefectClient, names: set[Any]) -> dict[str, Deploy
 def _keep_schedules(
     client: SyncPrefectClient, before: dict[str, DeploymentResponse], after: dict[str, DeploymentResponse]
 ) -> None:
-    """Give each deployment again the schedules that people added, and the switches that they set."""
+    """Give each deployment again the schedules that people added, with their names and parameters, and the switches
+    that they set."""
     for name in before.keys() & after.keys():
         ours = {schedule.slug: schedule for schedule in after[name].schedules if schedule.slug}
         for schedule in before[name].schedules:
-            if not schedule.slug:
-                client.create_deployment_schedules(after[name].id, [(schedule.schedule, schedule.active)])
-            elif (found := ours.get(schedule.slug)) and found.active != schedule.active:
+            if schedule.slug is None or schedule.slug not in ours:
+                kept = schedule.model_dump(include=set(DeploymentScheduleCreate.model_fields))
+                client.create_deployment_schedules(after[name].id, [DeploymentScheduleCreate.model_validate(kept)])
+            elif (found := ours[schedule.slug]).active != schedule.active:
                 client.update_deployment_schedule(after[name].id, found.id, active=schedule.active)
+
+
+def _switch_on(
+    client: SyncPrefectClient, before: dict[str, DeploymentResponse], after: dict[str, DeploymentResponse]
+) -> None:
+    """Switch each schedule on that is for a server without our service, unless it was there `before`."""
+    for name, deployment in after.items():
+        known = {schedule.slug for schedule in before[name].schedules} if name in before else set()
+        for schedule in deployment.schedules:
+            if schedule.slug == _WITHOUT_SERVICE and _WITHOUT_SERVICE not in known:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=True)
 
 
 def _run_prefect(*words: str) -> None:

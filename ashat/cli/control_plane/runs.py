@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
-from prefect.deployments import run_deployment
+from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
 
 from ashat.cli.terminal import output
-from ashat.errors import ControlPlaneError
 
 
 @dataclass(frozen=True)
@@ -22,23 +19,6 @@ class RunEnd:
     name: str
     message: str
     completed: bool
-
-
-def start_run(deployment: str, parameters: dict[str, Any]) -> str:
-    """Start a run of `deployment` (`flow/name`); return its id.
-
-    Raises:
-        ControlPlaneError: Prefect has no such deployment.
-    """
-    try:
-        run = run_deployment(deployment, parameters=parameters, timeout=0, as_subflow=False)
-    except ObjectNotFound:
-        raise ControlPlaneError(
-            f"Prefect has no deployment {deployment}: run deploy up, or prefect deploy --all, once."
-        ) from None
-    if not isinstance(run, FlowRun):
-        raise ControlPlaneError("Prefect did not say which run it started.")
-    return str(run.id)
 
 
 def ended(client: SyncPrefectClient, flow_run: str) -> RunEnd | None:

@@ -33,8 +33,12 @@ _SIGNED_IN = """<!doctype html><meta charset="utf-8"><title>Signed in</title>
 
 def open_browser(page: Path) -> bool:
     """Open a page in the browser of whoever sits here; False where there is no screen, or no browser."""
-    seen = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
-    return seen and webbrowser.open(page.as_uri())
+    return can_open() and webbrowser.open(page.as_uri())
+
+
+def can_open() -> bool:
+    """Tell whether somebody may sit here before a browser."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def write_sign_in(home: Path, state: ControlState, to: str = "/") -> Path:

@@ -10,9 +10,11 @@ import json
 import os
 import secrets
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ashat.common.documents import STATE_LIMIT, read_json
+from ashat.common.home import LOOKED_FILE
 from ashat.common.processes import ProcessRef, end, with_variable
 
 HOST = "127.0.0.1"
@@ -96,6 +98,15 @@ def is_up(state: ControlState) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def last_look(home: Path) -> datetime | None:
+    """Read when `reconcile` looked last at everything, as this home knows; None where it knows of no time."""
+    try:
+        at = datetime.fromisoformat(read_json(home / LOOKED_FILE, limit=STATE_LIMIT)["at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return at if at.tzinfo else None
 
 
 def marker(home: Path) -> str:

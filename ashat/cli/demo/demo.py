@@ -49,6 +49,7 @@ from ashat.settings import Settings
 from ashat.trust.authority.authority import Authority
 
 FIRST, SECOND = "DEMO-1", "DEMO-2"
+SOAK_SECONDS = 2
 _PAGE = Path("Modules", "Content", "pages", "welcome.html")
 _POLL_SECONDS = 0.5
 _END_SECONDS = 20.0
@@ -140,6 +141,9 @@ class _Demo:
                 self._deploy("configure", kind, node.url, node.name)
             finally:
                 del os.environ[variable]
+        policy = self._directory / "policy.toml"
+        policy.write_text(f"soak_seconds = {SOAK_SECONDS}\n", encoding="utf-8")
+        self._deploy("configure", "policy", "default", str(policy))
 
     def _ship_unattended(self, update_id: str, description: str, *, change: bool) -> State:
         self._push_and_verify(update_id, description, change=change)

@@ -41,11 +41,11 @@ def refuse_differences(manifest: Manifest, nodes: list[LocalNode]) -> None:
     Raises:
         IntegrityError: a file differs, is missing, or is too many; the message names it.
     """
-    wanted = {file.path: (file.sha256, file.mode, file.size) for file in manifest.files}
+    wanted = manifest.listing
     for node in nodes:
         with node.client() as client:
             tree = client.tree()
-        found = {path: (file.sha256, file.mode, file.size) for path, file in tree.files.items()}
+        found = tree.listing
         odd = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
         if odd or tree.extra or tree.bundle != manifest.digest:
             what = (odd + tree.extra or ["its manifest"])[0]

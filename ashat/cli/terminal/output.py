@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ MARKS = {
     Stage.AWAITING_APPROVAL: "⏳",
 }
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_LEAST, _BELOW, _NARROWEST = 40, "    ", 60
 CHECK_MARKS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "inconclusive": "⚠️"}
 MAINFRAME_MARKS = {"running": "✅", "failed": "❌", "missing": "⏳"}
 
@@ -95,17 +97,76 @@ def clean(text: object) -> str:
     return printable(str(text))
 
 
-def columns(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
-    """Rows as lines with aligned columns; the last column is as wide as it wants."""
+def columns(rows: Iterable[Sequence[str]], *, indent: str = "  ", width: int | None = None) -> list[str]:
+    """Lay rows out as lines with aligned columns, none wider than `width` cells (default: `terminal_width`).
+
+    Nothing is cut. Where the rows are too wide, the last column is folded below itself, or, where hardly any room is
+    left for it, below the others.
+    """
     table = [[clean(cell) for cell in row] for row in rows]
     if not table:
         return []
+    room = (terminal_width() if width is None else width) - len(indent)
     widths = [max(width_of(row[index]) for row in table) for index in range(len(table[0]))]
-    lines = []
-    for row in table:
-        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
-        lines.append((indent + "  ".join(cells)).rstrip())
+    return [(indent + line).rstrip() for row in table for line in _folded(row, widths, room)]
+
+
+def _folded(row: Sequence[str], widths: Sequence[int], room: int) -> list[str]:
+    """Lay one row out in lines of `room` cells."""
+    first = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    left = "".join(cell + " " * (width - width_of(cell) + 2) for cell, width in zip(row[:-1], widths, strict=False))
+    if width_of((left + row[-1]).rstrip()) <= room:
+        return [left + row[-1]]
+    if room - first >= _LEAST:
+        start, *rest = wrap(row[-1], room - first)
+        return [left + start, *(" " * first + line for line in rest)]
+    below = [f"{_BELOW}{line}" for line in wrap(row[-1], room - len(_BELOW))] if row[-1] else []
+    fits = width_of(left.rstrip()) <= room
+    return [*([left] if fits else _packed([cell for cell in row[:-1] if cell], room)), *below]
+
+
+def _packed(cells: Sequence[str], room: int) -> list[str]:
+    """Put cells into lines of `room` cells, two spaces apart, as many as fit."""
+    lines: list[str] = []
+    for cell in cells:
+        if lines and width_of(lines[-1]) + 2 + width_of(cell) <= room:
+            lines[-1] += f"  {cell}"
+        elif lines:
+            lines += [f"{_BELOW}{line}" for line in wrap(cell, room - len(_BELOW))]
+        else:
+            lines += wrap(cell, room)
     return lines
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Fold `text` at its spaces into lines of at most `width` cells; a longer word is broken. One line at least."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if width_of(joined) > width and line:
+            lines.append(line)
+            joined = word
+        while width_of(joined) > width:
+            end = _fitting(joined, width)
+            lines.append(joined[:end])
+            joined = joined[end:]
+        line = joined
+    return [*lines, line]
+
+
+def _fitting(text: str, width: int) -> int:
+    """Count the characters of `text` that fit into `width` cells; one at least."""
+    taken = 0
+    for count, char in enumerate(text):
+        taken += _width_of(char)
+        if taken > width:
+            return max(count, 1)
+    return len(text)
+
+
+def terminal_width() -> int:
+    """Count the cells of a line: what COLUMNS or the terminal says, 80 where nothing does; 60 at least."""
+    return max(shutil.get_terminal_size((80, 24)).columns, _NARROWEST)
 
 
 def width_of(text: str) -> int:
@@ -156,6 +217,8 @@ def _plain(value: object) -> str:
 
 
 def _width_of(char: str) -> int:
-    if unicodedata.combining(char) or char == "\ufe0f":
+    if char == "\ufe0f":
+        return 1  # it makes a picture of two cells of the character before it
+    if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,13 +9,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from ashat.cli.terminal import output
+from ashat.common.text import unescape_markdown
 from ashat.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
     from ashat.deployment.approval_rules import Answer
 
 _TRIES = 3
-_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def show_page(markdown: str) -> None:
     """Show a gate's page: as text, or on a terminal with its headings and lists."""
     if not sys.stdout.isatty():
         for line in markdown.splitlines():
-            output.say(html.unescape(_ESCAPED.sub(r"\1", line)))
+            output.say(unescape_markdown(line))
         return
     from rich.console import Console
     from rich.markdown import Markdown

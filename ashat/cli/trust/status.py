@@ -125,7 +125,7 @@ def _ask(names: Sequence[str], *, every: bool) -> dict[str, Omega]:
     try:
         ensure_control_plane(settings)
 
-        from ashat.cli.control_plane.blocks import configured_servers
+        from blocks.listing import configured_servers
 
         configured = [server.block for server in configured_servers() if server.role == "omega"]
     except AshatError as error:

@@ -220,7 +220,7 @@ def object_response(store: Store, digest: str, request: Request) -> Response:
     headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
     if _client_has(request, digest):
         return Response(status_code=304, headers=headers)
-    asked = _range(request, digest, len(content))
+    asked = byte_range(request, digest, len(content))
     if asked is None:
         return Response(content, headers=headers, media_type="application/octet-stream")
     first, last = asked
@@ -372,8 +372,13 @@ def _client_has(request: Request, digest: str) -> bool:
     return known.strip() == "*" or f'"{digest}"' in known
 
 
-def _range(request: Request, digest: str, size: int) -> tuple[int, int] | None:
-    """The first and last byte asked for (RFC 9110, 14.2); None for all. Several ranges at once are not served."""
+def byte_range(request: Request, digest: str, size: int) -> tuple[int, int] | None:
+    """Read which first and last byte of `digest` are asked for (RFC 9110, 14.2); None for all `size`, and for several
+    ranges at once, which are not served.
+
+    Raises:
+        ApiError: 416 where there are no such bytes.
+    """
     asked = _RANGE.fullmatch(request.headers.get("range", "").strip())
     unless = request.headers.get("if-range", "").strip()
     if not asked or asked.group() == "bytes=-" or (unless and unless != f'"{digest}"'):

@@ -1,10 +1,10 @@
-"""The probes of a node's program: its health, its modules, its database, its files, looked at now."""
+"""The probes of a node's program: its health, its processes, its modules, its database, its files, looked at now."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import ValidationError
 
 from ashat.common.documents import load_json
@@ -17,20 +17,24 @@ from ashat.node.context import Context, NodeContext
 from ashat.node.core.errors import ApiError
 from ashat.node.database.throttle import DatabaseLook
 from ashat.node.operations import records
+from ashat.node.store.differences import compare_release
 from ashat.node.store.releases import Release, read_tree
-from ashat.protocol.messages import (
+from ashat.protocol.messages import Scope, Tree
+from ashat.protocol.probes import (
     DatabaseProbe,
     DatabaseProbeRequest,
     HealthProbe,
     ModuleReport,
     ModulesProbe,
-    Scope,
-    Tree,
+    ProcessProbe,
+    ReleaseProbe,
 )
 from ashat.raos_toml.load import NAME, SIZE_LIMIT, load_raos_toml
 
 REPORT_BYTES = 1024 * 1024
 MODULES = 10_000
+COMPARE_SECONDS = 600.0
+DEFAULT_SECONDS = 30.0
 _WORDS = 2000
 _DEFAULT_REPORT = "/modules"
 
@@ -45,6 +49,18 @@ def probes_router(context: NodeContext) -> APIRouter:
     def health(context: Context) -> HealthProbe:
         """The program's health, asked now."""
         return context.health.ask(context.program.url, bundle=records.standing(context.db).bundle)
+
+    @router.get("/probes/process")
+    def process(context: Context) -> ProcessProbe:
+        """What the machine knows of the program's processes, looked at now."""
+        return context.program.inspect()
+
+    @router.get("/probes/release")
+    def release(
+        context: Context, seconds: Annotated[float, Query(ge=1, le=COMPARE_SECONDS)] = DEFAULT_SECONDS
+    ) -> ReleaseProbe:
+        """How the running release differs from its manifest, hashed now as it lies on disk, within so many seconds."""
+        return compare_running(context, seconds)
 
     @router.get("/probes/modules")
     def modules(context: Context) -> ModulesProbe:
@@ -65,7 +81,7 @@ def probes_router(context: NodeContext) -> APIRouter:
     @router.post("/probes/database")
     def database(request: DatabaseProbeRequest) -> DatabaseProbe:
         """What the operator's DSN leads to, looked at now."""
-        return look(request, context.config.app_data)
+        return look(request, context.config.app_data, context.program.client_ports)
 
     @router.get("/tree", responses=refused(404))
     def tree(context: Context) -> Tree:
@@ -117,6 +133,18 @@ def _cut(module: Any) -> Any:
     return {key: value[:_WORDS] if isinstance(value, str) else value for key, value in module.items()}
 
 
+def compare_running(context: NodeContext, seconds: float) -> ReleaseProbe:
+    """Compare the running release, as it lies on disk, with its manifest, for as long as `seconds`."""
+    release = context.releases.linked()
+    if release is None or records.standing(context.db).bundle is None:
+        return ReleaseProbe(detail="no release runs")
+    try:
+        manifest = context.store.manifest(release.bundle)
+    except NotStoredError as error:
+        return ReleaseProbe(detail=str(error))
+    return compare_release(release.path, manifest, seconds).model_copy(update={"bundle": release.bundle})
+
+
 def running_tree(context: NodeContext) -> Tree:
     """Compare the running release, as it lies on disk, with its manifest.
 
@@ -131,4 +159,4 @@ def running_tree(context: NodeContext) -> Tree:
         found = read_tree(release.path, context.store.manifest(release.bundle))
     except NotStoredError as error:
         raise ApiError(404, "not_found", str(error)) from None
-    return Tree(bundle=release.bundle, files=dict(sorted(found.files.items())), extra=found.extra)
+    return found.as_message(release.bundle)

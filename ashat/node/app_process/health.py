@@ -15,13 +15,14 @@ import httpx
 
 from ashat.client.bounded import Answer, TooLargeError, exchange
 from ashat.client.http import trust_of
+from ashat.client.no_answer import Asked, why_no_tls
 from ashat.common.canonical_json import is_digest
 from ashat.common.documents import load_json
 from ashat.common.shortage import shortage
 from ashat.errors import AshatError, DocumentError, UsageError
 from ashat.node.app_process.process import Program
 from ashat.node.core.config import AppConfig
-from ashat.protocol.messages import HealthProbe
+from ashat.protocol.probes import HealthProbe
 
 log = logging.getLogger("ashat.node")
 
@@ -44,19 +45,21 @@ def ask(url: str, *, timeout: float, limit: int, ca: Path | None = None) -> Answ
         trust = trust_of(ca) if url.startswith("https:") else False
     except UsageError as error:
         raise ProgramSilentError(str(error)) from None
-    return asyncio.run(_ask(url, timeout, limit, trust))
+    asked = Asked(url, "ca_file under [app]", own_authority=ca is not None, direct=True, answered=True)
+    return asyncio.run(_ask(asked, timeout, limit, trust))
 
 
-async def _ask(url: str, timeout: float, limit: int, trust: ssl.SSLContext | bool) -> Answer:
+async def _ask(asked: Asked, timeout: float, limit: int, trust: ssl.SSLContext | bool) -> Answer:
     try:
         async with httpx.AsyncClient(trust_env=False, verify=trust) as client:
-            return await exchange(client, "GET", url, seconds=timeout, limit=limit)
+            return await exchange(client, "GET", asked.url, seconds=timeout, limit=limit)
     except TooLargeError as error:
         raise ProgramSilentError(str(error)) from None
     except (TimeoutError, httpx.TimeoutException):
         raise ProgramSilentError(f"no complete answer within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ProgramSilentError(f"no answer: {error or type(error).__name__}") from None
+        why = why_no_tls(error, asked) or f"{error or type(error).__name__}"
+        raise ProgramSilentError(f"no answer: {why}") from None
 
 
 def check_health(url: str, config: AppConfig, *, bundle: str | None = None, restarts: int = 0) -> HealthProbe:

@@ -2,9 +2,10 @@
 
 It is a script of its own, started with `-I -S` by `ashat.node.app_process.kept`: it imports the standard library alone,
 and nothing from where it stands. The first line of its standard input says what to run (`{"command", "env", "cwd",
-"user", "group", "groups", "umask", "cgroup", "stop_timeout"}`); without one it ends. It answers with lines of JSON:
-`{"pid"}` or `{"error", "errno"}`, and at the end `{"code"}`, as `subprocess` counts. SIGTERM has it end the program.
-Its argument, the node's data directory, is how the node's next process finds it.
+"user", "group", "groups", "umask", "cgroup", "stop_timeout", "seconds"}`); without one it ends. It answers with lines
+of JSON: `{"pid"}` or `{"error", "errno"}`, and at the end `{"code"}`, as `subprocess` counts. SIGTERM has it
+end the program, and so has the end of `seconds`, where there is one (`late` says so). Its argument, the node's data
+directory or another path of the node's, is how the node's next process finds it.
 
 On Linux, a process whose parent ended becomes the child of the nearest ancestor that asked for that. So whatever the
 program started is below this process, in whatever session and with whatever environment. It outlives the node.
@@ -34,7 +35,9 @@ class Keeper:
         self._wake = wake
         self._childless = False
         self._stop_timeout = spec["stop_timeout"]
+        self._seconds = spec.get("seconds")
         self.code: int | None = None
+        self.late = False
         self.stop = False
         if spec["cgroup"]:
             _join(spec["cgroup"])
@@ -56,10 +59,12 @@ class Keeper:
 
     def run(self) -> None:
         """Wait until the program ends by itself or is to end, and end what is left; unless it cannot be ended."""
+        deadline = None if self._seconds is None else time.monotonic() + self._seconds
         while self.code is None:
-            self._wait(None)
-            if self.stop or self.code is not None:
-                self.stop = False
+            self._wait(None if deadline is None else max(deadline - time.monotonic(), 0))
+            self.late = self.late or (deadline is not None and self.code is None and time.monotonic() >= deadline)
+            if self.stop or self.late or self.code is not None:
+                self.stop, deadline = False, None
                 self._end(self._stop_timeout if self.code is None else 0)
 
     def _end(self, seconds: float) -> None:
@@ -168,7 +173,7 @@ def main() -> None:
     keeper.stop = bool(stopping)
     _say(pid=keeper.pid)
     keeper.run()
-    _say(code=keeper.code)
+    _say(code=keeper.code, **({"late": True} if keeper.late else {}))
 
 
 def _say(**words: object) -> None:

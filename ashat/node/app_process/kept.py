@@ -26,7 +26,8 @@ _END_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Start:
-    """What to run, and as whom: `user` None is the node's own. `group` is the control group for it, if there is one."""
+    """What to run, and as whom: `user` None is the node's own. `group` is the control group for it, if there is one;
+    `seconds` how long it may take, None: without end."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -34,6 +35,7 @@ class Start:
     user: ProgramUser | None
     group: Path | None
     stop_timeout: float
+    seconds: float | None = None
 
     def line(self) -> bytes:
         """Write it as the keeper reads it."""
@@ -47,27 +49,32 @@ class Start:
             "groups": list(self.user.groups) if self.user else None,
             "cgroup": str(self.group or ""),
             "stop_timeout": self.stop_timeout,
+            "seconds": self.seconds,
         }
         return json.dumps(spec).encode() + b"\n"
 
 
 class KeptProgram:
-    """One start of the program; `pid` is the program's own."""
+    """One start of the program; `pid` is the program's own. Once it was waited for, `code` is how it ended, if that is
+    known, and `late` that it took too long."""
 
     def __init__(self, keeper: psutil.Process, pid: int, process: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
+        self.code: int | None = None
+        self.late = False
         self._keeper = keeper
         self._process = process
 
     @classmethod
-    def start(cls, what: Start, log: Path, data: Path) -> Self:
-        """Run it, its output appended to `log`, for the node whose data is in `data`.
+    def start(cls, what: Start, log: Path, mark: Path) -> Self:
+        """Run it, its output appended to `log`; `mark` is how `find` knows it: the node's data directory, or for what
+        is not its program another path there.
 
         Raises:
             OSError: it cannot be run.
         """
-        command = [sys.executable, "-I", "-S", str(_KEEPER), str(data)]
-        process = start(command, log, env={}, cwd=data, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-I", "-S", str(_KEEPER), str(mark)]
+        process = start(command, log, env={}, cwd=log.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -85,9 +92,9 @@ class KeptProgram:
         return cls(keeper, answer["pid"], process)
 
     @classmethod
-    def find(cls, data: Path, pid: int = 0) -> list[Self]:
-        """Find what earlier processes of the node of `data` started; with `pid` only what has that process."""
-        found = [process for process in psutil.process_iter(["cmdline", "uids"]) if _is_keeper(process, data)]
+    def find(cls, mark: Path, pid: int = 0) -> list[Self]:
+        """Find what earlier processes of the node started with that `mark`; with `pid` only what has that process."""
+        found = [process for process in psutil.process_iter(["cmdline", "uids"]) if _is_keeper(process, mark)]
         return [cls(process, pid) for process in found if not pid or pid in _children(process)]
 
     def wait(self) -> str:
@@ -96,16 +103,25 @@ class KeptProgram:
             wait_ended(self._keeper)
             return "ended by itself"
         assert self._process.stdout is not None
-        code: int | None = _read(self._process.stdout).get("code")
+        said = _read(self._process.stdout)
         self._process.wait()
+        code = self.code = said.get("code")
+        self.late = bool(said.get("late"))
         if code is None:  # somebody killed the keeper: what it kept has no parent to end it
             kill_group(self.pid)
             return "was ended, because somebody had killed the process that keeps it,"
         return f"ended by itself {f'on signal {-code}' if code < 0 else f'with exit code {code}'}"
 
-    def ended(self) -> bool:
-        """Tell whether the program and all that came of it have ended."""
-        return wait_ended(self._keeper, 0)
+    def processes(self) -> list[psutil.Process]:
+        """List the processes that came of its start."""
+        try:
+            return self._keeper.children(recursive=True)
+        except psutil.Error:
+            return []
+
+    def ended(self, seconds: float = 0) -> bool:
+        """Wait `seconds` at most, and tell whether the program and all that came of it have ended."""
+        return wait_ended(self._keeper, seconds)
 
     def end(self, stop_timeout: float) -> None:
         """End the program and all that came of it: SIGTERM, and SIGKILL after `stop_timeout` seconds.
@@ -133,10 +149,10 @@ class KeptProgram:
             return ""
 
 
-def _is_keeper(process: psutil.Process, data: Path) -> bool:
-    """Tell whether it is a keeper of that node: this user's, since anybody may give such arguments."""
+def _is_keeper(process: psutil.Process, mark: Path) -> bool:
+    """Tell whether it is a keeper of that node and mark: this user's, since anybody may give such arguments."""
     words, uids = process.info["cmdline"] or [], process.info["uids"]
-    named = words[-1:] == [str(data)] and Path(words[-2]).name == _KEEPER.name if len(words) > 1 else False
+    named = words[-1:] == [str(mark)] and Path(words[-2]).name == _KEEPER.name if len(words) > 1 else False
     return named and uids is not None and bool(uids.effective == os.geteuid())
 
 

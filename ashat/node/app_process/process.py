@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -15,11 +15,13 @@ from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
 from ashat.common.shortage import reason
 from ashat.errors import AshatError
+from ashat.node.app_process.output import ProgramOutput
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.store.releases import Release
 from ashat.protocol.messages import App
+from ashat.protocol.probes import ProcessProbe
 
 log = logging.getLogger("ashat.node")
 
@@ -58,9 +60,27 @@ class Program:
         """Tell how the program ended since it was last started on purpose; None while it did not."""
         return None
 
+    def output(self, bundle: str | None) -> tuple[str, ...]:
+        """Return the last lines that it, or its hook, wrote since it was last started on purpose as `bundle`; none
+        where another runs."""
+        return ()
+
+    def log_begins(self) -> int | None:
+        """Return how many bytes its log had when it was last started on purpose; None where the node keeps no log of
+        it."""
+        return None
+
     def state(self) -> App:
         """Return what is known of the program without asking it."""
         return App(status="stopped", healthy=False)
+
+    def inspect(self) -> ProcessProbe:
+        """Look at the program's processes now."""
+        return ProcessProbe(detail="the node does not run the program itself")
+
+    def client_ports(self) -> frozenset[int]:
+        """Return the ports from which its processes have connections to others; none where the node runs no program."""
+        return frozenset()
 
     def note_healthy(self, started_at: datetime | None) -> None:
         """Note that the program was seen healthy, whose latest start was `started_at` when it was asked."""
@@ -79,6 +99,8 @@ class HookedProgram(Program):
         self._config = config
         self._db = db
         self._user = user
+        self._output = ProgramOutput(config)
+        self._hooked: tuple[str | None, int] = (None, 0)
 
     @property
     def url(self) -> str | None:
@@ -103,10 +125,11 @@ class HookedProgram(Program):
             },
             self._user,
         )
-        log_path = self._config.data / "hook.log"
+        log_path = self._output.path
         rotate_in_place(log_path)
         run_as = self._user.popen_options() if self._user else {}
-        began = log_path.stat().st_size if log_path.exists() else 0
+        began = self._output.size()
+        self._hooked = (release.bundle if release else None, began)
         try:
             hook = start(app.hook, log_path, env=environment, cwd=self._config.data, **run_as)
         except OSError as error:
@@ -124,6 +147,11 @@ class HookedProgram(Program):
     def adopt(self, release: Release | None) -> bool:
         """Tell whether the hook was last run, to its end, for this directory; None: for nothing, or never."""
         return (self._db.get_meta(_HOOKED) or "") == (release.path.name if release else "")
+
+    def output(self, bundle: str | None) -> tuple[str, ...]:
+        """Return the last lines that the hook wrote since it was last called for `bundle`."""
+        called_for, began = self._hooked
+        return self._output.last(began) if bundle and called_for == bundle else ()
 
     def state(self) -> App:
         """Return that a hook runs the program: nothing more is known."""
@@ -158,3 +186,24 @@ def program_environment(config: NodeConfig, own: Mapping[str, str], user: Progra
     if user is not None:
         inherited = user.environment(inherited)
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **own, **config.app.env}
+
+
+def launch(
+    config: NodeConfig, user: ProgramUser | None, release: Release, command: Sequence[str], port: int
+) -> tuple[list[str], dict[str, str]]:
+    """Fill in `command` and the environment, for a program of `release` that is to answer at `port`."""
+    values = {"{port}": str(port), "{release}": str(release.path), "{data}": str(config.app_data)}
+    own = {
+        "ASHAT_BUNDLE": release.bundle,
+        "ASHAT_RELEASE": str(release.path),
+        "RAOS_PORT": str(port),
+        "RAOS_DATA": str(config.app_data),
+    }
+    environment = program_environment(config, own, user)
+    return [_fill(word, values) for word in command], {key: _fill(word, values) for key, word in environment.items()}
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word

@@ -1,4 +1,4 @@
-"""Runs the operator's `[app] command` in the current release, and runs it again when it crashes.
+"""Runs the operator's `[app] command`, or the release's, in the current release, and runs it again when it crashes.
 
 The program is below a keeper, a process of its own which ends all that came of it (`keeper.py`), and writes its log
 into a file rather than a pipe, so that it outlives the node. Its pid and the time it was created are recorded; the next
@@ -26,13 +26,17 @@ from ashat.common.processes import ProcessRef, end, free_port
 from ashat.common.rotation import rotate_in_place
 from ashat.common.shortage import reason
 from ashat.node.app_process.cgroup import end_group, make_group, program_group
+from ashat.node.app_process.commands import program_command
+from ashat.node.app_process.inspection import client_ports, inspect
 from ashat.node.app_process.kept import KeptProgram, Start
-from ashat.node.app_process.process import Program, ProgramError, program_environment
+from ashat.node.app_process.output import ProgramOutput
+from ashat.node.app_process.process import Program, ProgramError, launch
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.store.releases import Release
 from ashat.protocol.messages import App
+from ashat.protocol.probes import ProcessProbe
 
 log = logging.getLogger("ashat.node")
 
@@ -45,7 +49,7 @@ class _Run:
     """One start of one release, with its restarts after crashes.
 
     `began` is `started_at` on the monotonic clock, None where an earlier process of the node started it;
-    `healthy_after` counts seconds from there.
+    `healthy_after` counts seconds from there; `written` is how many bytes its log had then.
     """
 
     release: Release
@@ -53,6 +57,7 @@ class _Run:
     process: KeptProgram
     started_at: datetime
     began: float | None
+    written: int = 0
     healthy_after: float | None = None
     status: Literal["running", "backing-off"] = "running"
     restarts: int = 0
@@ -75,7 +80,8 @@ class SupervisedProgram(Program):
         self._lock = threading.RLock()
         self._replaced = threading.Condition(self._lock)
         self._run: _Run | None = None
-        self._log = config.data / "app.log"
+        self._output = ProgramOutput(config)
+        self._log = self._output.path
         mark = db.get_meta("instance") or uuid.uuid4().hex
         db.set_meta("instance", mark)
         self._group_name = f"ashat-program-{mark[:12]}"
@@ -125,6 +131,17 @@ class SupervisedProgram(Program):
         with self._lock:
             return self._run.failure if self._run else None
 
+    def output(self, bundle: str | None) -> tuple[str, ...]:
+        """Return the last lines that it wrote since it was last started on purpose as `bundle`."""
+        with self._lock:
+            run = self._run
+        return self._output.last(run.written) if run is not None and run.release.bundle == bundle else ()
+
+    def log_begins(self) -> int | None:
+        """Return how many bytes its log had when it was last started on purpose; None while nothing runs."""
+        with self._lock:
+            return None if self._run is None else self._run.written
+
     def state(self) -> App:
         """Return what is known of the program without asking it."""
         with self._lock:
@@ -142,6 +159,21 @@ class SupervisedProgram(Program):
                 failure=run.failure or "",
                 user=self._user.name if self._user else "",
             )
+
+    def inspect(self) -> ProcessProbe:
+        """Look at the program's processes now, which are those that came of its latest start."""
+        with self._lock:
+            run, url = self._run, self.url
+            if run is None or run.status != "running":
+                return ProcessProbe(detail=run.failure or "it starts again" if run else "no program runs")
+            process, bundle, started_at = run.process, run.release.bundle, run.started_at
+        return inspect(process.processes(), url).model_copy(update={"bundle": bundle, "started_at": started_at})
+
+    def client_ports(self) -> frozenset[int]:
+        """Return the ports from which its processes have connections to others now."""
+        with self._lock:
+            run = self._run
+        return client_ports(run.process.processes()) if run is not None and run.status == "running" else frozenset()
 
     def note_healthy(self, started_at: datetime | None) -> None:
         """Keep how long the latest start took, if that is the one that was seen healthy."""
@@ -167,20 +199,14 @@ class SupervisedProgram(Program):
             at, began = now(), time.monotonic()
             with self._recording():
                 self._db.set_meta(_RESTARTS, "0")
-            self._run = _Run(release, port, self._spawn(release, port, at), at, began)
+            rotate_in_place(self._log)
+            written = self._output.size()
+            self._run = _Run(release, port, self._spawn(release, port, at), at, began, written)
             self._watch_in_background(self._run)
 
     def _spawn(self, release: Release, port: int, at: datetime) -> KeptProgram:
-        values = {"{port}": str(port), "{release}": str(release.path), "{data}": str(self._config.app_data)}
-        command = [_fill(word, values) for word in self._config.app.command]
-        own = {
-            "ASHAT_BUNDLE": release.bundle,
-            "ASHAT_RELEASE": str(release.path),
-            "RAOS_PORT": str(port),
-            "RAOS_DATA": str(self._config.app_data),
-        }
-        inherited = program_environment(self._config, own, self._user)
-        environment = {key: _fill(word, values) for key, word in inherited.items()}
+        named = program_command(self._config, release.path)
+        command, environment = launch(self._config, self._user, release, named, port)
         group, seconds = make_group(self._group), self._config.app.stop_timeout
         rotate_in_place(self._log)
         try:
@@ -329,9 +355,3 @@ class SupervisedProgram(Program):
             with self._recording():
                 self._db.set_meta("app_port", str(port))
         return port
-
-
-def _fill(word: str, values: dict[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace(name, value)
-    return word

@@ -163,7 +163,7 @@ def _let_in(path: Path, config: NodeConfig, user: ProgramUser) -> str:
 
 
 def _secrets(config: NodeConfig) -> Iterator[Path]:
-    named = (config.tokens_path, config.license_file, config.tls_key, config.database.dsn_file)
+    named = (config.tokens_path, config.license_file, config.tls_key, config.database.dsn_file, config.fleet_dsn_file)
     yield from (path for path in named if path is not None)
     if config.file is not None and config.database.dsn is not None:
         yield config.file

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +21,11 @@ from ashat.common.text import hidden_character, printable
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.cli.secret_output import Out, secret_output
-from ashat.node.omega.licences import Licence, LicenceStore, new_key
 from ashat.protocol.messages import Role
+
+if TYPE_CHECKING:
+    from ashat.node.omega.fleet.fleet import Fleet
+    from ashat.node.omega.fleet.licences import Licence
 
 NAME_LENGTH = 128
 
@@ -36,13 +39,26 @@ Expires = Annotated[
 
 
 @licence_app.command()
-def add(name: Name, expires: Expires = "", config: Config = None, data: Data = None, out: Out = None) -> None:
+def add(
+    name: Name,
+    expires: Expires = "",
+    config: Config = None,
+    data: Data = None,
+    out: Out = None,
+    old_protocol: Annotated[
+        bool, typer.Option("--old-protocol", help="For an install that checks no signature (see docs/node.md).")
+    ] = False,
+) -> None:
     """Make a licence and print its key, which is shown only now."""
+    from ashat.node.omega.fleet.licences import new_key
+
     until = parse_expiry(expires) if expires else None
     with secret_output(out) as write:
-        with _open_licences(config, data) as licences:
+        with _open_fleet(config, data) as fleet:
             key = new_key()
-            licence, _ = licences.upsert(key, _check_name(name), until)
+            licence, _ = fleet.licences.upsert(key, _check_name(name), until)
+            if old_protocol:
+                fleet.licences.let_speak_old(licence.id, old=True)
         write(key)
     typer.echo(
         f"Licence {licence.id} for {licence.name}, {_until(licence)}. Keep the key: it is not shown again.", err=True
@@ -55,19 +71,38 @@ def import_(config: Config = None, data: Data = None) -> None:
     wanted = list(parse_licences(sys.stdin))
     if not wanted:
         raise UsageError("There was no licence on standard input; give lines of KEY,NAME or KEY,NAME,EXPIRES.")
-    with _open_licences(config, data) as licences:
-        for licence, new in licences.keep_all(wanted):
+    with _open_fleet(config, data) as fleet:
+        for licence, new in fleet.licences.keep_all(wanted):
             typer.echo(f"{licence.id}  {printable(licence.name)}  {_until(licence)}  {'new' if new else 'renewed'}")
 
 
 @licence_app.command()
 def revoke(licence_id: LicenceId, config: Config = None, data: Data = None) -> None:
     """Honour a licence no more, for good. What runs there keeps running; it gets no more releases."""
-    with _open_licences(config, data) as licences:
-        licence = licences.revoke(licence_id)
+    with _open_fleet(config, data) as fleet:
+        licence = fleet.licences.revoke(licence_id)
     if licence is None:
         raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
     typer.echo(f"Licence {licence.id} for {printable(licence.name)} is revoked.")
+
+
+@licence_app.command("old-protocol")
+def old_protocol(
+    licence_id: LicenceId,
+    allowed: Annotated[
+        bool, typer.Option("--allow/--refuse", help="Whether its install may ask so; it checks no signature.")
+    ],
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Let the install of a licence ask for updates by the old protocol, or no more."""
+    with _open_fleet(config, data) as fleet:
+        licence = fleet.licences.named(licence_id)
+        if licence is None:
+            raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
+        fleet.licences.let_speak_old(licence.id, old=allowed)
+    may = "may ask by the old protocol, UNVERIFIED" if allowed else "may not ask by the old protocol"
+    typer.echo(f"Licence {licence.id} for {printable(licence.name)} {may}.")
 
 
 @licence_app.command("list")
@@ -77,9 +112,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
 ) -> None:
     """Show every licence and what its Mainframe last reported; never a key."""
-    with _open_licences(config, data) as licences:
-        expiry = {licence.id: licence.expires for licence in licences.all()}
-        mainframes = licences.mainframes()
+    with _open_fleet(config, data) as fleet:
+        expiry = {licence.id: licence.expires for licence in fleet.licences.all()}
+        mainframes = fleet.mainframes.all()
     if as_json:
         listed = [
             {**found.model_dump(mode="json"), "expires": at.isoformat() if (at := expiry[found.id]) else None}
@@ -100,6 +135,8 @@ def list_(
             found.name,
         )
         typer.echo(printable("  ".join(words)))
+        if found.old_protocol:
+            typer.echo(f"{'':12}  UNVERIFIED: it asks by the old protocol, and checks no signature")
         if found.journal:
             typer.echo(f"{'':12}  it reports: {printable(found.journal)}")
 
@@ -164,13 +201,16 @@ def _directory(config: Path | None, data: Path | None) -> Path:
 
 
 @contextmanager
-def _open_licences(config: Path | None, data: Path | None) -> Iterator[LicenceStore]:
+def _open_fleet(config: Path | None, data: Path | None) -> Iterator[Fleet]:
+    from ashat.node.omega.fleet.fleet import open_fleet  # here, since SQLAlchemy takes a while to load
+
     data = _directory(config, data)
     with open_record(data, make=True) as database:
         role = database.get_meta("role")
         if role not in (None, Role.OMEGA):
             raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
-        yield LicenceStore(database)
+        with open_fleet(database, data, config) as fleet:
+            yield fleet
 
 
 def _check_name(name: str) -> str:

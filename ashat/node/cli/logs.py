@@ -12,11 +12,12 @@ from ashat.common.files import read_bounded
 from ashat.common.text import printable, printable_json
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
+from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.logs.access_log import DIRECTORY, read_access_log
-from ashat.node.logs.change_log_audit import Change, audit, read_changes
-from ashat.protocol.messages import AccessLogLine, Caller
-from ashat.transparency.checkpoint import LONGEST_NOTE, Verifier, open_checkpoint
+from ashat.node.logs.change_log_audit import Audited, Change, audit, read_changes
+from ashat.protocol.messages import AccessLogLine, Caller, Role
+from ashat.transparency.checkpoint import LONGEST_NOTE, Checkpoint, Verifier, open_checkpoint
 from ashat.transparency.log_signer import LogSigner
 
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked of this node, and what was done to it.")
@@ -84,11 +85,20 @@ def verify(
         verifier = Verifier.parse(key) if key else signer.verifier()
         known = [open_checkpoint(note, [verifier] if verifier else []) for note in notes]
         last = signer.last()
-        found = audit(database, [*known, *([last] if last else [])])
+        found = _audit(database, directory, config, [*known, *([last] if last else [])])
     held = f", as {found.checkpoints} checkpoint{'s' * (found.checkpoints != 1)} signed before" * bool(
         found.checkpoints
     )
     typer.echo(f"{found.size} entries of {found.origin} are in order, root {found.root.hex()[:12]}{held}.")
+
+
+def _audit(database: Database, directory: Path, config: Path | None, checkpoints: list[Checkpoint]) -> Audited:
+    if database.get_meta("role") != Role.OMEGA:
+        return audit(database, checkpoints)
+    from ashat.node.omega.fleet.fleet import open_fleet  # here, so that other nodes load no SQLAlchemy
+
+    with open_fleet(database, directory, config) as fleet:
+        return fleet.audit(checkpoints)
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ashat.common.files import replace_file
+from ashat.common.shell_completion import is_asked, script
 from ashat.common.shortage import shortage
-from ashat.common.text import printable
+from ashat.common.text import printable, printable_json
 from ashat.errors import AshatError, UsageError
 from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.flags import settings_from, with_a_flag_for_each_setting
@@ -39,6 +41,7 @@ _FIRST_SCOPES = {
 
 def main() -> None:
     """Run `ashat-node` with this process's arguments, and end the process with its exit code."""
+    is_asked("ashat-node")
     sys.exit(run(app))
 
 
@@ -107,14 +110,49 @@ def init(
 
 
 @app.command()
-def status(config: Config = None, data: Data = None) -> None:
+def status(
+    config: Config = None,
+    data: Data = None,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait until it serves, such as after its start.", min=0, max=3600)
+    ] = 0,
+) -> None:
     """Say whether the node of that data directory serves, and what it runs by its record. Exit code 1: it does not."""
-    from ashat.node.cli.status import describe
+    from ashat.node.cli.status import describe, wait_until_it_serves
 
-    serves, lines = describe(data_of(config, data))
+    directory = data_of(config, data)
+    wait_until_it_serves(directory, wait)
+    serves, lines = describe(directory)
     typer.echo("\n".join(map(printable, lines)))
     if not serves:
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    config: Config = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Look for what would keep the node from working, and say what to do. Exit code 1: something is wrong."""
+    from ashat.common import findings
+    from ashat.node.cli.check import check as look
+
+    found = look(config, data)
+    if as_json:
+        typer.echo(printable_json(json.dumps(findings.as_json(found), indent=2, ensure_ascii=False)))
+    else:
+        typer.echo("\n".join(map(printable, findings.lines(found))))
+    if findings.is_wrong(found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print what makes a shell complete these commands; in ~/.bashrc: eval "$(ashat-node completion bash)"."""
+    typer.echo(script("ashat-node", shell))
 
 
 @app.command("verify-receipt")
@@ -152,6 +190,90 @@ def forget_journal(config: Config = None, data: Data = None) -> None:
 
     forget(data_of(config, data))
     typer.echo("Forgotten. The journal that OMEGA shows next is remembered as it comes: nothing vouches for it.")
+
+
+@app.command()
+def updates(config: Config = None, data: Data = None) -> None:
+    """Show what OMEGA offers a Mainframe that is not installed yet, and what it waits for."""
+    from ashat.node.cli.updates import describe_waiting
+
+    typer.echo(describe_waiting(data_of(config, data)))
+
+
+@app.command()
+def install(
+    update_id: Annotated[str, typer.Argument(metavar="ID", help="The update, as `ashat-node updates` shows it.")],
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Let a Mainframe whose settings say install = "ask" install an update that waits."""
+    from ashat.node.cli.updates import allow
+
+    typer.echo(allow(data_of(config, data), update_id))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What deploy export wrote for this Mainframe.")],
+    config: Config = None,
+    data: Data = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Where to write the report for OMEGA.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0, max=86_400)] = 600,
+) -> None:
+    """Install a release that was carried to a Mainframe by hand, without a network, with every check of the wire.
+
+    The node has to serve. Exit code 1: it was refused, or does not run; what ran before keeps running.
+    """
+    from ashat.node.cli.imports import import_file
+
+    typer.echo(printable(import_file(data_of(config, data), file, report, wait, typer.echo)))
+
+
+@app.command("import-report")
+def import_report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Write what came of the last import of a Mainframe, for deploy import-report."""
+    from ashat.node.cli.imports import write_report
+
+    typer.echo(printable(write_report(data_of(config, data), file)))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, on another disk than the data.")],
+    config: Config = None,
+    data: Data = None,
+    without_secrets: Annotated[bool, typer.Option("--without-secrets", help="Leave out private keys.")] = False,
+) -> None:
+    """Write the node's own records into one file, mode 0600, whether or not it serves."""
+    from ashat.node.cli.backup import NOT_IN_IT, back_up_node
+
+    header = back_up_node(data_of(config, data), file, with_secrets=not without_secrets)
+    typer.echo(f"Written: {file}, {len(header.files)} files. Not in it: {NOT_IN_IT}.")
+    if header.secrets:
+        typer.echo("Secrets are in it, unencrypted: the keys that sign for this node. Keep it like a key.", err=True)
+    else:
+        typer.echo("No private key is in it: the node makes new ones, which others have to be told.", err=True)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `ashat-node backup` wrote.")],
+    data: Annotated[Path, typer.Option("--data", help="The directory, new or empty, that is to hold it.")],
+) -> None:
+    """Put a backup into an empty directory. Nothing is overwritten."""
+    from ashat.node.cli.backup import restore_node
+
+    header = restore_node(data, file)
+    typer.echo(printable(f"Restored: {data}, as of {header.made_at:%Y-%m-%d %H:%M:%S} UTC, {len(header.files)} files."))
+    bundle = str(header.facts.get("bundle") or "")
+    if bundle:
+        typer.echo(printable(f"It ran bundle {bundle[:12]}, which is not in the backup: deploy heal brings it back."))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from ashat.common.files import read_bounded
 from ashat.common.text import printable
 from ashat.deployment.events import Event, Promoted
 from ashat.errors import AshatError, ReceiptError, UsageError
+from ashat.protocol.origins import compared_in_words
 from ashat.receipts.receipt import LIMIT, VerifiedReceipt, approvals, prove
 
 
@@ -33,11 +34,12 @@ def _check_bundle(directory: Path, digest: str) -> None:
     from ashat.bundle.pack import pack_directory
 
     try:
-        with pack_directory(directory) as packed:
+        with pack_directory(directory, windows_names=False) as packed:
             found = packed.manifest.digest
+            before = packed.manifest.without_directories().digest
     except AshatError as error:
         raise ReceiptError(f"{directory} is not what was approved: {error}") from None
-    if found != digest:
+    if digest not in (found, before):
         raise ReceiptError(
             f"{directory} is not what was approved: it makes the bundle {found}, and {digest} was signed."
         )
@@ -64,8 +66,9 @@ def _lines(proved: VerifiedReceipt, bundle: Path | None) -> Iterator[str]:
     if proved.origin is not None:
         source = proved.origin.parameters
         commit = f", commit {printable(source.commit)}" if source.commit else ""
-        dirty = ", with uncommitted changes" if source.dirty else ""
-        yield f"  Built     by {proved.origin.builder} from {printable(source.source)}{commit}{dirty}"
+        commit = f", {printable(str(source.artifact))}" if source.artifact else commit
+        compared = printable(compared_in_words(source.dirty, source.differences)) if source.commit else ""
+        yield f"  Built     by {proved.origin.builder} from {printable(source.source)}{commit}{compared}"
     for name, keyid in proved.approvers:
         yield f"  Signed    {name}, key {keyid}"
     yield f"  Needed    {proved.threshold} of those who may approve"

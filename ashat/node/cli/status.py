@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.errors import AshatError
 from ashat.node.cli.record import open_record
 from ashat.node.context import LOCK_FILE
-from ashat.node.mainframe.agent import CLOCK
+from ashat.node.mainframe.agent import AGENT, CLOCK, last_words
 from ashat.node.operations import lease, records
 from ashat.node.serve import ADDRESS_FILE
+from ashat.protocol.messages import Operation
+
+_LOOK_EVERY = 0.2
 
 
 def describe(data: Path) -> tuple[bool, list[str]]:
@@ -24,11 +29,18 @@ def describe(data: Path) -> tuple[bool, list[str]]:
     try:
         address = read_json(data / ADDRESS_FILE, limit=STATE_LIMIT)
         name, url = f"{address['role']} '{address['name']}'", address["url"]
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         raise AshatError(f"No node has served from {data} yet; run: ashat-node serve") from None
-    serves = _held(data / LOCK_FILE)
+    except OSError as error:
+        raise AshatError(
+            f"{data / ADDRESS_FILE} cannot be read ({error.strerror}), so nobody knows whether the node serves; run "
+            "this as the node's user."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise AshatError(f"{data / ADDRESS_FILE} is damaged; the node writes it anew at its next start.") from None
+    serves = is_held(data / LOCK_FILE)
     with open_record(data) as db:
-        clock = db.get_meta(CLOCK)
+        clock, agent = db.get_meta(CLOCK), last_words(db.get_meta(AGENT) or "")
         current, operation, held = records.standing(db).current, records.latest(db), lease.held(db)
     lines = [f"{name} serves on {url}, pid {address['pid']}" if serves else f"{name} is not running"]
     if current:
@@ -40,18 +52,40 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         lines.append("runs nothing")
     if serves and address.get("runs_program_as"):
         lines.append(address["runs_program_as"])
+    if agent:
+        lines.append(f"its agent, {'last' if serves else 'when it last ran'}: {agent}")
     if clock:
         lines.append(f"{clock}; one of the two is wrong")
-    if operation:
-        lines.append(
-            f"last change: {operation.id} {operation.status}{': ' + operation.reason if operation.reason else ''}"
-        )
+    lines += _last_change(operation) if operation else []
     if held:
         lines.append(f"lent to {held.holder} ({held.who}: {held.why}) until {held.expires:%H:%M:%S} UTC at the latest")
     return serves, lines
 
 
-def _held(path: Path) -> bool:
+def _last_change(operation: Operation) -> list[str]:
+    reason = f": {operation.reason}" if operation.reason else ""
+    lines = [f"last change: {operation.id} {operation.status}{reason}"]
+    return [*lines, f"its migrate step: {operation.migration.words}"] if operation.migration else lines
+
+
+def wait_until_it_serves(data: Path, seconds: float) -> None:
+    """Wait until the node of `data` serves, as it does once it has written down its address; or for `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not _serves(data):
+        time.sleep(_LOOK_EVERY)
+
+
+def _serves(data: Path) -> bool:
+    """Tell whether the process that wrote down its address lives, and holds the lock."""
+    try:
+        pid = int(read_json(data / ADDRESS_FILE, limit=STATE_LIMIT)["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return psutil.pid_exists(pid) and is_held(data / LOCK_FILE)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a node holds its lock, which is the file `path`."""
     try:
         with FileLock(path, timeout=0, mode=0o600):
             return False

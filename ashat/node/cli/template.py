@@ -22,6 +22,7 @@ data = "."
 # The program, run in the release's directory. {{port}}, {{release}} and {{data}} stand for its port, its release
 # directory and its own data directory; it also finds them as RAOS_PORT, ASHAT_RELEASE and RAOS_DATA.
 # command = ["python3", "raos.py"]
+# release_command = ["python3"]   # or let raos.toml of the release say it, if it begins with one of these
 # port = 0                  # 0 picks a free one and keeps it
 #
 # Whom it runs as; without it, a release can do whatever this node can. For this the node must run as root.

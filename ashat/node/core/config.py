@@ -12,7 +12,7 @@ import os
 import shlex
 import stat
 from pathlib import Path
-from typing import Any, Self, get_origin
+from typing import Any, Literal, Self, get_origin
 
 from pydantic import (
     BaseModel,
@@ -36,13 +36,16 @@ from pydantic_settings import (
 from ashat.common.documents import load_toml
 from ashat.common.files import read_bounded
 from ashat.errors import DocumentError, UsageError
+from ashat.node.core.windows import Window
 from ashat.protocol.messages import Line, Role
 
 PREFIX = "ASHAT_NODE_"
 _DAY = 86_400
+LOWEST_RATE = 50_000
 FILE_LIMIT = 1024 * 1024
+ANY_PROGRAM = "*"
 SECRET_LIMIT = 64 * 1024
-_PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root")
+_PATHS = ("data", "token_file", "license_file", "ca_file", "tls_cert", "tls_key", "trust_root", "fleet_dsn_file")
 
 
 class AppConfig(BaseModel):
@@ -51,6 +54,10 @@ class AppConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: list[str] = Field(default=[], description="The program and its words; the node supervises it.")
+    release_command: list[str] = Field(
+        default=[],
+        description="Without a command: the programs that a release's own [app] command may name; * allows any.",
+    )
     hook: list[str] = Field(default=[], description="Run after each switch instead, to restart the program.")
     url: str = Field(default="", description="Where the program answers; by default 127.0.0.1 and its port.")
     port: int = Field(default=0, ge=0, le=65535, description="The program's port; 0 picks a free one and keeps it.")
@@ -72,6 +79,17 @@ class AppConfig(BaseModel):
     restart_delay_limit: float = Field(
         default=30, gt=0, le=_DAY, description="The longest that the delay becomes, in seconds."
     )
+    migrate: Literal["", "run", "skip", "refuse"] = Field(
+        default="",
+        description="A release's migrate step: run, skip or refuse; by default run by the user of app.command, "
+        "refused with a hook.",
+    )
+    migrate_timeout: float = Field(
+        default=3600, gt=0, le=_DAY, description="The longest that a release's migrate step may take, in seconds."
+    )
+    report_output: bool = Field(
+        default=True, description="On a Mainframe: tell OMEGA the last lines of a program that did not start."
+    )
     env: dict[str, str] = Field(default={}, description="More environment for the program or the hook.")
     user: str = Field(
         default="",
@@ -79,15 +97,34 @@ class AppConfig(BaseModel):
         description="The user as whom the program or the hook runs; the node must be root.",
     )
 
-    @field_validator("command", "hook", mode="before")
+    @field_validator("command", "hook", "release_command", mode="before")
     @classmethod
     def _one_word_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) and value else value
+
+    @property
+    def migrates(self) -> Literal["run", "skip", "refuse"]:
+        """What becomes of a release's migrate step here; where the node runs no program, it is left out."""
+        if self.migrate:
+            return self.migrate
+        return "refuse" if self.hook else "run" if self.supervises else "skip"
+
+    @property
+    def supervises(self) -> bool:
+        """Whether the node runs a program itself."""
+        return bool(self.command or self.release_command)
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything runs here: by the node, or by its hook."""
+        return self.supervises or bool(self.hook)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.command and self.hook:
             raise ValueError("has both 'command' and 'hook'; keep the one that starts the program")
+        if self.release_command and self.hook:
+            raise ValueError("has both 'release_command' and 'hook'; keep the one that starts the program")
         if self.hook and not self.url:
             raise ValueError("has a 'hook' but no 'url'; say where the program answers, so its health can be watched")
         return self
@@ -139,15 +176,55 @@ class NodeConfig(BaseSettings):
     trust_root: Path | None = Field(
         default=None, description="The root.json that says who approves: a Mainframe's root, and OMEGA's first."
     )
+    fleet_dsn_file: Path | None = Field(
+        default=None,
+        description="A file with the URL of the database for OMEGA's fleet; by default fleet.db below data.",
+    )
     minimum_release_seq: int = Field(default=0, ge=0, description="The lowest release that a Mainframe may install.")
     channel: str = Field(default="stable", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="A Mainframe's channel.")
     unsigned_releases: bool = Field(default=False, description="Do without signatures: trust whoever OMEGA's node is.")
     poll_interval: float = Field(
         default=15, gt=0, le=_DAY, description="Seconds between a Mainframe's questions to OMEGA."
     )
+    watch_seconds: float = Field(
+        default=300,
+        ge=0,
+        le=_DAY,
+        description="Seconds for which a Mainframe takes a switch back whose program ends or is not healthy.",
+    )
+    install: Literal["automatic", "ask"] = Field(
+        default="automatic", description="ask: a Mainframe installs nothing before somebody says so on its machine."
+    )
+    hold_days: float = Field(
+        default=0, ge=0, le=3650, description="Days for which a Mainframe holds back what OMEGA offers."
+    )
+    urgent: Literal["wait", "override"] = Field(
+        default="wait",
+        description="override: what the approvers let be urgent waits for none of the Mainframe's own rules.",
+    )
+    import_days: float = Field(
+        default=0,
+        ge=0,
+        le=365,
+        description="Days for which a file carried by hand may be on its way, beyond the day that OMEGA signs for.",
+    )
+    windows: list[str] = Field(
+        default=[],
+        max_length=50,
+        description="When a Mainframe may switch, each as RECURRENCE DURATION ZONE.",
+    )
+    max_download_rate: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000_000,
+        description="Bytes a second that a Mainframe pulls at most; 0: as many as there are.",
+    )
     keep_releases: int = Field(default=3, ge=2, description="Releases kept unpacked, current and previous included.")
     keep_days: float = Field(
         default=14, ge=0, le=36_500, description="Days for which a pushed bundle is kept, used or not."
+    )
+    windows_names: bool = Field(
+        default=True, description="Refuse releases with names that Windows cannot hold, or that differ only in case."
     )
     app: AppConfig = AppConfig()
     database: DatabaseConfig = DatabaseConfig()
@@ -159,6 +236,13 @@ class NodeConfig(BaseSettings):
             raise ValueError("'tls_cert' and 'tls_key' go together; set both or neither")
         if self.role is Role.MAINFRAME and not (self.omega and self.license_file):
             raise ValueError("a mainframe needs 'omega' (the URL to ask) and 'license_file' (its licence)")
+        if 0 < self.max_download_rate < LOWEST_RATE:
+            raise ValueError(f"max_download_rate: {LOWEST_RATE} bytes a second is the least, or 0 for no limit")
+        for text in self.windows:
+            try:
+                Window.parse(text)
+            except UsageError as error:
+                raise ValueError(f"windows: {error}".rstrip(".")) from None
         if not self.name:
             self.name = str(self.role)
         return self

@@ -40,6 +40,19 @@ CREATE TABLE IF NOT EXISTS operations (
     interrupted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS one_operation_at_a_time ON operations (status) WHERE status = 'running';
+CREATE TABLE IF NOT EXISTS outputs (operation TEXT PRIMARY KEY REFERENCES operations (id), lines TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS migrations (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    operation TEXT NOT NULL UNIQUE REFERENCES operations (id),
+    bundle TEXT NOT NULL,
+    command TEXT NOT NULL,
+    reversible INTEGER NOT NULL,
+    limit_seconds REAL NOT NULL,
+    status TEXT NOT NULL,
+    detail TEXT NOT NULL DEFAULT '',
+    began_at TEXT NOT NULL,
+    ended_at TEXT
+) STRICT;
 CREATE TABLE IF NOT EXISTS releases (
     slot TEXT PRIMARY KEY CHECK (slot IN ('current', 'previous')),
     bundle TEXT NOT NULL,
@@ -98,6 +111,7 @@ class Database:
         self._spend = spend
         self._lock = threading.RLock()
         self._reading = threading.RLock()
+        self._looking = threading.Lock()
         try:
             self._connection = _connect(path)
             path.chmod(0o600)
@@ -107,6 +121,8 @@ class Database:
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             self._reader = _connect(path)
             self._reader.execute("PRAGMA query_only=ON")
+            self._look = _connect(path)
+            self._look.execute("SELECT count(*) FROM sqlite_master").fetchone()  # until then it has seen nothing
             if found <= SCHEMA_VERSION:
                 self.ensure(_SCHEMA)
             if found < SCHEMA_VERSION:
@@ -148,6 +164,11 @@ class Database:
             finally:
                 self._reader.execute("ROLLBACK")
 
+    def touched(self) -> int:
+        """Return another number whenever anybody has written since, at a cost of microseconds; it waits for nobody."""
+        with self._looking:
+            return int(self._look.execute("PRAGMA data_version").fetchone()[0])
+
     def one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
         """Read the first row of what is committed, None where there is none."""
         with self._reading:
@@ -177,7 +198,8 @@ class Database:
 
     def close(self) -> None:
         """Close the file. Nothing may be asked of it afterwards."""
-        with self._lock, self._reading:
+        with self._lock, self._reading, self._looking:
+            self._look.close()
             self._reader.close()
             self._connection.close()
 

@@ -18,6 +18,7 @@ from ashat.common.shortage import Kind, shortage
 from ashat.common.text import without_secrets
 from ashat.errors import (
     AshatError,
+    FleetDatabaseError,
     FrameError,
     FrameTooLargeError,
     IntegrityError,
@@ -58,6 +59,7 @@ _STORE_ERRORS: tuple[tuple[type[AshatError], int, str], ...] = (
     (StoreFullError, 507, "disk_full"),
     (StoreError, 500, "internal"),
 )
+_RETRY_SECONDS = "5"
 _LACKING = {Kind.FULL: 507, Kind.READ_ONLY: 507, Kind.OPEN: 503, Kind.FAILED: 500}
 
 
@@ -89,6 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, _integrity)
     for kind, status, code in _STORE_ERRORS:
         app.add_exception_handler(kind, _store_error(status, code))
+    app.add_exception_handler(FleetDatabaseError, _fleet)
     app.add_exception_handler(OSError, _lacking)
     app.add_exception_handler(sqlite3.Error, _lacking)
     app.add_exception_handler(Exception, _internal)
@@ -151,6 +154,14 @@ def _store_error(status: int, code: str) -> Any:
         return ApiError(status, code, str(error)).response()
 
     return handler
+
+
+async def _fleet(request: Request, error: Exception) -> JSONResponse:
+    if shortage(error) is not None:
+        return await _lacking(request, error)
+    log.error("%s %s failed: %s", request.method, without_secrets(request.url.path), error)
+    detail = "The fleet's database does not answer; the server's log says why. Try again."
+    return ApiError(503, "unavailable", detail, headers={"Retry-After": _RETRY_SECONDS}).response()
 
 
 async def _lacking(request: Request, error: Exception) -> JSONResponse:

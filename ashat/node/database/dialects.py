@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ashat.errors import AshatError
 
+SESSIONS = 5_000
 _BUSY = 0.6  # of the time for the look, so that "locked" comes before the look as a whole is given up
 _TRIED = 5
+_STEPS = 10_000  # of SQLite's machine between two looks at the clock: some 0.1 ms
 _PREFERRED = {"postgresql": "psycopg", "mariadb": "pymysql", "mysql": "pymysql"}
 
 
@@ -64,6 +67,10 @@ class Dialect(ABC):
         Where several limits hold, the one with the fewest left counts.
         """
 
+    def sessions(self, connection: sa.Connection) -> list[tuple[str, str, int]]:
+        """List the sessions that came over TCP: database, user, and the client's port; `SESSIONS` at most."""
+        return []
+
     @abstractmethod
     def denied(self, error: SQLAlchemyError) -> bool:
         """Tell whether the DSN's user lacks a right, rather than the database something."""
@@ -79,6 +86,13 @@ class Dialect(ABC):
                 connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def counting(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """Open a transaction that comes to nothing, in which a statement is ended after `seconds`, where the database
+        can do so."""
+        with self.rolled_back(connection):
+            yield
 
     @abstractmethod
     def _opening(self, *, writes: bool) -> str:
@@ -110,6 +124,18 @@ class Sqlite(Dialect):
     def connections(self, connection: sa.Connection) -> None:
         """Return None: nothing limits them."""
         return
+
+    @contextmanager
+    def counting(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End what runs longer as if it were interrupted: SQLite has no limit on time of its own."""
+        ends, sqlite = time.monotonic() + seconds, connection.connection.driver_connection
+        assert sqlite is not None
+        with self.rolled_back(connection):
+            sqlite.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
+            try:
+                yield
+            finally:
+                sqlite.set_progress_handler(None, 0)
 
     def denied(self, error: SQLAlchemyError) -> bool:
         """Return False: SQLite knows no rights."""
@@ -175,6 +201,22 @@ class Postgresql(Dialect):
             row = connection.exec_driver_sql(self._counted).one()
         pairs = [(int(row[at]), int(row[at + 1])) for at in (0, 2, 4) if row[at + 1] >= 0]
         return min(pairs, key=lambda pair: pair[1] - pair[0])
+
+    def sessions(self, connection: sa.Connection) -> list[tuple[str, str, int]]:
+        """List what the DSN's user may see of others: without the role pg_read_all_stats, no port."""
+        with self.rolled_back(connection):
+            rows = connection.exec_driver_sql(
+                "SELECT datname, usename, client_port FROM pg_stat_activity"
+                " WHERE datid IS NOT NULL AND usename IS NOT NULL AND client_port > 0"
+            ).fetchmany(SESSIONS)
+        return [(str(row[0]), str(row[1]), int(row[2])) for row in rows]
+
+    @contextmanager
+    def counting(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """Set a limit on time for this transaction alone."""
+        with self.rolled_back(connection):
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(round(seconds * 1000), 1)}")
+            yield
 
     def denied(self, error: SQLAlchemyError) -> bool:
         """Tell it by the SQLSTATE."""
@@ -246,6 +288,25 @@ class MariaDb(Dialect):
         if int(row[1]) > 0:
             pairs.append((int(row[2]), int(row[1])))
         return min(pairs, key=lambda pair: pair[1] - pair[0])
+
+    def sessions(self, connection: sa.Connection) -> list[tuple[str, str, int]]:
+        """List what the DSN's user may see of others: without the right PROCESS, only its own."""
+        with self.rolled_back(connection):
+            rows = connection.exec_driver_sql(
+                "SELECT coalesce(db, ''), user, host FROM information_schema.processlist"
+            ).fetchmany(SESSIONS)
+        ports = [(str(row[0]), str(row[1]), str(row[2]).rpartition(":")[2]) for row in rows]
+        return [(database, user, int(port)) for database, user, port in ports if port.isdecimal()]
+
+    @contextmanager
+    def counting(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """Set a limit on time for what the session does from now on; the session ends with the look."""
+        milliseconds = max(round(seconds * 1000), 1)
+        connection.exec_driver_sql(
+            f"SET @ashat_limit = {milliseconds} /*M!100100 , SESSION max_statement_time = {milliseconds / 1000} */"
+        )
+        with self.rolled_back(connection):
+            yield
 
     def denied(self, error: SQLAlchemyError) -> bool:
         """Tell it by the error's number."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,20 +18,16 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ashat.errors import AshatError
+from ashat.node.database.count import TableCount
 from ashat.node.database.dialects import Dialect, NotWritableError, dialect_of, with_driver
+from ashat.node.database.migrations import Record, find_tool, read_record
 from ashat.node.database.redact import why_no_connection, why_refused, without_password
-from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from ashat.protocol.probes import DatabaseCount, DatabaseProbe, DatabaseProbeRequest, DatabaseSessions
 
 log = logging.getLogger("ashat.node")
 
-# Where a migration tool keeps the version: ours and most, then Alembic's, then Entity Framework's.
-_VERSIONS = (
-    ("schema_migrations", "version"),
-    ("alembic_version", "version_num"),
-    ("__EFMigrationsHistory", "MigrationId"),
-)
-_VERSION_ROWS = 10_000
 _ROUND_TRIPS = 9
+_COUNTING = 0.6  # of the time for the look: until then rows are counted
 
 
 class NoConnectionError(AshatError):
@@ -40,10 +36,12 @@ class NoConnectionError(AshatError):
 
 @dataclass
 class Look:
-    """One look: one connection, one thread, and another that may give it up."""
+    """One look: one connection, one thread, and another that may give it up. `ports` are those from which the program
+    has connections."""
 
     dsn: str = field(repr=False)
     seconds: float
+    ports: frozenset[int] = frozenset()
     _connection: Any = None
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +63,7 @@ class Look:
         try:
             began = time.monotonic()
             with engine.connect() as connection:
-                return _Examination(connection, kind, url, began).run(request)
+                return _Examination(connection, kind, url, began, self.ports).run(request)
         except NoConnectionError as error:
             return DatabaseProbe(ok=False, dialect=name, detail=str(error))
         except SQLAlchemyError as error:
@@ -143,6 +141,7 @@ class _Examination:
     kind: Dialect
     url: sa.URL
     began: float
+    ports: frozenset[int]
     tables: set[str] = field(default_factory=set)
     views: set[str] = field(default_factory=set)
 
@@ -156,9 +155,11 @@ class _Examination:
         missing, unreadable = self._read(request.tables)
         written = [name for name in request.tables if name not in {*missing, *unreadable, *self.views}]
         refusal = self._refusal(written)
-        recorded, applied, unknown = self._migrations()
-        migration = max(applied, key=_natural, default=None)
+        record, unknown = self._migrations()
+        migration = record.newest
         connections, limit, uncounted = self._connections()
+        count = self._count(written) if request.count else None
+        sessions = self._sessions() if request.sessions else None
         wrong = [f"not writable: {refusal}"] if refusal else []
         if missing:
             wrong.append(f"missing tables: {', '.join(missing)}")
@@ -166,20 +167,26 @@ class _Examination:
         if request.migration is not None and migration != request.migration:
             stands = f"the newest migration is {migration or 'none'}, not {request.migration}"
             wrong.append(f"the migrations cannot be read: {unknown}" if unknown else stands)
+        wrong += [f"the migration {version} failed" for version in record.failed]
         return DatabaseProbe(
             ok=not wrong,
             dialect=self.connection.dialect.name,
             connect_ms=connect_ms,
             writable=not refusal,
             migration=migration,
-            migrations=applied,
-            migrations_in=recorded,
+            migrations=list(record.applied),
+            migrations_in=record.table,
+            migrations_by=record.tool,
+            failed_migrations=list(record.failed),
+            tables=len(self.tables),
             missing_tables=missing,
             unreadable_tables=unreadable,
             round_trips_us=round_trips,
             connections=connections,
             max_connections=limit,
             uncounted=uncounted,
+            count=count,
+            sessions=sessions,
             detail="; ".join(wrong),
         )
 
@@ -228,18 +235,23 @@ class _Examination:
             return why_refused(error, self.url)
         return ""
 
-    def _migrations(self) -> tuple[str, list[str], str]:
-        """The table that keeps them, those that were applied, and why that cannot be told ("": it can)."""
-        for table, column in _VERSIONS:
-            if table in self.tables:
-                kept = sa.table(table, sa.column(column, sa.String))
-                try:
-                    with self.kind.rolled_back(self.connection):
-                        rows = self.connection.execute(sa.select(kept.c[column]).limit(_VERSION_ROWS)).scalars().all()
-                except SQLAlchemyError as error:
-                    return table, [], why_refused(error, self.url)
-                return table, sorted((str(value) for value in rows if value is not None), key=_natural), ""
-        return "", [], ""
+    def _migrations(self) -> tuple[Record, str]:
+        """What the migration tool recorded, and why that cannot be told ("": it can, or no tool is known)."""
+        found = find_tool({name.lower(): name for name in sorted(self.tables)}, self._columns)
+        if found is None:
+            return Record(), ""
+        tool, table = found
+        try:
+            return read_record(self.connection, self.kind.rolled_back, tool, table), ""
+        except SQLAlchemyError as error:
+            return Record(tool.name, table), why_refused(error, self.url)
+
+    def _columns(self, table: str) -> set[str]:
+        try:
+            with self.kind.rolled_back(self.connection):
+                return {column["name"].lower() for column in sa.inspect(self.connection).get_columns(table)}
+        except SQLAlchemyError:
+            return set()
 
     def _connections(self) -> tuple[int | None, int | None, str]:
         try:
@@ -250,16 +262,33 @@ class _Examination:
             return None, None, f"{self.connection.dialect.name} does not limit them"
         return *counted, ""
 
+    def _sessions(self) -> list[DatabaseSessions]:
+        """Those of the program, by database and user."""
+        if not self.ports:
+            return []
+        try:
+            listed = self.kind.sessions(self.connection)
+        except SQLAlchemyError as error:
+            log.warning("sessions are not known: %s", without_password(error, self.url))
+            return []
+        held = Counter((database, user) for database, user, port in listed if port in self.ports)
+        return [
+            DatabaseSessions(database=name, user=user, count=many, same_database=name == self.url.database)
+            for (name, user), many in sorted(held.items())
+        ]
+
+    def _count(self, first: list[str]) -> DatabaseCount:
+        """What the tables hold: `first` those that the caller named."""
+        ends = self.began + self.kind.seconds * _COUNTING
+        named = {name: self._table(name) for name in [*first, *sorted(self.tables - set(first))]}
+        return TableCount(self.connection, self.kind, ends, self._why).count(named)
+
+    def _why(self, error: SQLAlchemyError) -> str:
+        return why_refused(error, self.url)
+
     def _table(self, name: str) -> Any:
         """The table, which may be named with its schema."""
         if name in self.tables | self.views:
             return sa.table(name)
         schema, _, table = name.rpartition(".")
         return sa.table(table, schema=schema or None)
-
-
-def _natural(version: str) -> list[tuple[int, int | str]]:
-    return [
-        (0, int(part)) if part.isascii() and part.isdigit() else (1, part)
-        for part in re.findall(r"[0-9]{1,1000}|[^0-9]+", version)
-    ]

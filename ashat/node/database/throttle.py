@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from ashat.common.files import open_files_as
 from ashat.errors import UsageError
 from ashat.node.core.config import DatabaseConfig
-from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from ashat.protocol.probes import DatabaseProbe, DatabaseProbeRequest
 
 if TYPE_CHECKING:
     from ashat.node.database.probe import Look
@@ -31,8 +32,14 @@ class DatabaseLook:
         self._owner = owner
         self._turn = threading.Lock()
 
-    def __call__(self, request: DatabaseProbeRequest, app_data: Path) -> DatabaseProbe:
-        """Look at what is there. Whatever goes wrong is in `detail`, without anything of the DSN."""
+    def __call__(
+        self, request: DatabaseProbeRequest, app_data: Path, ports: Callable[[], frozenset[int]] = frozenset
+    ) -> DatabaseProbe:
+        """Look at what is there. Whatever goes wrong is in `detail`, without anything of the DSN.
+
+        `ports` lists those from which the program has connections, where its sessions are asked for.
+        """
+        held = ports() if request.sessions else frozenset()
         ends = time.monotonic() + self._config.timeout
         try:
             dsn = self._config.read_dsn()
@@ -46,7 +53,7 @@ class DatabaseLook:
         if not self._turn.acquire(timeout=self._config.timeout):
             return DatabaseProbe(ok=False, detail="the look before this one has not come back yet")
         found: Future[DatabaseProbe] = Future()
-        look = Look(dsn.get_secret_value().replace("{data}", str(app_data)), self._config.timeout)
+        look = Look(dsn.get_secret_value().replace("{data}", str(app_data)), self._config.timeout, held)
         threading.Thread(target=self._run, args=(found, look, request), name="database", daemon=True).start()
         try:
             return found.result(max(ends - time.monotonic(), 0.0))

@@ -41,6 +41,11 @@ def asked_by(who: str) -> Iterator[None]:
         _asked_by.reset(before)
 
 
+def who() -> str:
+    """Name who asks for what is done now, as `asked_by` has it."""
+    return _asked_by.get()
+
+
 def local_operator() -> str:
     """Name who types on the node's own machine, for `asked_by`."""
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import AuditError
@@ -57,12 +57,28 @@ def prove_growth(database: Database, earlier: int, size: int) -> list[bytes]:
     """Prove that the first `size` entries begin with the first `earlier`; empty where there never were as many."""
     if not 0 < earlier < size:
         return []
+    return consistency_proof(leaf_hashes(database, size), earlier)
+
+
+def leaf_hashes(database: Database, size: int) -> list[bytes]:
+    """List the hashes of the first `size` entries, of which any proof of the change log can be made."""
     rows = database.all("SELECT entry FROM changes WHERE seq < ? ORDER BY seq", (size,))
-    return consistency_proof([leaf_hash(row["entry"].encode()) for row in rows], earlier)
+    return [leaf_hash(row["entry"].encode()) for row in rows]
 
 
-def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited:
-    """Check every entry, `checkpoints` that were signed earlier, and the node's record against the change log.
+class KeptLicence(NamedTuple):
+    """What a node keeps of a licence that the change log tells of; times as they are kept."""
+
+    created_at: str
+    expires: str | None
+    revoked_at: str | None
+
+
+def audit(
+    database: Database, checkpoints: Sequence[Checkpoint] = (), licences: Mapping[str, KeptLicence] | None = None
+) -> Audited:
+    """Check every entry, `checkpoints` that were signed earlier, the node's record, and an OMEGA's `licences` by their
+    id, against the change log.
 
     Raises:
         AuditError: something does not fit; the message names the first entry that does not, where one can be named.
@@ -89,8 +105,8 @@ def audit(database: Database, checkpoints: Sequence[Checkpoint] = ()) -> Audited
         for checkpoint in checkpoints:
             named(log["origin"], tree, roots.get).require_extends(checkpoint)
         _compare_operations(connection, changes)
-        if changes and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'licences'").fetchone():
-            _compare_licences(connection, changes)
+        if changes and licences is not None:
+            _compare_licences(licences, changes)
         return Audited(log["origin"], tree.size, tree.root(), len(checkpoints))
 
 
@@ -118,7 +134,12 @@ def _change(row: sqlite3.Row) -> Change:
 def _compare_operations(connection: sqlite3.Connection, changes: list[Change]) -> None:
     """Ask whether the record's operations, from the log's beginning on, are those that the log has."""
     began = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-began"}
-    ended = {change.facts["operation"]: change for change in changes if change.facts["kind"] == "operation-ended"}
+    ended: dict[str, Change] = {}
+    for each in changes:
+        if each.facts["kind"] == "operation-ended":
+            ended[each.facts["operation"]] = each
+        elif each.facts["kind"] == "operation-taken-back":
+            del ended[each.facts["operation"]]
     first = changes[0].facts.get("operations_before", 0) if changes else 0
     rows = connection.execute("SELECT *, to_bundle AS bundle FROM operations WHERE seq > ?", (first,)).fetchall()
     for row in rows:
@@ -153,21 +174,20 @@ def _same(one: Change, other: Change) -> bool:
     return same
 
 
-def _compare_licences(connection: sqlite3.Connection, changes: list[Change]) -> None:
+def _compare_licences(rows: Mapping[str, KeptLicence], changes: list[Change]) -> None:
     """Ask whether each licence that the log knows is in the record as it was last kept, or revoked."""
     kept = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-kept"}
     revoked = {change.facts["id"]: change for change in changes if change.facts["kind"] == "licence-revoked"}
-    rows = {row["id"]: row for row in connection.execute("SELECT * FROM licences")}
     for name, row in rows.items():
-        if row["created_at"] > changes[0].facts["at"] and name not in kept:
+        if row.created_at > changes[0].facts["at"] and name not in kept:
             raise AuditError(f"The record has the licence {name}, which the journal does not.")
     for name, change in {**kept, **revoked}.items():
         if name not in rows:
             raise _misfit(change, "the record has no such licence")
-        if (rows[name]["revoked_at"] is not None) != (name in revoked):
+        if (rows[name].revoked_at is not None) != (name in revoked):
             raise _misfit(change, f"in the record the licence is {'not ' if name in revoked else ''}revoked")
     for name, change in kept.items():
-        if rows[name]["expires"] != change.facts["expires"]:
+        if rows[name].expires != change.facts["expires"]:
             raise _misfit(change, "in the record the licence ends at another time")
 
 

@@ -10,7 +10,7 @@ from ashat.errors import AuditError
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
-from ashat.node.logs.change_log_audit import prove_growth
+from ashat.node.logs.change_log_audit import leaf_hashes, prove_growth
 from ashat.protocol.messages import SignedCheckpoint
 from ashat.transparency.checkpoint import Verifier, open_checkpoint
 
@@ -25,11 +25,15 @@ class ChangeLogProofs:
         self._data = data
         self._lock = threading.Lock()
         self._signed: tuple[int, str, str] = (0, "", "")
+        self._counted = (-1, 0)
         self._proof = lru_cache(_KEPT_PROOFS)(self._prove)
 
     def size(self) -> int:
         """Count the entries."""
-        return change_log.size(self._database)
+        touched = self._database.touched()
+        if self._counted[0] != touched:
+            self._counted = (touched, change_log.size(self._database))
+        return self._counted[1]
 
     def sign(self, *, again: bool = False) -> tuple[int, str, str]:
         """Sign a checkpoint where the log grew since the last one; with `again` in any case, to see that it only grew.
@@ -53,6 +57,11 @@ class ChangeLogProofs:
         """Show a checkpoint, with proof that it continues the one of size `earlier`; raises as `sign` does."""
         size, note, key = self.sign(again=again)
         return SignedCheckpoint(checkpoint=note, key=key, proof=self._proof(earlier, size))
+
+    def whole(self) -> tuple[SignedCheckpoint, list[bytes]]:
+        """Show a checkpoint, with the hashes of all its entries, of which any proof can be made; raises as `sign`."""
+        size, note, key = self.sign()
+        return SignedCheckpoint(checkpoint=note, key=key), leaf_hashes(self._database, size)
 
     def _prove(self, earlier: int, size: int) -> tuple[str, ...]:
         return tuple(node.hex() for node in prove_growth(self._database, earlier, size))

@@ -5,12 +5,13 @@ Whatever goes wrong between it and OMEGA, the program that runs keeps running.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,32 +20,44 @@ from typing import Literal
 from fastapi import FastAPI
 
 from ashat.common.clocks import uptime
+from ashat.common.documents import STATE_LIMIT, load_json
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
     AshatError,
+    DocumentError,
     LicenceError,
     NodeAuthError,
     NodeError,
     NodeRefusedError,
+    StoreFullError,
     TrustError,
     UsageError,
     WrongRoleError,
 )
+from ashat.node.app_process.commands import is_urgent
+from ashat.node.app_process.health import Repeated
 from ashat.node.context import NodeContext
 from ashat.node.core.db import Database, from_text, now
 from ashat.node.core.errors import ApiError
+from ashat.node.mainframe.importer import Importer
 from ashat.node.mainframe.omega_client import OmegaClient
 from ashat.node.mainframe.omega_witness import OmegaWitness, WitnessStatus
+from ashat.node.mainframe.own_rules import OwnRules
 from ashat.node.mainframe.plan import Failed, Idle, Install, Position, Running, plan
+from ashat.node.mainframe.room_maker import RoomMaker
+from ashat.node.mainframe.watch import ProgramWatch
 from ashat.node.operations import records
-from ashat.protocol.messages import MainframeReport, MainframeStatus, Offer, OperationRequest
+from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.messages import NOT_ALLOWED, MainframeStatus, Offer, OperationRequest
 
 log = logging.getLogger("ashat.node.mainframe")
 
 CLOCK = "omega_clock"
+AGENT = "agent"
 WAIT_LIMIT = 30.0
 SLOW = 4
 _LOOK_EVERY = 0.1
+_LOOK_FOR_IMPORTS = 1.0
 _LONGEST_PAUSE = 86_400.0
 _random = random.SystemRandom()
 _REASON_LENGTH = 1000
@@ -60,8 +73,9 @@ Status = Literal["starting", "waiting", "pulling", "switching", "running", "fail
 def install(app: FastAPI, context: NodeContext) -> None:
     """Make `context` a Mainframe."""
     agent = MainframeAgent(context)
-    context.services.append(agent)
+    context.services += [agent, Repeated(agent.watch.look, context.config.app.health_interval, "watch")]
     context.agent = agent.state
+    context.keep.append(agent.importer.keeps)
 
 
 class Stopping(Exception):
@@ -116,9 +130,21 @@ class MainframeAgent:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
+        self.watch = ProgramWatch(context)
+        self._own_rules = OwnRules(context.config, context.db)
         self._omega = OmegaClient(context.config)
         self._witness = OmegaWitness(context.config.data, context.db)
         self._witnessed = WitnessStatus()
+        self._room = RoomMaker(context)
+        self._lack: tuple[Offer, str] | None = None
+        self.importer = Importer(
+            context,
+            switch=self._switch,
+            position=lambda: read_position(context.db),
+            witness=self._witness,
+            room=self._room.require,
+            progress=self._progress,
+        )
         self._interval = context.config.poll_interval
         self._patience = Patience(self._interval)
         self._stopping = context.stopping
@@ -140,6 +166,8 @@ class MainframeAgent:
 
     def start(self) -> None:
         """Begin; return at once."""
+        if lack := self._omega.lack():
+            log.warning("%s", lack)
         self.thread.start()
 
     def stop(self) -> None:
@@ -151,12 +179,23 @@ class MainframeAgent:
     def _run(self) -> None:
         pause = 0.0
         try:
-            while not self._stopping.wait(min(pause, _LONGEST_PAUSE)):
+            while self._rest(min(pause, _LONGEST_PAUSE)):
                 pause = self._survive(self._turn)
         except Stopping:
             log.info("the node stops; what was offered is taken up at its next start")
         finally:
             self._omega.close()
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait until so many seconds are over, or a file is handed over; False where the node stops."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._stopping.wait(min(left, _LOOK_FOR_IMPORTS)):
+                return False
+            with suppress(sqlite3.Error):
+                if self.importer.handed_over():
+                    break
+        return not self._stopping.is_set()
 
     def _survive(self, turn: Callable[[], float]) -> float:
         """Take a turn; one that fails for a reason that no rule covers is told, and another follows."""
@@ -190,6 +229,9 @@ class MainframeAgent:
 
     def _follow(self) -> float:
         self._await_operation()
+        self.importer.note_licence()
+        if self.importer.take():
+            return 0.0
         self._omega.open()
         began, waits = time.monotonic(), self._known is not None
         offer = self._ask()
@@ -200,21 +242,26 @@ class MainframeAgent:
             position,
             failed_ago=self._failure.seconds_ago(position.last_failure),
             retry_delay=SLOW * self._interval,
-            just_started=self._just_started,
+            just_started=self._just_started or self._omega.try_again,
         )
         self._just_started = False
         self._known = offer.release_seq if offer else 0
         match todo:
             case Idle():
+                self._own_rules.done()
                 status: Status = "refused" if self._witnessed.refuses else "waiting"
-                self._say(status, self._and_doubt("OMEGA offers nothing yet."), contact=True)
+                self._say(
+                    status, self._and_doubt(f"OMEGA offers nothing yet. {self._omega.lack()}".rstrip()), contact=True
+                )
             case Running(offer):
-                self._report(offer, "running")
-                self._running(offer)
+                self._own_rules.done()
+                ill = self.watch.ill()
+                self._report(offer, "failed" if ill else "running", f"it runs here, and {ill}" if ill else "")
+                self._running(offer, ill)
             case Failed(offer, reason, retry_in):
                 detail = f"{_named(offer)} does not run here: {reason}{_when(retry_in)}"
                 self._say("failed", detail, contact=True)
-                self._report(offer, "failed", reason)
+                self._report(offer, "failed", reason, records.output_of_release(self._context.db, offer.release_seq))
             case Install(offer, attempt):
                 return self._install(offer, attempt, position.current_bundle)
         return self._patience.after_answer(time.monotonic() - began if waits else None)
@@ -242,16 +289,17 @@ class MainframeAgent:
         with suppress(sqlite3.Error):  # a full disk keeps nobody from asking
             self._context.db.set_meta(CLOCK, words)
 
-    def _running(self, offer: Offer) -> None:
+    def _running(self, offer: Offer, ill: str) -> None:
         try:
             self._refuse_doubted()
             self._omega.look()
             if any(lost.bundle == offer.bundle for lost in self._context.inventory.lost):
-                self._omega.pull(offer, self._context.store, self._context.room.require, self._progress)
+                self._omega.pull(offer, self._context.store, self._room.require, self._progress)
         except TrustError as error:
             self._say("refused", f"{_named(offer)} runs here, and OMEGA is not believed: {error}", contact=True)
             return
-        self._say("running", self._and_doubt(f"{_named(offer)} runs here."), contact=True)
+        status: Status = "failed" if ill else "running"
+        self._say(status, self._and_doubt(f"{_named(offer)} runs here{f', and {ill}' if ill else ''}."), contact=True)
 
     def _refuse_doubted(self) -> None:
         if self._witnessed.refuses:
@@ -274,21 +322,48 @@ class MainframeAgent:
             self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
             self._report(offer, "failed", f"refused: {error}")
             return self._patience.after_failure()
-        self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
+        if not (self._context.store.has_bundle(offer.bundle) or (self._lack and self._lack[0] == offer)):
+            self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
         try:
-            moved = self._omega.pull(offer, self._context.store, self._context.room.require, self._progress)
+            moved = self._omega.pull(offer, self._context.store, self._room.require, self._progress)
         except NodeRefusedError as error:
             self._say("waiting", f"{_named(offer)} could not be had any more: {error}", contact=True)
             return self._patience.after_failure()
         except NodeError:
             raise
+        except StoreFullError as error:
+            return self._without_room(offer, error)
         except (AshatError, OSError) as error:
             self._say("failed", f"{_named(offer)} could not be pulled: {error}", contact=True)
             self._report(offer, "failed", f"could not be pulled: {error}")
             return self._patience.after_failure()
-        log.info("%s is here: %d bytes came in %.1f s", _named(offer), moved.bytes_sent, moved.seconds)
+        self._lack = None
+        if moved.objects_sent:
+            log.info("%s is here: %d bytes came in %.1f s", _named(offer), moved.bytes_sent, moved.seconds)
         fault_point("mainframe.pulled")
-        self._say("switching", f"Switching to {_named(offer)}.", contact=True)
+        if why := self._own_rules.why_wait(offer, now(), lambda: is_urgent(self._context.store, offer.bundle)):
+            return self._wait_for(offer, why)
+
+        def refused(why: str) -> None:
+            self._say("refused", f"{why} {_KEEPS_RUNNING}", contact=True)
+            self._report(offer, "failed", why)
+
+        return 0.0 if self._switch(offer, attempt, running, refused) else self._patience.after_failure()
+
+    def _without_room(self, offer: Offer, error: StoreFullError) -> float:
+        """Say once, with the figures of then, that there is no room for an offer; it is tried again and again."""
+        if self._lack is None or self._lack[0] != offer:
+            self._lack = offer, str(error)
+        words = self._lack[1]
+        again = "It goes on by itself once there is room."
+        self._say("failed", f"{_named(offer)} could not be pulled: {words} {again}", contact=True)
+        self._report(offer, "failed", f"could not be pulled: {words}")
+        return self._patience.after_failure()
+
+    def _switch(self, offer: Offer, attempt: int, running: str | None, refused: Callable[[str], None]) -> bool:
+        """Switch to what is here, and wait for the end, whichever that is. False where the settings of this node do
+        not allow what the release names, which `refused` is told."""
+        self._say("switching", f"Switching to {_named(offer)}.")
         request = OperationRequest(
             action="switch",
             bundle=offer.bundle,
@@ -298,9 +373,24 @@ class MainframeAgent:
             reason="offered by OMEGA",
         )
         identity = f"mainframe-{offer.release_seq}-{attempt}"
-        self._context.operations.submit(identity, request, release_seq=offer.release_seq)
+        try:
+            self._context.operations.submit(identity, request, release_seq=offer.release_seq)
+        except ApiError as error:
+            if error.code != NOT_ALLOWED:
+                raise
+            refused(error.detail)
+            return False
         self._await_operation()
         fault_point("mainframe.switched")
+        return True
+
+    def _wait_for(self, offer: Offer, why: str) -> float:
+        """Leave what is here for later, as the owner's rules say; OMEGA is told."""
+        words = f"{_named(offer)} is here and waits {why}"
+        self._say("waiting", f"{words}.", contact=True)
+        with suppress(NodeRefusedError):  # an OMEGA of before knows no report of this kind
+            self._report(offer, "waiting", words)
+        self._known = offer.release_seq  # asked again after an interval, and at once where something else is offered
         return 0.0
 
     def _await_operation(self) -> None:
@@ -309,7 +399,13 @@ class MainframeAgent:
             if self._stopping.wait(_LOOK_EVERY):
                 raise Stopping
 
-    def _report(self, offer: Offer, result: Literal["running", "failed"], reason: str = "") -> None:
+    def _report(
+        self,
+        offer: Offer,
+        result: Literal["running", "failed", "waiting"],
+        reason: str = "",
+        output: Sequence[str] = (),
+    ) -> None:
         """Tell OMEGA, unless it was the last thing that it was told."""
         report = MainframeReport(
             release_seq=offer.release_seq,
@@ -317,6 +413,7 @@ class MainframeAgent:
             result=result,
             reason=reason[:_REASON_LENGTH],
             journal=self._and_clock(self._witnessed.words)[:_REASON_LENGTH],
+            output=tuple(output) if self._context.config.app.report_output else (),
         )
         if report != self._reported:
             self._omega.report(report)
@@ -342,6 +439,17 @@ class MainframeAgent:
         self._state = MainframeStatus(
             status=status, detail=detail, last_contact=seen, journal=self._witnessed.words, clock=self._omega.clock
         )
+        with suppress(sqlite3.Error):  # a full disk keeps nobody from asking
+            self._context.db.set_meta(AGENT, json.dumps({"status": status, "detail": detail[:_REASON_LENGTH]}))
+
+
+def last_words(kept: str) -> str:
+    """Read what the record keeps under `AGENT`: how the agent got on when that last changed; "" where it is empty."""
+    try:
+        said = load_json(kept.encode(), limit=STATE_LIMIT)
+        return f"{said['status']}: {said['detail']}"
+    except (DocumentError, KeyError, TypeError):
+        return ""
 
 
 def read_position(db: Database) -> Position:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from ashat.client.http import Transport
+from tuf.api.metadata import Root
+
 from ashat.common.failpoints import fault_point
 from ashat.common.files import read_bounded
 from ashat.errors import NodeRefusedError, RolledBackError, TrustError, UnsignedError
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Offer
+from ashat.trust.tuf.metadata import parse
 from ashat.trust.tuf.release_document import ReleaseDocument
 from ashat.trust.update_client.client import ReleaseClient
-from ashat.trust.update_client.fetcher import RemoteRepository
+from ashat.trust.update_client.fetcher import ServedRepository
 
 PATH: Final = "v1/mainframe/trust"
 LOG_PATH: Final = "v1/mainframe/log"
@@ -30,8 +33,11 @@ class OfferVerifier:
         self._cache = config.data / "trust"
         self._looked = -LOOK_INTERVAL
 
-    def check(self, transport: Transport, offer: Offer) -> None:
-        """See that the approvers signed exactly this offer.
+    def check(
+        self, served: ServedRepository, offer: Offer, *, grace: timedelta = timedelta()
+    ) -> ReleaseDocument | None:
+        """See that the approvers signed exactly this offer; return what they signed, None where nobody has to sign.
+        OMEGA's word that it is the newest may have ended no longer ago than `grace`.
 
         Raises:
             UnsignedError: they did not, or there is no root here to know them by.
@@ -40,36 +46,49 @@ class OfferVerifier:
             TrustError: of other classes; see `ReleaseClient.latest_release`.
             NodeError: OMEGA said no, or nothing.
         """
-        if self._trusts_anyone():
-            return
-        signed = self._latest(transport)
+        if self.trusts_anyone():
+            return None
+        signed = self._latest(served, grace)
         if signed.release_seq < offer.release_seq:
             raise UnsignedError(f"the approvers signed release_seq {signed.release_seq} last, and not this one.")
         if signed.release_seq > offer.release_seq:
             raise RolledBackError(f"the approvers signed a later one since, {signed.release_seq}: this is an old one.")
         signed.require(bundle=offer.bundle, update_id=offer.update_id, attempt=offer.attempt)
         fault_point("trust.accepted")
+        return signed
 
-    def look(self, transport: Transport) -> None:
+    def look(self, served: ServedRepository) -> None:
         """See now and then that OMEGA still serves what is current: else somebody withholds what is newer.
 
         Raises:
             TrustError: it does not.
             NodeError: OMEGA said no, or nothing.
         """
-        if self._trusts_anyone() or time.monotonic() - self._looked < LOOK_INTERVAL:
+        if self.trusts_anyone() or time.monotonic() - self._looked < LOOK_INTERVAL:
             return
-        self._latest(transport)
+        self._latest(served)
 
-    def _trusts_anyone(self) -> bool:
+    def lack(self) -> str:
+        """Say what keeps any offer from being verified here, whatever OMEGA serves; "" where nothing does."""
+        if self.trusts_anyone():
+            return ""
+        try:
+            parse(self._root(), Root, str(self._config.trust_root))
+        except TrustError as error:
+            return f"No release can be installed: {error}"
+        return ""
+
+    def trusts_anyone(self) -> bool:
+        """Tell whether this Mainframe takes whatever OMEGA offers, signed or not."""
         return self._config.trust_root is None and self._config.unsigned_releases
 
-    def _latest(self, transport: Transport) -> ReleaseDocument:
+    def _latest(self, served: ServedRepository, grace: timedelta = timedelta()) -> ReleaseDocument:
         client = ReleaseClient(
-            RemoteRepository(transport, PATH, LOG_PATH),
+            served,
             self._cache,
             root=self._root(),
             minimum_release_seq=self._config.minimum_release_seq,
+            grace=grace,
         )
         try:
             found = client.latest_release(self._config.channel)
@@ -88,4 +107,7 @@ class OfferVerifier:
         try:
             return read_bounded(path, _LIMIT)
         except OSError as error:
-            raise TrustError(f"trust_root {path} cannot be read: {error.strerror}.") from None
+            raise TrustError(
+                f"trust_root {path} cannot be read ({error.strerror}): put there the root.json that the approvers' "
+                "deploy trust init made."
+            ) from None

@@ -20,7 +20,7 @@ from typing import Final
 from ashat.common.canonical_json import canonical_json
 from ashat.common.documents import STATE_LIMIT, read_json
 from ashat.common.files import replace_file
-from ashat.errors import AuditError, NodeConflictError
+from ashat.errors import AuditError, NodeConflictError, TrustError
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.mainframe.omega_client import OmegaClient
@@ -51,9 +51,18 @@ class OmegaWitness:
 
     def __init__(self, data: Path, database: Database) -> None:
         self._database = database
-        self._witness = Witness.of_changes(data, "omega", _GIVE_UP)
+        self.witness = Witness.of_changes(data, "omega", _GIVE_UP)
         _, self._doubt = memory_of(data)
         self._looked = -LOOK_INTERVAL
+
+    def refuse_doubted(self) -> None:
+        """Refuse everything of an OMEGA whose change log was found not to continue what is remembered.
+
+        Raises:
+            TrustError: it was found so, and nobody gave up what is remembered.
+        """
+        if doubt := self._kept_doubt():
+            raise TrustError(doubt)
 
     def look(self, omega: OmegaClient) -> WitnessStatus:
         """Ask OMEGA for what is new in its change log, after it answered what it offers.
@@ -66,7 +75,7 @@ class OmegaWitness:
         if doubt:
             return WitnessStatus(doubt, refuses=True)
         try:
-            known = self._witness.size() if self._witness.path.exists() else None
+            known = self.witness.size() if self.witness.path.exists() else None
             if omega.change_log_size is None:
                 return WitnessStatus(_SHOWS_NONE if known is not None else "")
             if omega.change_log_size == known and time.monotonic() - self._looked < LOOK_INTERVAL:
@@ -80,7 +89,7 @@ class OmegaWitness:
 
     def _judge(self, shown: SignedCheckpoint, *, first: bool) -> WitnessStatus:
         try:
-            self._witness.judge(shown)
+            self.witness.judge(shown)
         except AuditError as error:
             if not first:
                 self._keep_doubt(shown, str(error))

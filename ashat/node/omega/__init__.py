@@ -17,12 +17,19 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.app_process.health import Repeated
     from ashat.node.logs import change_log
     from ashat.node.omega.api import omega_router
+    from ashat.node.omega.api_carried import carried_router
     from ashat.node.omega.api_mainframe import offer_router, offered_bundle_router
+    from ashat.node.omega.api_old_protocol import old_protocol_router
+    from ashat.node.omega.api_rollouts import rollouts_router
     from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
     from ashat.node.omega.authorization import SCHEMA, AuthorizationRule
+    from ashat.node.omega.fleet.database import FILE, FleetDatabase
+    from ashat.node.omega.fleet.fleet import Fleet, fleet_address
+    from ashat.node.omega.fleet.mainframes import FLUSH_SECONDS
     from ashat.node.omega.ledger_log import KeptLog
-    from ashat.node.omega.licences import LicenceStore
     from ashat.node.omega.offers import Offers
+    from ashat.node.omega.old_protocol import OldInstalls
+    from ashat.node.omega.release_zip import ReleaseZips
     from ashat.node.omega.trust import RENEW_INTERVAL, OmegaTrust
     from ashat.trust.tuf.root_chain import PinnedRoot
 
@@ -31,15 +38,22 @@ def install(app: FastAPI, context: NodeContext) -> None:
     pinned = PinnedRoot.read(config.trust_root) if config.trust_root else None
     trust = OmegaTrust(config.data / "trust", unsigned_releases=config.unsigned_releases, pinned=pinned)
     kept = KeptLog(context.db)
-    licences, offers = LicenceStore(context.db), Offers(context.db, trust, kept)
+    fleet = Fleet(FleetDatabase(fleet_address(config) or config.data / FILE), context.db)
+    context.at_end.callback(fleet.close)
+    context.services += [fleet.database, Repeated(fleet.mainframes.keep_seen, FLUSH_SECONDS, "seen")]
+    offers = Offers(context.db, trust, kept)
     context.operations.add_rule(AuthorizationRule(trust, kept))
     context.offer = offers.effective
     trust.public_keys()
     if trust.keep_current():
         change_log.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
-    app.include_router(omega_router(licences, offers, require))
-    app.include_router(offer_router(licences, offers, context.proofs, context.stopping))
-    app.include_router(offered_bundle_router(licences, offers, context.store))
+    app.include_router(omega_router(fleet, offers, require))
+    app.include_router(rollouts_router(fleet, offers, require))
+    app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
+    app.include_router(offered_bundle_router(fleet, offers, context.store))
+    app.include_router(carried_router(config.name, fleet, offers, trust, kept, context.proofs, require))
+    zips = ReleaseZips(config.data / "archives", context.store)
+    app.include_router(old_protocol_router(fleet, OldInstalls(fleet.mainframes), offers, context.store, zips))
     app.include_router(trust_router(trust, kept, context.db, require))
-    app.include_router(mainframe_trust_router(trust, kept, licences))
+    app.include_router(mainframe_trust_router(trust, kept, fleet))

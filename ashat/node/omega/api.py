@@ -6,16 +6,30 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BeforeValidator
 
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.api.declared import refused
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.licences import LicenceStore, ReportLine
+from ashat.node.omega.fleet.fleet import Fleet
+from ashat.node.omega.fleet.mainframes import ReportLine
 from ashat.node.omega.offers import Offers
-from ashat.protocol.messages import LicenceRequest, Mainframe, Message, Offer, Scope
+from ashat.protocol.fleet import LicenceRequest, Mainframe, MainframeLabels, MainframeThen
+from ashat.protocol.messages import Message, Moment, Offer, Scope
+from ashat.rollouts.labels import check_labels
 
 Require = Callable[[Scope], Callable[..., Any]]
+
+
+def _dated(text: object) -> object:
+    """Refuse a number, which would count as seconds since 1970."""
+    if not isinstance(text, str) or not text[:4].isdigit() or text[4:5] != "-":
+        raise ValueError("a time is written as 2026-11-30T12:00:00Z")
+    return text
+
+
+Dated = Annotated[Moment, BeforeValidator(_dated)]
 
 
 class Mainframes(Message):
@@ -24,13 +38,19 @@ class Mainframes(Message):
     mainframes: list[Mainframe]
 
 
+class MainframesThen(Message):
+    """What each licensed install ran at some time."""
+
+    mainframes: list[MainframeThen]
+
+
 class Reports(Message):
     """What a Mainframe reported, newest first."""
 
     reports: list[ReportLine]
 
 
-def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> APIRouter:
+def omega_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
     """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
     read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
@@ -44,14 +64,35 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
     @router.get("/mainframes", dependencies=read)
     def mainframes() -> Mainframes:
         """Every licensed install, and the last thing that it reported."""
-        return Mainframes(mainframes=licences.mainframes())
+        return Mainframes(mainframes=fleet.mainframes.all())
+
+    @router.get("/mainframes/then", dependencies=read)
+    def then(at: Dated) -> MainframesThen:
+        """What each install had reported to run by the time `at`."""
+        return MainframesThen(mainframes=fleet.mainframes.then(at))
 
     @router.get("/mainframes/{licence_id}/reports", dependencies=read, responses=refused(404))
     def reports(licence_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Reports:
         """The history of one install, newest first."""
-        _known(licences, licence_id)
-        return Reports(reports=licences.reports(licence_id, limit))
+        known_mainframe(fleet, licence_id)
+        return Reports(reports=fleet.mainframes.reports(licence_id, limit))
 
+    @router.put("/mainframes/{licence_id}/labels", dependencies=promote, responses=refused(404))
+    def label(licence_id: str, given: MainframeLabels) -> Mainframe:
+        """Give an install those labels, and no others."""
+        known_mainframe(fleet, licence_id)
+        try:
+            labels = check_labels(given.labels)
+        except UsageError as error:
+            raise ApiError(400, "bad_request", str(error)) from None
+        fleet.mainframes.label(licence_id, labels)
+        return known_mainframe(fleet, licence_id)
+
+    _add_licences(router, fleet, admin)
+    return router
+
+
+def _add_licences(router: APIRouter, fleet: Fleet, admin: list[Any]) -> None:
     @router.put(
         "/licences",
         dependencies=admin,
@@ -64,21 +105,26 @@ def omega_router(licences: LicenceStore, offers: Offers, require: Require) -> AP
             key = check_licence_key(wanted.key)
         except UsageError as error:
             raise ApiError(400, "bad_request", str(error)) from None
-        licence, new = licences.upsert(key, wanted.name, wanted.expires)
+        licence, new = fleet.licences.upsert(key, wanted.name, wanted.expires)
+        if wanted.old_protocol is not None:
+            fleet.licences.let_speak_old(licence.id, old=wanted.old_protocol)
         response.status_code = 201 if new else 200
-        return _known(licences, licence.id)
+        return known_mainframe(fleet, licence.id)
 
     @router.post("/licences/{licence_id}/revoke", dependencies=admin, responses=refused(404))
     def revoke(licence_id: str) -> Mainframe:
         """Honour a licence no more, for good."""
-        licences.revoke(licence_id)
-        return _known(licences, licence_id)
-
-    return router
+        fleet.licences.revoke(licence_id)
+        return known_mainframe(fleet, licence_id)
 
 
-def _known(licences: LicenceStore, licence_id: str) -> Mainframe:
-    found = next((known for known in licences.mainframes() if known.id == licence_id), None)
+def known_mainframe(fleet: Fleet, licence_id: str) -> Mainframe:
+    """Find what OMEGA knows of the install with that licence.
+
+    Raises:
+        ApiError: 404.
+    """
+    found = fleet.mainframes.named(licence_id)
     if found is None:
         raise ApiError(404, "not_found", f"There is no licence {licence_id[:40]!r} here; GET /v1/mainframes lists all.")
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -16,11 +17,22 @@ from ashat.node.api.bundles import DigestList, manifest_response, object_respons
 from ashat.node.api.declared import DOCUMENT, OBJECT, OBJECTS, Responses, refused
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
-from ashat.node.omega.licences import Licence, LicenceStore
-from ashat.node.omega.long_poll import OfferLongPoll
+from ashat.node.omega.fleet.fleet import Fleet
+from ashat.node.omega.fleet.licences import Licence
+from ashat.node.omega.long_poll import Answer, OfferLongPoll
 from ashat.node.omega.offers import Offers
 from ashat.node.store.store import Store
-from ashat.protocol.messages import CHANGE_LOG_HEADER, Count, Digest, MainframeReport, Offer, SignedCheckpoint
+from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.messages import (
+    AGENT_HEADER,
+    CHANGE_LOG_HEADER,
+    RUN_HEADER,
+    TRIES_HEADER,
+    Count,
+    Digest,
+    Offer,
+    SignedCheckpoint,
+)
 
 WAIT_LIMIT = 30.0
 _PREFIX = "/v1/mainframe"
@@ -34,31 +46,32 @@ _licence = APIKeyHeader(
 )
 
 
-def offer_router(
-    licences: LicenceStore, offers: Offers, proofs: ChangeLogProofs, stopping: threading.Event
-) -> APIRouter:
+def offer_router(fleet: Fleet, offers: Offers, proofs: ChangeLogProofs, stopping: threading.Event) -> APIRouter:
     """Make the routes for what is offered, what came of it, and OMEGA's change log. `stopping`: the node goes down."""
     router = APIRouter(prefix=_PREFIX, tags=[_TAG])
-    poll = OfferLongPoll(offers, stopping)
-    licensed = Depends(require_licence(licences))
+    poll = OfferLongPoll(offers, fleet, stopping)
+    licensed = Depends(require_licence(fleet))
 
-    @router.get("/release", dependencies=[licensed], response_model=Offer, responses=_NO_OFFER)
+    @router.get("/release", response_model=Offer, responses=_NO_OFFER)
     async def release(
         request: Request,
         after: Count | None = None,
+        tries: Count | None = None,
         wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0,
+        licence: Licence = licensed,
     ) -> Response:
-        """What is offered. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for another."""
-        offer = await poll.other_than(after, wait)
+        """What is offered to this Mainframe. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for
+        another, or until it is told more than `tries` times to try that one again."""
+        told = await poll.offer_for(licence.id, after, tries, wait)
         if wait:
-            await run_in_threadpool(check_licence, licences, request)
-        return _release_response(offer, request, after, await run_in_threadpool(proofs.size))
+            check_licence(fleet, request)
+        return _release_response(told, request, after, proofs.size())
 
     @router.post("/report", status_code=204, responses=refused(404))
-    def report(report: MainframeReport, licence: Licence = licensed) -> None:
+    async def report(report: MainframeReport, licence: Licence = licensed) -> None:
         """What this Mainframe made of an offer."""
         offers.check_reported(report.release_seq, report.bundle)
-        licences.report(licence, report)
+        await asyncio.wrap_future(fleet.mainframes.report(licence, report))
 
     @router.get("/journal", dependencies=[licensed], responses=refused(409))
     def changes(since: Count = 0) -> SignedCheckpoint:
@@ -68,17 +81,17 @@ def offer_router(
     return router
 
 
-def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) -> APIRouter:
+def offered_bundle_router(fleet: Fleet, offers: Offers, store: Store) -> APIRouter:
     """Make the routes for the bytes of the offered bundle."""
-    licensed = Depends(require_licence(licences))
+    licensed = Depends(require_licence(fleet))
     router = APIRouter(prefix=_PREFIX, tags=[_TAG], dependencies=[licensed])
     offered = OfferedObjects(offers, store)
 
     @router.get("/bundles/{digest}", response_class=Response, responses=DOCUMENT)
-    def bundle(digest: Digest, request: Request) -> Response:
+    async def bundle(digest: Digest, request: Request) -> Response:
         """The offered bundle's manifest."""
         offered.check_bundle(digest)
-        return manifest_response(store, digest, request)
+        return await run_in_threadpool(manifest_response, store, digest, request)
 
     @router.post("/objects/fetch", response_class=Response, responses=OBJECTS)
     async def fetch(asked: DigestList, request: Request) -> Response:
@@ -95,16 +108,16 @@ def offered_bundle_router(licences: LicenceStore, offers: Offers, store: Store) 
     return router
 
 
-def require_licence(licences: LicenceStore) -> Callable[..., Licence]:
+def require_licence(fleet: Fleet) -> Callable[..., Awaitable[Licence]]:
     """Make a dependency that is the licence which asks; raises as `check_licence` does."""
 
-    def licensed(request: Request, _: Annotated[str | None, Depends(_licence)] = None) -> Licence:
-        return check_licence(licences, request)
+    async def licensed(request: Request, _: Annotated[str | None, Depends(_licence)] = None) -> Licence:
+        return check_licence(fleet, request)
 
     return licensed
 
 
-def check_licence(licences: LicenceStore, request: Request) -> Licence:
+def check_licence(fleet: Fleet, request: Request) -> Licence:
     """Find the licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
 
     Raises:
@@ -114,13 +127,14 @@ def check_licence(licences: LicenceStore, request: Request) -> Licence:
     if scheme.lower() != "licence":
         raise _unauthenticated("This call needs a licence: send 'Authorization: Licence KEY'.")
     try:
-        licence = licences.find(check_licence_key(key.strip()))
+        licence = fleet.licences.find(check_licence_key(key.strip()))
     except UsageError as error:
         raise _unauthenticated(str(error)) from None
     if licence is None:
         raise _unauthenticated("OMEGA does not know this licence key. Check it, or ask for a licence.")
     request.state.licence = licence.id
-    licences.seen(licence)
+    told = request.headers
+    fleet.mainframes.seen(licence, told.get(AGENT_HEADER, ""), told.get(RUN_HEADER, ""))
     if licence.status == "revoked":
         raise ApiError(
             403, "licence_revoked", f"The licence {licence.id} ({licence.name}) was revoked. Ask for another."
@@ -176,14 +190,17 @@ class OfferedObjects:
             return self._objects
 
 
-def _release_response(offer: Offer | None, request: Request, after: int | None, log_size: int) -> Response:
+def _release_response(told: Answer, request: Request, after: int | None, log_size: int) -> Response:
     """Answer what is offered, and how many entries the change log has."""
     headers = {CHANGE_LOG_HEADER: str(log_size)}
+    if told.tries:
+        headers[TRIES_HEADER] = str(told.tries)
+    offer = told.offer
     if offer is None:
-        return Response(status_code=204, headers=headers)
+        return Response(status_code=304 if after and not told.news else 204, headers=headers)
     headers["ETag"] = f'"{offer.release_seq}"'
     known = request.headers.get("if-none-match", "")
-    if offer.release_seq == after or headers["ETag"] in known:
+    if not told.news or headers["ETag"] in known:
         return Response(status_code=304, headers=headers)
     return Response(offer.model_dump_json(), headers=headers, media_type="application/json")
 

@@ -13,8 +13,8 @@ from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.node.omega.api import Require
 from ashat.node.omega.api_mainframe import require_licence
+from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.ledger_log import KeptLog
-from ashat.node.omega.licences import LicenceStore
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.messages import Count, LogLeaves, LogProof, LogState, Scope, TrustMetadata, TrustState
 
@@ -56,9 +56,9 @@ def trust_router(trust: OmegaTrust, kept: KeptLog, database: Database, require: 
     return router
 
 
-def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceStore) -> APIRouter:
+def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, fleet: Fleet) -> APIRouter:
     """Make the routes of the TUF repository and of proofs from the log, for whoever has a licence that counts."""
-    licensed = Depends(require_licence(licences))
+    licensed = Depends(require_licence(fleet))
     router = APIRouter(prefix="/v1/mainframe", tags=["For a Mainframe"], dependencies=[licensed])
 
     @router.get("/log/consistency", responses=refused(404))
@@ -69,7 +69,7 @@ def mainframe_trust_router(trust: OmegaTrust, kept: KeptLog, licences: LicenceSt
         return LogProof(proof=[node.hex() for node in kept.proof(earlier, size)])
 
     @router.get("/trust/{name:path}", response_class=Response, responses=answered("application/json") | refused(404))
-    def file(name: str) -> Response:
+    async def file(name: str) -> Response:
         """A file of OMEGA's TUF repository, by its name there."""
         return Response(trust.file(name), media_type="application/json")
 

@@ -104,6 +104,10 @@ class KeptLog:
             )
         return self._proof(earlier, size, kept.root)
 
+    def leaves(self) -> list[bytes]:
+        """List the hashes of all events that are kept, in order."""
+        return [row["hash"] for row in self._database.all("SELECT hash FROM log_leaves ORDER BY seq")]
+
     def forget(self) -> LogState:
         """Forget the log, and return what was kept of it until now."""
         kept = self.state()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from datetime import datetime
 
 from ashat.common.failpoints import fault_point
 from ashat.errors import TrustError
-from ashat.node.core.db import Database, now, to_text
+from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.node.omega.ledger_log import KeptLog
@@ -28,6 +29,9 @@ CREATE TABLE IF NOT EXISTS offer (
 ) STRICT;
 """
 _BROUGHT = "SELECT request FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
+_ENDED = (
+    "SELECT max(ended_at) AS ended_at FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
+)
 _RAN = "SELECT 1 FROM operations WHERE status = 'succeeded' AND release_seq = ? AND to_bundle = ?"
 
 
@@ -76,10 +80,23 @@ class Offers:
         self._trust = trust
         self._log = log
         self._let_out: Offer | None = None
+        self._known: tuple[int, Offer | None] | None = None
+        self._ran: set[tuple[int, str]] = set()
         database.ensure(_SCHEMA)
 
     def effective(self) -> Offer | None:
         """Return what Mainframes are offered now. What the approvers signed for that is published first."""
+        touched = self._database.touched()
+        if self._known is None or self._known[0] != touched:
+            self._known = (touched, self._effective())
+        return self._known[1]
+
+    def known(self) -> tuple[Offer | None] | None:
+        """Return what `effective` would, where that takes no look at the record; None where it does."""
+        known = self._known
+        return (known[1],) if known is not None and known[0] == self._database.touched() else None
+
+    def _effective(self) -> Offer | None:
         with self._database.snapshot() as connection:
             put, offer = _look(connection)
         if offer in (put, self._let_out):
@@ -96,6 +113,15 @@ class Offers:
                 return put
         self._let_out = offer
         return offer
+
+    def check(self, offer: Offer) -> None:
+        """Refuse to offer what OMEGA does not run.
+
+        Raises:
+            ApiError: 409 `expected_current`.
+        """
+        with self._database.snapshot() as connection:
+            _check_runs(offer, records.read_standing(connection).current)
 
     def put(self, offer: Offer) -> None:
         """Offer from now on what OMEGA runs, durably.
@@ -114,12 +140,7 @@ class Offers:
                     f"The operation {operation.id!r} is under way; wait for it to end.",
                     operation=operation.model_dump(mode="json", by_alias=True),
                 )
-            current = records.read_standing(connection).current
-            reason = why_not_offered(offer, current)
-            if reason:
-                raise ApiError(
-                    409, "expected_current", reason, current=current.model_dump(mode="json") if current else None
-                )
+            _check_runs(offer, records.read_standing(connection).current)
             try:
                 self._publish(connection, offer)
             except TrustError as error:
@@ -143,14 +164,29 @@ class Offers:
         if signed is not None:
             self._log.publish(connection, self._trust.publish(signed))
 
+    def released_at(self, offer: Offer) -> datetime:
+        """Tell when OMEGA itself began to run what `offer` names."""
+        row = self._database.one(_ENDED, (offer.release_seq, offer.bundle))
+        assert row is not None
+        return from_text(row["ended_at"])
+
     def check_reported(self, release_seq: int, bundle: str) -> None:
         """Refuse a report about what OMEGA never ran, so never offered.
 
         Raises:
             ApiError: 404.
         """
+        if (release_seq, bundle) in self._ran:
+            return
         if not self._database.one(_RAN, (release_seq, bundle)):
             raise ApiError(404, "not_found", f"OMEGA never ran {bundle[:12]} as release_seq {release_seq}.")
+        self._ran.add((release_seq, bundle))
+
+
+def _check_runs(offer: Offer, current: Current | None) -> None:
+    if reason := why_not_offered(offer, current):
+        known = current.model_dump(mode="json") if current else None
+        raise ApiError(409, "expected_current", reason, current=known)
 
 
 def _look(connection: sqlite3.Connection) -> tuple[Offer | None, Offer | None]:

@@ -315,9 +315,9 @@ class OmegaTrust:
             self._published = document.release_seq, document.bundle
         return document
 
-    def renew(self, now: datetime | None = None) -> None:
-        """Say again that the files served are the current ones, once half of the time is over that this holds, or where
-        a clock that was ahead said it; end a change first that was cut short.
+    def renew(self, now: datetime | None = None, *, share: float = 0.5) -> None:
+        """Say again that the files served are the current ones, once no more than a `share` of the time is left that
+        this holds, or where a clock that was ahead said it; end a change first that was cut short.
 
         Raises:
             TrustError: it cannot be written, or what is kept is not whole.
@@ -330,7 +330,7 @@ class OmegaTrust:
         timestamp = repository.read().timestamp
         assert timestamp is not None
         left, lifetime = timestamp.signed.expires - at, timedelta(seconds=repository.lifetimes.timestamp)
-        if not lifetime / 2 <= left <= lifetime + SKEW_LIMIT:
+        if not lifetime * share <= left <= lifetime + SKEW_LIMIT:
             repository.renew(self._online, now=at)
 
     def keep_current(self) -> bool:

@@ -6,11 +6,14 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from ashat.common.failpoints import fault_point
 from ashat.common.shortage import reason, shortage
+from ashat.node.app_process.commands import refusal
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
@@ -25,6 +28,7 @@ log = logging.getLogger("ashat.node")
 
 _RETRY_AFTER = 5.0
 STOP_TIMEOUT = 60.0
+_LOOK_EVERY = 0.1
 _TAKE_UP = ""  # no operation's id
 
 Rule = Callable[[sqlite3.Connection, OperationRequest, RunningRelease], int | None]
@@ -34,6 +38,14 @@ It is called inside the transaction that records the operation, so what it write
 """
 
 _ACTIONS = {Role.PUBLIC: {"switch"}, Role.OMEGA: {"promote", "rollback"}, Role.MAINFRAME: {"switch"}}
+
+
+@dataclass
+class _LetGo:
+    """Asks for room for the bundle `spare`."""
+
+    spare: str
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Operations:
@@ -47,7 +59,7 @@ class Operations:
         self._metrics = metrics
         self._rules: list[Rule] = []
         self.under_way: str | None = None
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[str | _LetGo | None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
 
     def add_rule(self, rule: Rule) -> None:
@@ -61,8 +73,10 @@ class Operations:
 
         Raises:
             ApiError: the id is in use for something else, another change is under way, another update holds the
-                server, something else runs than expected, the bundle is not here, or a rule refuses.
+                server, something else runs than expected, the bundle is not here, this node does not run what it
+                names, or a rule refuses.
         """
+        unfit = refusal(self._config, self._store, request.bundle) if request.bundle else None
         with self._db.transaction() as connection:
             known = connection.execute("SELECT * FROM operations WHERE id = ?", (operation_id,)).fetchone()
             if known:
@@ -71,6 +85,8 @@ class Operations:
                 return records.to_operation(known)
             now = records.read_standing(connection)
             self._check(connection, request, now)
+            if unfit is not None:
+                raise unfit
             given = [rule(connection, request, now) for rule in self._rules]
             seq = next((number for number in given if number is not None), release_seq)
             records.begin(connection, operation_id, request, running=now.bundle, release_seq=seq)
@@ -99,9 +115,28 @@ class Operations:
         self.thread = threading.Thread(target=self._work, args=(left,), name="operations", daemon=True)
         self.thread.start()
 
+    def take_back(self, operation_id: str, reason: str, output: Sequence[str] = ()) -> bool:
+        """Run again, in the background, what ran before that operation; it has failed then, because of `reason`.
+
+        False, and nothing happens, where the operation is not what brought what runs, or nothing else ran before.
+        """
+        taken = records.take_back(self._db, operation_id, reason, output)
+        if taken:
+            fault_point("switch.taken-back")
+            self.take_up()
+        return taken
+
     def take_up(self) -> None:
         """See to it, in the background, that what the record says runs."""
         self._queue.put(_TAKE_UP)
+
+    def let_go(self, spare: str) -> None:
+        """Delete the release directories but the current, the previous and that of the bundle `spare`, once no change
+        is under way; what cannot be deleted stays. It waits for that, and not beyond the node's end."""
+        asked = _LetGo(spare)
+        self._queue.put(asked)
+        while not asked.done.wait(_LOOK_EVERY) and not self._switcher.stopping.is_set():
+            pass
 
     def stop(self) -> None:
         """Stop between two steps; what is under way is taken up at the next start."""
@@ -133,7 +168,10 @@ class Operations:
         try:
             self._carry_out(left.operation.id if left else None, partial(self._switcher.recover, left))
             while (operation_id := self._queue.get()) is not None:
-                if operation_id == _TAKE_UP:
+                if isinstance(operation_id, _LetGo):
+                    self._tidy(operation_id.spare)
+                    operation_id.done.set()
+                elif operation_id == _TAKE_UP:
                     self._carry_out(None, self._take_up)
                 else:
                     self._carry_out(operation_id, partial(self._perform, operation_id))
@@ -144,11 +182,15 @@ class Operations:
         self.under_way = operation_id
         self._until_done(work)
         self.under_way = None
-        try:
-            if operation_id is not None:
+        if operation_id is not None:
+            with suppress(sqlite3.Error):
                 ended = self.get(operation_id)
                 self._metrics.operations.labels(ended.action, ended.status).inc()
-            self._switcher.tidy()
+        self._tidy()
+
+    def _tidy(self, spare: str | None = None) -> None:
+        try:
+            self._switcher.tidy(spare)
         except (OSError, sqlite3.Error) as error:
             log.warning("old releases could not be deleted: %s", reason(error, self._config.data))
 

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ashat.node.core.db import Database, from_text, now, to_text
 from ashat.node.logs import change_log
 from ashat.protocol.messages import Current, Operation, OperationRequest, Step
+
+_OPERATIONS = """
+SELECT operations.*, lines, (
+    SELECT json_object(
+        'status', status, 'command', json(command), 'reversible', reversible, 'limit', limit_seconds,
+        'detail', detail, 'began_at', began_at, 'ended_at', ended_at
+    ) FROM migrations WHERE migrations.operation = operations.id
+) AS migration
+FROM operations LEFT JOIN outputs ON outputs.operation = operations.id
+"""
+_OUTPUTS_KEPT = 20
+_KEEP_OUTPUTS = "DELETE FROM outputs WHERE rowid NOT IN (SELECT rowid FROM outputs ORDER BY rowid DESC LIMIT ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +90,13 @@ def read_standing(connection: sqlite3.Connection) -> RunningRelease:
 
 def find(db: Database, operation_id: str) -> Operation | None:
     """Read the operation with that id, None where there is none."""
-    row = db.one("SELECT * FROM operations WHERE id = ?", (operation_id,))
+    row = db.one(f"{_OPERATIONS} WHERE operations.id = ?", (operation_id,))
     return to_operation(row) if row else None
 
 
 def latest(db: Database) -> Operation | None:
     """Read the operation under way, else the last one."""
-    row = db.one("SELECT * FROM operations ORDER BY seq DESC LIMIT 1")
+    row = db.one(f"{_OPERATIONS} ORDER BY seq DESC LIMIT 1")
     return to_operation(row) if row else None
 
 
@@ -142,13 +155,17 @@ def add_step(db: Database, operation_id: str, step: Step) -> None:
         connection.execute("UPDATE operations SET steps = ? WHERE id = ?", (json.dumps(steps), operation_id))
 
 
-def mark_undoing(db: Database, operation_id: str, reason: str, *, interrupted: bool = False) -> None:
-    """Record, before anything is put back, that the operation failed and why; `interrupted`: the node's own fault."""
+def mark_undoing(
+    db: Database, operation_id: str, reason: str, *, interrupted: bool = False, output: Sequence[str] = ()
+) -> None:
+    """Record, before anything is put back, that the operation failed and why, and what the program wrote last;
+    `interrupted`: the node's own fault."""
     with db.transaction() as connection:
         connection.execute(
             "UPDATE operations SET undoing = 1, reason = ?, interrupted = ? WHERE id = ?",
             (reason, int(interrupted), operation_id),
         )
+        _keep_output(connection, operation_id, output)
 
 
 def mark_resumed(db: Database, operation_id: str) -> None:
@@ -175,9 +192,10 @@ def succeed(db: Database, operation: Operation) -> None:
         change_log.append(connection, "operation-ended", operation=operation.id, status="succeeded", reason="")
 
 
-def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool) -> None:
-    """Record that the operation failed; what ran before it runs."""
+def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool, output: Sequence[str] = ()) -> None:
+    """Record that the operation failed; what ran before it runs. `output` is what its migrate step wrote last."""
     with db.transaction() as connection:
+        _keep_output(connection, operation_id, output)
         connection.execute(
             "UPDATE operations SET status = 'failed', reason = ?, switched_back = ?, ended_at = ? WHERE id = ?",
             (reason, int(switched_back), to_text(now()), operation_id),
@@ -185,8 +203,45 @@ def fail(db: Database, operation_id: str, reason: str, *, switched_back: bool) -
         change_log.append(connection, "operation-ended", operation=operation_id, status="failed", reason=reason)
 
 
+def take_back(db: Database, operation_id: str, reason: str, output: Sequence[str] = ()) -> bool:
+    """Record that what the operation brought is to make way for what ran before, which runs by the record from now on;
+    False, and nothing is recorded, where that is not to be: something else runs, or nothing else ran."""
+    with db.transaction() as connection:
+        slots = {row["slot"]: row for row in connection.execute("SELECT * FROM releases")}
+        current, previous = slots.get("current"), slots.get("previous")
+        busy = connection.execute("SELECT 1 FROM operations WHERE status = 'running'").fetchone()
+        if busy or current is None or previous is None or current["operation"] != operation_id:
+            return False
+        row = connection.execute("SELECT from_bundle FROM operations WHERE id = ?", (operation_id,)).fetchone()
+        if row["from_bundle"] != previous["bundle"] or previous["bundle"] == current["bundle"]:
+            return False
+        connection.execute("DELETE FROM releases WHERE slot = 'current'")
+        connection.execute("UPDATE releases SET slot = 'current' WHERE slot = 'previous'")
+        connection.execute(
+            "UPDATE operations SET status = 'running', undoing = 1, reason = ?, ended_at = NULL WHERE id = ?",
+            (reason, operation_id),
+        )
+        _keep_output(connection, operation_id, output)
+        change_log.append(connection, "operation-taken-back", operation=operation_id, reason=reason)
+    return True
+
+
+def output_of_release(db: Database, release_seq: int) -> tuple[str, ...]:
+    """Read what the program wrote last when a release of that number failed to start the last time; nothing where it
+    did not fail of that."""
+    row = db.one(f"{_OPERATIONS} WHERE release_seq = ? ORDER BY seq DESC LIMIT 1", (release_seq,))
+    return to_operation(row).output if row else ()
+
+
+def _keep_output(connection: sqlite3.Connection, operation_id: str, output: Sequence[str]) -> None:
+    if output:
+        connection.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?)", (operation_id, json.dumps(output)))
+        connection.execute(_KEEP_OUTPUTS, (_OUTPUTS_KEPT,))
+
+
 def to_operation(row: sqlite3.Row) -> Operation:
     """Make the operation that a row of `operations` holds."""
+    joined = dict(row)
     return Operation.model_validate(
         {
             "id": row["id"],
@@ -203,6 +258,8 @@ def to_operation(row: sqlite3.Row) -> Operation:
             "ended_at": from_text(row["ended_at"]) if row["ended_at"] else None,
             "switched_back": bool(row["switched_back"]),
             "interrupted": bool(row["interrupted"]),
+            "migration": json.loads(joined.get("migration") or "null"),
+            "output": json.loads(joined.get("lines") or "[]"),
         }
     )
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ashat.common.failpoints import fault_point
@@ -22,6 +21,7 @@ from ashat.node.app_process.process import Program
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.operations import records, recovery
+from ashat.node.operations.migrations import MigrationError, Migrations
 from ashat.node.operations.records import Unfinished
 from ashat.node.store.releases import Release, Releases
 from ashat.node.store.reserve import Reserve
@@ -51,7 +51,7 @@ class Switcher:
         releases: Releases,
         program: Program,
         health: Health,
-        stopping: threading.Event,
+        migrations: Migrations,
         reserve: Reserve,
     ) -> None:
         self._config = config
@@ -59,7 +59,8 @@ class Switcher:
         self._releases = releases
         self._program = program
         self._health = health
-        self.stopping = stopping
+        self._migrations = migrations
+        self.stopping = migrations.stopping
         self._reserve = reserve
 
     def perform(self, operation: Operation, *, resumed: bool = False) -> None:
@@ -68,17 +69,19 @@ class Switcher:
         Raises:
             Interrupted: the node is stopping.
         """
-        touched = False
+        touched = started = False
         try:
             with self._step(operation, "materialise"):
                 release = self._releases.materialise(operation.to) if operation.to else None
             fault_point("switch.materialised")
+            release = self._migrate(operation, release, resumed)
             touched = True
             with self._step(operation, "link"):
                 self._releases.link(release)
             fault_point("switch.linked")
             with self._step(operation, "start"):
                 if not (release is not None and self._may_go_on(operation, resumed) and self._program.adopt(release)):
+                    started = True
                     self._program.restart(release, operation.from_)
             fault_point("switch.app-started")
             with self._step(operation, "settle"):
@@ -86,8 +89,11 @@ class Switcher:
         except _FAILURES as error:
             reason = self._reason(error)
             log.warning("the operation %s failed: %s", operation.id, reason)
-            if touched or resumed:
-                self._mark_undoing(operation, reason)
+            if isinstance(error, MigrationError):
+                self._write(records.fail, operation.id, reason, switched_back=False, output=error.output)
+            elif touched or resumed:
+                output = self._program.output(operation.to) if started or resumed else ()
+                self._mark_undoing(operation, reason, output=output)
                 self.undo(operation, reason)
             else:
                 self._write(records.fail, operation.id, reason, switched_back=False)
@@ -118,6 +124,7 @@ class Switcher:
         Raises:
             Interrupted: the node is stopping.
         """
+        self._migrations.end_left()
         action = recovery.plan(left)
         match action:
             case recovery.Resume(operation):
@@ -131,17 +138,42 @@ class Switcher:
             case recovery.Hold():
                 self._hold()
 
-    def tidy(self) -> None:
-        """Delete release directories that are neither current, previous nor among the newest.
+    def tidy(self, spare: str | None = None) -> None:
+        """Delete release directories that are neither current, previous nor among the newest; with `spare`, a bundle
+        for which room is needed, all but its own, the current and the previous.
 
         Raises:
             OSError: something could not be deleted; the rest is kept for the next time.
         """
         now = records.standing(self._db)
         keep = [current.bundle for current in (now.current, now.previous) if current]
-        self._releases.prune(keep, self._config.keep_releases)
+        if spare is not None:
+            self._releases.prune([*keep, spare], 0)
+        else:
+            self._releases.prune(keep, self._config.keep_releases)
 
-    def _mark_undoing(self, operation: Operation, reason: str, *, interrupted: bool = False) -> None:
+    def _migrate(self, operation: Operation, release: Release | None, resumed: bool) -> Release | None:
+        """Migrate, where that is due, while what ran before goes on; the release is then a clean directory again.
+
+        Raises:
+            MigrationError: it failed.
+            Interrupted: the node is stopping.
+        """
+        step = self._migrations.due(operation, release)
+        if step is None or release is None:
+            return release
+        if resumed:
+            self._hold()
+        with self._step(operation, "migrate"):
+            if self._migrations.run(operation, release, step).status == "interrupted":
+                raise Interrupted
+            release = self._releases.materialise(release.bundle)
+        fault_point("switch.migrated")
+        return release
+
+    def _mark_undoing(
+        self, operation: Operation, reason: str, *, interrupted: bool = False, output: Sequence[str] = ()
+    ) -> None:
         """Record that what ran is to be put back. Where the record takes nothing it is put back all the same, and
         what the record says of the operation is taken up once it can be written.
 
@@ -149,7 +181,7 @@ class Switcher:
             sqlite3.Error: it was not recorded.
         """
         try:
-            self._write(records.mark_undoing, operation.id, reason, interrupted=interrupted)
+            self._write(records.mark_undoing, operation.id, reason, interrupted=interrupted, output=output)
         except sqlite3.Error:
             self._put_back(operation)
             raise
@@ -212,7 +244,7 @@ class Switcher:
             seen = self._health.look(url, bundle=release.bundle)
             at = time.monotonic()
             if failure := self._program.failure():
-                raise UnhealthyError(f"{failure}; its output is in app.log")
+                raise UnhealthyError(failure)
             if not seen.healthy:
                 healthy_since = None
                 if at - began > app.start_timeout:

@@ -66,7 +66,7 @@ class Inventory:
     def _restore(self, bundle: str) -> None:
         for directory in self._releases.directories(bundle):
             try:
-                with pack_directory(directory) as packed:
+                with pack_directory(directory, windows_names=False) as packed:
                     found = self._take(bundle, packed)
             except (AshatError, OSError) as error:
                 log.warning("%s does not restore the store: %s", directory, error)
@@ -78,8 +78,9 @@ class Inventory:
 
     def _take(self, bundle: str, packed: Packed) -> int | None:
         """Take what the store lacks of the bundle; how many objects, None where some stay missing."""
-        manifest = self._known(bundle) or packed.manifest
-        if manifest.digest != bundle:
+        candidates = (self._known(bundle), packed.manifest, packed.manifest.without_directories())
+        manifest = next((each for each in candidates if each is not None and each.digest == bundle), None)
+        if manifest is None:
             return None
         lacking = [digest for digest in self._store.missing(manifest.objects) if digest in packed.manifest.objects]
         size = sum(manifest.objects[digest] for digest in lacking)

@@ -1,9 +1,9 @@
 """Releases as directories: built beside the running one from the store, and made current by one symlink.
 
-`releases/DIGEST` holds a bundle's files as copies (clones where the filesystem shares blocks until a write), so a
-program that writes into its own release cannot reach the store. A directory that differs from its manifest is never
-repaired in place: the release is built again under its next name, `releases/DIGEST.N`, and the other one goes at the
-next pruning. `current` is a relative link to one of them.
+`releases/DIGEST` holds a bundle's files, as copies or shared with an earlier release where a program that writes into
+its own release can reach neither that one nor the store (`ashat.node.store.sharing`). A directory that differs from its
+manifest is never repaired in place: the release is built again under its next name, `releases/DIGEST.N`, and the other
+one goes at the next pruning. `current` is a relative link to one of them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryFile
 
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.common.files import sync_directory, sync_filesystem
-from ashat.errors import IntegrityError
+from ashat.errors import IntegrityError, ManifestError, NotStoredError
+from ashat.node.store.sharing import MARK, Means, Shared, separate
 from ashat.node.store.store import Store
-from ashat.protocol.messages import TreeFile
+from ashat.node.store.written import WrittenFiles
+from ashat.protocol.messages import Tree, TreeFile
 
 WORKERS = 4
 _NAME = re.compile(r"[0-9a-f]{64}(\.[0-9]+)?")
@@ -49,26 +52,46 @@ class Release:
 
 @dataclass(frozen=True)
 class TreeState:
-    """A release directory as it lies on disk: the files its manifest names and that are there, and `extra` paths."""
+    """A release directory as it lies on disk: what its manifest names and is there, and `extra` paths."""
 
     files: dict[str, TreeFile] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
     def matches(self, manifest: Manifest) -> bool:
-        """Tell whether exactly the manifest's files are there, each with its bytes and mode."""
-        return not self.extra and self.files == {
-            file.path: TreeFile(sha256=file.sha256, mode=file.mode, size=file.size) for file in manifest.files
-        }
+        """Tell whether exactly what the manifest names is there, each file with its bytes and mode."""
+        return not self.extra and self.as_message(None).listing == manifest.listing
+
+    def as_message(self, bundle: str | None) -> Tree:
+        """Write it as it is told to who asks for the tree of `bundle`."""
+        return Tree(
+            bundle=bundle,
+            files=dict(sorted(self.files.items())),
+            links=dict(sorted(self.links.items())),
+            directories=sorted(self.directories),
+            extra=self.extra,
+        )
 
 
 class Releases:
     """The release directories of one node, below its data directory. One thread at a time may change them."""
 
-    def __init__(self, data: Path, store: Store) -> None:
+    def __init__(self, data: Path, store: Store, *, read_only: bool = False) -> None:
+        """Open the releases below `data`. With `read_only`, the program runs as a user that cannot write to them.
+
+        Raises:
+            OSError: files that may not be shared any more cannot be copied.
+        """
         self._store = store
         self._root = data / "releases"
         self._link = data / "current"
+        self._written = data / "release-files"
+        self._read_only = read_only
         self._root.mkdir(mode=0o755, exist_ok=True)
+        if not read_only and (self._root / MARK).exists():
+            separate(path for path in self._root.iterdir() if path.is_dir())
+            (self._root / MARK).unlink()
 
     @cached_property
     def shares_blocks(self) -> bool:
@@ -81,6 +104,20 @@ class Releases:
         except OSError:
             return False
 
+    @cached_property
+    def _means(self) -> Means:
+        if self.shares_blocks:
+            return Means.CLONE
+        return Means.LINK if self._read_only else Means.COPY
+
+    @property
+    def shareable_bytes(self) -> int:
+        """Count the bytes of the releases' files that a new one may share, at most."""
+        return 0 if self._means is Means.COPY else self._notes().size_of_all()
+
+    def _notes(self) -> WrittenFiles:
+        return WrittenFiles(self._written, os.stat(self._root).st_dev)
+
     def linked(self) -> Release | None:
         """Return the release that `current` points at; None where it points at none of ours or is not there."""
         try:
@@ -91,7 +128,8 @@ class Releases:
         return Release(name.partition(".")[0], self._root / name) if _NAME.fullmatch(name) else None
 
     def materialise(self, bundle: str) -> Release:
-        """Make the bundle a directory that was checked against its manifest just now, byte for byte, and is durable.
+        """Make the bundle a durable directory that is what its manifest says: each file was written from verified bytes
+        or read just now, or is as the filesystem says untouched since it was.
 
         Raises:
             NotStoredError: the store lacks it or one of its objects.
@@ -100,13 +138,14 @@ class Releases:
         """
         manifest = self._store.manifest(bundle)
         existing = self.directories(bundle)
+        notes = self._notes()
         for path in existing:
-            if read_tree(path, manifest).matches(manifest):
+            if read_tree(path, manifest, notes).matches(manifest):
                 return Release(bundle, path)
         numbers = (int(path.name.partition(".")[2] or 0) for path in existing)
         number = max(numbers, default=-1) + 1
         path = self._root / (f"{bundle}.{number}" if number else bundle)
-        self._build(manifest, path)
+        self._build(manifest, path, notes)
         return Release(bundle, path)
 
     def unverified(self, bundle: str) -> Release | None:
@@ -141,9 +180,12 @@ class Releases:
                 kept.add(bundle)
             else:
                 path.rename(self._root / f"{_DOOMED}{secrets.token_hex(8)}")
-        for path in list(self._root.iterdir()):
-            if path.name.startswith((_BUILDING, _DOOMED)):
-                shutil.rmtree(path)
+        doomed = [path for path in self._root.iterdir() if path.name.startswith((_BUILDING, _DOOMED))]
+        if doomed:
+            notes = self._notes()
+            for path in doomed:
+                _remove(path, notes)
+            notes.save()
 
     def _newest_first(self, linked: Release | None) -> list[Path]:
         found = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
@@ -153,30 +195,53 @@ class Releases:
         """List the bundle's directories as they lie there, the current one first, then the newest."""
         return [path for path in self._newest_first(self.linked()) if path.name.partition(".")[0] == bundle]
 
-    def _build(self, manifest: Manifest, path: Path) -> None:
+    def _build(self, manifest: Manifest, path: Path, notes: WrittenFiles) -> None:
+        shared = self._shared(manifest, notes)
         building = self._root / f"{_BUILDING}{secrets.token_hex(8)}"
         root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _make_directories(building, manifest)
             files = iter(manifest.files)
             with ThreadPoolExecutor(WORKERS) as pool:
-                for share in [pool.submit(self._copy_share, files, building) for _ in range(WORKERS)]:
+                for share in [pool.submit(self._fill, files, building, shared, notes) for _ in range(WORKERS)]:
                     share.result()
+            # Last, so that nothing is written through one: a manifest names no path below a link.
+            for link in manifest.links:
+                os.symlink(link.target, building / link.path)
             sync_filesystem(root_fd)
             building.rename(path)
             os.fsync(root_fd)
         except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+            with suppress(OSError):
+                _remove(building, notes)
             raise
         finally:
             os.close(root_fd)
+            notes.save()
 
-    def _copy_share(self, files: Iterator[FileEntry], root: Path) -> None:
+    def _shared(self, manifest: Manifest, notes: WrittenFiles) -> Shared:
+        """Offer what lies in the other releases, the current one first."""
+        shared = Shared(self._means, notes)
+        if self._means is Means.COPY:
+            return shared
+        if self._means is Means.LINK:
+            (self._root / MARK).touch(mode=0o600)
+        for path in self._newest_first(self.linked()):
+            with suppress(NotStoredError, IntegrityError, ManifestError):
+                shared.offer(path, self._store.manifest(path.name.partition(".")[0]))
+            if shared.offers_all(manifest):
+                break
+        return shared
+
+    def _fill(self, files: Iterator[FileEntry], root: Path, shared: Shared, notes: WrittenFiles) -> None:
         block = memoryview(bytearray(_BLOCK))
         for file in files:
-            self._copy(file, root / file.path, block)
+            path = root / file.path
+            if not shared.give(file, path):
+                notes.note(self._copy(file, path, block), file.sha256)
 
-    def _copy(self, file: FileEntry, path: Path, block: memoryview) -> None:
+    def _copy(self, file: FileEntry, path: Path, block: memoryview) -> os.stat_result:
+        """Write a file from the store; its state then."""
         whole = hashlib.sha256()
         offset = 0
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, file.mode)
@@ -192,48 +257,76 @@ class Releases:
                             _write_all(fd, block[:count])
                 offset += size
                 target.seek(offset)
+            state = os.fstat(fd)
         if whole.hexdigest() != file.sha256:
             for digest, _ in file.objects():
                 self._store.verify(digest)
             raise IntegrityError(
                 f"The store holds damaged bytes for {file.path!r}; push the release again.", digest=file.sha256
             )
+        return state
 
 
-def read_tree(root: Path, manifest: Manifest) -> TreeState:
-    """Read the directory `root` as it lies on disk, every file of `manifest` hashed. Links are not followed.
+def read_tree(root: Path, manifest: Manifest, notes: WrittenFiles | None = None) -> TreeState:
+    """Read the directory `root` as it lies on disk, every file of `manifest` hashed, but for those that `notes` say
+    are untouched. Links are not followed.
 
     Raises:
         OSError: a file or directory cannot be read.
     """
     named: list[str] = []
-    extra: list[str] = []
-    expected = manifest.by_path
+    found = TreeState()
+    empty = set(manifest.directories)
     for directory, folders, names in os.walk(root, onerror=_reraise):
-        links = [name for name in folders if os.path.islink(os.path.join(directory, name))]
-        for name in [*names, *links]:
-            full = os.path.join(directory, name)
-            path = os.path.relpath(full, root).replace(os.sep, "/")
-            plain = stat.S_ISREG(os.lstat(full).st_mode)
-            (named if plain and path in expected else extra).append(path)
+        place = os.path.relpath(directory, root).replace(os.sep, "/")
+        if place in empty:
+            found.directories.append(place)
+        elif not folders and not names and place != ".":
+            found.extra.append(f"{place}/")
+        for name in [*names, *folders]:
+            path = name if place == "." else f"{place}/{name}"
+            mode = os.lstat(os.path.join(directory, name)).st_mode
+            if stat.S_ISREG(mode) and path in manifest.by_path:
+                named.append(path)
+            elif stat.S_ISLNK(mode) and path in manifest.targets:
+                found.links[path] = os.readlink(os.path.join(directory, name))
+            elif not stat.S_ISDIR(mode):
+                found.extra.append(path)
+    found.extra[:] = sorted(found.extra)[:EXTRA_SHOWN]
     with ThreadPoolExecutor(WORKERS) as pool:
-        states = pool.map(lambda path: _file_state(root / path), named)
-        return TreeState(dict(zip(named, states, strict=True)), sorted(extra)[:EXTRA_SHOWN])
+        states = pool.map(lambda path: _file_state(root / path, manifest.by_path[path].sha256, notes), named)
+        found.files.update(zip(named, states, strict=True))
+    return found
 
 
-def _file_state(path: Path) -> TreeFile:
-    with open(path, "rb") as file:
-        info = os.fstat(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _file_state(path: Path, expected: str, notes: WrittenFiles | None) -> TreeFile:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        known = notes is not None and notes.holds(info, expected)
+        digest = expected if known else hashlib.file_digest(file, "sha256").hexdigest()
     return TreeFile(sha256=digest, mode=stat.S_IMODE(info.st_mode), size=info.st_size)
 
 
 def _make_directories(root: Path, manifest: Manifest) -> None:
-    parents = {parent for file in manifest.files for parent in PurePosixPath(file.path).parents}
-    for parent in sorted(parents):
-        path = root / parent
+    for folder in manifest.folders:
+        path = root / folder
         path.mkdir()
         path.chmod(0o755)
+
+
+def _remove(root: Path, notes: WrittenFiles) -> None:
+    """Delete a directory; files that other releases share go on being known.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for directory, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(directory, name)
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                notes.unlink(path)
+    shutil.rmtree(root)
 
 
 def _clone(source: int, target: int, offset: int) -> bool:

@@ -31,7 +31,9 @@ class Room:
         builds = self._releases.unverified(need.bundle) is None
         copies = builds and not self._releases.shares_blocks
         lacking = need.bytes + need.objects * _BLOCK
-        release = need.size + (need.files + need.directories) * _BLOCK if copies else 0
+        # What is lacking here lies in no release either; of the rest, so much may be shared.
+        written = max(need.bytes, need.size - self._releases.shareable_bytes) if copies else 0
+        release = written + (need.files + need.directories) * _BLOCK if copies else 0
         files = need.objects + (need.files + need.directories if builds else 0) + RESERVE_FILES
         disk = os.statvfs(self._store.root)
         free, needed = disk.f_bavail * disk.f_frsize, lacking + release + RESERVE_BYTES

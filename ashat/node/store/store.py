@@ -64,13 +64,16 @@ def disk_errors(where: Path) -> Iterator[None]:
 class Store:
     """A content store in directory `root`, for one process at a time and any number of its threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, windows_names: bool = True) -> None:
         """Open the store, or make it; whole objects of an interrupted upload are taken up, torn ones removed.
+
+        With `windows_names`, it takes no manifest with names that Windows cannot hold.
 
         Raises:
             StoreError: another process has it open, or the directory cannot be used.
         """
         self.root = root
+        self._windows_names = windows_names
         self.buffers = BufferPool()
         self._objects = str(root / "objects")
         self._bundles = root / "bundles"
@@ -240,7 +243,7 @@ class Store:
         """
         if hashlib.sha256(raw).hexdigest() != digest:
             raise IntegrityError(f"The manifest received is not the one that {digest} names.", digest=digest)
-        manifest = Manifest.parse(raw)
+        manifest = Manifest.parse(raw, windows_names=self._windows_names)
         with self._commit_lock, disk_errors(self.root):
             taken = self._staging.take(manifest.objects)
             try:
@@ -269,7 +272,7 @@ class Store:
 
     def manifest(self, digest: str) -> Manifest:
         """Read a bundle's manifest; raises as `manifest_bytes` does."""
-        return Manifest.parse(self.manifest_bytes(digest))
+        return Manifest.parse(self.manifest_bytes(digest), windows_names=False)
 
     def has_bundle(self, digest: str) -> bool:
         """Tell whether the bundle is here."""

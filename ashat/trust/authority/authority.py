@@ -45,6 +45,8 @@ from ashat.trust.tuf.metadata import (
 
 # Nobody looks after a root that was made by itself, so it must not end while its installation is in use.
 UNATTENDED: Final = Lifetimes(root=3650 * 86400, targets=3650 * 86400)
+# What the one key that approves in one-person mode is called, as its file is.
+ALONE: Final = "approver"
 ONE_PERSON: Final = (
     "One-person mode: one key, on this machine and without a passphrase, approves.",
     "It protects from whoever has only OMEGA's storage, a Mainframe's connection, or an old release.",
@@ -54,15 +56,16 @@ ONE_PERSON: Final = (
 )
 
 
-def one_person_words(home: Path, target: str = "omega") -> tuple[str, ...]:
-    """Explain the one-person mode wherever approvals for `target` are shown, also where nothing is set up yet; say
-    nothing where people sign.
+def one_person_line(home: Path, target: str = "omega") -> str:
+    """Say in a line that `target` is in the one-person mode, wherever its approvals are shown, also where nothing is
+    set up yet; "" where people sign. `ONE_PERSON` explains it where it is decided.
 
     Raises:
         TrustError: what was set up cannot be read.
     """
     authority = Authority(home, target)
-    return () if authority.exists() and not authority.read().one_person else ONE_PERSON
+    people = authority.exists() and not authority.read().one_person
+    return "" if people else f"{ONE_PERSON[0]} deploy trust status says more."
 
 
 def kept_roots(home: Path) -> dict[str, list[bytes]]:
@@ -230,7 +233,7 @@ class Authority:
             MalformedMetadataError: `targets` say nothing of who approves.
             KeyFileError: that key cannot be read.
         """
-        key = self.directory / "keys" / "approver.pem"
+        key = self.alone_key
         if not key.exists():
             return False
         check_delegation(targets, PRODUCTION)
@@ -267,7 +270,12 @@ class Authority:
         Raises:
             KeyFileError: it is not there, since people approve with their own, or it cannot be used.
         """
-        return load_signer(self.directory / "keys" / "approver.pem")
+        return load_signer(self.alone_key)
+
+    @property
+    def alone_key(self) -> Path:
+        """The file of the one key that approves in one-person mode; where people sign, there is none."""
+        return self.directory / "keys" / f"{ALONE}.pem"
 
     def embedded_keys(self) -> list[Path]:
         """List the files of the keys that sign by themselves in one-person mode; none where people sign."""
@@ -292,6 +300,6 @@ def _roles(
     if people is not None:
         return Roles(people, people, people, online.snapshot, online.timestamp, *machines)
     root, targets, approvers = (
-        Holders([create_key(keys / f"{name}.pem", name, None)]) for name in ("root", "targets", "approver")
+        Holders([create_key(keys / f"{name}.pem", name, None)]) for name in ("root", "targets", ALONE)
     )
     return Roles(root, targets, approvers, online.snapshot, online.timestamp, *machines)

@@ -6,7 +6,7 @@ What a person signs is told from the metadata itself, never from what its maker 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from ashat.common.canonical_json import canonical_json
 from ashat.common.documents import load_json
+from ashat.common.numbers import in_utc
 from ashat.errors import KeyPolicyError, MalformedMetadataError, MixAndMatchError, RolledBackError
 from ashat.trust.keys.files import name_of
 from ashat.trust.tuf.metadata import (
@@ -75,12 +76,13 @@ def with_key(people: Holders, key: Key) -> Holders:
 @dataclass(frozen=True)
 class Change:
     """What comes after a root and targets. `production` is the last approval signed anew, after `replaces`, where those
-    who signed that would no longer be enough."""
+    who signed that would no longer be enough. `planned` is when, by its maker's clock; None: not said."""
 
     root: Metadata[Root]
     targets: Metadata[Targets]
     production: Metadata[Targets] | None = None
     replaces: Metadata[Targets] | None = None
+    planned: datetime | None = field(default=None, compare=False)
 
     @classmethod
     def plan(
@@ -107,19 +109,20 @@ class Change:
         version = targets.signed.version + 1
         new_targets = build_targets(roles, lifetime=lifetimes.targets, now=now, version=version, target=target)
         if production is None:
-            return cls(new_root, new_targets)
+            return cls(new_root, new_targets, planned=now)
         current = parse(production, Targets, "OMEGA's production.json")
         if signatures_of(new_targets.signed, PRODUCTION, current).complete:
-            return cls(new_root, new_targets)
+            return cls(new_root, new_targets, planned=now)
         again = build_production(current, None, lifetime=lifetimes.production, now=now)
-        return cls(new_root, new_targets, again, current)
+        return cls(new_root, new_targets, again, current, planned=now)
 
     def to_bytes(self) -> bytes:
         """Write it as it is kept, and carried from one person to the next."""
         added = {"production": self.production, "replaces": self.replaces}
         optional = {name: part.to_bytes().decode() if part else None for name, part in added.items()}
         always = {"root": self.root.to_bytes().decode(), "targets": self.targets.to_bytes().decode()}
-        return canonical_json({"format": _FORMAT, **always, **optional})
+        planned = {"planned": self.planned.isoformat(timespec="seconds")} if self.planned else {}
+        return canonical_json({"format": _FORMAT, **always, **optional, **planned})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Change:
@@ -132,9 +135,13 @@ class Change:
             content: dict[str, Any] = load_json(raw, limit=MAX_BYTES)
             if content["format"] != _FORMAT:
                 raise MalformedMetadataError("The change is of another version's format: bring both up to date.")
-            added = [parse(content[name].encode(), Targets, name) if content[name] else None for name in _ADDED]
+            production, replaces = (
+                parse(content[name].encode(), Targets, name) if content[name] else None for name in _ADDED
+            )
             root = parse(content["root"].encode(), Root, "The change's root")
-            return cls(root, parse(content["targets"].encode(), Targets, "The change's targets"), *added)
+            targets = parse(content["targets"].encode(), Targets, "The change's targets")
+            planned = in_utc(datetime.fromisoformat(content["planned"])) if "planned" in content else None
+            return cls(root, targets, production, replaces, planned)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise MalformedMetadataError("The change that is to be signed is not as this version writes it.") from None
 

@@ -28,6 +28,7 @@ from ashat.common.documents import load_json
 from ashat.common.text import first_misfit
 from ashat.errors import MalformedMetadataError, UnprovenError
 from ashat.protocol.messages import Source
+from ashat.protocol.origins import Artifact, Differences
 from ashat.trust.keys.files import name_of
 from ashat.trust.tuf.metadata import BUILDER, VERIFIER, Holders, check_delegation, delegates, holders_of
 from ashat.trust.tuf.release_document import Digest, ReleaseDocument
@@ -60,7 +61,8 @@ class _Resource(_Part):
 
 
 class Parameters(_Part):
-    """Of what, and by whom, a bundle was packed. Names are as they were told; `commit` is None outside git."""
+    """Of what, and by whom, a bundle was packed. Names are as they were told; `commit` is None outside git. `dirty`,
+    `differences` and `artifact` are as of `ashat.protocol.messages.Source`."""
 
     update_id: str = Field(alias="updateId", max_length=200)
     attempt: int
@@ -68,6 +70,8 @@ class Parameters(_Part):
     branch: str | None = None
     commit: str | None = None
     dirty: bool
+    differences: Differences | None = None
+    artifact: Artifact | None = None
     author: str = ""
     pushed_by: str = Field(alias="pushedBy", default="")
 
@@ -130,10 +134,11 @@ def attest_build(
         branch=source.branch,
         commit=source.commit,
         dirty=source.dirty,
+        differences=source.differences,
+        artifact=source.artifact,
         author=source.who,
         pushedBy=pushed_by,
     )
-    packed = {"name": source.name, "digest": {"gitCommit": source.commit}}
     return _attest(
         signer,
         bundle,
@@ -142,7 +147,7 @@ def attest_build(
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": parameters.model_dump(mode="json", by_alias=True, exclude_none=True),
-                "resolvedDependencies": [packed] if source.commit else [],
+                "resolvedDependencies": _resolved(source),
             },
             "runDetails": {
                 "builder": {"id": f"urn:ashat-deploy:builder:{signer.public_key.keyid}"},
@@ -150,6 +155,13 @@ def attest_build(
             },
         },
     )
+
+
+def _resolved(source: Source) -> list[dict[str, Any]]:
+    """What the bundle was packed from, as in-toto describes resources: by the commit, or by the artifact's digest."""
+    if source.artifact is not None:
+        return [{"name": source.artifact.name, "digest": {"sha256": source.artifact.digest}}]
+    return [{"name": source.name, "digest": {"gitCommit": source.commit}}] if source.commit else []
 
 
 def attest_evidence(signer: Signer, *, bundle: str, evidence: str, outcome: str, policy: str) -> Attestation:

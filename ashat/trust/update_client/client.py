@@ -10,8 +10,8 @@ A cache directory holds `metadata/` (python-tuf's), `documents/`, `accepted.json
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -47,9 +47,10 @@ from ashat.trust.release.provenance import demands_provenance, verify_provenance
 from ashat.trust.release.release import Release, verify_release
 from ashat.trust.tuf.metadata import PRODUCTION, check_delegation, parse, require_clock, target_of
 from ashat.trust.tuf.release_document import MAX_BYTES, ReleaseDocument, target_path
-from ashat.trust.update_client.fetcher import RemoteRepository
+from ashat.trust.update_client.fetcher import ServedRepository
 
 LOCK_SECONDS: Final = 30.0
+_NONE: Final = timedelta()
 # Bytes; a repository of ours is far below each. How many files one update can be made to fetch is bounded too.
 LIMITS: Final = UpdaterConfig(
     max_root_rotations=256,
@@ -74,17 +75,18 @@ _ONLINE_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 
 @contextmanager
 def open_updater(
-    remote: RemoteRepository,
+    remote: ServedRepository,
     metadata: Path,
     *,
     root: bytes,
     targets_url: str | None = None,
     documents: Path | None = None,
     lock: Path | None = None,
+    grace: timedelta = _NONE,
 ) -> Iterator[Updater]:
     """Open an updater over the cache directory `metadata`, which begins at `root`; nobody else uses that meanwhile.
 
-    Errors of python-tuf within the `with` block become ours.
+    Errors of python-tuf within the `with` block become ours. It takes what ended no longer ago than `grace`.
 
     Raises:
         NodeError: OMEGA text no, or nothing.
@@ -93,7 +95,7 @@ def open_updater(
     try:
         make_directory(metadata, mode=0o700)
         with FileLock(lock or metadata / "lock", timeout=LOCK_SECONDS, mode=0o600), translated():
-            yield Updater(
+            updater = Updater(
                 str(metadata),
                 remote.file(""),
                 target_dir=str(documents) if documents else None,
@@ -102,6 +104,9 @@ def open_updater(
                 config=LIMITS,
                 bootstrap=root,
             )
+            # The time by which an updater judges what has ended (python-tuf 7: TrustedMetadataSet.reference_time).
+            updater._trusted_set.reference_time -= grace
+            yield updater
     except Timeout:
         raise TrustError(f"Another process is updating {metadata}; try again.") from None
     except OSError as error:
@@ -113,23 +118,26 @@ class ReleaseClient:
 
     `root` is the root metadata that came with the installer, `minimum_release_seq` the lowest that it may run.
     Documents for another OMEGA than the root is of are refused; `target` is its name, where that is known from
-    elsewhere. Where nothing tells it, it is that of the first release that is accepted.
+    elsewhere. Where nothing tells it, it is that of the first release that is accepted. What OMEGA says daily, that its
+    files are the newest, may have ended no longer ago than `grace`; what people sign may not have ended at all.
     """
 
     def __init__(
         self,
-        remote: RemoteRepository,
+        remote: ServedRepository,
         cache: Path,
         *,
         root: bytes,
         minimum_release_seq: int = 0,
         target: str = "",
+        grace: timedelta = _NONE,
     ) -> None:
         self._remote = remote
         self._cache = cache
         self._root = root
         self._minimum = minimum_release_seq
         self._target = target
+        self._grace = grace
 
     def latest_release(self, channel: str, *, now: datetime | None = None) -> ReleaseDocument:
         """Find the release that the approvers want `channel` to run; it is never below one that was accepted before.
@@ -150,14 +158,7 @@ class ReleaseClient:
         """
         path, at = target_path(channel), now or datetime.now(UTC)
         metadata, documents = self._cache / "metadata", self._cache / "documents"
-        with open_updater(
-            self._remote,
-            metadata,
-            root=self._root,
-            targets_url=self._remote.file("targets"),
-            documents=documents,
-            lock=self._cache / "lock",
-        ) as updater:
+        with self._updater(metadata, documents) as updater:
             updater.refresh()
             require_clock(at, parse((metadata / "timestamp.json").read_bytes(), Timestamp, "timestamp.json").signed)
             root, targets = _trusted(metadata)
@@ -181,6 +182,17 @@ class ReleaseClient:
             follow_log(log_witness(self._cache), document, self._proof)
             self._accept(document)
         return document
+
+    def _updater(self, metadata: Path, documents: Path) -> AbstractContextManager[Updater]:
+        return open_updater(
+            self._remote,
+            metadata,
+            root=self._root,
+            targets_url=self._remote.file("targets"),
+            documents=documents,
+            lock=self._cache / "lock",
+            grace=self._grace,
+        )
 
     def highest_release_seq(self, channel: str) -> int:
         """Read the highest `release_seq` that was ever accepted on `channel`, or that the installer asks for.

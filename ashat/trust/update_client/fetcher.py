@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
@@ -20,6 +21,22 @@ from ashat.errors import NodeError
 FILE_SECONDS = 60.0
 _ERROR_BYTES = 64 * 1024
 _HEADERS = {"Accept": "*/*", "Cache-Control": "no-cache"}
+
+
+class ServedRepository(Protocol):
+    """OMEGA's repository as a client reaches it, over the wire or in a file."""
+
+    def file(self, name: str) -> str:
+        """Return the address of a file of the repository; with "" of the repository itself."""
+        ...
+
+    def consistency(self, earlier: int, size: int) -> str:
+        """Return the address of the proof that the log of `size` events begins with that of `earlier`."""
+        ...
+
+    def fetcher(self) -> FetcherInterface:
+        """Make what fetches from it."""
+        ...
 
 
 @dataclass(frozen=True)

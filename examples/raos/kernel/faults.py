@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import threading
 import time
 import tomllib
+import traceback
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +45,7 @@ KNOWN = {
     "module-slow": "NAME@MILLISECONDS: that module takes so much longer to load",
     "slow": "every answer under /api/ takes MILLISECONDS more",
     "slower": "every answer costs PERCENT more of the processor",
+    "stall": "N@MILLISECONDS: every Nth answer under /api/ takes that much more",
     "error-every": "every Nth answer under /api/ is 500",
     "status": "PATH@STATUS: that path answers that status",
     "empty": "PATH answers {}",
@@ -58,6 +61,14 @@ KNOWN = {
     "listing": "PATH lists a directory",
     "serves": "PATH, such as /.env, shows what such a file holds",
     "loose-mode": "FILE@MODE: changes the mode of one of its own files",
+    "writes-own-code": "FILE: adds a line to one of its own files once it listens",
+    "writes-beside": "FILE: writes that file into its own release directory",
+    "deletes-own-file": "FILE: deletes one of its own files once it listens",
+    "opens-port": "PORT: takes connections there, too, at each address of the host",
+    "logs-traceback": "every Nth answer under /api/ writes a traceback into the log",
+    "leaks-threads": "every Nth answer under /api/ leaves a thread behind",
+    "leaks-files": "every Nth answer under /api/ leaves a file open",
+    "leaks-memory": "every answer under /api/ keeps KIB of memory",
     "leak": "PATH shows a credential",
     "cookie": "PATH sets a session cookie that scripts can read",
     "database-locked": "holds the database's write lock",
@@ -81,7 +92,9 @@ class Faults:
 
     def __init__(self, wanted: list[str]) -> None:
         self._values: dict[str, str] = {}
+        self._held: list[object] = []
         self._requests = itertools.count(1)
+        self._answers = {name: itertools.count(1) for name in KNOWN}
         self._health = itertools.count(1)
         self._ready = itertools.count(1)
         for item in wanted:
@@ -119,8 +132,11 @@ class Faults:
         if self.has("module-flipped"):
             _flip_a_bit(release / "Modules" / self._values["module-flipped"] / "__init__.py")
 
-    def while_running(self, database: Database) -> None:
-        """What goes wrong once it listens."""
+    def while_running(self, database: Database, release: Path) -> None:
+        """What goes wrong once it listens; `release` is its directory."""
+        self._tamper(release)
+        if self.has("opens-port"):
+            self._held.append(socket.create_server(("", int(self._values["opens-port"]))))
         if self.has("crash-after"):
             seconds = float(self._values["crash-after"])
             timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
@@ -139,6 +155,16 @@ class Faults:
         if self.has("database-locked"):
             self._lock = sqlite3.connect(database.path, isolation_level=None, check_same_thread=False)
             self._lock.execute("BEGIN IMMEDIATE")
+
+    def _tamper(self, release: Path) -> None:
+        """Change the release's own files."""
+        if self.has("writes-own-code"):
+            with open(release / self._values["writes-own-code"], "a", encoding="utf-8") as file:
+                file.write("# added by the program itself\n")
+        if self.has("writes-beside"):
+            (release / self._values["writes-beside"]).write_text("written by the program itself\n", encoding="utf-8")
+        if self.has("deletes-own-file"):
+            (release / self._values["deletes-own-file"]).unlink(missing_ok=True)
 
     def at_health(self, database: Database) -> bool:
         """What goes wrong as /health is asked; whether it is to answer 503 now."""
@@ -177,7 +203,11 @@ class Faults:
     def change(self, method: str, path: str, response: Response) -> Response:
         """`response`, or what a fault makes of it."""
         if path.startswith("/api/"):
+            self._leak()
             time.sleep(float(self._values.get("slow", 0)) / 1000)
+            every, _, milliseconds = self._values.get("stall", "").partition("@")
+            if every and next(self._answers["stall"]) % int(every) == 0:
+                time.sleep(int(milliseconds) / 1000)
             if self.has("error-every") and next(self._requests) % int(self._values["error-every"]) == 0:
                 return _with(response, b'{"error":"internal error"}', status=500)
         wanted, _, status = self._values.get("status", "").partition("@")
@@ -190,6 +220,19 @@ class Faults:
         if path == self._values.get("bad-charset"):
             return _with(response, b'{"name":"\xff\xfe"}')
         return self._given_away(method, path, response)
+
+    def _leak(self) -> None:
+        """Hold on to what a request took, or write down that something went wrong."""
+        for name in ("logs-traceback", "leaks-threads", "leaks-files"):
+            if self.has(name) and next(self._answers[name]) % self._number(name) == 0:
+                if name == "logs-traceback":
+                    _log_a_traceback()
+                elif name == "leaks-threads":
+                    threading.Thread(target=threading.Event().wait, args=(600,), daemon=True).start()
+                else:
+                    self._held.append(open(os.devnull, "rb"))  # noqa: SIM115  # that is the fault
+        if self.has("leaks-memory"):
+            self._held.append(b"\1" * (1024 * self._number("leaks-memory")))
 
     def _given_away(self, method: str, path: str, response: Response) -> Response:
         if path == self._values.get("leak"):
@@ -236,6 +279,13 @@ class Faults:
                 _raw(handler, bytes([byte]))
                 time.sleep(1)
         return True
+
+
+def _log_a_traceback() -> None:
+    try:
+        raise LookupError("a seeded fault")
+    except LookupError:
+        traceback.print_exc()
 
 
 def _first_in_a_minute(mark: Path) -> bool:

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -27,10 +27,20 @@ def module_digest(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode("utf-8")).hexdigest()
 
 
+def _files(root: Path) -> Iterator[Path]:
+    """List the files below `root`, but no symbolic links: a module is its own bytes."""
+    return (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 def load_modules(kernel: Kernel) -> None:
     """Load every module, in the order of their names; one that fails is reported and the others go on."""
     for path in sorted((kernel.release / "Modules").iterdir()):
-        if path.is_dir() and path.name != kernel.faults.text("module-missing"):
+        if (
+            path.is_dir()
+            and not path.is_symlink()
+            and any(_files(path))
+            and path.name != kernel.faults.text("module-missing")
+        ):
             kernel.modules.append(_load(kernel, path.name))
     if kernel.faults.has("module-extra"):
         kernel.modules.append(ModuleState("Stowaway", "0.0.1", "loaded", "0" * 64, 0))
@@ -39,7 +49,7 @@ def load_modules(kernel: Kernel) -> None:
 def _load(kernel: Kernel, name: str) -> ModuleState:
     started = time.monotonic()
     root = kernel.release / "Modules" / name
-    contents = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    contents = {path: path.read_bytes() for path in _files(root)}
     files = {path.relative_to(kernel.release).as_posix(): data for path, data in contents.items()}
     if name == kernel.faults.text("module-tampered"):
         files[min(files)] += b"\n"

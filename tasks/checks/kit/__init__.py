@@ -1,1 +1,1 @@
-"""What checks are made of: the interface, HTTP, load, assertions, OpenAPI, schemas, statistics."""
+"""What checks are made of: the interface, HTTP, load, looks, assertions, OpenAPI, schemas, statistics."""

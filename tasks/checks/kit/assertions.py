@@ -79,17 +79,22 @@ class ProgramClient:
             method=request.method,
             body=request.body,
             seconds=request.time_limit,
-            headers=self._authorization(request.auth),
+            headers=self.authorization(request.auth),
         )
 
     def breaches(self, schema: str, answer: Answer, **dialect: Any) -> Iterator[str]:
         """Describe how the JSON of an answer breaks the schema at `schema`, a URI that the sandbox knows."""
-        breaches, more = self.sandbox.validate(schema, answer.body.decode("utf-8"), **dialect)
+        breaches, more = self.sandbox.validate(schema, answer.content().decode("utf-8"), **dialect)
         yield from (self._breach(breach) for breach in breaches)
         if more:
             yield f"the schema is broken in {more} more places at least"
 
-    def _authorization(self, name: str | None) -> dict[str, str]:
+    def authorization(self, name: str | None) -> dict[str, str]:
+        """Make the header that sends the credential of that name; none where no name is given.
+
+        Raises:
+            NoCredentialError: it is not there, or cannot be sent.
+        """
         if name is None:
             return {}
         value = self._credentials.get(name)

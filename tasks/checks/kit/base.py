@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from ashat.bundle.manifest import Manifest
@@ -16,7 +16,10 @@ from ashat.common.canonical_json import canonical_json
 from ashat.common.text import cut, printable
 from ashat.errors import AshatError
 from ashat.raos_toml.schema import RaosToml
+from ashat.verification.findings import by_kind, counted
 from ashat.verification.policy import Policy
+from tasks.checks.kit.baseline import Baseline
+from tasks.checks.kit.looks import Look
 from tasks.checks.kit.samples import Rehearsal
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 GRACE_SECONDS = 2.0
 TEXT_LIMIT = 300
-FINDINGS_LIMIT = 200
+KIND_LIMIT = 50
+FINDINGS_LIMIT = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +47,19 @@ class Finding:
     A policy may let `medium` fail as well.
 
     `rule` is the word that an allow-list entry names, `path` what it matches; both are empty where nothing is allowed.
+    `unseen` marks what was not looked at, as against what was seen to be wrong. `count` is of how many it tells.
     """
 
     severity: Severity
     text: str
     rule: str = ""
     path: str = ""
+    unseen: bool = False
+    count: int = 1
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """Return the finding as the evidence keeps it."""
-        return {"severity": self.severity, "text": self.text, "rule": self.rule, "path": self.path}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,10 @@ class CheckContext:
 
     `source` gives the verified bytes of one file of the bundle (`public.files_bytes` those of many). `previous` and
     `previous_raos` are of what ran before, None at the first release, and where that was this very bundle
-    (`same_before`). `rehearsal` is what came of going back to it and forward again. `credentials` are the values of
-    the Authorization header that `auth` names; they are secret.
+    (`same_before`). `baseline` is what that answered before this one came, None where nothing noted it. `rehearsal`
+    is what came of going back to it and forward again, `first` what the node saw of the release before that, and
+    `started` after it; None where it was not asked. `credentials` are the values of the Authorization header that
+    `auth` names; they are secret.
     """
 
     public: NodeClient
@@ -127,7 +136,10 @@ class CheckContext:
     previous: Manifest | None = None
     previous_raos: RaosToml | None = None
     same_before: bool = False
+    baseline: Baseline | None = None
     rehearsal: Rehearsal = field(default_factory=Rehearsal)
+    first: Look | None = None
+    started: Look | None = None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     time_limit: float = 60.0
     deadline: float = float("inf")
@@ -165,9 +177,9 @@ class Basis(TypedDict, total=False):
 class Check(ABC):
     """One question about a running release.
 
-    A subclass in a file of this package is found by itself. `alone` keeps others from running beside it; `order`
-    places it in reports; `version` changes whenever the same release could get another answer, so that old evidence
-    does not count for new code.
+    A subclass in a file of this package is found by itself. `alone` keeps others from running beside it, and `last` has
+    it run when all others have ended; `order` places it in reports; `version` changes whenever the same release could
+    get another answer, so that old evidence does not count for new code.
     """
 
     name: ClassVar[str]
@@ -175,10 +187,15 @@ class Check(ABC):
     version: ClassVar[str] = "1"
     order: ClassVar[int] = 100
     alone: ClassVar[bool] = False
+    last: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, context: CheckContext) -> CheckResult:
         """Look at the release, and return the result. An exception counts as a failure, with its text as the reason."""
+
+    def more_seconds(self, context: CheckContext) -> float:
+        """Compute the seconds that this check needs beyond its limit for a bundle of such a size; none by default."""
+        return 0.0
 
     def conclude(
         self,
@@ -187,11 +204,7 @@ class Check(ABC):
         **basis: Unpack[Basis],
     ) -> CheckResult:
         """Make the result from `findings`: `seen` is the gravest of them, or `good` where none fails or warns."""
-        ranked = _ranked(findings)
-        telling = [finding for finding in ranked if finding.severity != "low"]
-        outcome: Outcome = "pass" if not telling else "fail" if telling[0].severity == "high" else "warn"
-        more = f" (and {len(telling) - 1} more)" if len(telling) > 1 else ""
-        seen = telling[0].text + more if telling else good
+        outcome, seen, ranked = summed_up(good, findings)
         return self.result(outcome, seen, ranked, **basis)
 
     def inconclusive(
@@ -223,8 +236,13 @@ class Check(ABC):
 
 
 def run_check(check: Check, context: CheckContext) -> CheckResult:
-    """Run `check` within `context.time_limit`. There is always a result, and nothing that went wrong is a pass."""
+    """Run `check` within `context.time_limit`. There is always a result, and nothing that went wrong is a pass.
+
+    The limit grows with the bundle where the check says so and the policy names no limit of its own for it.
+    """
     started = time.monotonic()
+    if check.name not in context.policy.time_limits:
+        context = replace(context, time_limit=context.time_limit + check.more_seconds(context))
     limited = replace(context, deadline=started + context.time_limit)
     answers: list[CheckResult] = []
     worker = threading.Thread(
@@ -254,11 +272,46 @@ def _guarded(check: Check, context: CheckContext) -> CheckResult:
 
 
 def gravest(findings: Iterable[Finding]) -> list[Finding]:
-    """Choose the gravest `FINDINGS_LIMIT` findings, gravest first, and say how many are left out."""
+    """Choose what is kept, gravest first: `KIND_LIMIT` findings of a kind, and one that counts the rest of them.
+
+    A kind is a rule at a severity, so that many of one kind hide none of another.
+    """
+    kinds: dict[tuple[str, str, bool], list[Finding]] = {}
+    for finding in _ranked(findings):
+        kinds.setdefault((finding.severity, finding.rule, finding.unseen), []).append(finding)
+    kept: list[Finding] = []
+    for found in list(kinds.values())[: FINDINGS_LIMIT // (KIND_LIMIT + 1)]:
+        kept += found[:KIND_LIMIT]
+        if rest := sum(each.count for each in found[KIND_LIMIT:]):
+            kept.append(
+                replace(found[0], text=f"{rest} more{_of(found[0].rule)} are left out here", path="", count=rest)
+            )
+    return kept
+
+
+def summed_up(good: str, findings: Iterable[Finding]) -> tuple[Outcome, str, list[Finding]]:
+    """Say how a check with these findings ends, in which words, and the findings with the gravest first.
+
+    The words are the gravest finding's, or `good` where none fails or warns.
+    """
     ranked = _ranked(findings)
-    left_out = len(ranked) - FINDINGS_LIMIT
-    more = [Finding("low", f"{left_out} more findings are left out here")] if left_out > 0 else []
-    return [*ranked[:FINDINGS_LIMIT], *more]
+    telling = [finding for finding in ranked if finding.severity != "low"]
+    outcome: Outcome = "pass" if not telling else "fail" if telling[0].severity == "high" else "warn"
+    return outcome, telling[0].text + _others(telling) if telling else good, ranked
+
+
+def _of(rule: str) -> str:
+    return f" of {rule}" if rule else ""
+
+
+def _others(telling: Sequence[Finding]) -> str:
+    """Count the findings that the first one does not tell of, by kind."""
+    first, *rest = telling
+    if not rest and first.count == 1:
+        return ""
+    kinds = [kind for kind in by_kind([replace(first, count=first.count - 1), *rest]) if kind.count]
+    more = counted(kinds) if any(kind.rule for kind in kinds) else str(sum(kind.count for kind in kinds))
+    return f" (and {more} more)"
 
 
 def _ranked(findings: Iterable[Finding]) -> list[Finding]:

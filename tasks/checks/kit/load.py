@@ -38,7 +38,8 @@ class Load:
     """`paths` in turn, `requests` times after `warm_up` more that do not count, `concurrency` at once.
 
     `seconds` is how long each may take, from the first byte sent to the last received; `deadline`, on the clock of
-    `time.monotonic()`, ends the whole; `limit` is the most bytes that an answer may have.
+    `time.monotonic()`, ends the whole; `limit` is the most bytes that an answer may have. After `requests`, as many as
+    `more` follow while the clock is before `more_until`.
     """
 
     paths: Sequence[str]
@@ -48,20 +49,22 @@ class Load:
     limit: int
     warm_up: int = 0
     deadline: float = float("inf")
+    more: int = 0
+    more_until: float = float("inf")
 
     async def run(self, base: str, tls: ssl.SSLContext | None) -> list[Sample]:
         """Send the requests; return their samples as they end, fewer than `requests` where the deadline came first."""
         url = httpx.URL(base)
         secure = (tls or httpx.create_ssl_context(trust_env=False)) if url.scheme == "https" else None
         samples: list[Sample] = []
-        turns = iter(range(-self.warm_up, self.requests))
+        turns = iter(range(-self.warm_up, self.requests + self.more))
 
         async def work() -> None:
             connection = _Connection(url, secure, self.limit)
             try:
                 for turn in turns:
                     left = self.deadline - time.monotonic()
-                    if left <= 0:
+                    if left <= 0 or (turn >= self.requests and time.monotonic() >= self.more_until):
                         return
                     sample = await connection.sample(self.paths[turn % len(self.paths)], min(self.seconds, left))
                     cut_short = sample.error and time.monotonic() >= self.deadline
@@ -93,10 +96,10 @@ class _Connection:
 
     async def sample(self, path: str, seconds: float) -> Sample:
         """Time one request, and the opening of the connection where there is none."""
-        began = time.perf_counter_ns()
+        began, size = time.perf_counter_ns(), 0
         try:
             async with asyncio.timeout(seconds):
-                status = await self._ask(self._prefix + path.encode("ascii"))
+                status, size = await self._ask(self._prefix + path.encode("ascii"))
             error = "" if 200 <= status < 300 else f"status {status}"
         except TimeoutError:
             error = f"no whole answer within {seconds:g} s"
@@ -107,7 +110,7 @@ class _Connection:
         took = (time.perf_counter_ns() - began) // 1000
         if error and not error.startswith("status"):
             self.close()
-        return Sample(path, took, error)
+        return Sample(path, took, error, size)
 
     def close(self) -> None:
         """Drop the connection, whatever was under way on it."""
@@ -115,7 +118,7 @@ class _Connection:
             self._writer.transport.abort()
             self._writer = None
 
-    async def _ask(self, target: bytes) -> int:
+    async def _ask(self, target: bytes) -> tuple[int, int]:
         if self._writer is not None:
             try:
                 return await self._exchange(target)
@@ -125,7 +128,8 @@ class _Connection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         return await self._exchange(target)
 
-    async def _exchange(self, target: bytes) -> int:
+    async def _exchange(self, target: bytes) -> tuple[int, int]:
+        """Send a request on the open connection; return the status and the bytes of the answer's body."""
         assert self._writer is not None
         head = self._http.send(h11.Request(method=b"GET", target=target, headers=self._headers))
         assert head is not None
@@ -150,7 +154,7 @@ class _Connection:
             self.close()
         else:
             self._http.start_next_cycle()
-        return status
+        return status, size
 
     async def _read(self, heard: bool) -> bytes:
         try:

@@ -18,6 +18,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from ashat.raos_toml.schema import Request
+from tasks.checks.kit.answers import is_json
 from tasks.checks.kit.assertions import ProgramClient
 from tasks.checks.kit.base import Finding, one_line
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
@@ -89,6 +90,22 @@ class Document:
                 if template.stands_for(bare[len(prefix) :]):
                     return ("paths", template.text)
         return None
+
+    def operation_of(self, request: Request) -> str:
+        """Name the operation that the request is one of, as `operations` does; "" where there is none."""
+        item = self.find(request.path)
+        return f"{request.method} {item[1]}" if item else ""
+
+    def knows_type(self, request: Request, answer: Answer) -> bool:
+        """Tell whether the document says that such an answer may have the media type that it has."""
+        try:
+            item = self.find(request.path)
+            operation = _operation(self, item, request.method) if item else None
+            response = _response(self, operation, answer.status) if operation else None
+            described = _mapping(_mapping(self.follow(response)[1]).get("content")) if response else {}
+        except UnreadableError:
+            return False
+        return _media(described, _content_type(answer)) is not None
 
     def operations(self) -> tuple[str, ...]:
         """List the document's operations, such as `GET /api/items/{item}`, in order."""
@@ -210,15 +227,13 @@ def _content(document: Document, client: ProgramClient, place: Pointer, answer: 
     described = _mapping(_mapping(document.follow(place[:-1])[1]).get("content"))
     if not described:
         return
-    content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    lowered = content_type.lower()
-    known = {name.partition(";")[0].strip().lower(): name for name in described}
-    media = next((known[each] for each in (lowered, f"{lowered.partition('/')[0]}/*", "*/*") if each in known), None)
+    content_type = _content_type(answer)
+    media = _media(described, content_type)
     if media is None:
         shown = one_line(client.hide(content_type), 60) or "an answer without a type"
-        yield Finding("medium", f"{document.path} knows {one_line(', '.join(known), 80)} here, not {shown}")
+        yield Finding("medium", f"{document.path} knows {one_line(', '.join(described), 80)} here, not {shown}")
         return
-    if "schema" not in _mapping(described[media]) or not (lowered == "application/json" or lowered.endswith("+json")):
+    if "schema" not in _mapping(described[media]) or not is_json(content_type.lower()):
         return
     try:
         answer.json()
@@ -229,6 +244,18 @@ def _content(document: Document, client: ProgramClient, place: Pointer, answer: 
     schema = f"{document.uri}#{_fragment((*place, media, 'schema'))}"
     for breach in client.breaches(schema, answer, dialect=document.version):
         yield Finding("high", f"{breach} (of {document.path})")
+
+
+def _content_type(answer: Answer) -> str:
+    declared: str = answer.headers.get("Content-Type", "")
+    return declared.partition(";")[0].strip()
+
+
+def _media(described: Mapping[str, Any], content_type: str) -> str | None:
+    """Find the key of `described`, a response's `content`, that stands for that media type."""
+    lowered = content_type.lower()
+    known = {name.partition(";")[0].strip().lower(): name for name in described}
+    return next((known[each] for each in (lowered, f"{lowered.partition('/')[0]}/*", "*/*") if each in known), None)
 
 
 class Template:

@@ -6,51 +6,40 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ashat.raos_toml.schema import Endpoint, RaosToml
+from ashat.raos_toml.schema import Endpoint
 from tasks.checks.kit import openapi
+from tasks.checks.kit.answers import Observed, askable, observe
 from tasks.checks.kit.assertions import NoCredentialError, ProgramClient
 from tasks.checks.kit.base import CheckContext, Finding, OutOfTimeError, one_line
+from tasks.checks.kit.baseline import as_declared
 from tasks.checks.kit.http import NoAnswerError
 from tasks.checks.kit.samples import AnsweredEndpoints
 
-# In all, and for each: the program is kept from its users meanwhile.
+# In all: the program is kept from its users meanwhile.
 SECONDS = 30.0
-ANSWER_SECONDS = 5.0
 _HOW = "bring it back, or declare it in raos.toml with the status that it has now"
 
 
-def askable(raos: RaosToml) -> list[Endpoint]:
-    """List the declared endpoints that a further request does not change, each once: GET and HEAD, no body."""
-    found: dict[tuple[str, ...], Endpoint] = {}
-    for each in raos.endpoints:
-        if each.method in ("GET", "HEAD") and each.body is None:
-            found.setdefault(_key(each), each)
-    return list(found.values())
-
-
-def note_answered(context: CheckContext) -> AnsweredEndpoints:
+def note_answered(context: CheckContext) -> tuple[AnsweredEndpoints, Observed]:
     """Record which endpoints the previous release, which runs now, answers with the status that it declares itself.
 
-    They are requested with their credentials, as in the API check. The operations of its OpenAPI document are recorded
-    too.
+    They are requested several times, with their credentials, as in the API check; all that was seen of them is
+    returned, too. The operations of its OpenAPI document are recorded.
     """
     previous = context.previous_raos
-    limited = replace(context, deadline=time.monotonic() + SECONDS, time_limit=SECONDS)
     wanted = askable(previous) if previous else []
-    answered: list[Endpoint] = []
     operations: tuple[str, ...] = ()
-    asked = 0
-    with ProgramClient(limited) as client:
+    with ProgramClient(replace(context, deadline=time.monotonic() + SECONDS, time_limit=SECONDS)) as client:
         try:
             document, _ = openapi.read_document(client.web, previous.api.openapi if previous else None)
             operations = document.operations() if document else ()
-            for endpoint in wanted:
-                if _noted(client, endpoint):
-                    answered.append(endpoint)
-                asked += 1
         except OutOfTimeError:
-            pass  # what was not asked is counted, and a finding says it
-    return AnsweredEndpoints(tuple(answered), operations, len(wanted) - asked)
+            pass  # an endpoint that is not asked for want of time is counted
+    seen = observe(context, wanted, SECONDS)
+    answers = {each.key: each for each in seen.answers if each.failed < each.asked}
+    answered = tuple(each for each in wanted if _key(each) in answers)
+    noted = AnsweredEndpoints(answered, operations, seen.unasked, tuple(answers.values()))
+    return noted, seen
 
 
 def removed_endpoints(
@@ -99,32 +88,15 @@ def _key(endpoint: Endpoint) -> tuple[str, ...]:
     return endpoint.method, endpoint.path, endpoint.auth or ""
 
 
-def _as_declared(endpoint: Endpoint, status: int) -> bool:
-    """Tell whether that status is the one declared; any 2xx is as good as another."""
-    return status == endpoint.status or (_good(status) and _good(endpoint.status))
-
-
-def _good(status: int) -> bool:
-    return 200 <= status < 300
-
-
-def _noted(client: ProgramClient, endpoint: Endpoint) -> bool:
-    limited = endpoint.model_copy(update={"time_limit": min(endpoint.time_limit, ANSWER_SECONDS)})
-    try:
-        return _as_declared(endpoint, client.ask(limited).status)
-    except (NoAnswerError, NoCredentialError):
-        return False
-
-
 def _no_longer(client: ProgramClient, endpoint: Endpoint) -> str:
     """Describe how an endpoint is no longer answered as before; "" where it is."""
     by = "by the release that ran before, and"
-    which = f"{by} is gone" if _good(endpoint.status) else f"with status {endpoint.status} {by} no longer is"
+    which = f"{by} is gone" if 200 <= endpoint.status < 300 else f"with status {endpoint.status} {by} no longer is"
     try:
         status = client.ask(endpoint).status
     except (NoAnswerError, NoCredentialError) as error:
         return f"{which}: {client.hide(str(error))}"
-    return "" if _as_declared(endpoint, status) else f"{which}: status {status}"
+    return "" if as_declared(endpoint.status, status) else f"{which}: status {status}"
 
 
 def _undocumented(context: CheckContext, document: openapi.Document, known: Sequence[Endpoint]) -> Iterator[Finding]:

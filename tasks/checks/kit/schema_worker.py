@@ -158,6 +158,13 @@ def _reason(error: Exception) -> str:
     return f"it breaks the library that reads it ({type(error).__name__})"
 
 
+def _import_for(task: str) -> None:
+    """Import what a request needs before its time begins: with some packages beside it, jsonschema takes seconds."""
+    if task in ("check", "validate"):
+        import jsonschema.validators  # noqa: F401
+        import openapi_schema_validator  # noqa: F401
+
+
 def main() -> None:
     """Reply to requests until standard input ends."""
     with suppress(ValueError, OSError):  # not every system lets a process bound itself
@@ -168,6 +175,7 @@ def main() -> None:
     worker = SchemaWorker()
     for line in sys.stdin:
         request = json.loads(line)
+        _import_for(request["do"])
         signal.setitimer(signal.ITIMER_VIRTUAL, request["seconds"])
         reply = worker.reply(request)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 EXACT_UP_TO = 8
 
 
-def mann_whitney(new: Sequence[float], old: Sequence[float]) -> tuple[float, float]:
+def mann_whitney(new: Sequence[float] | Floats, old: Sequence[float] | Floats) -> tuple[float, float]:
     """Test whether `new` is longer than `old`: how likely such ranks are where it is not, and Cliff's delta.
 
     The p value is exact where either series has at most `EXACT_UP_TO` values and none occurs twice; otherwise it is
@@ -20,7 +27,7 @@ def mann_whitney(new: Sequence[float], old: Sequence[float]) -> tuple[float, flo
     """
     import numpy as np
 
-    _, rank_of, counts = np.unique([*new, *old], return_inverse=True, return_counts=True)
+    _, rank_of, counts = np.unique(np.concatenate([new, old]), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[rank_of]
     n, m = len(new), len(old)
     u = float(np.sum(ranks[:n])) - n * (n + 1) / 2

@@ -25,9 +25,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tasks.checks.kit.significance import fisher, mann_whitney, student
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 Verdict = Literal["same", "slower", "unclear"]
 Times = Mapping[str, Sequence[int]]
@@ -50,12 +56,17 @@ class Limits:
     `slower_percent` is the slowdown, `significance_per_mille` the level of the tests. `floor_us` is a difference in
     microseconds that nobody notices and no clock of a busy host tells from nothing: waking a sleeping thread takes
     from 50 to 100 us, and as long again when its processor was asleep, so that an endpoint that answers within a
-    millisecond is easily "20 % slower" while nothing was changed.
+    millisecond is easily "20 % slower" while nothing was changed. `growth_percent` is by how much the tails may grow
+    (`tasks.checks.kit.tails`), where `slower_percent` is not more; `budget_us` the budget of one answer, 0: none;
+    `block_level` the level of the t test over blocks.
     """
 
     slower_percent: int
     significance_per_mille: int
     floor_us: int = 150
+    growth_percent: int = 50
+    budget_us: int = 0
+    block_level: float = BLOCK_LEVEL
 
 
 @dataclass(frozen=True)
@@ -103,21 +114,28 @@ def compare_times(new: Sequence[Times], old: Sequence[Times], limits: Limits) ->
     A path counts by itself where every block has `MIN_TIMES` of it, and among all where every block has any. The
     slowdown over all comes first; there is none where no path is left.
     """
-    blocks = [*new, *old]
-    shared = sorted(path for path in set().union(*blocks) if all(block.get(path) for block in blocks))
-    if not new or not old or not shared:
+    units, whole = units_of(new, old)
+    if not units:
         return []
-    units = {path: max(1.0, _median([us for block in old for us in block[path]])) for path in shared}
-    whole = max(1.0, _median([us for block in old for path in shared for us in block[path]]))
     slowdowns = [_slowdown(OVERALL, new, old, units, whole)]
-    if len(shared) > 1:
-        for path in shared:
-            if min(len(block[path]) for block in blocks) >= MIN_TIMES:
-                slowdowns.append(_slowdown(path, new, old, {path: units[path]}, units[path]))
+    if len(units) > 1:
+        for path, unit in units.items():
+            if min(len(block[path]) for block in (*new, *old)) >= MIN_TIMES:
+                slowdowns.append(_slowdown(path, new, old, {path: unit}, unit))
     certain = holm([slowdown.p for slowdown in slowdowns], limits.significance_per_mille / 1000)
     return [
         _with_verdict(slowdown, limits, significant=sure) for slowdown, sure in zip(slowdowns, certain, strict=True)
     ]
+
+
+def units_of(new: Sequence[Times], old: Sequence[Times]) -> tuple[dict[str, float], float]:
+    """Compute the old release's median time of each path that every block has, and of all of those together."""
+    blocks = [*new, *old]
+    shared = sorted(path for path in set().union(*blocks) if all(block.get(path) for block in blocks))
+    if not new or not old or not shared:
+        return {}, 1.0
+    units = {path: max(1.0, _median([us for block in old for us in block[path]])) for path in shared}
+    return units, max(1.0, _median([us for block in old for path in shared for us in block[path]]))
 
 
 def compare_failures(
@@ -152,7 +170,7 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
     return certain
 
 
-def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
+def slowdown_ratio(new: Sequence[float] | Floats, old: Sequence[float] | Floats) -> float:
     """Estimate by what factor `new` is longer: Hodges and Lehmann's shift, on logarithms.
 
     Long series are thinned to quantiles, so that it takes a few milliseconds whatever their length.
@@ -166,11 +184,14 @@ def slowdown_ratio(new: Sequence[float], old: Sequence[float]) -> float:
 def _slowdown(
     path: str, new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float], unit: float
 ) -> Slowdown:
+    import numpy as np
+
     ours, theirs = [_relative(block, units) for block in new], [_relative(block, units) for block in old]
-    all_ours, all_theirs = [us for block in ours for us in block], [us for block in theirs for us in block]
+    all_ours, all_theirs = np.concatenate(ours), np.concatenate(theirs)
     ratio = slowdown_ratio(all_ours, all_theirs)
     p, delta = mann_whitney(all_ours, all_theirs)
-    error, p_blocks = _over_blocks(ours, theirs)
+    medians = [[math.log(_median(block)) for block in blocks] for blocks in (ours, theirs)]
+    error, p_blocks, _ = over_blocks(*medians)
     base = unit * _median(all_theirs)
     return Slowdown(
         path=path,
@@ -178,7 +199,7 @@ def _slowdown(
         new_us=unit * _median(all_ours),
         ratio=ratio,
         us=base * (ratio - 1),
-        error=error,
+        error=math.exp(error),
         drift=_drift(new, old, units),
         agree=all(slowdown_ratio(one, other) > 1 for one, other in product(ours, theirs)),
         p_blocks=p_blocks,
@@ -187,20 +208,20 @@ def _slowdown(
     )
 
 
-def _over_blocks(new: Sequence[Sequence[float]], old: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Compute the slowdown's standard error, as a factor, and the p value of Student's one-sided t test over blocks."""
+def over_blocks(new: Sequence[float], old: Sequence[float]) -> tuple[float, float, float]:
+    """Compare a statistic that each block has: the difference's standard error, the p value of Student's one-sided t
+    test, and the deviation of the blocks of one release."""
     import numpy as np
 
     if min(len(new), len(old)) < 2:
-        return math.inf, 1.0
-    medians = [[math.log(_median(block)) for block in blocks] for blocks in (new, old)]
+        return math.inf, 1.0, math.inf
     freedom = len(new) + len(old) - 2
-    variance = sum(float(np.var(some)) * len(some) for some in medians) / freedom
+    variance = sum(float(np.var(some)) * len(some) for some in (new, old)) / freedom
     error = math.sqrt(variance * (1 / len(new) + 1 / len(old)))
-    slowdown = float(np.mean(medians[0]) - np.mean(medians[1]))
+    more = float(np.mean(new) - np.mean(old))
     if error < _NOTHING:
-        return 1.0, 0.0 if slowdown > _NOTHING else 1.0
-    return math.exp(error), student(slowdown / error, freedom)
+        return 0.0, 0.0 if more > _NOTHING else 1.0, 0.0
+    return error, student(more / error, freedom), math.sqrt(variance)
 
 
 def _drift(new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float]) -> float:
@@ -218,7 +239,7 @@ def _drift(new: Sequence[Times], old: Sequence[Times], units: Mapping[str, float
     return math.exp(math.sqrt(max(sum(seen) / len(seen) - sum(chance) / len(chance), 0)))
 
 
-def _error(times: Sequence[float]) -> float:
+def _error(times: Floats) -> float:
     """Estimate the variance of the mean of the logarithms of `times` by their quartiles, as if they were normal."""
     import numpy as np
 
@@ -242,7 +263,10 @@ def _with_verdict(slowdown: Slowdown, limits: Limits, *, significant: bool) -> S
 
     overall = slowdown.path == OVERALL
     certain = (
-        significant and slowdown.agree and slowdown.p_blocks <= BLOCK_LEVEL and slowdown.ratio >= slowdown.drift**DRIFTS
+        significant
+        and slowdown.agree
+        and slowdown.p_blocks <= limits.block_level
+        and slowdown.ratio >= slowdown.drift**DRIFTS
     )
     verdict: Verdict = "same"
     if exceeds(slowdown.ratio) and certain:
@@ -252,23 +276,25 @@ def _with_verdict(slowdown: Slowdown, limits: Limits, *, significant: bool) -> S
     return Slowdown(**{**vars(slowdown), "verdict": verdict})
 
 
-def _relative(block: Times, units: Mapping[str, float]) -> list[float]:
+def _relative(block: Times, units: Mapping[str, float]) -> Floats:
     """Convert the block's times to multiples of their path's unit, so that quick and slow paths weigh the same."""
-    return [max(us, 1) / unit for path, unit in units.items() for us in block[path]]
+    import numpy as np
+
+    return np.concatenate([np.maximum(np.asarray(block[path], float), 1) / unit for path, unit in units.items()])
 
 
-def _thinned(times: Sequence[float]) -> Sequence[float]:
+def _thinned(times: Sequence[float] | Floats) -> Floats:
     """Take the logarithms of `times`, or `_QUANTILES` quantiles of them."""
     import numpy as np
 
     logs = np.log(np.asarray(times, dtype=float))
     if len(logs) > _QUANTILES:
         logs = np.quantile(logs, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    thinned: Sequence[float] = logs
+    thinned: Floats = logs
     return thinned
 
 
-def _median(times: Sequence[float]) -> float:
+def _median(times: Sequence[float] | Floats) -> float:
     import numpy as np
 
     return float(np.median(times))

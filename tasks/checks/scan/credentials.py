@@ -1,122 +1,232 @@
-"""Finds credentials in text, with detect-secrets' detectors.
+"""Finds credentials in content of any kind, by Kingfisher's rules, by ours, and by names that values are given to.
 
-Only the detectors are used, not its `scan`: that keeps global settings, wants files on disk, and runs each pattern
-on each line. Here a pattern runs once over a whole text, several times faster. Left out are the detectors by entropy,
-of IP addresses and of Artifactory (nearly all they report is none), and those of Cloudant, IBM Cloud and SoftLayer
-(two thirds of the time, for services that nobody here uses). What is found is named, never shown.
+What the rules run over are the readings of the content (`decoding`): text, escapes, encodings. Kingfisher runs in this
+process, asks nobody, and takes time by the length of the content only. Comments in a release that ask to be ignored are
+not heeded, nor is what a path is called. What is found is named, never shown.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
-from detect_secrets.plugins.aws import AWSKeyDetector
-from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
-from detect_secrets.plugins.base import RegexBasedDetector
-from detect_secrets.plugins.basic_auth import BasicAuthDetector
-from detect_secrets.plugins.discord import DiscordBotTokenDetector
-from detect_secrets.plugins.github_token import GitHubTokenDetector
-from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
-from detect_secrets.plugins.jwt import JwtTokenDetector
-from detect_secrets.plugins.keyword import DENYLIST, KeywordDetector
-from detect_secrets.plugins.mailchimp import MailchimpDetector
-from detect_secrets.plugins.npm import NpmDetector
-from detect_secrets.plugins.openai import OpenAIDetector
-from detect_secrets.plugins.private_key import PrivateKeyDetector
-from detect_secrets.plugins.pypi_token import PypiTokenDetector
-from detect_secrets.plugins.sendgrid import SendGridDetector
-from detect_secrets.plugins.slack import SlackDetector
-from detect_secrets.plugins.square_oauth import SquareOAuthDetector
-from detect_secrets.plugins.stripe import StripeDetector
-from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
-from detect_secrets.plugins.twilio import TwilioKeyDetector
+from kingfisher_sdk import DetectionPolicy, Finding, Rules, Scanner
 
-_TOKENS: tuple[RegexBasedDetector, ...] = (
-    AWSKeyDetector(),
-    AzureStorageKeyDetector(),
-    BasicAuthDetector(),
-    DiscordBotTokenDetector(),
-    GitHubTokenDetector(),
-    GitLabTokenDetector(),
-    JwtTokenDetector(),
-    MailchimpDetector(),
-    NpmDetector(),
-    OpenAIDetector(),
-    PrivateKeyDetector(),
-    PypiTokenDetector(),
-    SendGridDetector(),
-    SlackDetector(),
-    SquareOAuthDetector(),
-    StripeDetector(),
-    TelegramBotTokenDetector(),
-    TwilioKeyDetector(),
+from ashat.common.documents import load_json
+from ashat.errors import DocumentError
+from tasks.checks.scan.assignments import assigned_secrets, basic_credentials, hashed_passwords
+from tasks.checks.scan.containers import Opening, members
+from tasks.checks.scan.decoding import DECODED_LIMIT, RUN_LIMIT, Reading, readings
+from tasks.checks.scan.key_files import key_in
+from tasks.checks.scan.token_rules import TOKEN_RULES, as_document
+
+TEXT_LIMIT = 1024 * 1024
+OVERLAP = 64 * 1024
+SECONDS = 60.0
+MEMBERS_LIMIT = 1_000
+BY_NAME = "a password or key by its name"
+
+# What these match is often an example or a name, or is meant to be public, so a person decides.
+_UNSURE = re.compile(
+    r"generic-credential-uri|gcp-api-key|gcp-gemini|curl-auth|jwt|kubernetes-secret|discord-client|test-api-token"
 )
-# What these match is often an example or a name, so a person decides.
-_UNSURE = (BasicAuthDetector, TwilioKeyDetector)
-_PATTERNS = tuple((detector, pattern) for detector in _TOKENS for pattern in detector.denylist)
-_KEYWORD = KeywordDetector()
-_KEYWORD_NAME = re.compile("|".join(DENYLIST), re.IGNORECASE)
-# A part of each of those names (key, pass, pwd, secret, contrase), in the form that `re` finds ten times faster.
-KEYWORD_HINT = re.compile(
-    "[kKpPsScC](?:[eE][yY]|[aA][sS][sS]|[wW][dD]|[eE][cC][rR][eE][tT]|[oO][nN][tT][rR][aA][sS][eE])"
+# Names of accounts and keys for browsers open nothing by themselves.
+_PUBLIC = re.compile(
+    r"(?:client|access|account|application|app|key|token|tenant|user-api)-id$|-pub(?:lic)?-|(?<!webhook)-url$|-host\.?\d?$|-name\.?\d?$"
+    r"|client-side|browser-api-token|project-api-key$|polymarket-address|sdk-key|username|-repository$|domain"
 )
-_ASSIGNMENT_LIMIT = 2_000
-_LINE_LIMIT = 2_048
-_OVERLAP = 512
+_URI = re.compile(
+    r"//[^/@\s]*@(?:localhost|127\.|0\.0\.0\.0|\[::1\]|[\w.-]*example\b|host\b|hostname\b|server\b|domain\b|(?:\w+\.)?(?:foo|bar)\b)"
+)
+_WEAK = re.compile(
+    r"(?:my|your|the|db|some)?[-_]?(?:pass(?:w(?:or)?d)?|pw|pwd|secret|token|p4ss\w*|p%40ss\w*|pass\w{0,3}|he%2f%2fo)\d{0,3}|[\W_x]*"
+    r"|.*(?:[{<$*]|%s|%\(|\.\.\.|\\$|example|changeme|[,(]).*|.{1,4}",
+    re.IGNORECASE,
+)
+# Brackets end a credential as blanks do, but not every rule knows that.
+_APART = bytes.maketrans(b"<>()[]{}|,*", b" " * 11)
+_JWT = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.")
+_EXAMPLE_NAMES = re.compile(
+    rb"John Doe|Jane Doe|1234567890|some.{1,4}payload|foo.{1,5}bar|hello.{1,5}world|example\.com|user123", re.IGNORECASE
+)
 
 
-@dataclass(frozen=True)
+_SPELLED = {
+    "api": "API",
+    "aws": "AWS",
+    "cicd": "CI/CD",
+    "gcp": "Google Cloud",
+    "github": "GitHub",
+    "gitlab": "GitLab",
+    "jwt": "JSON Web Token",
+    "npm": "npm",
+    "openai": "OpenAI",
+    "pat": "Token",
+    "pypi": "PyPI",
+    "sdk": "SDK",
+}
+
+
+@dataclass(frozen=True, order=True)
 class Secret:
-    """A credential in a text: its kind and line. `sure` is False where it may well be an example or a mere name."""
+    """A credential in some content: its kind and line, and how it was hidden there, "" where it was not.
 
-    kind: str
+    `sure` is False where it may well be an example or a mere name.
+    """
+
     line: int
+    kind: str
     sure: bool
+    how: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The kind and how it was hidden, in words."""
+        return f"{self.kind}, in {self.how}" if self.how else self.kind
 
 
-def find_secrets(text: str, filename: str = "") -> list[Secret]:
-    """Find the credentials in `text`, at most one of each kind and line, in order.
+def find_secrets(content: bytes, *, seconds: float = SECONDS) -> list[Secret]:
+    """Find the credentials in `content`, at most one of each kind and line, in order.
 
-    `filename` tells how assignments are written there; lines over 2,000 characters are not searched for those.
+    Content over 1 MiB is searched piece by piece; the pieces overlap.
+
+    Raises:
+        TimeoutError: it took longer than `seconds`.
     """
-    found: set[Secret] = set()
-    for first_line, segment in _segments(text):
-        for detector, pattern in _PATTERNS:
-            for match in pattern.finditer(segment):
-                if any(detector.analyze_string(match.group())):
-                    line = first_line + segment.count("\n", 0, match.start())
-                    found.add(Secret(detector.secret_type, line, not isinstance(detector, _UNSURE)))
-    known = {secret.line for secret in found}
-    found |= {Secret(_KEYWORD.secret_type, line, False) for line in _assignments(text, filename) if line not in known}
-    return sorted(found, key=lambda secret: (secret.line, secret.kind))
+    found: dict[tuple[int, str], Secret] = {}
+    until = time.monotonic() + seconds
+    for first, piece in _pieces(content):
+        for reading in readings(piece):
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"a search for credentials took longer than {seconds:g} s")
+            for each in (*_in_text(reading, left), *_in_file(reading, left)):
+                secret = replace(each, line=each.line + first)
+                known = found.setdefault((secret.line, secret.kind), secret)
+                if secret.sure and not known.sure:
+                    found[secret.line, secret.kind] = secret
+    sure = {secret.line for secret in found.values() if secret.sure}
+    return sorted(secret for secret in found.values() if secret.sure or secret.line not in sure)
 
 
-def _segments(text: str) -> Iterator[tuple[int, str]]:
-    """Split `text` into pieces without a line over 2 KB, each with the number of its first line.
-
-    Some patterns take time by the square of a line's length, and a stranger chooses the lines. Pieces of one line
-    overlap by more than nearly any credential is long.
-    """
-    lines = text.split("\n")
-    if max(map(len, lines)) <= _LINE_LIMIT:
-        yield 1, text
+def _in_file(reading: Reading, seconds: float) -> Iterator[Secret]:
+    """Find the credentials in a file that was decoded from text: a key, or an archive, which is opened once."""
+    if reading.whole:
         return
-    for number, line in enumerate(lines, start=1):
-        for start in range(0, max(1, len(line) - _OVERLAP), _LINE_LIMIT - _OVERLAP):
-            yield number, line[start : start + _LINE_LIMIT]
+    if key := key_in(reading.text):
+        yield Secret(reading.line, key, True, reading.how)
+    for _, inner in members(reading.text, Opening(left=DECODED_LIMIT, members=MEMBERS_LIMIT)):
+        for each in readings(inner, RUN_LIMIT):
+            how = f"an archive in {reading.how}"
+            yield from _in_text(replace(each, line=reading.line, how=how, whole=False), seconds)
 
 
-def _assignments(text: str, filename: str) -> Iterator[int]:
-    """Find the lines where a name such as `password` is given a value."""
-    position, number = 0, 1
-    while match := KEYWORD_HINT.search(text, position):
-        start = text.rfind("\n", position, match.start()) + 1 or position
-        end = text.find("\n", match.end())
-        end = end if end >= 0 else len(text)
-        number += text.count("\n", position, start)
-        line = text[start:end] if end - start <= _ASSIGNMENT_LIMIT else ""
-        if _KEYWORD_NAME.search(line) and _KEYWORD.analyze_line(filename=filename, line=line):
-            yield number
-        position, number = end + 1, number + 1
+def _pieces(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split content into pieces that overlap, each with the number of lines before it."""
+    if len(content) <= TEXT_LIMIT:
+        yield 0, content
+        return
+    lines = 0
+    for start in range(0, len(content) - OVERLAP, TEXT_LIMIT - OVERLAP):
+        piece = content[start : start + TEXT_LIMIT]
+        yield lines, piece
+        lines += piece.count(b"\n", 0, TEXT_LIMIT - OVERLAP)
+
+
+def _in_text(reading: Reading, seconds: float) -> Iterator[Secret]:
+    """Find the credentials in one reading: those with a form of their own first."""
+    text, lines = reading.text, set()
+    for form in (text,) if reading.again else (text, text.translate(_APART)):
+        for finding in scanner().scan(form, timeout=min(seconds, SECONDS)):
+            kind, sure = judged(finding)
+            if kind:
+                line = int(finding.location["line"]) if reading.whole else reading.line
+                lines.add(line)
+                yield Secret(line, kind, sure, reading.how)
+    for kind, find in () if reading.again else _WITHOUT_FORM:
+        for position in find(text):
+            line = _place(reading, text, position)
+            if line not in lines:
+                yield Secret(line, kind, False, reading.how)
+
+
+_WITHOUT_FORM = (
+    (BY_NAME, assigned_secrets),
+    ("the hash of a password", hashed_passwords),
+    ("a name and password for HTTP", basic_credentials),
+)
+
+
+def _place(reading: Reading, text: bytes, position: int) -> int:
+    return text.count(b"\n", 0, position) + 1 if reading.whole else reading.line
+
+
+@cache
+def scanner() -> Scanner:
+    """Compile the rules, once a process; Kingfisher keeps what it compiled in the user's cache directory."""
+    with tempfile.TemporaryDirectory(prefix="ashat-rules-") as directory:
+        own = Path(directory) / "rules.yml"
+        own.write_text(as_document(), encoding="utf-8")
+        rules = Rules([own], confidence="medium")
+    return Scanner(
+        rules, policy=DetectionPolicy(inline_ignores=False, markup_context=False, base64_max_depth=0), base64=False
+    )
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Give each rule of the catalogue a short name, made of its identifier; ours have theirs."""
+    own = {f"ashat.{number}": rule.name for number, rule in enumerate(TOKEN_RULES)}
+    return {each["id"]: own.get(each["id"]) or _short(each["id"]) for each in scanner().rules.metadata()}
+
+
+def _short(identifier: str) -> str:
+    words = re.sub(r"\.\d+$", "", identifier.rpartition("/")[2].removeprefix("betterleaks.")).split("-")
+    return " ".join(_SPELLED.get(word) or word.capitalize() for word in words)
+
+
+def judged(finding: Finding) -> tuple[str, bool]:
+    """Name what `finding` is, "" where it is no credential, and say whether it is sure to be one."""
+    rule = finding.rule_id
+    if not finding.visible or _PUBLIC.search(rule):
+        return "", False
+    if "credential-uri" in rule or ("connection-string" in rule and "mongo" in rule):
+        return _of_address(finding)
+    if "jwt" in rule:
+        return _of_web_token(finding)
+    sure = not _UNSURE.search(rule) and (finding.confidence == "high" or rule.startswith("veles."))
+    return _names()[rule], sure
+
+
+def _of_address(finding: Finding) -> tuple[str, bool]:
+    uri = finding.captures.get("uri") or finding.secret
+    password = finding.captures.get("password") or uri.rpartition("@")[0].rpartition(":")[2]
+    if _URI.search(uri) or _WEAK.fullmatch(password):
+        return "", False
+    return "a password in an address", False
+
+
+def _of_web_token(finding: Finding) -> tuple[str, bool]:
+    """Judge a JSON Web Token by what it says: one that expired, or that is public or an example, opens nothing."""
+    match = _JWT.search(finding.secret)
+    payload = match[1] if match else ""
+    try:
+        raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        claims = load_json(raw, limit=64 * 1024)
+    except (binascii.Error, ValueError, DocumentError):
+        return "", False
+    if not isinstance(claims, dict) or _EXAMPLE_NAMES.search(raw) or claims.get("role") == "anon":
+        return "", False
+    ends = claims.get("exp")
+    if isinstance(ends, int) and ends < time.time():
+        return "", False
+    return "JSON Web Token", isinstance(ends, int) or {"iss", "aud", "role"} <= claims.keys() or claims.get(
+        "role"
+    ) == "service_role"

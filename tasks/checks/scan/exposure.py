@@ -8,13 +8,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 
 from ashat.raos_toml.schema import RaosToml
 from tasks.checks.kit.base import CheckContext, Finding
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
+from tasks.checks.scan.behaviour import shown_by_behaviour
 from tasks.checks.scan.credentials import find_secrets
 from tasks.checks.scan.headers import missing_headers, weak_cookies, weak_headers
 
@@ -40,35 +42,55 @@ _EXPOSED = {
     "/phpinfo.php": re.compile(r"<title>[^<]*phpinfo\(\)", re.IGNORECASE),
     "/actuator/env": re.compile(r'"propertySources"\s*:\s*\['),
     "/debug/pprof/": re.compile(r"<title>/debug/pprof/</title>", re.IGNORECASE),
+    "/.npmrc": re.compile(r"_authToken\s*="),
+    "/.aws/credentials": re.compile(r"^aws_secret_access_key\s*=", re.MULTILINE),
+    "/id_rsa": re.compile(r"\A\s*-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "/backup.sql": re.compile(r"^-- (MySQL dump|MariaDB dump|PostgreSQL database dump)", re.MULTILINE),
+    "/console": re.compile(r"<title>[^<]*Werkzeug|Werkzeug Debugger</title>"),
+    "/_profiler/": re.compile(r"<title>[^<]*Symfony Profiler", re.IGNORECASE),
+    "/telescope": re.compile(r"<title>[^<]*Telescope[^<]*</title>"),
+    "/rails/info/properties": re.compile(r"Rails version"),
+    "/h2-console/": re.compile(r"<title>H2 Console</title>"),
+    "/adminer.php": re.compile(r"<title>[^<]*Adminer</title>"),
+    "/phpmyadmin/": re.compile(r"<title>[^<]*phpMyAdmin", re.IGNORECASE),
+    "/elmah.axd": re.compile(r"Error Log for ", re.IGNORECASE),
+    "/trace.axd": re.compile(r"Application Trace", re.IGNORECASE),
+    "/actuator": re.compile(r'"heapdump"\s*:\s*\{'),
 }
+_FILES = ("/.git/config", "/.git/HEAD", "/.env", "/appsettings.json", "/web.config", "/.htpasswd", "/.npmrc")
+PREFIXES_LIMIT = 4
 _LISTED = ("/", "/Modules/", "/static/", "/uploads/")
 _LISTING = re.compile(r"<title>\s*(index of|directory listing for) /", re.IGNORECASE)
 
 
 class _Program:
-    """The program, asked once a path, and no further when it has kept us waiting in vain for long enough."""
+    """The program, asked the same once, and no further when it has kept us waiting in vain for long enough."""
 
     def __init__(self, web: Web) -> None:
         self._web = web
-        self._answers: dict[str, Answer | None] = {}
+        self._answers: dict[tuple[object, ...], Answer | None] = {}
         self._waited = 0.0
         self.silent: list[str] = []
         self.not_asked: list[str] = []
 
-    def ask(self, path: str) -> Answer | None:
-        """Request `path` once; None where no answer comes within the limits, which is for other checks to judge."""
-        if path not in self._answers and self._waited >= PATIENCE_SECONDS:
+    def ask(
+        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Answer | None:
+        """Request `path`; None where no answer comes within the limits, which is for other checks to judge."""
+        asked = (path, method, *sorted((headers or {}).items()), content)
+        if asked not in self._answers and self._waited >= PATIENCE_SECONDS:
             self.not_asked.append(path)
             return None
-        if path not in self._answers:
+        if asked not in self._answers:
             began = time.monotonic()
+            limits: Any = {"seconds": ANSWER_SECONDS, "limit": ANSWER_BYTES}
             try:
-                self._answers[path] = self._web.ask(path, seconds=ANSWER_SECONDS, limit=ANSWER_BYTES)
+                self._answers[asked] = self._web.ask(path, method=method, headers=headers, content=content, **limits)
             except NoAnswerError:
-                self._answers[path] = None
+                self._answers[asked] = None
                 self._waited += time.monotonic() - began
                 self.silent.append(path)
-        return self._answers[path]
+        return self._answers[asked]
 
 
 def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
@@ -86,7 +108,8 @@ def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
         yield from weak_headers(answers, hsts=hsts)
         yield from weak_cookies(answers, https=https)
         yield from _leaks(answers)
-        yield from _exposed(program)
+        yield from _exposed(program, context.raos)
+        yield from shown_by_behaviour(program.ask, context.raos, list(answers), ABSENT, url.host, _sure)
         if program.not_asked:
             silent, rest = ", ".join(program.silent), len(program.not_asked)
             text = f"the program left {silent} unanswered, so it was not asked for {rest} other things"
@@ -95,26 +118,38 @@ def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
 
 def _pages(program: _Program, raos: RaosToml) -> dict[str, Answer]:
     declared = [each.path for each in raos.endpoints if each.method == "GET" and each.body is None]
-    asked = list(dict.fromkeys([raos.health.path, raos.modules.report, *declared]))[:PAGES_LIMIT]
+    report = [raos.modules.report] if raos.modules.none is None else []
+    asked = list(dict.fromkeys([raos.health.path, *report, *declared]))[:PAGES_LIMIT]
     return {path: answer for path in asked if (answer := program.ask(path))}
 
 
 def _leaks(answers: dict[str, Answer]) -> Iterator[Finding]:
     for path, answer in answers.items():
-        for secret in find_secrets(_text(answer)):
-            if secret.sure:
-                yield Finding("high", f"{path} shows a credential: {secret.kind}", "leak", path)
+        for kind in _sure(answer.body):
+            yield Finding("high", f"{path} shows a credential: {kind}", "leak", path)
 
 
-def _exposed(program: _Program) -> Iterator[Finding]:
+def _sure(body: bytes) -> list[str]:
+    return [secret.shown for secret in find_secrets(body) if secret.sure]
+
+
+def _prefixes(raos: RaosToml) -> list[str]:
+    """The directories, as URLs have them, below which the program is known to answer."""
+    first = [path.split("?")[0].split("/")[1:] for path in (each.path for each in raos.endpoints)]
+    return list(dict.fromkeys(f"/{names[0]}" for names in first if len(names) > 1))[:PREFIXES_LIMIT]
+
+
+def _exposed(program: _Program, raos: RaosToml) -> Iterator[Finding]:
     absent = program.ask(ABSENT)
     everywhere = _text(absent) if absent and absent.status == httpx.codes.OK else ""
-    for path, pattern in _EXPOSED.items():
+    prefixes = _prefixes(raos)
+    below = {prefix + path: _EXPOSED[path] for prefix in prefixes for path in _FILES}
+    for path, pattern in {**_EXPOSED, **below}.items():
         found = program.ask(path)
         if found and found.status == httpx.codes.OK and pattern.search(_text(found)) and not pattern.search(everywhere):
             text = f"anyone can read {path} from the running program: do not serve it"
             yield Finding("high", text, "exposed", path)
-    for path in _LISTED:
+    for path in dict.fromkeys([*_LISTED, *(f"{prefix}/" for prefix in prefixes)]):
         found = program.ask(path)
         if found and found.status == httpx.codes.OK and _LISTING.search(_text(found)):
             yield Finding("high", f"{path} lists a directory of the server: turn listings off", "listing", path)

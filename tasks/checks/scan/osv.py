@@ -6,8 +6,8 @@ of type SEMVER and ECOSYSTEM; GIT ranges say nothing of a version).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from ashat.errors import AshatError
 from tasks.checks.kit.base import Finding, Severity, one_line
-from tasks.checks.scan.lockfiles import Package
+from tasks.checks.scan.packages import Package
 from tasks.checks.scan.versions import parse_version, same_name
 
 HIGH_FROM = Decimal("7.0")  # "high" begins there in CVSS 3 and 4 (section 5 of CVSS 3.1, 6 of 4.0)
@@ -205,11 +205,20 @@ def _points(score: Score) -> Decimal | None:
         return None
 
 
-def findings(found: dict[Package, list[Advisory]], places: dict[Package, str]) -> Iterator[Finding]:
-    """Make a finding for each vulnerability of each package. Rule: `vulnerable`, path: the package's name."""
+def findings(
+    found: dict[Package, list[Advisory]], places: dict[Package, str], development: Collection[Package] = ()
+) -> Iterator[Finding]:
+    """Make a finding for each vulnerability of each package. Rule: `vulnerable`, path: the package's name.
+
+    What is declared for development only does not run, unless it is malicious: it is a warning.
+    """
     for package, advisories in sorted(found.items()):
         for group in _same_vulnerability(advisories):
-            yield _finding(package, group, places.get(package, ""))
+            finding = _finding(package, group, places.get(package, ""))
+            if package in development and not any(each.id.startswith("MAL-") for each in group):
+                text = f"{finding.text} (declared for development only)"
+                finding = replace(finding, severity="medium", text=text)
+            yield finding
 
 
 def _finding(package: Package, group: Sequence[Advisory], place: str) -> Finding:

@@ -20,8 +20,8 @@ from ashat.client.bounded import TooLargeError, exchange
 from ashat.client.environment import default_trust, proxy_of
 from ashat.errors import UsageError
 from tasks.checks.kit.base import one_line
-from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
+from tasks.checks.scan.packages import Package
 
 SECONDS = 30.0
 ANSWER_SECONDS = 20.0

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from ashat.common.documents import load_json
 from ashat.common.files import read_bounded
 from tasks.checks.kit.base import one_line
-from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory
+from tasks.checks.scan.packages import Package
 
 SECONDS = 300.0
 RECORD_BYTES = 4 * 1024 * 1024

@@ -1,29 +1,32 @@
-"""Inspects the TLS of a server: who vouches for its certificate, for how long, and which protocols it takes.
+"""Inspects the TLS of a server: who vouches for its certificate, what is wrong with that, and what else it would take.
 
-Rules: `certificate` (not trusted, for another name, expired), `certificate-expiry` (soon), `tls-protocol`,
-`plain-http`; their path is HOST:PORT. RFC 8996 forbids TLS 1.0 and 1.1.
+Rules: `certificate` (not trusted, for another name or purpose, out of its time), `weak-certificate`,
+`certificate-expiry`, `tls-protocol`, `tls-cipher`, `plain-http`; their path is HOST:PORT.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
 from cryptography import x509
 
+from ashat.client import tls_causes
 from ashat.client.environment import is_loopback
 from tasks.checks.kit.base import Finding, one_line
+from tasks.checks.scan import hello
+from tasks.checks.scan.certificates import inspect_authorities, inspect_certificate
 
 SECONDS = 5.0
-_OLD = {ssl.TLSVersion.TLSv1: "TLS 1.0", ssl.TLSVersion.TLSv1_1: "TLS 1.1"}
+CHAIN_LIMIT = 10
 _GOOD = ("TLSv1.2", "TLSv1.3")
-# X509_V_ERR_* of OpenSSL's <openssl/x509_vfy.h>.
-_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
-_NAMES_SHOWN = 3
+_OF_ITSELF = (tls_causes.NOT_YET_VALID, tls_causes.EXPIRED, *tls_causes.WRONG_NAME)
+_DER = 2  # `_ssl.ENCODING_DER`
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class Server:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One handshake: the protocol agreed on, and the server's certificate."""
+    """One handshake: the protocol agreed on, the server's certificate, and those of authorities that it sent."""
 
     protocol: str
     certificate: x509.Certificate
+    authorities: tuple[x509.Certificate, ...] = ()
 
 
 def inspect_tls(url: str, trust: ssl.SSLContext | None, now: datetime, soon: timedelta) -> Iterator[Finding]:
@@ -72,96 +76,132 @@ def unverified() -> ssl.SSLContext:
 
 def _tls(server: Server, now: datetime, soon: timedelta) -> Iterator[Finding]:
     try:
-        seen, trouble = _connected(server)
-    except ssl.SSLError as error:
-        yield _no_protocol(server, error)
+        seen, error = _connected(server)
+    except ssl.SSLError as failure:
+        yield _no_protocol(server, failure)
         return
-    except OSError as error:
-        text = f"{server.place} makes no TLS connection: {one_line(error.strerror or error, 80)}"
+    except OSError as failure:
+        text = f"{server.place} makes no TLS connection: {one_line(failure.strerror or failure, 80)}"
         yield Finding("high", text, "tls-protocol", server.place)
         return
-    except ValueError as error:
-        text = f"the certificate of {server.place} cannot be read: {one_line(error, 80)}"
+    except ValueError as failure:
+        text = f"the certificate of {server.place} cannot be read: {one_line(failure, 80)}"
         yield Finding("high", text, "certificate", server.place)
         return
-    if trouble:
-        yield trouble
-    yield from _expiry(server, seen.certificate, now, soon)
+    found = list(inspect_certificate(server.place, server.host, seen.certificate, now, soon))
+    above = list(inspect_authorities(server.place, seen.authorities, now, soon))
+    if error is not None:
+        yield from _untrusted(server, seen, error, [*found, *above])
+    yield from found
+    yield from above
     yield from _protocols(server, seen.protocol)
+    yield from _ciphers(server)
 
 
-def _connected(server: Server) -> tuple[_Seen, Finding | None]:
-    """Connect and check the certificate; where that fails, connect without, and return the finding too."""
+def _connected(server: Server) -> tuple[_Seen, ssl.SSLCertVerificationError | None]:
+    """Connect and check the certificate; where that fails, connect without, and return the reason too."""
     try:
         return _handshake(server, server.trust or httpx.create_ssl_context()), None
     except ssl.SSLCertVerificationError as error:
-        seen = _handshake(server, unverified())
-        return seen, _untrusted(server, seen.certificate, error)
+        return _handshake(server, unverified()), error
 
 
-def _untrusted(server: Server, certificate: x509.Certificate, error: ssl.SSLCertVerificationError) -> Finding:
-    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        names = _names(certificate)
-        shown = ", ".join(names[:_NAMES_SHOWN]) or "nobody"
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        why = f"is for {shown}{more}, not for {server.host}"
-    elif error.verify_code == _EXPIRED:
-        end = certificate.not_valid_after_utc
-        over = end <= datetime.now(UTC)
-        why = f"expired on {end:%Y-%m-%d}: renew it" if over else "was signed with one that has expired: renew that"
-    elif error.verify_code == _NOT_YET_VALID:
-        why = f"is valid only from {certificate.not_valid_before_utc:%Y-%m-%d} on"
-    else:
-        why = f"is not trusted ({one_line(error.verify_message, 80)}): configure its authority as the server's CA"
-    return Finding("high", f"the certificate of {server.place} {why}", "certificate", server.place)
+def _untrusted(
+    server: Server, seen: _Seen, error: ssl.SSLCertVerificationError, found: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Say why it is not trusted, unless what was `found` of the certificate itself says so already."""
+    cause = tls_causes.distrust(error)
+    grave = any(each.severity == "high" for each in found)
+    if grave and (cause or error.verify_code in _OF_ITSELF):
+        return
+    yield Finding(
+        "high", f"the certificate of {server.place} {cause or _why(server, seen, error)}", "certificate", server.place
+    )
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
-    try:
-        listed = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    names = [str(item.value) for item in listed if isinstance(item, x509.DNSName | x509.IPAddress)]
-    return [one_line(name, 60) for name in names]
-
-
-def _expiry(server: Server, certificate: x509.Certificate, now: datetime, soon: timedelta) -> Iterator[Finding]:
-    end = certificate.not_valid_after_utc
-    if now < end <= now + soon:
-        text = f"the certificate of {server.place} expires on {end:%Y-%m-%d}, in {(end - now).days} days: renew it"
-        yield Finding("medium", text, "certificate-expiry", server.place)
+def _why(server: Server, seen: _Seen, error: ssl.SSLCertVerificationError) -> str:
+    issuer = one_line(seen.certificate.issuer.rfc4514_string(), 80) or "a nameless authority"
+    if error.verify_code == tls_causes.SELF_SIGNED:
+        return (
+            "is not trusted (it signed itself): configure it as the server's CA, if you know it to be the server's, or "
+            "have an authority sign one"
+        )
+    if error.verify_code in tls_causes.UNKNOWN_AUTHORITY and seen.authorities:
+        top = one_line(seen.authorities[-1].issuer.rfc4514_string(), 80)
+        return f"is not trusted (the authority {top} is not known here): configure its authority as the server's CA"
+    if error.verify_code in tls_causes.UNKNOWN_AUTHORITY:
+        return (
+            f"is not trusted ({issuer}, which signed it, is neither known here nor sent): have the server send the "
+            "whole chain if that is an intermediate, else configure its authority as the server's CA"
+        )
+    if error.verify_code == tls_causes.EXPIRED:
+        return "was signed with one that has expired: renew that"
+    if error.verify_code in tls_causes.WRONG_NAME:
+        return f"is not for {server.host}: have one made for it"
+    return f"is not trusted ({one_line(error.verify_message, 80)})"
 
 
 def _protocols(server: Server, negotiated: str) -> Iterator[Finding]:
     if negotiated not in _GOOD:
         text = f"{server.place} agreed on {negotiated}, which is forbidden (RFC 8996): have it speak TLS 1.2 or 1.3"
         yield Finding("high", text, "tls-protocol", server.place)
-    taken: list[str] = []
-    refused: list[str] = []
-    untried: list[str] = []
-    for version, name in _OLD.items():
-        context = _only(version)
-        if context is None:
-            untried.append(name)
-        else:
-            (taken if _accepts(server, context) else refused).append(name)
+    taken, untried = _taken(server, {name: (version, hello.ANY_OLD) for version, name in hello.OLD.items()})
     if taken:
-        text = f"{server.place} still takes {' and '.join(taken)}, which are forbidden (RFC 8996): turn them off"
+        text = f"{server.place} still takes {_listed(taken)}, which are forbidden (RFC 8996): turn them off"
         yield Finding("medium", text, "tls-protocol", server.place)
-    text = f"{server.place} speaks {negotiated}"
-    text += f"; it refuses {' and '.join(refused)}" if refused else ""
-    text += f"; {' and '.join(untried)} cannot be offered by this machine's OpenSSL, so not tried" if untried else ""
+    refused = [name for name in hello.OLD.values() if name not in [*taken, *untried]]
+    text = f"{server.place} speaks {negotiated}" + (f"; it refuses {_listed(refused)}" if refused else "")
     yield Finding("low", text)
+    if untried:
+        text = f"whether {server.place} takes {_listed(untried)} was not looked at: it did not answer"
+        yield Finding("low", text, "tls-protocol", server.place, unseen=True)
+
+
+def _ciphers(server: Server) -> Iterator[Finding]:
+    taken, untried = _taken(server, {weak.name: (hello.TLS_1_2, weak.suites) for weak in hello.WEAK})
+    for grave in (True, False):
+        names = [weak.name for weak in hello.WEAK if weak.name in taken and weak.grave == grave]
+        if names:
+            text = f"{server.place} takes ciphers with {_listed(names)}, which RFC 9325 forbids: turn them off"
+            yield Finding("high" if grave else "medium", text, "tls-cipher", server.place)
+    secret, silent = _taken(server, {"forward": (hello.TLS_1_2, hello.NO_SECRECY)})
+    if secret:
+        text = (
+            f"{server.place} takes ciphers without forward secrecy (RSA key exchange), which RFC 9325 advises against"
+        )
+        yield Finding("low", text, "tls-cipher", server.place)
+    if untried or silent:
+        text = f"whether {server.place} takes weak ciphers was not looked at to the end: it did not answer"
+        yield Finding("low", text, "tls-cipher", server.place, unseen=True)
+
+
+def _taken(server: Server, offers: dict[str, tuple[int, Sequence[int]]]) -> tuple[list[str], list[str]]:
+    """Offer each, and list which were taken, and which could not be tried."""
+    taken, untried = [], []
+    for name, (version, suites) in offers.items():
+        try:
+            if hello.takes(server.host, server.port, version, suites):
+                taken.append(name)
+        except OSError:
+            untried.append(name)
+    return taken, untried
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _no_protocol(server: Server, error: ssl.SSLError) -> Finding:
-    """Find why there was no handshake at all: old protocols only, or something that is no TLS."""
-    for version, name in reversed(_OLD.items()):
-        context = _only(version)
-        if context is not None and _accepts(server, context):
-            text = f"{server.place} speaks nothing newer than {name}, which is forbidden (RFC 8996): turn TLS 1.3 on"
-            return Finding("high", text, "tls-protocol", server.place)
-    why = one_line(error.reason or error, 80)
+    """Find why there was no handshake at all: old protocols only, weak ciphers only, or something that is no TLS."""
+    taken, _ = _taken(server, {name: (version, hello.ANY_OLD) for version, name in hello.OLD.items()})
+    if taken:
+        text = f"{server.place} speaks nothing newer than {taken[-1]}, which is forbidden (RFC 8996): turn TLS 1.3 on"
+        return Finding("high", text, "tls-protocol", server.place)
+    weak, _ = _taken(server, {each.name: (hello.TLS_1_2, each.suites) for each in hello.WEAK})
+    if weak:
+        text = f"{server.place} takes only ciphers with {_listed(weak)}, which RFC 9325 forbids: have it take AES-GCM"
+        return Finding("high", text, "tls-cipher", server.place)
+    why = tls_causes.no_handshake(error) or one_line(error.reason or error, 80)
     return Finding("high", f"{server.place} makes no TLS connection: {why}", "tls-protocol", server.place)
 
 
@@ -171,26 +211,15 @@ def _handshake(server: Server, context: ssl.SSLContext) -> _Seen:
         context.wrap_socket(plain, server_hostname=server.host) as secure,
     ):
         certificate = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
-        return _Seen(secure.version() or "no TLS", certificate)
+        return _Seen(secure.version() or "no TLS", certificate, _authorities(secure))
 
 
-def _accepts(server: Server, context: ssl.SSLContext) -> bool:
-    try:
-        _handshake(server, context)
-    except OSError:
-        return False
-    return True
+def _authorities(secure: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
+    """Read the certificates that the server sent after its own; none where this Python does not tell.
 
-
-def _only(version: ssl.TLSVersion) -> ssl.SSLContext | None:
-    """Make a context that offers that old version alone; None where this machine's OpenSSL cannot offer it."""
-    context = unverified()
-    try:
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = context.maximum_version = version
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost").do_handshake()
-    except ssl.SSLWantReadError:
-        return context
-    except (ssl.SSLError, ValueError):
-        return None
-    return None
+    Python 3.13 made public what its versions before have in the object below.
+    """
+    below: Any = secure if hasattr(secure, "get_unverified_chain") else getattr(secure, "_sslobj")  # noqa: B009
+    sent = below.get_unverified_chain() or ()
+    found = (each if isinstance(each, bytes) else each.public_bytes(_DER) for each in sent[1 : 1 + CHAIN_LIMIT])
+    return tuple(x509.load_der_x509_certificate(each) for each in found)

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from ashat.verification.policy import Policy
 from tasks.checks.kit.base import Finding
-from tasks.checks.scan.lockfiles import Declared, Package
 from tasks.checks.scan.osv import AdvisoriesUnknownError, Advisory, findings
 from tasks.checks.scan.osv_api import SECONDS as OSV_SECONDS
 from tasks.checks.scan.osv_api import ask_osv, shown
 from tasks.checks.scan.osv_offline import SECONDS as FILE_SECONDS
 from tasks.checks.scan.osv_offline import read_copy
+from tasks.checks.scan.packages import Declared, Package
 
 
 @dataclass
@@ -47,7 +47,7 @@ def look_up(declared: Declared, policy: Policy, left: float, now: datetime) -> L
     elif packages:
         try:
             found = _found(packages, policy, left / 2, now, result)
-            result.findings += findings(found, declared.packages)
+            result.findings += findings(found, declared.packages, declared.development)
         except AdvisoriesUnknownError as error:
             result.unknown = f"known vulnerabilities of {result.counted} could not be looked up: {error}"
             result.findings.append(Finding("low", result.unknown))

@@ -48,6 +48,16 @@ def _without_me(tree: Path) -> None:
     _undocumented(tree, "/api/auth/me", "/api/auth/self")
 
 
+def _warned(name: str, says: str, *edits: str) -> SeededFault:
+    """Make a release whose web server is changed, each text followed by what takes its place; a person is to look."""
+
+    def change(tree: Path) -> None:
+        for old, new in zip(edits[::2], edits[1::2], strict=True):
+            replace_text(tree, "kernel/web.py", old, new)
+
+    return SeededFault(name, "api", says, change, expects="warn")
+
+
 FAULTS: tuple[SeededFault, ...] = (
     faulty("api", r"GET /api/market/items/starter-pack\): status 500 instead of 200", f"status={ITEM}@500"),
     faulty("api", r"json\.id is missing", f"empty={ITEM}"),
@@ -159,6 +169,58 @@ FAULTS: tuple[SeededFault, ...] = (
         "api",
         r"GET /pages/\{page\} stood in the OpenAPI document of the release that ran before, not in /openapi\.json",
         lambda tree: _undocumented(tree, "/pages/{page}"),
+        against_before=True,
+        expects="warn",
+    ),
+    edited(
+        "a number that is none",
+        "api",
+        r"the answer is no valid JSON \(NaN is no JSON\)",
+        "Modules/Forum/__init__.py",
+        '{"boards": listing}',
+        '{"boards": listing, "load": float("nan")}',
+    ),
+    edited(
+        "a key twice in one object",
+        "api",
+        r"the answer is no valid JSON \(an object has the key 'boards' twice\)",
+        "kernel/web.py",
+        'json.dumps(value).encode("utf-8")',
+        """json.dumps(value).replace('{"boards": [', '{"boards": 1, "boards": [').encode("utf-8")""",
+    ),
+    _warned(
+        "HEAD is answered with a body",
+        r"HEAD /api/core/status: a body follows its headers",
+        'if self.command != "HEAD":',
+        "if True:",
+    ),
+    _warned(
+        "HEAD has another status than GET",
+        r"HEAD /api/core/status: status 404; GET answers 200",
+        '(known, method) == ("GET", "HEAD")',
+        '(known, method) == ("GET", "GET")',
+        '405, f"{method}',
+        '404, f"{method}',
+    ),
+    SeededFault(
+        "an answer is a page instead of JSON",
+        "api",
+        r"its type is text/html; the release before answered application/json",
+        lambda tree: replace_text(
+            tree,
+            "Modules/Chat/__init__.py",
+            'json_response({"rooms": list(ROOMS)})',
+            'json_response({"rooms": list(ROOMS)}, headers={"Content-Type": "text/html"})',
+        ),
+        against_before=True,
+    ),
+    SeededFault(
+        "an answer is ten times as large as before",
+        "api",
+        r"Forum lists its boards .*: the answer has \d+ bytes; that of the release before had \d+",
+        lambda tree: replace_text(
+            tree, "Modules/Forum/__init__.py", '{"boards": listing}', '{"boards": listing, "more": "x" * 5000}'
+        ),
         against_before=True,
         expects="warn",
     ),

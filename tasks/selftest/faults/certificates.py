@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 HERE = ("localhost", "127.0.0.1")
@@ -28,16 +28,24 @@ class Identity:
 
 
 def make_identity(
-    directory: Path, *, names: Sequence[str] = HERE, begins: datetime | None = None, ends: datetime | None = None
+    directory: Path,
+    *,
+    names: Sequence[str] = HERE,
+    begins: datetime | None = None,
+    ends: datetime | None = None,
+    rsa_bits: int = 0,
+    purposes: Sequence[x509.ObjectIdentifier] = (),
 ) -> Identity:
     """Write a certificate for `names` (hosts and addresses) into `directory`, with an authority of its own.
 
-    It is valid from a day ago for 90 days, unless `begins` and `ends` say otherwise; the authority is always valid.
+    It is valid from a day ago for 90 days, unless `begins` and `ends` say otherwise; the authority is always valid. Its
+    key is of P-256, or RSA of `rsa_bits`; it is for any purpose, or for `purposes`. Without names it has a common name.
     """
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     begins = begins or (min(now, ends) if ends else now) - _DAY
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
     authority_name, name = _name("ASHAT self-test authority"), _name("ASHAT self-test server")
     authority = (
         _builder(authority_name, authority_name, authority_key.public_key(), now - _DAY, now + VALID)
@@ -46,14 +54,18 @@ def make_identity(
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    certificate = (
+    unsigned = (
         _builder(name, authority_name, key.public_key(), begins, ends or now + VALID)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_alternative(each) for each in names]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .sign(authority_key, hashes.SHA256())
     )
+    if names:
+        listed = x509.SubjectAlternativeName([_alternative(each) for each in names])
+        unsigned = unsigned.add_extension(listed, critical=False)
+    if purposes:
+        unsigned = unsigned.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    certificate = unsigned.sign(authority_key, hashes.SHA256())
     made = Identity(directory / "cert.pem", directory / "key.pem", directory / "ca.pem")
     made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key.touch(mode=0o600)
@@ -76,7 +88,11 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    begins: datetime,
+    ends: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ashat.client.node import NodeClient
-from ashat.protocol.messages import DatabaseProbe, DatabaseProbeRequest
+from ashat.protocol.probes import DatabaseProbe, DatabaseProbeRequest
 from tasks.checks.kit.base import CheckContext, Outcome
 from tasks.selftest.faults.base import SeededFault, edited, faulty, promising_nothing
 

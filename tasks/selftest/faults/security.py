@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from tasks.checks.kit.base import CheckContext, Outcome
 from tasks.selftest.faults.base import Around, SeededFault, added, faulty
 from tasks.selftest.faults.certificates import make_identity
@@ -24,7 +26,11 @@ from tasks.selftest.faults.tls_proxy import tls_in_front_of, trusting
 OSV = Path(__file__).resolve().parent / "osv"
 AWS_KEY = "AKIA" + "J3ZP" + "QK7W" + "2LMX" + "6TVB"
 _GITHUB_TOKEN = "ghp_" + "".join(("9fQ2", "xLm7", "VbT4", "cKz8", "WnR5", "dHy1", "JsP6", "gEu3", "aXo0"))
-_PRIVATE_KEY = "-----BEGIN " + "RSA PRIVATE KEY-----\nMIIBOgIBAAJBAK\n-----END " + "RSA PRIVATE KEY-----\n"
+_PRIVATE_KEY = (
+    "-----BEGIN "
+    + "RSA PRIVATE KEY-----\nMIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy\n-----END "
+    + "RSA PRIVATE KEY-----\n"
+)
 _DOTNET = {"libraries": {"Ashat.SelfTest.Serializer/4.0.0.1": {"type": "package", "serviceable": True}}}
 _NPM = {"lockfileVersion": 3, "packages": {"": {}, "node_modules/@ashat-selftest/router": {"version": "2.3.0"}}}
 
@@ -46,19 +52,20 @@ def over_tls(
     trusted: bool = True,
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ciphers: str = "",
     **options: Any,
 ) -> Around:
     """Put the program behind a server that speaks TLS, with a certificate that `make_identity` makes of `options`.
 
     Its authority is `trusted`, so that what is wrong is wrong with the certificate alone, or with the protocols,
-    from the `oldest` to the `newest`.
+    from the `oldest` to the `newest`, or `ciphers`.
     """
 
     @contextmanager
     def around(context: CheckContext) -> Iterator[CheckContext]:
         with tempfile.TemporaryDirectory(prefix="ashat-tls-") as directory:
             identity = make_identity(Path(directory), **options)
-            with tls_in_front_of(context.app_url, identity, oldest=oldest, newest=newest) as url:
+            with tls_in_front_of(context.app_url, identity, oldest=oldest, newest=newest, ciphers=ciphers) as url:
                 yield replace(context, app_url=url, tls=trusting(identity.authority) if trusted else None)
 
     return around
@@ -114,6 +121,23 @@ FAULTS: tuple[SeededFault, ...] = (
         names=["elsewhere.example"],
     ),
     _badly_certified("a certificate of an authority that nobody knows", r"is not trusted \(", trusted=False),
+    _badly_certified(
+        "a certificate with a short key",
+        r"has an RSA key of 1024 bits, which can be broken",
+        rsa_bits=1024,
+        ciphers="DEFAULT:@SECLEVEL=0",
+    ),
+    _badly_certified(
+        "a certificate for clients",
+        r"is made for clientAuth, not for a server",
+        purposes=[ExtendedKeyUsageOID.CLIENT_AUTH],
+    ),
+    _badly_certified("a certificate without names", r"names no host, only the common name", names=[]),
+    _badly_certified(
+        "ciphers that encrypt nothing",
+        r"takes ciphers with no encryption \(NULL\)",
+        ciphers="ECDHE:eNULL:!aNULL:@SECLEVEL=0",
+    ),
     _badly_certified(
         "a certificate that ends soon",
         r"expires on .*, in \d days: renew it",

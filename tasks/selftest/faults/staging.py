@@ -19,6 +19,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import AshatError
 from ashat.protocol.messages import OperationRequest, Role
 from ashat.raos_toml.load import raos_toml_of
+from ashat.verification.policy import Policy
 from tasks.checks.kit.base import CheckContext
 
 # Less patience than a real server has, so that a release that is broken on purpose is noticed quickly.
@@ -57,6 +58,7 @@ severity = "medium"
 matches = '"threads": ?\\d'
 """
 TIME_LIMIT = 30.0
+SOAK_SECONDS = 1
 _SWITCH_SECONDS = 60.0
 _SHOWS_ITSELF_SECONDS = 10.0
 
@@ -119,20 +121,29 @@ class Staging:
             "previous": previous,
             "previous_raos": raos_toml_of(previous, self._reader(previous)) if previous else None,
             "time_limit": TIME_LIMIT,
+            "policy": Policy(soak_seconds=SOAK_SECONDS),
         }
         return CheckContext(**{**given, **changes})
 
     def wait_until_unhealthy(self) -> None:
-        """Ask for the program's health until a fault that waits for that shows itself.
+        """Ask for the program's health until a fault that waits for that shows itself, and the node has noted it.
 
         Raises:
             StagingError: it never did.
         """
         deadline = time.monotonic() + _SHOWS_ITSELF_SECONDS
-        while self.client.probe_health().healthy:
+        while not self._shows_itself():
             if time.monotonic() > deadline:
                 raise StagingError("A seeded fault that shows itself late never did.")
             time.sleep(0.05)
+
+    def _shows_itself(self) -> bool:
+        probe = self.client.probe_health()
+        if probe.restarts:
+            return True
+        if probe.status is None:  # it has ended, which the node notes a moment later
+            return self.client.state().app.status == "backing-off"
+        return not probe.healthy
 
     def _reader(self, manifest: Manifest) -> Callable[[str], bytes]:
         return lambda path: self.client.file_bytes(manifest, path)

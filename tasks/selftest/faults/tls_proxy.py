@@ -24,15 +24,16 @@ def tls_in_front_of(
     host: str = "127.0.0.1",
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ciphers: str = "",
 ) -> Iterator[str]:
     """Serve what the plain `url` serves over TLS on a free port of this machine; gives its https address with `host`.
 
-    Versions below TLS 1.2 are served with whatever ciphers they need.
+    Versions below TLS 1.2 are served with whatever ciphers they need, unless `ciphers` says in OpenSSL's words which.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if ciphers or oldest < ssl.TLSVersion.TLSv1_2:
+        context.set_ciphers(ciphers or "ALL:!aNULL:@SECLEVEL=0")
     context.load_cert_chain(identity.certificate, identity.key)
-    if oldest < ssl.TLSVersion.TLSv1_2:
-        context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version, context.maximum_version = oldest, newest
     upstream = httpx.URL(url)
 

@@ -1,7 +1,7 @@
 """What a person does in Prefect's UI, in a real browser: run a deployment, answer a gate, cancel and retry a run.
 
-The selectors are those of the first of Prefect 3.9's two UIs, which the address of a run opens. Every wait is for a
-condition, with a deadline that leaves a loaded machine its time.
+`PrefectUi` is the first of Prefect 3.9's two UIs, which the address of a run opens, and `PrefectUiV2` the second. Every
+wait is for a condition, with a deadline that leaves a loaded machine its time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Dialog, Locator, Page, Response, sync_playwright
 
@@ -43,30 +44,48 @@ def open_browser(*flags: str) -> Iterator[Page]:
 class PrefectUi:
     """Prefect's UI as `deploy ui` of `home` opens it in `page`; `scripts` are the alerts that any page let run."""
 
+    below = ""
+
     def __init__(self, page: Page, home: Path) -> None:
         state = read_state(home)
         assert state is not None
         self.page = page
         self.scripts: list[str] = []
-        self._ui = state.ui_url
+        self._ui = state.ui_url + self.below
         self._home = home
         page.on("dialog", self._noted)
-        page.goto(write_sign_in(home, state, "/flows").as_uri())
+        page.goto(write_sign_in(home, state, f"{self.below}/flows").as_uri())
         page.wait_for_url(f"{self._ui}/flows")
 
     def run(self, deployment: str, *switched_on: str, **fields: str) -> str:
         """Fill in the run form of a deployment (`flow/name`) and submit it; the new run's id."""
-        found = ask_prefect(self._home, "GET", f"/deployments/name/{deployment}")
-        self.page.goto(f"{self._ui}/deployments/deployment/{found['id']}/run")
-        form = self.page.locator("form")
-        for name, text in fields.items():
-            _field(form, name).locator("textarea").fill(text)
-        for name in switched_on:
-            _field(form, name).get_by_role("switch").click()
+        titles = {name: field["title"] for name, field in self.show_form(deployment).items()}
+        self._fill({titles[name]: text for name, text in fields.items()}, [titles[name] for name in switched_on])
         answer = self._press(self.page.get_by_role("button", name="Submit"), "/create_flow_run")
         assert answer.ok, answer.text()
         created: dict[str, str] = answer.json()
         return created["id"]
+
+    def show_form(self, deployment: str) -> dict[str, Any]:
+        """Open the run form of a deployment (`flow/name`); the schema of its fields."""
+        found = ask_prefect(self._home, "GET", f"/deployments/name/{deployment}")
+        self.page.goto(f"{self._ui}/deployments/deployment/{found['id']}/run")
+        self.page.locator("form textarea").first.wait_for()
+        fields: dict[str, Any] = found["parameter_openapi_schema"]["properties"]
+        return fields
+
+    def show_runs(self) -> None:
+        """Open the list of runs, and wait until it shows one."""
+        self.page.goto(f"{self._ui}/runs")
+        self.page.get_by_role("link", name=re.compile("^approve ")).first.wait_for()
+
+    def _fill(self, texts: dict[str, str], switches: list[str]) -> None:
+        """Fill in the fields of the form that is open, by their titles, and switch some on."""
+        form = self.page.locator("form")
+        for title, text in texts.items():
+            _field(form, title).locator("textarea").fill(text)
+        for title in switches:
+            _field(form, title).get_by_role("switch").click()
 
     def show_run(self, run: str, state: str) -> None:
         """Open a run's page and wait until it shows that state."""
@@ -81,7 +100,7 @@ class PrefectUi:
         """The dialog that a suspended run's Resume opens: the evidence, and the form below it."""
         self.page.get_by_role("button", name="Resume").click()
         dialog = self._dialog()
-        dialog.locator("h1").wait_for()
+        dialog.locator("h3").first.wait_for()
         _field(dialog, "Decision").wait_for()
         return dialog
 
@@ -163,6 +182,73 @@ class PrefectUi:
         dialog.dismiss()
 
 
+class PrefectUiV2(PrefectUi):
+    """The second UI, in which Resume is an entry of a menu."""
+
+    below = "/v2"
+
+    def await_state(self, state: str) -> None:
+        """Wait until the run that is open shows that state."""
+        badges = self.page.locator("[data-slot=badge]")
+        badges.filter(has_text=re.compile(rf"^\s*{state}\s*$")).first.wait_for()
+
+    def show_block_form(self, slug: str) -> Locator:
+        """Open the form that makes a block of that type."""
+        self.page.goto(f"{self._ui}/blocks/catalog/{slug}/create")
+        form = self.page.locator("form")
+        form.get_by_role("button", name="Save").wait_for()
+        return form
+
+    def save_block(self) -> None:
+        """Save the block whose form is open."""
+        answer = self._press(self.page.get_by_role("button", name="Save"), "/block_documents/")
+        assert answer.ok, answer.text()
+
+    def menu(self) -> list[str]:
+        """Open the menu of the run that is open; its entries."""
+        self.page.get_by_role("button", name="Open menu").first.click()
+        self.page.get_by_role("menuitem").first.wait_for()
+        return self.page.get_by_role("menuitem").all_inner_texts()
+
+    def open_gate(self) -> Locator:
+        """The dialog that a suspended run's Resume opens."""
+        self.menu()
+        self.page.get_by_role("menuitem", name="Resume").click()
+        dialog = self._dialog()
+        dialog.locator("h3").first.wait_for()
+        dialog.get_by_role("button", name="Select Decision").wait_for()
+        return dialog
+
+    def fill_gate(self, decision: str, evidence: str, approver: str = "", comment: str = "") -> None:
+        """Fill in the gate's form, which is open."""
+        dialog = self._dialog()
+        dialog.get_by_role("button", name="Select Decision").click()
+        self.page.get_by_role("option", name=decision, exact=True).click()
+        for title, text in (
+            ("The evidence's last 8 characters", evidence),
+            ("Who you are", approver),
+            ("Comment", comment),
+        ):
+            _labelled(dialog, title).fill(text)
+
+    def submit_gate(self) -> str:
+        """Submit the gate's form; what Prefect made of it: ACCEPT, or REJECT or ABORT."""
+        answered: dict[str, str] = self._press(self._dialog().get_by_role("button", name="Resume"), "/resume").json()
+        return answered["status"]
+
+    def _fill(self, texts: dict[str, str], switches: list[str]) -> None:
+        form = self.page.locator("form")
+        for title, text in texts.items():
+            _labelled(form, title).fill(text)
+        for title in switches:
+            _labelled(form, title).click()
+
+
+def _labelled(form: Locator, title: str) -> Locator:
+    return form.get_by_label(re.compile(rf"^{re.escape(title)}( \(Optional\))?$"))
+
+
 def _field(form: Locator, name: str) -> Locator:
-    label = form.page.locator(".schema-form-property__label", has_text=re.compile(rf"^{name}( \(Optional\))?$"))
+    title = re.compile(rf"^{re.escape(name)}( \(Optional\))?$")
+    label = form.page.locator(".schema-form-property__label", has_text=title)
     return form.locator(".schema-form-property").filter(has=label)

@@ -26,7 +26,7 @@ END_SECONDS = 20.0
 # A line that depends on who is faster, the flow that asks or the person who answers; no document shows it.
 WAITS = "The gate is being opened …\n"
 FAILED = "❌"
-PATIENCE = "Still waiting ("
+PATIENCE = ("Still waiting (", "  … ")
 CHECK = re.compile("[✅❌⚠][^:]+: ")
 
 

@@ -21,12 +21,14 @@ LEAST = '[raos]\nname = "RaOS"\nversion = "1"\n'
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `body` is sent as JSON unless it is bytes; `echoes` sends the request's Authorization header back."""
+    """One answer. `body` is sent as JSON unless it is bytes; `echoes` sends the request's Authorization header back;
+    `to_head`: the body is sent in answer to HEAD, too."""
 
     body: Any = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     echoes: bool = False
+    to_head: bool = False
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Program:
 
 @contextmanager
 def replying(replies: Mapping[str, Reply]) -> Iterator[Program]:
-    """The program, until the end of the block; what it was not told to answer is 404."""
+    """The program, until the end of the block; HEAD is answered as GET, and what it was not told to answer is 404."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,9 +58,10 @@ def replying(replies: Mapping[str, Reply]) -> Iterator[Program]:
             what = f"{self.command} {self.path}"
             sent = self.headers.get("Authorization")
             program.asked.append((what, sent))
-            reply = program.replies.get(what, Reply({"error": "not found"}, 404))
-            if what in program.by_header:
-                reply = Reply({}, program.by_header[what][sent])
+            like_get = f"GET {self.path}" if self.command == "HEAD" and what not in program.replies else what
+            reply = program.replies.get(like_get, Reply({"error": "not found"}, 404))
+            if like_get in program.by_header:
+                reply = Reply({}, program.by_header[like_get][sent])
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode("utf-8")
             kind = {} if isinstance(reply.body, bytes) else {"Content-Type": "application/json"}
             if reply.echoes:
@@ -67,9 +70,10 @@ def replying(replies: Mapping[str, Reply]) -> Iterator[Program]:
             headers = {**kind, **reply.headers}
             for name, value in headers.items():
                 self.send_header(name, value.replace("ECHO", sent or "") if reply.echoes else value)
-            self.send_header("Content-Length", str(len(body)))
+            if not {"Content-Length", "Transfer-Encoding"} & headers.keys():
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command != "HEAD":
+            if self.command != "HEAD" or reply.to_head:
                 self.wfile.write(body)
 
         do_HEAD = do_POST = do_PUT = do_DELETE = do_GET

@@ -36,7 +36,7 @@ def fork_flow_runs(address: Path) -> dict[str, str]:
     opened = address.resolve().with_name("opened")
     opened.mkdir(parents=True, exist_ok=True)
     counted = command(address, "tests.support.processes.counted_run", IMPORTS)
-    return {"ASHAT_FLOW_COMMAND": f"{counted} {shlex.quote(str(opened))} prefect.engine"}
+    return {"ASHAT_FLOW_COMMAND": f"{counted} {shlex.quote(str(opened))} ashat.cli.control_plane.engine"}
 
 
 class Job:

@@ -38,15 +38,15 @@ _NODE = {"ASHAT_NODE_APP__SETTLE": "0.2", "ASHAT_NODE_APP__STOP_TIMEOUT": "3"}
 
 def console(home: Path) -> Console:
     """A session in the empty directory `home`, where `raos/` is a git repository with the sample."""
-    _make_source(home)
-    _programs(home).mkdir()
+    make_source(home)
+    programs(home).mkdir()
     begin_with_empty_database(home / ".ashat")
     stand_ins: dict[str, str | Callable[[], str | None]] = {port: str(free_port()) for port in PORTS}
-    stand_ins |= {tail: partial(_tail, home, *whose) for tail, whose in TAILS.items()}
+    stand_ins |= {tail: partial(tail_of, home, *whose) for tail, whose in TAILS.items()}
     stand_ins["127.0.0.1:4200"] = partial(_control_plane, home)
     stand_ins["@alpha"] = f"@{socket.gethostname()}"
     stand_ins["/home/kim"] = str(home)
-    return Console(home, _environment(home), stand_ins)
+    return Console(home, environment(home), stand_ins)
 
 
 class Forks:
@@ -62,8 +62,8 @@ class Forks:
         if self._server is not None or state is None or not state.ready:
             return
         prefect = prefect_environment(self._home / ".ashat")
-        self._server = ForkServer(IMPORTS, env={**_environment(self._home), **prefect})
-        program = _programs(self._home) / "deploy"
+        self._server = ForkServer(IMPORTS, env={**environment(self._home), **prefect})
+        program = programs(self._home) / "deploy"
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in prefect.items())
         asking = command(self._server.address, "ashat.cli", IMPORTS)
         program.write_text(f'#!/bin/sh\n{exports}exec {asking} "$@"\n')
@@ -73,22 +73,31 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        (_programs(self._home) / "deploy").unlink(missing_ok=True)
+        (programs(self._home) / "deploy").unlink(missing_ok=True)
         if self._server is not None:
             self._server.close()
 
 
+def soak_no_longer(home: Path) -> None:
+    """From now on no release is soaked in light load for a minute."""
+    _configure_policy(home, "soak_seconds = 0\n")
+
+
 def compare_no_more(home: Path) -> None:
     """From now on no release is compared with the one before: on a busy machine that is inconclusive now and then."""
+    _configure_policy(home, "rehearses = false\nsoak_seconds = 0\n")
+
+
+def _configure_policy(home: Path, keys: str) -> None:
     policy = home / ".policy.toml"
-    policy.write_text("rehearses = false\n")
+    policy.write_text(keys)
     words = ["deploy", "configure", "policy", "default", str(policy)]
-    subprocess.run(words, env=_environment(home), cwd=home, check=True, capture_output=True)
+    subprocess.run(words, env=environment(home), cwd=home, check=True, capture_output=True)
 
 
 def end(home: Path) -> None:
     """Stop the control plane that a command started."""
-    subprocess.run(["deploy", "down"], env=_environment(home), cwd=home, check=True, capture_output=True)
+    subprocess.run(["deploy", "down"], env=environment(home), cwd=home, check=True, capture_output=True)
 
 
 def _control_plane(home: Path) -> str | None:
@@ -96,7 +105,8 @@ def _control_plane(home: Path) -> str | None:
     return f"127.0.0.1:{state.port}" if state else None
 
 
-def _tail(home: Path, update_id: str, attempt: int) -> str | None:
+def tail_of(home: Path, update_id: str, attempt: int) -> str | None:
+    """The last 8 characters of the evidence of an update; None where it has none yet."""
     ledger = home / ".ashat" / "ledger.db"
     if not ledger.exists():
         return None
@@ -111,22 +121,25 @@ def _tail(home: Path, update_id: str, attempt: int) -> str | None:
     return evidence[-8:] if evidence else None
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
+    """What a command of a session in `home` is run with."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("ASHAT_", "PREFECT_", "GIT_", "RAOS_")) or name.startswith("ASHAT_TEST_")
     }
-    path = os.pathsep.join((str(_programs(home)), str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = os.pathsep.join((str(programs(home)), str(Path(sys.executable).parent), os.environ["PATH"]))
     inherited |= fork_flow_runs(home / ".runs")
-    return {**inherited, **_NODE, "HOME": str(home), "PATH": path, "LOGNAME": "kim", "COLUMNS": "200", "TERM": "dumb"}
+    return {**inherited, **_NODE, "HOME": str(home), "PATH": path, "LOGNAME": "kim", "COLUMNS": "2000", "TERM": "dumb"}
 
 
-def _programs(home: Path) -> Path:
+def programs(home: Path) -> Path:
+    """Where programs lie that stand before the installed ones."""
     return home / ".bin"
 
 
-def _make_source(home: Path) -> None:
+def make_source(home: Path) -> None:
+    """Make `raos/` in `home`: the sample, quicker, as a git repository."""
     source = home / "raos"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     promises = source / "raos.toml"
@@ -136,4 +149,4 @@ def _make_source(home: Path) -> None:
     promises.write_text(text, "utf-8")
     (home / ".gitconfig").write_text("[user]\nname = Kim\nemail = kim@example.com\n")
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "RaOS 9.4.1"]):
-        subprocess.run(["git", "-C", str(source), *words], env=_environment(home), check=True)
+        subprocess.run(["git", "-C", str(source), *words], env=environment(home), check=True)

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from ashat.bundle.pack import pack_directory
 from ashat.client.node import NodeClient
-from ashat.node.omega.licences import licence_id, new_key
-from ashat.protocol.messages import Current, Decision, LicenceRequest, Mainframe, Offer, Operation, OperationRequest
+from ashat.common.identifiers import licence_id
+from ashat.node.omega.fleet.licences import new_key
+from ashat.protocol.fleet import LicenceRequest, Mainframe
+from ashat.protocol.messages import Current, Decision, Offer, Operation, OperationRequest
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
 
 _names = itertools.count(1)

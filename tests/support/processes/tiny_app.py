@@ -3,7 +3,8 @@
 Words of `behaviour`: `crash` (ends at start), `sick` (health answers 500), `mute` (never answers), `liar` (says it is
 another bundle), `dies` (ends soon after it was healthy), `stubborn` (ignores SIGTERM), `child` (leaves a child
 behind), `scribble` (writes into its own release), `huge` and `drip` (answers without end, fast and slowly). Those about
-answers may also stand in the file `behaviour` of its data directory, from when on they count.
+answers may also stand in the file `behaviour` of its data directory, from when on they count. What stands
+in the file `says` it prints first.
 """
 
 import http.server
@@ -58,6 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    if (RELEASE / "says").exists():
+        print((RELEASE / "says").read_text(), end="", flush=True)
     if "crash" in WORDS:
         sys.exit("told to crash")
     if "stubborn" in WORDS:

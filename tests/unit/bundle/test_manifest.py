@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ashat.bundle.manifest import (
-    DEPTH_LIMIT,
-    EXECUTABLE_MODE,
-    FILE_MODE,
-    PART_SIZE,
-    FileEntry,
-    Manifest,
-    check_path,
-    check_paths,
-    diff,
-)
+from ashat.bundle.manifest import EXECUTABLE_MODE, FILE_MODE, PART_SIZE, FileEntry, Manifest, diff
+from ashat.bundle.rules import DEPTH_LIMIT, path_refusal
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import ManifestError
 
@@ -32,6 +23,15 @@ def entry(
     path: str, *, size: int = 1, mode: int = FILE_MODE, sha256: str = A, parts: tuple[str, ...] = ()
 ) -> FileEntry:
     return FileEntry(path, size, mode, sha256, parts)
+
+
+def check_path(path: str) -> None:
+    if refusal := path_refusal(path, windows=True):
+        raise ManifestError(refusal.text)
+
+
+def check_paths(paths: list[str]) -> None:
+    Manifest.from_files(map(entry, paths))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def manifest_json(**changes: Any) -> bytes:
         (b"", "not JSON"),
         (b"[]", "'format' and 'modules'"),
         (b"[" * 100_000, "not JSON"),
-        (canonical_json({"format": "ashat-bundle/2", "modules": {}}), "this version reads"),
+        (canonical_json({"format": "ashat-bundle/3", "modules": {}}), "this version reads"),
         (canonical_json({"format": "ashat-bundle/1", "modules": []}), "must be an object"),
         (canonical_json({"format": "ashat-bundle/1", "modules": {"A": {}}}), "must be a list"),
         (canonical_json({"format": "ashat-bundle/1", "modules": {}}), "empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -13,11 +14,16 @@ from typing import Any
 
 import pytest
 
+from ashat.cli.control_plane.state import ControlState, write_state
 from ashat.cli.main import run
+from ashat.cli.terminal.output import width_of
 from ashat.common.canonical_json import digest_of
+from ashat.common.home import LOOKED_FILE
+from ashat.common.processes import ProcessRef
 from ashat.deployment.events import RollbackStarted
 from ashat.deployment.state_machine import Stage
 from ashat.ledger.summaries import summaries
+from tasks.reconcile.earlier import note_looked
 from tests.support.builders.deployments import LONG_AGO, open_ledger, record
 from tests.support.needs import requires_postgresql
 from tests.support.processes.deploy_cli import deploy, environment
@@ -113,13 +119,20 @@ def test_status_of_one_update_says_everything(home: Path) -> None:
         assert words in told
     assert "✅ Server health: 8 of 8 looks healthy" in told
     assert "⏳ bolt missing: not seen since Monday" in told
-    assert shown(home, "status", "UPD-Completed")["checks"][0]["name"] == "health"
+    found = shown(home, "status", "UPD-Completed")
+    assert found["checks"][0]["name"] == "health"
+    assert (found["public_name"], found["target_name"], found["size"]) == ("public", "omega", 3_000_000)
+    assert found["decision"] == "approve"
+    assert datetime.fromisoformat(found["decided_at"]).strftime("%Y-%m-%d %H:%M:%S UTC") in told
 
 
 def test_a_gate_past_its_time_is_expired_at_once(home: Path) -> None:
     assert shown(home, "status", "UPD-overdue")["stage"] == "Expired"
     assert "Gate" not in deploy(home, "status", "UPD-overdue").stdout
     assert "UPD-overdue" not in str(shown(home, "status")["awaiting_approval"])
+
+
+PUT_BACK = " While the control plane is up, public is put back by itself within a minute."
 
 
 @pytest.mark.parametrize("update_id", ["UPD-overdue", "UPD-Expired"])
@@ -133,7 +146,7 @@ def test_an_approval_that_comes_too_late_is_refused(
         assert told.out == ""
         assert told.err == (
             f"❌ Deployment '{update_id}' has expired: nobody answered in time. Push it again, as its next attempt: "
-            f"deploy push {update_id} <description>.\n"
+            f"deploy push {update_id} <description>.{PUT_BACK if update_id == 'UPD-Expired' else ''}\n"
         )
     assert not (home / "control.json").exists(), "nothing is started for it"
 
@@ -150,7 +163,7 @@ def test_history_lists_all_of_it_newest_first(home: Path) -> None:
     assert [d["updated_at"] for d in found] == sorted((d["updated_at"] for d in found), reverse=True)
     told = deploy(home, "history").stdout
     assert told.startswith("📜 Deployment History\n")
-    assert len(told.splitlines()) == len(found) + 1
+    assert len([line for line in told.splitlines() if not line.startswith("      ")]) == len(found) + 1
     assert "Ümlaute, 漢字 and the like" in told
 
 
@@ -195,8 +208,12 @@ def test_history_of_one_update_tells_every_event_of_every_attempt(home: Path) ->
 
 def test_history_of_one_update_names_who_decided_which_server_and_what_each_mainframe_made_of_it(home: Path) -> None:
     rows = deploy(home, "history", "UPD-Completed").stdout.splitlines()[1:]
-    assert all(re.match(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  #1  ", row) for row in rows)
-    told = {re.split(r"  +", row.strip())[2]: row for row in rows}
+    assert all(re.match(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  #1  |      \S", row) for row in rows)
+    told: dict[str, str] = {}
+    for row in rows:
+        if not row.startswith("      "):
+            kind = re.split(r"  +", row.strip())[2]
+        told[kind] = f"{told.get(kind, '')} {row.strip()}".strip()
     for kind, words in {
         "created": "(public → omega)",
         "pushed": "public runs it, at http",
@@ -257,7 +274,7 @@ def test_reading_imports_neither_prefect_nor_the_ledgers_libraries(home: Path) -
         "print([name for name in heavy if name in sys.modules], file=sys.stderr);"
         "sys.exit(code)"
     )
-    for words in (["status"], ["status", "--json"], ["history"], ["help"], ["push", "--help"]):
+    for words in (["status"], ["status", "--json"], ["history"], ["inbox"], ["help"], ["push", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words], env=environment(home), capture_output=True, text=True, check=False
         )
@@ -287,6 +304,28 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("looked", "said"),
+    [
+        (timedelta(seconds=20), r"\(reconcile looked \d+ s ago\)$"),
+        (timedelta(minutes=7, seconds=9), r"\(⚠️ reconcile has not looked for 7 min: see .*/logs/reconcile\.log\)$"),
+        (None, r":1$"),
+    ],
+)
+def test_it_says_when_reconcile_looked_last(tmp_path: Path, looked: timedelta | None, said: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    write_state(home, ControlState(port=1, ready=True, supervisor=ProcessRef.of(os.getpid())))
+    (home / LOOKED_FILE).write_text("{}")
+    if looked is not None:
+        note_looked(home, datetime.now(UTC) - looked)
+    done = deploy(home, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(said, done.stdout.splitlines()[-1]), done.stdout
+    plane = json.loads(deploy(home, "status", "--json").stdout)["control_plane"]
+    assert ("looked_at" in plane) is (looked is not None)
+
+
 def test_a_ledger_that_is_no_database_is_named(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -314,3 +353,15 @@ def test_the_benchmark_measures_what_it_says() -> None:
     assert (found["releases"], found["runs"], found["imports_prefect"]) == (12, 1, False)
     assert found["reached"] is (done.returncode == 0)
     assert set(found["median_seconds"]) >= {"status", "history"}
+
+
+@pytest.mark.parametrize("env", [{}, {"COLUMNS": "80", "NO_COLOR": "1"}])
+def test_tables_of_long_and_wide_names_fit_80_columns_and_lose_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    name, words = f"UPD-{'x' * 58}", "漢字" * 50 + " and more of it" * 10
+    with open_ledger(tmp_path / "home") as ledger:
+        for stage in (Stage.COMPLETED, Stage.AWAITING_APPROVAL, Stage.FAILED):
+            record(ledger, f"{name}{len(stage.value):02}", stage, description=words)
+    for command in (("status",), ("history",), ("history", f"{name}09")):
+        told = deploy(tmp_path / "home", *command, env=env).stdout
+        assert max(width_of(line) for line in told.splitlines()) <= 80, command
+        assert words.replace(" ", "") in "".join(told.split())

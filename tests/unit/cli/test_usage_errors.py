@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from ashat.cli.terminal import output
 from ashat.cli.terminal.progress import TerminalReporter
 from ashat.errors import LedgerError, UsageError
 from ashat.protocol.messages import Lease
+from tasks.runtime.reporting import LogReporter
 from tests.support.processes.deploy_cli import ROOT, deploy, environment
 from tests.support.processes.forks import FORKS
+from tests.support.processes.stack import eventually
 
 COMMANDS = (
     "push",
@@ -24,9 +28,19 @@ COMMANDS = (
     "rollback",
     "cancel",
     "status",
+    "inbox",
     "history",
+    "wait",
+    "open",
+    "export",
+    "import-report",
     "servers",
+    "logs",
+    "doctor",
+    "completion",
     "heal",
+    "notify",
+    "schedule",
     "configure",
     "trust",
     "audit",
@@ -207,6 +221,39 @@ def test_progress_without_a_terminal_is_a_line_a_quarter(capsys: pytest.CaptureF
     ]
 
 
+def test_silence_is_broken_by_what_is_being_done_and_only_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def heard() -> list[str]:
+        told.extend(capsys.readouterr().out.splitlines())
+        return told
+
+    with closing(TerminalReporter(silence=0.05, pause=0.05)) as reporter, reporter.doing("Pack the \x1b[2Jtree"):
+        eventually(lambda: len(heard()) >= 2, "a line, and another one")
+        with reporter.doing("Wait for others"):
+            eventually(lambda: "Wait for others" in "".join(heard()), "the innermost")
+    assert all(re.fullmatch(r"  … (Pack the \\x1b\[2Jtree|Wait for others): \d+ s so far", line) for line in heard())
+
+    with closing(TerminalReporter()) as reporter, reporter.doing("What is done at once"):
+        reporter.say("  done")
+    assert capsys.readouterr().out == "  done\n"
+
+
+def test_every_step_of_a_flow_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.runtime import step
+
+    said: list[str] = []
+
+    class Listening(LogReporter):
+        def doing(self, what: str) -> AbstractContextManager[None]:
+            said.append(what)
+            return nullcontext()
+
+    monkeypatch.setattr("tasks.runtime.reporting._watching", [Listening()])
+    made = step.step("add", description="Add one: to a number.")(lambda number: number + 1)
+    assert (made.fn(1), said) == (2, ["Add one"])
+
+
 def test_waiting_for_a_server_is_said_once_for_each_that_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     since = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
     reporter = TerminalReporter()
@@ -227,3 +274,14 @@ def test_sizes_are_told_in_units(number: int, told: str) -> None:
 
 def test_columns_line_up_whatever_the_script() -> None:
     assert output.columns([("a", "漢字", "x"), ("bbb", "c", "y")]) == ["  a    漢字  x", "  bbb  c     y"]
+
+
+def test_a_ctrl_c_that_no_command_meets_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ashat.raos_toml.look.SourceTree", interrupted)
+    assert run(["init"]) == 130
+    assert capsys.readouterr().err == "❌ Interrupted.\n"

@@ -20,8 +20,8 @@ from ashat.errors import AshatError, NodeBusyError, NodeError, NodeRefusedError,
 from ashat.node.app_process.health import ask as ask_program
 from ashat.trust.update_client.fetcher import TransportFetcher
 from tasks.checks.kit.http import Web
-from tasks.checks.scan.lockfiles import Package
 from tasks.checks.scan.osv_api import ask_osv
+from tasks.checks.scan.packages import Package
 from tests.support.fakes.scripted_program import Program, context_of
 from tests.support.fakes.stranger import OK, Behaviour, dripping, endless, saying, silent, stranger
 

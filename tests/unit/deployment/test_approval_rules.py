@@ -34,6 +34,7 @@ WAITING = State(
     approvals={"release": ASKED},
     askings={"release": 1},
 )
+SHUT = WAITING.with_request(replace(ASKED, obstacle="omega does not answer", target_bundle=None))
 WORLD = ApprovalContext(now=AT, target_bundle=OLD)
 YES = Answer("approve", "abcd1234", "kim")
 
@@ -61,6 +62,7 @@ def test_an_approval_with_the_right_tail_counts() -> None:
         (WAITING, replace(YES, evidence=EVIDENCE[:8]), WORLD, "last 8 characters"),
         (WAITING, YES, replace(WORLD, target_bundle="3" * 64), "runs something else"),
         (WAITING, YES, replace(WORLD, target_bundle=None), "runs something else"),
+        (SHUT, YES, WORLD, "nobody could approve it when this was asked: omega does not answer"),
         (WAITING, YES, replace(WORLD, target_missing="No server 'omega' is configured"), "No server 'omega'"),
         (WAITING, YES, replace(WORLD, now=AT + timedelta(days=2)), "could be answered until"),
         (WAITING, YES, replace(WORLD, decay="the policy changed"), "the policy changed: deploy verify UPD-1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -294,6 +295,59 @@ def test_nobody_is_asked_about_what_never_reached_omega_or_is_being_rolled_back(
     assert done.approvals["rollback"].proposal == B
 
 
+def test_a_question_that_is_taken_back_takes_no_answer_and_is_put_anew() -> None:
+    withdrawn = e.ApprovalWithdrawn(at=T0, ordinal=1, reason="omega is back")
+    state = apply(after(*UP_TO_THE_GATE), withdrawn)
+    gate = state.gate
+    assert gate is not None
+    assert (state.stage, gate.answered, gate.shown, gate.reason) == (
+        Stage.AWAITING_APPROVAL,
+        True,
+        None,
+        "omega is back",
+    )
+    for event in (APPROVED, withdrawn, APPROVED.model_copy(update={"decision": "reject", "release_seq": None})):
+        with pytest.raises(SessionError):
+            apply(state, event)
+    again = apply(state, ASKED.model_copy(update={"ordinal": 2, "reason": gate.reason}))
+    assert apply(again, APPROVED.model_copy(update={"ordinal": 2})).stage is Stage.DEPLOYING
+    with pytest.raises(SessionError, match="waits for no answer"):
+        apply(again, withdrawn)
+
+
+def test_a_rollback_is_called_off_as_long_as_no_server_has_gone_back() -> None:
+    stopped = e.RollbackStopped(at=at(8), reason="mend it instead")
+    approved = apply(apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED), signed_back("kim", complete=True))
+    rolling = apply(approved, e.RollbackStarted(at=at(7), run="r"))
+    state = apply(rolling, stopped)
+    assert (state.stage, state.rolling_back, state.rollback_run) == (Stage.COMPLETED, False, "")
+    assert state.approvals.get("rollback") is None, "an approval of it counts no more"
+    back = e.ServerRolledBack(at=at(8), server="omega", to_bundle=C)
+    for refused, told in ((state, "is not being rolled back"), (apply(rolling, back), "can only be finished")):
+        with pytest.raises(SessionError, match=told):
+            apply(refused, stopped)
+    assert apply(state, e.RollbackStarted(at=at(9))).rolling_back
+
+
+def test_all_who_signed_have_decided_and_the_one_person_by_the_name_that_was_typed() -> None:
+    asked = apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED)
+    again = apply(apply(asked, signed_back("kim")), ROLLBACK_ASKED.model_copy(update={"ordinal": 2}))
+    both = apply(again, signed_back("lee", ordinal=2, complete=True))
+    assert both.approvals["rollback"].deciders == ("kim", "lee")
+    alone = apply(after(*UP_TO_THE_GATE), APPROVED)
+    assert alone.deciders == ("lee",)
+    assert apply(alone, e.DecisionVoid(at=at(5), reason="moved on")).deciders == ()
+
+
+def test_a_question_about_a_rollback_that_is_taken_back_is_over() -> None:
+    asked = apply(after(*THE_WHOLE_WAY), ROLLBACK_ASKED)
+    state = apply(asked, e.ApprovalWithdrawn(at=at(6), subject="rollback", ordinal=1, reason="omega runs another"))
+    assert state.undecided("rollback") is None
+    with pytest.raises(SessionError):
+        apply(state, signed_back("kim"))
+    assert apply(state, ROLLBACK_ASKED.model_copy(update={"ordinal": 2})).undecided("rollback") is not None
+
+
 def test_what_an_earlier_version_wrote_about_a_rollback_reads_as_it_was() -> None:
     now = {"asked": ROLLBACK_ASKED, "answered": signed_back("kim", complete=True)}
     for kind, event in now.items():
@@ -463,6 +517,13 @@ class Deployment(RuleBasedStateMachine):
             assert self.state.release_seq == seq
             assert self.state.omega_before == gate.target_bundle
 
+    @rule(back=st.sampled_from([0, 0, 1]))
+    def withdraw(self, back: int) -> None:
+        ordinal = self.asked - back
+        if self.offer(e.ApprovalWithdrawn(at=self.now, ordinal=ordinal, reason="the world has changed")):
+            assert ordinal not in self.judged, "nobody has answered it"
+            self.judged.add(ordinal)
+
     @rule()
     def void(self) -> None:
         if self.offer(e.DecisionVoid(at=self.now, reason="moved on")):
@@ -584,3 +645,28 @@ class Deployment(RuleBasedStateMachine):
 
 Deployment.TestCase.settings = settings(max_examples=250, stateful_step_count=25, deadline=None)
 TestDeployment = Deployment.TestCase
+
+
+def test_what_came_of_the_migrate_step_is_kept_by_server_and_that_it_cannot_be_taken_back() -> None:
+    events = [
+        event.model_copy(update={e.Packaged: {"irreversible": True}}.get(type(event), {})) for event in THE_WHOLE_WAY
+    ]
+    events = [
+        event.model_copy(update={"migrated": "done in 1.0 s"}) if isinstance(event, e.Pushed | e.Promoted) else event
+        for event in events
+    ]
+    state = after(*events)
+    assert state.irreversible
+    assert state.migrated == {"public": "done in 1.0 s", "omega": "done in 1.0 s"}
+    assert not after(*THE_WHOLE_WAY).irreversible
+    assert after(*THE_WHOLE_WAY).migrated == {}
+
+
+def test_public_may_be_restored_on_request_from_what_has_ended_only() -> None:
+    asked = e.PublicRestored(at=at(9), to_bundle=B, asked=True)
+    done = after(*THE_WHOLE_WAY)
+    assert replace(apply(done, asked), version=done.version, updated_at=done.updated_at) == done
+    with pytest.raises(SessionError, match="nothing to put back"):
+        apply(after(*UP_TO_THE_GATE), asked)
+    with pytest.raises(SessionError, match="nothing to put back"):
+        apply(done, e.PublicRestored(at=at(9), to_bundle=B))

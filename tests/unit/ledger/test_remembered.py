@@ -124,7 +124,9 @@ def test_a_new_ledger_is_begun_where_none_was_and_where_the_old_one_was_moved_aw
     monkeypatch.setenv("ASHAT_LEDGER_URL", f"sqlite:///{home / 'other.db'}")
     code, shown, _ = deploy("audit", "verify")
     assert code == 0
-    assert f"{first.name} (0 events were signed on this machine), which lay at sqlite:ledger.db" in shown
+    assert f"{first.name} (0 events were signed on this machine), which lay at sqlite:ledger.db" in " ".join(
+        shown.split()
+    )
     monkeypatch.delenv("ASHAT_LEDGER_URL")
     (home / "ledger.db").unlink()
     assert deploy("status")[0] == 1

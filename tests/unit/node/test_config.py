@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,18 @@ GIVEN = {
     "channel": ("early", "early"),
     "unsigned-releases": (None, True),
     "poll-interval": ("0.5", 0.5),
+    "watch-seconds": ("30", 30),
+    "install": ("ask", "ask"),
+    "hold-days": ("2.5", 2.5),
+    "urgent": ("override", "override"),
+    "import-days": ("7", 7),
+    "windows": ("'FREQ=DAILY PT1H UTC'", ["FREQ=DAILY PT1H UTC"]),
+    "max-download-rate": ("60000", 60000),
     "keep-releases": ("4", 4),
+    "fleet-dsn-file": ("g", Path("g")),
     "keep-days": ("1.5", 1.5),
+    "windows-names": (None, True),
+    "app-report-output": (None, True),
     "app-command": ("python -m 'a b' {port}", ["python", "-m", "a b", "{port}"]),
     "app-hook": ("", []),
     "app-url": ("http://h", "http://h"),
@@ -85,6 +96,9 @@ GIVEN = {
     "app-hook-timeout": ("16", 16.0),
     "app-restart-delay": ("17", 17.0),
     "app-restart-delay-limit": ("18", 18.0),
+    "app-release-command": ("python3 ./serve", ["python3", "./serve"]),
+    "app-migrate": ("skip", "skip"),
+    "app-migrate-timeout": ("20", 20.0),
     "app-env": ("A=b=c", {"A": "b=c"}),
     "app-user": ("u", "u"),
     "database-dsn-file": ("f", Path("f")),
@@ -132,6 +146,10 @@ def test_what_is_not_said(tmp_path: Path) -> None:
     [
         ("prot = 1", ["{file}: there is no setting 'prot'; did you mean 'port'?"]),
         ("[app]\ncomand = ['x']", ["{file}: there is no setting 'app.comand'; did you mean 'command'?"]),
+        (
+            "windows = ['FREQ=DAILY PT1H Nowhere']",
+            ["{file}: windows: 'Nowhere' is no time zone, such as Europe/Berlin or UTC."],
+        ),
         ("[database]\nzzz = 1", ["{file}: there is no setting 'database.zzz'."]),
         ("port = 70000", ["{file}: port: input should be less than or equal to 65535."]),
         (
@@ -358,3 +376,32 @@ def test_a_free_port_is_printed_and_kept_and_status_tells(tmp_path: Path) -> Non
         down = ashat_node("status", "--data", node.data)
         assert (down.returncode, down.stdout) == (1, "public 'public' is not running\nruns nothing\n")
         assert json.loads((node.data / "node.json").read_text()) == address
+
+
+def test_status_waits_for_a_node_that_starts_and_not_for_ever(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "public", start=False) as node:
+        never = ashat_node("status", "--data", node.data, "--wait", "0.2")
+        assert (never.returncode, "No node has served from" in never.stderr) == (1, True)
+        node.start(wait=False)
+        up = ashat_node("status", "--config", node.config, "--wait", "90")
+        assert (up.returncode, up.stdout.partition(",")[0]) == (0, f"public 'public' serves on {node.url}")
+        node.wait_until_up()
+        node.stop()
+        down = ashat_node("status", "--config", node.config, "--wait", "0.2")
+        assert (down.returncode, down.stdout.splitlines()[0]) == (1, "public 'public' is not running")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda address: address.mkdir(), "cannot be read (Is a directory), so nobody knows whether the node serves"),
+        (lambda address: address.write_text("[]"), "is damaged"),
+        (lambda address: address.write_text("{"), "is damaged"),
+    ],
+)
+def test_status_does_not_say_that_no_node_served_where_it_cannot_tell(
+    tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    spoil(tmp_path / "node.json")
+    told = ashat_node("status", "--data", tmp_path)
+    assert (told.returncode, says in told.stderr, told.stderr.count("\n")) == (1, True, 1)

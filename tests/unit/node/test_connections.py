@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import random
 import socket
 import threading
 import time
@@ -24,11 +26,17 @@ LATEST = 20.0
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the body; `/known` is somebody who is known here, `/large` an answer that never fits into a socket."""
-    scope["state"]["known"] = scope["path"] == "/known"
-    while (await receive()).get("more_body"):
-        continue
-    body = b"x" * 64 * 1024 * 1024 if scope["path"] == "/large" else b"ok"
+    """Reads the body; `/known` is somebody who is known here, `/large` an answer that never fits into a socket,
+    `/digest` is that of the body, `/early` comes without the body being read, and `/late` a while after it was."""
+    path = scope["path"]
+    scope["state"]["known"] = path == "/known"
+    digest, more = hashlib.sha256(), path != "/early"
+    while more:
+        message = await receive()
+        digest.update(message.get("body", b""))
+        more = message.get("more_body")
+    await asyncio.sleep(1.5 if path == "/late" else 0)
+    body = {"/large": b"x" * 64 * 1024 * 1024, "/digest": digest.hexdigest().encode() + b"ok"}.get(path, b"ok")
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     for start in range(0, len(body), 1 << 20):
         await send({"type": "http.response.body", "body": body[start : start + (1 << 20)], "more_body": True})
@@ -208,3 +216,51 @@ def test_repeated_lines_are_left_out_and_counted(caplog: pytest.LogCaptureFixtur
         record = line(logging.WARNING, "a", "number %d", 1)
     assert record is not None
     assert record.getMessage() == "number 1 (1000 more such lines were left out before)"
+
+
+def post(path: str, body: bytes) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_of_all_sizes_follow_each_other_on_a_connection_however_they_are_cut(seed: int) -> None:
+    draw = random.Random(seed)
+    bodies = [draw.randbytes(size) for size in (0, 1, 70_000, 262_143, 262_144, 262_145, 1 << 20, 3_000_000)] * 2
+    draw.shuffle(bodies)
+    stream = b"".join(post("/digest", body) for body in bodies)
+
+    def send(connection: socket.socket) -> None:
+        start = 0
+        while start < len(stream):
+            end = start + draw.choice((1, 100, 5_000, 300_000, 2_000_000))
+            connection.sendall(stream[start:end])
+            start = end
+
+    with serving() as (port, _), connect(port) as connection:
+        sending = threading.Thread(target=send, args=[connection])
+        sending.start()
+        received = b""
+        while received.count(b"HTTP/1.1 200") < len(bodies) or not received.endswith(b"ok"):
+            received += connection.recv(65536)
+        sending.join()
+    answers = received.split(b"HTTP/1.1 200")[1:]
+    assert [answer[-66:-2].decode() for answer in answers] == [hashlib.sha256(body).hexdigest() for body in bodies]
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 5_000_000])
+def test_what_follows_a_body_that_nobody_read_is_read(size: int) -> None:
+    with serving() as (port, _), connect(port) as connection:
+        assert asked(connection, post("/early", bytes(size))).endswith(b"ok")
+        assert hashlib.sha256(b"abc").hexdigest().encode() in asked(connection, post("/digest", b"abc"))
+
+
+def test_nobody_is_cut_whose_large_body_came_and_whose_answer_takes_its_time() -> None:
+    with serving() as (port, _), connect(port) as connection:
+        assert asked(connection, post("/late", bytes(1_000_000))).endswith(b"ok")
+
+
+def test_a_large_body_that_ends_early_is_no_request() -> None:
+    with serving() as (port, _), connect(port) as connection:
+        connection.sendall(post("/digest", bytes(1_000_000))[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert b"200" not in everything(connection)

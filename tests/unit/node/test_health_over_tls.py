@@ -49,7 +49,7 @@ def test_it_is_well_where_its_authority_is_known(program: str, tmp_path: Path) -
 def test_it_is_not_trusted_without_it(program: str) -> None:
     seen = check_health(program, AppConfig())
     assert not seen.healthy
-    assert "CERTIFICATE_VERIFY_FAILED" in seen.detail
+    assert "its TLS certificate is not trusted" in seen.detail
 
 
 def test_an_authority_that_cannot_be_used_is_named(program: str, tmp_path: Path) -> None:

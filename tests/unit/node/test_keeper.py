@@ -114,3 +114,10 @@ def test_what_it_was_not_told_to_its_end_it_does_not_do(line: bytes) -> None:
     ended = subprocess.run(words, input=line, capture_output=True, timeout=60, check=False)
     assert b"pid" not in ended.stdout
     assert b"Traceback" not in ended.stderr
+
+
+def test_what_may_take_so_many_seconds_only_is_ended_then_with_all_of_it(tmp_path: Path) -> None:
+    with kept(tmp_path, *leaves(tmp_path, "time.sleep(600)"), seconds=1) as process:
+        assert set(said(process)) == {"pid"}
+        assert said(process) == {"code": -signal.SIGTERM, "late": True}
+        assert not left(tmp_path)

@@ -13,19 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ashat.common.identifiers import check_licence_key
+from ashat.common.identifiers import check_licence_key, key_hash, licence_id
 from ashat.errors import UsageError
 from ashat.node.cli.licences import parse_expiry, parse_licences
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
+from ashat.node.logs import change_log
 from ashat.node.omega.authorization import SCHEMA, AuthorizationRule, Use, judge_promotion, judge_rollback
+from ashat.node.omega.fleet.fleet import Fleet, open_fleet
+from ashat.node.omega.fleet.licences import licence_status, new_key
 from ashat.node.omega.ledger_log import KeptLog
-from ashat.node.omega.licences import LicenceStore, key_hash, licence_id, licence_status, new_key
 from ashat.node.omega.offers import effective_offer, why_not_offered
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.operations import records
 from ashat.node.operations.records import RunningRelease
-from ashat.protocol.messages import Current, Decision, MainframeReport, Offer, OperationRequest
+from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.messages import Current, Decision, Offer, OperationRequest
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
@@ -310,42 +313,44 @@ class TestLicence:
 
 
 @pytest.fixture
-def register(tmp_path: Path) -> Iterator[LicenceStore]:
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
     database = Database(tmp_path / "node.db")
-    yield LicenceStore(database)
+    change_log.begin(database)
+    with open_fleet(database, tmp_path, None) as opened:
+        yield opened
     database.close()
 
 
 class TestRegister:
-    def test_keeps_no_key(self, register: LicenceStore, tmp_path: Path) -> None:
+    def test_keeps_no_key(self, fleet: Fleet, tmp_path: Path) -> None:
         key = new_key()
-        licence, new = register.upsert(key, "Baker", None)
+        licence, new = fleet.licences.upsert(key, "Baker", None)
         assert new
         assert licence.id == licence_id(key) == key_hash(key)[:12]
-        assert register.find(key) == licence
-        assert register.find(new_key()) is None
+        assert fleet.licences.find(key) == licence
+        assert fleet.licences.find(new_key()) is None
         stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         assert key_hash(key).encode() in stored
         assert key.encode() not in stored
 
-    def test_renews_but_never_revives(self, register: LicenceStore) -> None:
+    def test_renews_but_never_revives(self, fleet: Fleet) -> None:
         key = new_key()
-        register.upsert(key, "Baker", NOON - timedelta(days=365))
-        renewed, new = register.upsert(key, "Baker & Sons", None)
+        fleet.licences.upsert(key, "Baker", NOON - timedelta(days=365))
+        renewed, new = fleet.licences.upsert(key, "Baker & Sons", None)
         assert not new
         assert (renewed.name, renewed.status) == ("Baker & Sons", "active")
-        assert register.revoke(renewed.id) == register.revoke(renewed.id)
-        assert register.upsert(key, "Baker", None)[0].status == "revoked"
-        assert register.revoke("0" * 12) is None
+        assert fleet.licences.revoke(renewed.id) == fleet.licences.revoke(renewed.id)
+        assert fleet.licences.upsert(key, "Baker", None)[0].status == "revoked"
+        assert fleet.licences.revoke("0" * 12) is None
 
-    def test_history_counts_what_is_said_again(self, register: LicenceStore) -> None:
-        licence, _ = register.upsert(new_key(), "Baker", None)
+    def test_history_counts_what_is_said_again(self, fleet: Fleet) -> None:
+        licence, _ = fleet.licences.upsert(new_key(), "Baker", None)
         bad = MainframeReport(release_seq=2, bundle=NEW, result="failed", reason="unhealthy")
         good = MainframeReport(release_seq=3, bundle=OLD, result="running")
         for said in (bad, bad, good):
-            register.report(licence, said)
-        lines = register.reports(licence.id)
+            fleet.mainframes.report(licence, said).result()
+        lines = fleet.mainframes.reports(licence.id)
         assert [(line.release_seq, line.result, line.times) for line in lines] == [(3, "running", 1), (2, "failed", 2)]
-        (mainframe,) = register.mainframes()
+        (mainframe,) = fleet.mainframes.all()
         assert (mainframe.result, mainframe.bundle, mainframe.release_seq, mainframe.reason) == ("running", OLD, 3, "")
         assert mainframe.last_seen is not None

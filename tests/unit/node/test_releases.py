@@ -58,6 +58,10 @@ def source(tmp_path: Path) -> Path:
     (root / "run.sh").write_text("#!/bin/sh\n")
     (root / "run.sh").chmod(0o755)
     (root / "large").write_bytes(os.urandom(2 * PART_SIZE + 12345))
+    (root / "Modules" / "Alias").symlink_to("Core")
+    (root / "start").symlink_to("Modules/Alias/../../run.sh")
+    (root / "nowhere").symlink_to("Modules/gone")
+    (root / "logs" / "old").mkdir(parents=True)
     return root
 
 
@@ -84,13 +88,21 @@ def test_a_release_is_the_source_file_by_file_and_shares_nothing_with_the_store(
     assert release == Release(manifest.digest, tmp_path / "data" / "releases" / manifest.digest)
     assert contents(release.path) == contents(source)
     for path in release.path.rglob("*"):
-        assert path.is_dir() or path.stat().st_nlink == 1
+        assert path.is_dir() or path.lstat().st_nlink == 1
     assert stat.S_IMODE((release.path / "Modules" / "Core").stat().st_mode) == 0o755
+    assert {link.path: os.readlink(release.path / link.path) for link in manifest.links} == {
+        "Modules/Alias": "Core",
+        "start": "Modules/Alias/../../run.sh",
+        "nowhere": "Modules/gone",
+    }
+    assert list((release.path / "logs" / "old").iterdir()) == []
     assert read_tree(release.path, manifest).matches(manifest)
     assert [path.name for path in release.path.parent.iterdir()] == [manifest.digest]
 
 
-@pytest.mark.parametrize("damage", ["content", "mode", "missing", "extra", "link"])
+@pytest.mark.parametrize(
+    "damage", ["content", "mode", "missing", "extra", "link", "target", "link-gone", "link-file", "no-dir", "more-dir"]
+)
 def test_a_directory_that_differs_is_left_and_built_again_under_its_next_name(
     releases: Releases, store: Store, source: Path, damage: str
 ) -> None:
@@ -107,6 +119,16 @@ def test_a_directory_that_differs_is_left_and_built_again_under_its_next_name(
         target.unlink()
     elif damage == "extra":
         (first.path / "new").touch()
+    elif damage == "no-dir":
+        (first.path / "logs" / "old").rmdir()
+    elif damage == "more-dir":
+        (first.path / "logs" / "new").mkdir()
+    elif damage in ("target", "link-gone", "link-file"):
+        (first.path / "Modules" / "Alias").unlink()
+        if damage == "target":
+            (first.path / "Modules" / "Alias").symlink_to("Cora")
+        if damage == "link-file":
+            (first.path / "Modules" / "Alias").write_text("Core")
     else:
         target.unlink()
         target.symlink_to(source / "run.sh")
@@ -170,7 +192,7 @@ def test_the_link_is_relative_and_replaced_in_one_step(
     other = releases.materialise(keep(store, source).digest)
     releases.link(other)
     assert releases.linked() == other
-    assert sorted(path.name for path in link.parent.iterdir()) == ["current", "releases", "store"]
+    assert sorted(path.name for path in link.parent.iterdir()) == ["current", "release-files", "releases", "store"]
     releases.link(None)
     assert releases.linked() is None
     link.symlink_to("/etc")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ashat.errors import BundleError
 from ashat.raos_toml.compare import weakened, weakened_policy
-from ashat.raos_toml.load import load_raos_toml
+from ashat.raos_toml.load import load_commands, load_raos_toml
 from ashat.raos_toml.schema import RaosToml
 from ashat.verification.policy import Policy
 
@@ -94,6 +95,17 @@ LOOSER: list[tuple[str, str, str]] = [
     ("settle_seconds = 5\n", "", "[health] settle_seconds is 3 instead of 5"),
     ("start_seconds = 10", "start_seconds = 20", "[health] start_seconds is 20 instead of 10"),
     ("load_ms = 500\n", "", "[modules] load_ms is dropped"),
+    ("load_ms = 500", 'none = "one file"', '[modules] none is new, so nothing of it is looked at: "one file"'),
+    (
+        DATABASE,
+        '[database]\nnone = "all in memory"\n',
+        '[database] none is new, so nothing of it is looked at: "all in memory"',
+    ),
+    (
+        'ready = "/ready"',
+        'expect = "status"\nready = "/ready"',
+        "[health] expect is status instead of release: the program need not say which release it is",
+    ),
     ("load_ms = 500", "load_ms = 501", "[modules] load_ms is 501 instead of 500"),
     ('[api]\nopenapi = "/openapi.json"\n', "", "[api] openapi is dropped"),
     ('path = "/items"\nheaders', 'path = "/all"\nheaders', ENDPOINT + "asks GET /all instead of GET /items"),
@@ -173,6 +185,17 @@ def read(text: str) -> RaosToml:
     return load_raos_toml(text.encode("utf-8"))
 
 
+@pytest.mark.parametrize("table", ["modules", "database"])
+def test_what_is_not_there_is_told_when_it_is_new_or_has_another_reason(table: str) -> None:
+    least = '[raos]\nname = "RaOS"\nversion = "1"\n'
+    none = read(f'{least}[{table}]\nnone = "for a reason"\n')
+    assert weakened(none, none) == []
+    assert weakened(none, read(least)) == []
+    assert weakened(read(least), none) == [f'[{table}] none is new, so nothing of it is looked at: "for a reason"']
+    other = read(f'{least}[{table}]\nnone = "for another"\n')
+    assert weakened(none, other) == [f'[{table}] none is "for another" instead of "for a reason"']
+
+
 def changed(old: str, new: str) -> RaosToml:
     assert old in OLD
     return read(OLD.replace(old, new, 1))
@@ -186,6 +209,32 @@ def test_a_loosening_has_its_line(old: str, new: str, line: str) -> None:
 @pytest.mark.parametrize(("old", "new"), NOT_LOOSER)
 def test_what_asks_no_less_has_none(old: str, new: str) -> None:
     assert weakened(read(OLD), changed(old, new)) == []
+
+
+VERSIONED = """
+[raos]
+name = "RaOS"
+version = "9.4.1"
+
+[[endpoint]]
+name = "core"
+path = "/v9.4.1/status"
+headers = { X-Version = "9.4.1", X-Other = "19.4.1" }
+contains = ["RaOS 9.4.1", "lib 9.4.10"]
+matches = ['version 9\\.4\\.1\\b']
+json = { version = "9.4.1", parts = ["core 9.4.1"], total = 2 }
+"""
+
+
+def test_a_number_that_changed_with_the_version_has_no_line() -> None:
+    newer = VERSIONED.replace("9.4.1", "9.5.0").replace("19.5.0", "19.4.1").replace("9.5.00", "9.4.10")
+    newer = newer.replace("9\\.4\\.1", "9\\.5\\.0")
+    old = load_raos_toml(VERSIONED.encode())
+    assert weakened(old, load_raos_toml(newer.encode())) == []
+    for part, other in (('X-Version = "9.5.0', 'X-Version = "9.9'), ("RaOS 9.5.0", "RaOS"), ("total = 2", "total = 3")):
+        assert part in newer
+        assert len(weakened(old, load_raos_toml(newer.replace(part, other).encode()))) == 1, part
+    assert weakened(old, load_raos_toml(newer.replace('version = "9.5.0"\n', 'version = "9.4.1"\n').encode()))
 
 
 def test_a_schema_whose_file_changed_is_told() -> None:
@@ -412,3 +461,68 @@ def test_what_a_policy_asks_less_has_a_line(before: dict[str, Any], after: dict[
     if not old["four_eyes"]:
         old.pop("four_eyes")
     assert weakened_policy(old, new) == told, "a policy from before a key was known"
+
+
+def test_what_a_node_runs_of_the_release_is_told_when_it_is_another() -> None:
+    def release(text: str) -> RaosToml:
+        return load_raos_toml(f"[raos]\nname = 'a'\nversion = '1'\n{text}".encode())
+
+    plain = release("")
+    first = release("[app]\ncommand = ['a']\n[migrate]\ncommand = ['m']")
+    other = release("[app]\ncommand = ['b']\n[migrate]\ncommand = ['n']\nreversible = false")
+    gone = "[migrate] reversible is false: the release before may not work with what its migrate step leaves"
+    assert weakened(plain, first) == weakened(first, first) == weakened(other, other) == []
+    assert weakened(plain, other) == [gone]
+    assert weakened(first, other) == [
+        '[app] command is ["b"] instead of ["a"]',
+        gone,
+        '[migrate] command is ["n"] instead of ["m"]',
+    ]
+    assert weakened(other, plain) == ["[migrate] is dropped: nothing is migrated before the switch"]
+
+
+KEPT = '[[kept]]\nname = "note"\npath = "/notes"\nbody = { text = "{value}" }\nread = "/notes"\n'
+
+
+def test_a_kept_value_that_is_dropped_or_kept_otherwise_is_told() -> None:
+    plain = load_raos_toml(OLD.encode())
+    old = load_raos_toml((OLD + KEPT).encode())
+    assert weakened(old, plain) == ['[[kept]] "note" is dropped']
+    other = load_raos_toml((OLD + KEPT.replace('read = "/notes"', 'read = "/empty"')).encode())
+    assert weakened(old, other) == ['[[kept]] "note" is written or read in another way']
+    assert weakened(plain, old) == weakened(old, old) == []
+
+
+def test_a_kept_value_has_a_place_where_it_is_written() -> None:
+    load_raos_toml(
+        (OLD + KEPT.replace('body = { text = "{value}" }', 'method = "PUT"').replace("/notes", "/n/{value}")).encode()
+    )
+    with pytest.raises(BundleError, match=r"neither body nor path holds \{value\}"):
+        load_raos_toml((OLD + KEPT.replace("{value}", "x")).encode())
+    with pytest.raises(BundleError, match="another kept is named 'note' already"):
+        load_raos_toml((OLD + KEPT + KEPT).encode())
+
+
+def test_an_urgent_release_is_told_and_a_mark_of_another_version_is_not() -> None:
+    def release(version: str, urgent: str) -> RaosToml:
+        return load_raos_toml(f'[raos]\nname = "RaOS"\nversion = "{version}"\nurgent = "{urgent}"\n'.encode())
+
+    (line,) = weakened(release("1", "0"), release("2", "2"))
+    assert line.startswith("[raos] urgent is 2: Mainframes whose owners let that override")
+    assert weakened(release("2", "2"), release("3", "2")) == []
+    assert weakened(release("2", "2"), release("2", "2")) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "urgent"),
+    [
+        ('[raos]\nversion = "2"\nurgent = "2"', True),
+        ('[raos]\nversion = "2"\nurgent = "1"', False),
+        ('[raos]\nversion = "2"', False),
+        ('raos = "2"', False),
+        ("[raos]\nversion = 2\nurgent = 2\nother = true", False),
+        ("", False),
+    ],
+)
+def test_a_node_reads_no_more_of_the_mark_than_whether_it_is_of_this_version(said: str, urgent: bool) -> None:
+    assert load_commands(said.encode()).is_urgent is urgent

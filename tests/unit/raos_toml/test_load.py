@@ -88,6 +88,8 @@ def test_an_allow_list_entry_needs_a_reason_and_an_end() -> None:
         ),
         ('path = "/health"', 'path = "health"', "health.path: expected a path on the program's own server"),
         ('path = "/health"', 'path = "//evil.example/"', "health.path: expected a path on the program's own server"),
+        ('report = "/modules"', 'none = "because"', "modules.none: string should have at least 8 characters"),
+        ('ready = "/ready"', 'expect = "anything"', "health.expect: input should be 'release' or 'status'"),
         ("latency_ms = 500", "latency_ms = 0", "database.latency_ms: input should be greater than 0"),
         ("requests = 300", "requests = 3", "performance.requests: input should be greater than or equal to 20"),
         ("error_rate = 0", "error_rate = 1001", "performance.error_rate: input should be less than or equal to 1000"),
@@ -122,6 +124,12 @@ def test_a_wrong_key_is_named_with_its_line(old: str, new: str, said: str) -> No
     message = refusal(text)
     assert said in message
     assert message.startswith(f"raos.toml, line {line_of(text, new)}: ")
+
+
+def test_what_is_not_there_promises_nothing() -> None:
+    said = refusal(changed("latency_ms = 500", 'none = "no database"'))
+    rest = "none says that there is nothing to look at; leave out migration, migrations, tables, or none."
+    assert said == f"raos.toml, line {line_of(changed('', ''), '[database]')}: database: {rest}"
 
 
 def test_what_is_no_toml_is_named_with_its_line() -> None:

@@ -363,8 +363,12 @@ def verify(*words: str) -> subprocess.CompletedProcess[str]:
 def test_the_commands(alone: Office, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["receipt", "UPD-1", "--mainframe", "acme"]) == 0
     told = capsys.readouterr()
-    assert "UPD-1.receipt.json: ashat-node verify-receipt" in told.out
+    written = alone.home / "receipts/UPD-1.receipt.json"
+    assert f"{written}: ashat-node verify-receipt {written} --root root.json" in told.out
     assert "It also names bolt, cook" in told.err
+    assert not Path("UPD-1.receipt.json").exists(), "where the command is typed may be the tree that is pushed next"
+    assert run(["receipt", "UPD-1", "--mainframe", "acme", "--out", "UPD-1.receipt.json"]) == 0
+    assert Path("UPD-1.receipt.json").read_bytes() == written.read_bytes()
     done = verify("UPD-1.receipt.json", "--root", "root.json", "--bundle", str(alone.tree))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -419,7 +423,7 @@ def test_what_has_no_receipt_is_said_so(
     monkeypatch.setenv("ASHAT_HOME", str(tmp_path / "elsewhere"))
     fails(["UPD-1"], "is not on this machine", 2)
     assert not list((tmp_path / "elsewhere").rglob("key.*")), "no key is made to read"
-    assert not list(tmp_path.glob("*.receipt.json"))
+    assert not list(tmp_path.rglob("*.receipt.json"))
 
 
 def test_a_receipt_reads_as_it_was_written(shipped: bytes) -> None:

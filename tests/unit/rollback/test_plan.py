@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ashat.deployment.events import ServerRolledBack
 from ashat.deployment.state import PreviousRelease, State
 from ashat.deployment.state_machine import Stage
 from ashat.errors import SessionError
 from ashat.protocol.messages import App, Current, NodeState, Role, StoreState
 from tasks.rollback.rollback import RollbackPlan, plan_rollback
+from tasks.servers.drift import expected_bundle
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OLD, NEW = "1" * 64, "2" * 64
@@ -98,3 +100,25 @@ def test_an_update_that_production_went_back_to_has_no_approval_for_the_way_furt
         plan(SHIPPED, node(Role.PUBLIC, NEW), brought_back)
     approved = target.model_copy(update={"current": target.current.model_copy(update={"release_seq": 2})})
     assert plan(SHIPPED, node(Role.PUBLIC, NEW), approved).servers == ("omega", "mainframes", "public")
+
+
+def test_what_is_approved_and_not_there_yet_is_stopped_wherever_it_runs() -> None:
+    under_way = replace(PUSHED, stage=Stage.DEPLOYING, release_seq=2, omega_before=OLD)
+    other = node(Role.PUBLIC, OLD, "UPD-3")
+    assert plan(under_way, other, None).servers == ()
+    promoting = replace(under_way, promoting="op")
+    assert plan(promoting, other, node(Role.OMEGA, OLD, "UPD-1")).servers == ()
+    alone = plan_rollback(under_way, node(Role.PUBLIC, NEW), None, PreviousRelease(None))
+    assert (alone.servers, alone.kept) == ((), {"public": "public ran nothing before"})
+    assert plan(promoting, other, node(Role.OMEGA, NEW)).servers == ("omega", "mainframes")
+
+
+def test_what_a_rollback_stopped_before_it_arrived_is_no_drift() -> None:
+    first = replace(SHIPPED, update_id="UPD-1", bundle=OLD, omega_before=None, release_seq=1)
+    stopped = replace(SHIPPED, stage=Stage.ROLLED_BACK, promoting=None)
+    assert expected_bundle([first, stopped]) == {OLD}
+    kept = ServerRolledBack(at=AT, server="omega", to_bundle=OLD, kept="production runs UPD-1 by now")
+    assert expected_bundle([first, replace(stopped, promoting="op", rolled_back={"omega": kept})]) == {OLD}
+    back = ServerRolledBack(at=AT, server="omega", to_bundle=OLD, release_seq=3)
+    assert expected_bundle([first, replace(stopped, promoting="op", rolled_back={"omega": back})]) == {OLD}
+    assert expected_bundle([first, SHIPPED]) == {NEW}

@@ -14,11 +14,20 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Targets
 
+from ashat.bundle.compare import NAMES_SHOWN
 from ashat.common.canonical_json import canonical_json
 from ashat.errors import KeyPolicyError, MalformedMetadataError, NodeError, OversizedError, UnprovenError
 from ashat.protocol.messages import Source
+from ashat.protocol.origins import Artifact, Differences, DifferingFiles
 from ashat.trust.release.machine_keys import machine_path, machine_public_key, machine_signer
-from ashat.trust.release.provenance import MAX_BYTES, attest_build, attest_evidence, provenance_of, verify_provenance
+from ashat.trust.release.provenance import (
+    MAX_BYTES,
+    Parameters,
+    attest_build,
+    attest_evidence,
+    provenance_of,
+    verify_provenance,
+)
 from ashat.trust.tuf.metadata import BUILDER, VERIFIER, Holders, build_targets, parse
 from tests.support.builders.signers import provenance
 from tests.support.builders.trust_world import World, document, held_by, key_pair, mainframe, reply, serving
@@ -61,6 +70,34 @@ def test_it_says_who_built_what_from_which_commit_in_the_fields_own_formats() ->
     checked = json.loads(base64.b64decode(json.loads(text)["evidence"]["payload"]))
     assert checked["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     assert checked["predicate"]["result"] == "PASSED"
+
+
+def test_it_says_how_the_files_differ_from_that_commit_and_an_earlier_one_says_what_it_did() -> None:
+    most = DifferingFiles(count=10**9, names=("\U0001f600" * 100,) * NAMES_SHOWN)
+    differences = Differences(changed=most, added=most, missing=most, converted=3)
+    source = Source(name="raos", commit="c" * 40, dirty=True, differences=differences)
+    build = attest_build(ALPHA, bundle=BUNDLE, update_id="U", attempt=1, source=source, pushed_by="kim")
+    statement = json.loads(base64.b64decode(build["payload"]))
+    told = statement["predicate"]["buildDefinition"]["externalParameters"]
+    assert told["differences"]["added"] == {"count": 10**9, "names": list(most.names)}
+    assert Parameters.model_validate(told).differences == differences
+    told["differences"]["unknown"] = {"to": "this version"}
+    assert Parameters.model_validate(told).differences == differences
+    del told["differences"]
+    assert (Parameters.model_validate(told).dirty, Parameters.model_validate(told).differences) == (True, None)
+
+
+def test_it_names_the_artifact_by_its_digest_as_what_was_resolved() -> None:
+    artifact = Artifact(name="raos.tar.gz", kind="tar.gz", digest="a" * 64, size=1234)
+    source = Source(name="raos", artifact=artifact)
+    build = attest_build(ALPHA, bundle=BUNDLE, update_id="U", attempt=1, source=source, pushed_by="kim")
+    definition = json.loads(base64.b64decode(build["payload"]))["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"] == [{"name": "raos.tar.gz", "digest": {"sha256": "a" * 64}}]
+    assert Parameters.model_validate(definition["externalParameters"]).artifact == artifact
+    text = canonical_json(provenance_of(build, None)).decode()
+    proven = verify_provenance(targets([ALPHA], []), released(text), text.encode())
+    assert proven is not None
+    assert proven.parameters.artifact == artifact
 
 
 def test_where_nobody_is_named_none_is_demanded_and_a_builder_alone_may_be_named() -> None:

@@ -23,6 +23,8 @@ from ashat.common.canonical_json import canonical_json
 from ashat.deployment.state_machine import Stage
 from ashat.errors import EvidenceError
 from ashat.verification.evidence import Evidence, figure_in_words
+from ashat.verification.findings import worst_first
+from tasks.checks.kit.base import CheckResult
 from tasks.verify.evidence_page import evidence_page
 from tests.support.builders.deployments import open_ledger, record
 from tests.support.builders.evidence import check, evidence, finding
@@ -47,6 +49,15 @@ def test_a_document_is_written_as_it_was_read() -> None:
     assert found.check("nothing") is None
 
 
+def test_what_an_earlier_format_lacks_is_not_added_to_it() -> None:
+    earlier = evidence(format="ashat-evidence/2")
+    document = earlier.document()
+    assert "sbom" not in document
+    assert "unseen" not in document["checks"][-1]["findings"][0]
+    assert Evidence.read(json.loads(canonical_json(document))).digest == earlier.digest
+    assert CheckResult.from_json(earlier.checks[-1].result()).findings[0].count == 1
+
+
 def test_a_time_may_be_given_as_one() -> None:
     moment = datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2)))
     found = Evidence.model_validate(evidence().document() | {"began": moment})
@@ -61,7 +72,7 @@ def _without(name: str) -> dict[str, Any]:
     ("document", "told"),
     [
         ({}, "does not say which format"),
-        ({"format": "ashat-evidence/3"}, "'ashat-evidence/3', which a newer version wrote: upgrade"),
+        ({"format": "ashat-evidence/4"}, "'ashat-evidence/4', which a newer version wrote: upgrade"),
         ({"format": "ashat-evidence/1"}, "'ashat-evidence/1'"),
         (_without("rehearsal"), "rehearsal: Field required"),
         (_without("bundle"), "bundle: Field required"),
@@ -143,7 +154,7 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_tells_a_person_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told, digest = _says(capsys, "UPD-1"), _digest(here, "UPD-1")
     for words in (
-        "🔎 Evidence of UPD-1",
+        "🔎 Evidence of UPD-1: 6 checks: 1 warned, 1 could not tell, 4 passed\n",
         digest,
         f"type {digest[-8:]}, its last 8 characters",
         "version 9.4.1",
@@ -154,10 +165,11 @@ def test_it_tells_a_person_everything(here: Path, capsys: pytest.CaptureFixture[
         "✅ Server health: 8 of 8 looks healthy",
         "startup 320 ms",
         "⚠️ Database: the pool could not be asked",
-        "medium: no Content-Security-Policy on / (header, /)",
+        "warns: 1 header\n         medium: no Content-Security-Policy on / (header, /)",
+        "for the record: 1 executable\n         low: ",
         "from the evidence ef0d4fb62f03…",
     ):
-        assert words in told, words
+        assert words in told or words in " ".join(told.split()), words
 
 
 def test_an_earlier_attempt_can_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +239,7 @@ def test_a_page_without_its_libraries_is_one_line(
     monkeypatch.delitem(sys.modules, "tasks.verify.evidence_page", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     told = _says(capsys, "UPD-1", "--html", str(tmp_path / "page.html"), code=1)
-    assert told == "❌ --html needs jinja2, which is not installed: pip install 'ashat-deploy[operator]'.\n"
+    assert told == "❌ The page needs jinja2, which is not installed: pip install 'ashat-deploy[operator]'.\n"
     assert not (tmp_path / "page.html").exists()
 
 
@@ -316,7 +328,7 @@ def _shows(page: Page, found: Evidence) -> None:
     assert page.locator("#tail").inner_text() == found.digest[-8:]
     rows = [row.locator("td").all_inner_texts()[:3] for row in page.locator(".checks tbody tr").all()]
     assert [(row[0], row[1], row[2].partition("\n")[0]) for row in rows] == [
-        (each.outcome, each.title, each.seen) for each in found.checks
+        (each.outcome, each.title, each.seen) for each in worst_first(found.checks)
     ]
     shown = page.locator("main").inner_text()
     for words in (
@@ -360,6 +372,24 @@ def test_text_from_a_release_stays_text(browser: Browser, tmp_path: Path) -> Non
         page.locator("#check-x summary").click()
         assert json.loads(page.locator("#check-x pre").inner_text()) == {HOSTILE: [HOSTILE]}
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "long words are broken"
+
+
+def test_the_page_has_each_path_that_was_measured_beside_the_release_before() -> None:
+    document = evidence().document()
+    measured = next(check for check in document["checks"] if check["series"].get("new_us"))
+    measured["inputs"] = {"paths": ["/a", "/<b>"]}
+    for which, tail in (("new", 41_000), ("old", 2_500)):
+        measured["series"] |= {f"{which}_by_path_p{each}_us": [1000, 2000] for each in (50, 95)}
+        measured["series"] |= {f"{which}_by_path_p99_us": [tail, 3000], f"{which}_by_path_bytes": [900, 12]}
+    text = evidence_page(Evidence.read(document))
+    assert "<td>/a</td>" in text
+    assert "41 ms (2.5 ms)" in text
+    assert "900 B (900 B)" in text
+    assert "<td>/&lt;b&gt;</td>" in text
+    assert "by path" not in text.partition("In brackets")[2].partition('id="json"')[0]
+    for odd in ({"paths": 3}, {"paths": ["/a", "/b", "/c", "/d"]}, {}):
+        measured["inputs"] = odd
+        assert "<html" in evidence_page(Evidence.read(document))
 
 
 def test_the_page_names_no_address_and_no_script() -> None:

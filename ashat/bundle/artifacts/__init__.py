@@ -1,0 +1,1 @@
+"""Pack what was built elsewhere: archives, wheels and OCI images on disk, read within bounds."""

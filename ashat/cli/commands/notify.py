@@ -1,0 +1,205 @@
+"""Implement `deploy notify`: by which channels people are told, and whether that gets through."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.cli.terminal.output import Json
+from ashat.common.channels import VARIABLE, Channel, channels_of
+from ashat.common.files import read_bounded
+from ashat.common.home import home
+from ashat.common.identifiers import check_server_name
+from ashat.errors import ControlPlaneError, NotConfiguredError, UsageError
+
+notify_app = typer.Typer(no_args_is_help=True, help="Say by which channels people are told.")
+
+_LIMIT = 16 * 1024
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The channel's name.")]
+
+
+@notify_app.command("add", short_help="Add a channel, or change it.")
+def add(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="slack, teams, discord, mattermost, email, sms, pagerduty, opsgenie or webhook."
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of your own, such as releases.")],
+    to: Annotated[list[str] | None, typer.Option("--to", help="Who is told: an address, a number; repeat it.")] = None,
+    sender: Annotated[str, typer.Option("--from", help="The address or number that messages come from.")] = "",
+    account: Annotated[
+        str,
+        typer.Option(help="sms: the account SID of Twilio. email: user@host:port of a mail server; without, SendGrid."),
+    ] = "",
+    secrets: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with the secrets, one a line; - is standard input.")
+    ] = None,
+    escalations_only: Annotated[
+        bool, typer.Option("--escalations-only", help="Tell it only of what nobody answers and what ends soon.")
+    ] = False,
+) -> None:
+    """Add a channel by which people are told, at once and without a restart. Its secrets, such as the address of a
+    webhook, are asked for, or read from a file; never give them as words of the command."""
+    check_server_name(name)
+    _ready()
+
+    from blocks.channels import Given, make_channel, save_channel, secrets_of
+
+    given = _given(secrets, secrets_of(kind, account))
+    block = make_channel(kind, Given(name, tuple(to or ()), sender, account, given))
+    channel = save_channel(block, name, escalations_only=escalations_only)
+    output.say(f"✅ {channel.block} is told of {_hears(channel)} from now on.")
+    output.say(f"Whether it gets through: deploy notify test {name}")
+
+
+@notify_app.command("list", short_help="Each channel, and whether its last message got through.")
+def list_channels(as_json: Json = False) -> None:
+    """List each channel, what it is told of, and whether the last message by it got through."""
+    from ashat.ledger.summaries import last_messages
+
+    channels, last = _known(), last_messages()
+    if as_json:
+        shown = [
+            {
+                "channel": channel.block,
+                "hears": "escalations" if channel.escalations_only else "everything",
+                "named_by": "deploy notify" if channel.added else "ASHAT_NOTIFY",
+                "last_at": last.get(channel.block, {}).get("at"),
+                "last_got_through": not last[channel.block]["why"] if channel.block in last else None,
+                "why": last.get(channel.block, {}).get("why") or None,
+            }
+            for channel in channels
+        ]
+        output.show_json({"channels": shown})
+        return
+    output.say("📣 Channels")
+    if not channels:
+        output.say("  Nobody is told. Add one: deploy notify add slack releases")
+    for line in output.columns(_row(channel, last.get(channel.block)) for channel in channels):
+        output.say(line)
+
+
+@notify_app.command("test", short_help="Send a message by a channel.")
+def test(name: Name) -> None:
+    """Send a message by a channel from this machine, and say what became of it."""
+    channel = _find(name)
+    _ready()
+
+    from tasks.runtime.connections import connections
+    from tasks.runtime.notify import send
+
+    with connections():
+        why = send([channel.block], "A test of ASHAT Deploy", "This channel is told of deployments.")[channel.block]
+    if why:
+        raise ControlPlaneError(f"{channel.block}: {why}")
+    output.say(f"✅ {channel.block} took a message. Look whether it arrived.")
+
+
+@notify_app.command("remove", short_help="Remove a channel, with its secrets.")
+def remove(name: Name) -> None:
+    """Remove a channel: nobody is told by it any more, and its block, which holds its secrets, is deleted."""
+    channel = _find(name)
+    if not channel.added:
+        raise UsageError(f"ASHAT_NOTIFY names {channel.block}: take it out there, then deploy down and deploy up.")
+    _ready()
+
+    from blocks.channels import remove_channel
+    from tasks.runtime.connections import connections
+    from tasks.runtime.notify import forget
+
+    remove_channel(channel)
+    with connections():
+        forget(channel.block)
+    output.say(f"✅ {channel.block} is removed.")
+
+
+def _known() -> list[Channel]:
+    """List every channel.
+
+    Raises:
+        ControlPlaneError: the control plane, which keeps them, does not run or does not answer.
+    """
+    from ashat.cli.control_plane.api import known_api
+    from ashat.cli.control_plane.connect import running_state
+
+    api = known_api(home())
+    if api is None or (api.embedded and running_state(home()) is None):
+        raise ControlPlaneError("The control plane, which keeps the channels, does not run: deploy up starts it.")
+    found: Any = api.ask("GET", f"/variables/name/{VARIABLE}")
+    return channels_of(os.environ.get("ASHAT_NOTIFY", ""), found.get("value") if isinstance(found, dict) else None)
+
+
+def _find(name: str) -> Channel:
+    """Find a channel by its name, or by its type and name.
+
+    Raises:
+        NotConfiguredError: there is none, or more than one.
+    """
+    found = [channel for channel in _known() if name in (channel.block, channel.block.partition("/")[2])]
+    if not found:
+        raise NotConfiguredError(f"There is no channel {name!r}: deploy notify list shows those that there are.")
+    if len(found) > 1:
+        raise NotConfiguredError(f"Which one? {' or '.join(channel.block for channel in found)}")
+    return found[0]
+
+
+def _given(file: Path | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Read the secrets that are `wanted` from a file, from standard input, or from who is asked.
+
+    Raises:
+        UsageError: one is missing, or nobody is there to be asked.
+        KeyFileError: others may read the file, or nobody can.
+    """
+    if not wanted:
+        return ()
+    if file is None:
+        if not output.interactive():
+            raise UsageError(f"Give the {' and the '.join(wanted)} by --secrets FILE, one a line; - is standard input.")
+        return tuple(str(typer.prompt(f"The {what}", hide_input=True)).strip() for what in wanted)
+    lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
+    if len(lines) != len(wanted):
+        where = "standard input" if str(file) == "-" else str(file)
+        raise UsageError(f"{where} must have {len(wanted)} lines: the {', the '.join(wanted)}; it has {len(lines)}.")
+    return tuple(lines)
+
+
+def _text(file: Path) -> str:
+    if str(file) == "-":
+        return sys.stdin.read(_LIMIT)
+    from ashat.trust.keys.files import refuse_open
+
+    refuse_open(file)
+    try:
+        return read_bounded(file, _LIMIT).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{file} cannot be read: {reason}.") from None
+
+
+def _hears(channel: Channel) -> str:
+    return "escalations" if channel.escalations_only else "everything"
+
+
+def _row(channel: Channel, last: dict[str, str] | None) -> tuple[str, ...]:
+    from datetime import datetime
+
+    mark, what = "❔", "no message was sent yet"
+    if last is not None:
+        ago = output.span(output.now() - datetime.fromisoformat(last["at"]))
+        mark = "❌" if last["why"] else "✅"
+        what = f"{ago} ago: {last['why']}" if last["why"] else f"the last message got through, {ago} ago"
+    return mark, channel.block, _hears(channel), "" if channel.added else "ASHAT_NOTIFY", what
+
+
+def _ready() -> None:
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)

@@ -1,0 +1,52 @@
+"""Implement `deploy public restore`: bring the Public Server back to a release that was approved."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.cli.terminal.interrupts import StoppedError
+from ashat.common.identifiers import name_of_release
+
+public_app = typer.Typer(help="Put the Public Server right.", no_args_is_help=True)
+
+
+@public_app.command("restore", short_help="Let Public run again what was approved last.")
+def restore(
+    update_id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="The approved update to go back to.", show_default="the last one")
+    ] = "",
+    public: Annotated[str, typer.Option(help="The Public Server, by the name of its block.")] = "public",
+    reason: Annotated[str, typer.Option(help="Why; the server's change log keeps it.")] = "",
+) -> None:
+    """Let the Public Server run again the release that was approved last, or the one named, where what runs there came
+    to nothing and could not be put back."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.common.identifiers import check_server_name, check_update_id
+    from ashat.settings import Settings
+
+    check_server_name(public)
+    if update_id:
+        check_update_id(update_id)
+    ensure_control_plane(Settings(), output.note)
+
+    from ashat.cli.terminal.progress import TerminalReporter
+    from tasks.runtime.connections import connections
+    from tasks.runtime.reporting import use_reporter
+    from tasks.servers.restore import restore_public
+
+    try:
+        with closing(TerminalReporter()) as reporter, use_reporter(reporter), connections():
+            done = restore_public(public, update_id, reason)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "Interrupted. Public does what it was last asked to; deploy servers shows what it runs."
+        ) from None
+    runs = name_of_release(done.runs.bundle, done.runs.update_id)
+    if done.changed:
+        output.say(f"✅ {public} runs {runs} again; before, {done.before}.")
+    else:
+        output.say(f"✅ {public} runs {runs}, and is healthy: nothing was changed.")

@@ -1,0 +1,156 @@
+"""Implement `deploy rollout`: how a release goes out to the Mainframes, and a person's word on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ashat.cli.control_plane.omega import Omega, open_omega
+from ashat.cli.terminal import output
+from ashat.cli.terminal.output import Json
+from ashat.errors import SessionError, UsageError
+from ashat.ledger.opening import open_ledger
+
+if TYPE_CHECKING:
+    from ashat.client.node import NodeClient
+    from ashat.protocol.fleet import RolloutState
+
+rollout_app = typer.Typer(no_args_is_help=True, help="How a release goes out to the Mainframes, wave after wave.")
+Update = Annotated[str, typer.Argument(metavar="ID", help="The update that goes out.")]
+Why = Annotated[str, typer.Option("--why", help="Why; it is recorded.", show_default=False)]
+By = Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")]
+MARKS = {"running": "🔄", "paused": "⏸️", "asked": "❓", "completed": "✅", "aborted": "🛑", "superseded": "➡️"}
+_COLUMNS = ("", "wave", "Mainframes", "run it", "failed", "unreachable", "under way", "waiting", "open since")
+_MEMBERS = 20
+
+
+@rollout_app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest.")] = 10,
+    omega: Omega = "",
+    as_json: Json = False,
+) -> None:
+    """List the newest rollouts of an OMEGA."""
+    with open_omega(omega) as node:
+        found = node.rollouts(limit)
+    if as_json:
+        output.show_json({"rollouts": [each.model_dump(mode="json") for each in found]})
+        return
+    if not found:
+        output.say("No release was rolled out yet.")
+    for line in output.columns(
+        (f"{MARKS[each.status]} {each.status}", each.offer.update_id, _progress(each), each.why) for each in found
+    ):
+        output.say(line)
+
+
+@rollout_app.command()
+def show(update_id: Update, omega: Omega = "", as_json: Json = False) -> None:
+    """Show how far each wave is, and what the Mainframes said that did not take the release."""
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        failures = node.rollout_failures(found.id)
+    if as_json:
+        told = {**found.model_dump(mode="json"), "failures": [each.model_dump(mode="json") for each in failures]}
+        output.show_json(told)
+        return
+    output.say(f"{MARKS[found.status]} {found.offer.update_id} is {found.status}: {_progress(found)}")
+    if found.why:
+        output.say(f"  {found.why}")
+    rows = [
+        (
+            str(wave.number + 1),
+            wave.name,
+            str(wave.counts.size),
+            str(wave.succeeded),
+            str(wave.failed + wave.accepted),
+            str(wave.unreachable),
+            str(wave.under_way),
+            str(wave.waiting),
+            f"{wave.opened_at:%Y-%m-%d %H:%M:%S} UTC" if wave.opened_at else "not open",
+        )
+        for wave in found.waves
+    ]
+    for line in output.columns([_COLUMNS, *rows]):
+        output.say(line)
+    if failures:
+        output.say("Did not take it")
+    for line in output.columns((f"{g.count}×", g.reason or "no answer in time", ", ".join(g.names)) for g in failures):
+        output.say(line)
+
+
+@rollout_app.command()
+def pause(update_id: Update, why: Why = "", by: By = "", omega: Omega = "") -> None:
+    """Offer the release to nobody else for now. Who was offered it goes on; a form in Prefect asks what follows."""
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        node.decide_rollout(found.id, "pause", why or "a person paused it", by or _whoami())
+    output.say(f"⏸️ The rollout of '{update_id}' is paused: deploy rollout resume {update_id} lets it go on.")
+
+
+@rollout_app.command()
+def resume(update_id: Update, why: Why = "", by: By = "") -> None:
+    """Let a rollout that stopped go on. Those that failed are accepted as they are; only further ones stop it again."""
+    _answer(update_id, "resume", why, by)
+    output.say(f"▶️ The rollout of '{update_id}' goes on.")
+
+
+@rollout_app.command()
+def abort(update_id: Update, why: Why = "", by: By = "") -> None:
+    """End a rollout that stopped: nobody else gets the release, and who runs it keeps it."""
+    _answer(update_id, "abort", why, by)
+    output.say(f"🛑 The rollout of '{update_id}' ends as it is; deploy rollback {update_id} takes it back everywhere.")
+
+
+@rollout_app.command("retry-failed")
+def retry_failed(update_id: Update, by: By = "", omega: Omega = "") -> None:
+    """Have those Mainframes try again that failed, or were not reached; nobody else is touched."""
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        count = node.retry_rollout(found.id, by or _whoami())
+    when = "now" if found.status == "running" else f"once it goes on: deploy rollout resume {update_id}"
+    output.say(f"🔁 {count} Mainframe{'' if count == 1 else 's'} may try again, {when}.")
+
+
+def _answer(update_id: str, decision: str, why: str, by: str) -> None:
+    """Hand the answer to the run that waits for it.
+
+    Raises:
+        SessionError: the rollout did not stop, or no run asks yet.
+    """
+    with open_ledger() as ledger:
+        state = ledger.load(update_id)
+    if state.rollout is None or not state.rollout.waits:
+        raise SessionError(
+            f"The rollout of '{update_id}' does not wait for an answer: deploy rollout show {update_id}. Where it was "
+            "paused just now, it does so within seconds."
+        )
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+    from tasks.approval.gate import answer_run
+
+    given = {"decision": decision, "approver": by or _whoami(), "comment": why}
+    answer_run(state.rollout.run, given, f"the rollout of '{update_id}'")
+
+
+def _find(node: NodeClient, update_id: str) -> RolloutState:
+    found = next((each for each in node.rollouts(1000) if each.offer.update_id == update_id), None)
+    if found is None:
+        raise UsageError(f"{node.name} has no rollout of '{update_id}': deploy rollout list shows what it has.")
+    return found
+
+
+def _progress(found: RolloutState) -> str:
+    from ashat.rollouts.decide import progress
+
+    waves = f"wave {len(found.opened)} of {len(found.waves)}: " if len(found.waves) > 1 else ""
+    return waves + progress(found.counts)
+
+
+def _whoami() -> str:
+    from tasks.runtime.run import whoami
+
+    return whoami()

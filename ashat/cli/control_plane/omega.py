@@ -1,0 +1,56 @@
+"""Open the OMEGA that a command is about: the one that is named, else the only one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ashat.cli.terminal import output
+from ashat.errors import NotConfiguredError
+from ashat.ledger.opening import open_ledger
+
+if TYPE_CHECKING:
+    from ashat.client.node import NodeClient
+
+Omega = Annotated[
+    str,
+    typer.Option(
+        "--omega", metavar="SERVER", help="The OMEGA that offers it.", show_default="the update's, or the only one"
+    ),
+]
+
+
+def open_omega(name: str, update_id: str = "") -> AbstractContextManager[NodeClient]:
+    """Open the OMEGA that is configured as `name`, else the one that the update goes to by the record, else the only
+    one, with its token.
+
+    Raises:
+        NotConfiguredError: there is none of that name, none at all, or several and none is named.
+    """
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+    from blocks.listing import configured_servers
+    from blocks.server import load_server
+
+    name = name or _target_of(update_id)
+    known = [found.block for found in configured_servers() if found.role == "omega"]
+    if name and name not in known:
+        raise NotConfiguredError(f"No OMEGA {name!r} is configured: deploy servers lists them.")
+    if not name and len(known) != 1:
+        which = f"Several are configured: {', '.join(known)}. Say which: --omega" if known else "No OMEGA is configured"
+        raise NotConfiguredError(f"{which}.")
+    return load_server(name or known[0]).client()
+
+
+def _target_of(update_id: str) -> str:
+    """Read which OMEGA an update goes to; "" where the record knows no such update."""
+    if not update_id:
+        return ""
+    with open_ledger() as ledger:
+        state = ledger.find(update_id)
+    return state.target if state is not None else ""

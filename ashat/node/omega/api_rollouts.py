@@ -1,0 +1,124 @@
+"""The calls of `docs/node-api.md` about rollouts: to begin one, to open its waves, to stop it, to see how it goes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from ashat.node.api.declared import refused
+from ashat.node.logs.change_log import who
+from ashat.node.omega.api import Require
+from ashat.node.omega.fleet.fleet import Fleet
+from ashat.node.omega.offers import Offers
+from ashat.protocol.fleet import (
+    FailureGroup,
+    MemberState,
+    OpenWaves,
+    Retried,
+    RolloutAction,
+    RolloutMember,
+    RolloutRequest,
+    RolloutState,
+    RolloutStatus,
+    RolloutWord,
+)
+from ashat.protocol.messages import Message, Scope
+
+Name = Annotated[str, Path(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_ACTIONS: dict[RolloutAction, RolloutStatus] = {
+    "pause": "paused",
+    "resume": "running",
+    "ask": "asked",
+    "abort": "aborted",
+    "complete": "completed",
+}
+
+
+class Rollouts(Message):
+    """The newest rollouts."""
+
+    rollouts: list[RolloutState]
+
+
+class Members(Message):
+    """Mainframes of a rollout."""
+
+    members: list[RolloutMember]
+
+
+class Failures(Message):
+    """Who failed or was not reached, by what they said, the largest groups first."""
+
+    failures: list[FailureGroup]
+
+
+def rollouts_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
+    """Make the routes; `require(scope)` is the dependency that refuses who may not."""
+    router = APIRouter(prefix="/v1/rollouts", tags=["OMEGA"])
+    read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
+    store = fleet.rollouts
+
+    @router.put("/{rollout}", dependencies=promote, responses=refused(404, 409))
+    def begin(rollout: Name, wanted: RolloutRequest) -> RolloutState:
+        """Begin to roll out what OMEGA runs. No Mainframe is offered it before its wave is opened."""
+        offers.check(wanted.offer)
+        store.begin(rollout, wanted.offer, wanted.policy, who())
+        offers.put(wanted.offer)
+        fleet.relay()
+        return store.state(rollout)
+
+    @router.get("", dependencies=read)
+    def rollouts(limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> Rollouts:
+        """The newest rollouts."""
+        return Rollouts(rollouts=store.all(limit))
+
+    @router.get("/{rollout}", dependencies=read, responses=refused(404))
+    def one(rollout: Name) -> RolloutState:
+        """A rollout and its waves, with how many Mainframes stand how."""
+        return store.state(rollout)
+
+    @router.get("/{rollout}/members", dependencies=read, responses=refused(404))
+    def members(
+        rollout: Name,
+        state: Annotated[list[MemberState] | None, Query()] = None,
+        wave: Annotated[int | None, Query(ge=0, le=100)] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> Members:
+        """Mainframes of a rollout, those whose state changed last first."""
+        store.state(rollout)
+        return Members(members=store.members(rollout, state or (), wave, limit))
+
+    @router.get("/{rollout}/failures", dependencies=read, responses=refused(404))
+    def failures(rollout: Name) -> Failures:
+        """Who failed or was not reached, by what they said."""
+        store.state(rollout)
+        return Failures(failures=store.failures(rollout))
+
+    _add_decisions(router, fleet, promote)
+    return router
+
+
+def _add_decisions(router: APIRouter, fleet: Fleet, promote: list[Any]) -> None:
+    store = fleet.rollouts
+
+    @router.post("/{rollout}/open", dependencies=promote, responses=refused(404, 409))
+    def open_waves(rollout: Name, wanted: OpenWaves) -> RolloutState:
+        """Open waves: their Mainframes are offered the release from now on."""
+        store.open(rollout, wanted.through, wanted.why, who())
+        fleet.relay()
+        return store.state(rollout)
+
+    @router.post("/{rollout}/retry", dependencies=promote, responses=refused(404, 409))
+    def retry(rollout: Name, word: RolloutWord) -> Retried:
+        """Have those try again that failed, or were not reached."""
+        count = store.retry(rollout, word.by or who())
+        fleet.relay()
+        return Retried(mainframes=count)
+
+    @router.post("/{rollout}/{action}", dependencies=promote, responses=refused(404, 409))
+    def decide(rollout: Name, action: RolloutAction, word: RolloutWord) -> RolloutState:
+        """Pause a rollout, resume it, have people asked, abort it, or call it complete."""
+        store.set(rollout, _ACTIONS[action], word.why, word.by or who())
+        fleet.relay()
+        return store.state(rollout)

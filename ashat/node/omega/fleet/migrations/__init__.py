@@ -1,0 +1,1 @@
+"""The fleet's database, version by version (Alembic)."""

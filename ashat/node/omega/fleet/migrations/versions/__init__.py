@@ -1,0 +1,1 @@
+"""One file a version; a later one changes what the earlier made."""

@@ -1,0 +1,191 @@
+"""What OMEGA, its Mainframes and who rolls releases out say of the fleet (`docs/node-api.md`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ashat.common.numbers import LARGEST
+from ashat.protocol.messages import Digest, Line, Message, Moment, Offer, Output
+from ashat.rollouts.decide import Rollout, Standing, WaveCounts
+from ashat.rollouts.labels import MAX_LABELS
+from ashat.rollouts.policy import MAX_WAVES, RolloutPolicy
+
+
+class LicenceRequest(Message):
+    """A licence to keep; `old_protocol` is whether its install may ask by the old protocol, None: as before."""
+
+    key: str
+    name: str = Field(min_length=1, max_length=128)
+    expires: Moment | None = None
+    old_protocol: bool | None = None
+
+
+class MainframeReport(Message):
+    """What a Mainframe says it made of an offer, which may wait there for what `reason` says; `journal` is what it sees
+    wrong with OMEGA's change log, `output` the end of what the program wrote that did not start."""
+
+    release_seq: int = Field(ge=1, le=LARGEST)
+    bundle: Digest
+    result: Literal["running", "failed", "waiting"]
+    reason: str = Field(default="", max_length=2000)
+    journal: str = Field(default="", max_length=2000)
+    output: Output = ()
+
+
+class Mainframe(Message):
+    """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key;
+    with `old_protocol` it checks no signature, and what it says is not verified; `waits` says why an offer waits.
+    `agent` is the version of the node there, "" where it does not say; `twin_at` is when two machines used the licence
+    in turn, as far as OMEGA saw."""
+
+    id: str
+    name: str
+    status: Literal["active", "expired", "revoked"]
+    last_seen: Moment | None = None
+    bundle: Digest | None = None
+    release_seq: int | None = None
+    result: Literal["running", "failed", "none"] = "none"
+    reason: str = ""
+    journal: str = ""
+    old_protocol: bool = False
+    waits: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    agent: str = ""
+    twin_at: Moment | None = None
+
+
+MemberState = Literal["waiting", "under_way", "succeeded", "failed", "unreachable", "accepted"]
+RolloutStatus = Literal["running", "paused", "asked", "aborted", "completed", "superseded"]
+RolloutAction = Literal["pause", "resume", "ask", "abort", "complete"]
+Why = Annotated[Line, Field(max_length=500)]
+
+
+class RolloutRequest(Message):
+    """A release to roll out: the offer, and the policy (`ashat.rollouts.policy`) that says to whom and when."""
+
+    offer: Offer
+    policy: RolloutPolicy
+
+
+class Wave(Message):
+    """A wave of a rollout: when it was opened, None: not yet; when one of its Mainframes last began to run the release,
+    and last answered in any way or was given up; and how many stand how."""
+
+    number: int
+    name: str
+    opened_at: Moment | None = None
+    last_success_at: Moment | None = None
+    last_answer_at: Moment | None = None
+    waiting: int = 0
+    under_way: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    unreachable: int = 0
+    accepted: int = 0
+
+    @property
+    def counts(self) -> WaveCounts:
+        """Return its counters, as the policy's rules take them."""
+        names = ("waiting", "under_way", "succeeded", "failed", "unreachable", "accepted")
+        return WaveCounts(*(getattr(self, name) for name in names))
+
+
+class RolloutState(Message):
+    """A rollout as OMEGA knows it at its own time `at`; `version` is another one whenever something was decided, and
+    `stops` counts how often it was paused, or people were asked."""
+
+    id: str
+    offer: Offer
+    policy: RolloutPolicy
+    status: RolloutStatus
+    why: str = ""
+    began_at: Moment
+    changed_at: Moment
+    version: int
+    stops: int = 0
+    at: Moment
+    waves: list[Wave]
+
+    @property
+    def opened(self) -> list[Wave]:
+        """Return the waves that are open, or were."""
+        return [wave for wave in self.waves if wave.opened_at is not None]
+
+    @property
+    def counts(self) -> WaveCounts:
+        """Return the counters of all waves together."""
+        return WaveCounts(*(sum(each) for each in zip(*(wave.counts for wave in self.waves), strict=True)))
+
+    def as_rollout(self) -> Rollout:
+        """Put it into the words of `ashat.rollouts.decide`; at least one wave of it is open."""
+        newest = self.opened[-1]
+        assert newest.opened_at is not None
+        standing: Standing = "asked" if self.status == "asked" else "running" if self.status == "running" else "paused"
+        return Rollout(
+            waves=[wave.counts for wave in self.opened],
+            ahead=sum(wave.counts.size for wave in self.waves if wave.opened_at is None),
+            opened_at=newest.opened_at,
+            last_success_at=newest.last_success_at,
+            standing=standing,
+            last_answer_at=newest.last_answer_at,
+        )
+
+
+class RolloutMember(Message):
+    """How a Mainframe stands in a rollout, and what it said."""
+
+    id: str
+    name: str
+    wave: int
+    state: MemberState
+    reason: str = ""
+    offered_at: Moment | None = None
+    changed_at: Moment
+    tries: int = 0
+
+
+class FailureGroup(Message):
+    """Mainframes of a rollout that failed or cannot be reached, for the same reason: how many, and some by name."""
+
+    state: Literal["failed", "unreachable", "accepted"]
+    reason: str
+    count: int
+    names: list[str]
+
+
+class OpenWaves(Message):
+    """Which waves to open: all up to that number, from 0."""
+
+    through: int = Field(ge=0, le=MAX_WAVES)
+    why: Why = ""
+
+
+class RolloutWord(Message):
+    """Why a rollout is paused, resumed, aborted, completed or tried again, and who says so."""
+
+    why: Why = ""
+    by: Why = ""
+
+
+class Retried(Message):
+    """How many Mainframes try again."""
+
+    mainframes: int
+
+
+class MainframeLabels(Message):
+    """The labels of a Mainframe: `key=value` as `ashat.rollouts.labels` has them."""
+
+    labels: dict[str, str] = Field(max_length=MAX_LABELS)
+
+
+class MainframeThen(Message):
+    """What a Mainframe had reported to run by some time, since when; None: nothing."""
+
+    id: str
+    name: str
+    bundle: Digest | None = None
+    release_seq: int | None = None
+    since: Moment | None = None

@@ -1,0 +1,1 @@
+"""What people pin to the board."""

@@ -1,0 +1,3 @@
+"""A notice board."""
+
+VERSION = "1.0.0"

@@ -1,0 +1,1 @@
+"""Tools that people lend each other."""

@@ -1,0 +1,127 @@
+"""Finds what the program gives away when it is asked for what it does not have, wrongly, or from elsewhere.
+
+Rules: `error-page` (a traceback, a debugger or a credential in an answer to what is wrong), `origin` (pages of others
+may read what a user sees), `host` (the Host header comes back in links), `redirect` (to a host that nobody named),
+`method` (HEAD or OPTIONS breaks it). Each with the URL path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from ashat.raos_toml.schema import RaosToml
+from tasks.checks.kit.base import Finding, one_line
+from tasks.checks.kit.http import Answer
+
+STRANGER = "stranger.example"
+PATHS_LIMIT = 8
+_CREDENTIALS = "access-control-allow-credentials"
+_FOR_DEVELOPERS = (
+    (
+        "Django's page for developers",
+        re.compile(r"You.re seeing this error because you have <code>DEBUG = True</code>"),
+    ),
+    ("Werkzeug's debugger", re.compile(r"Werkzeug Debugger|__debugger__=yes")),
+    (
+        "Laravel's page for developers",
+        re.compile(r"<title>[^<]*(?:Whoops|Ignition)|class=\"Whoops|\bfacade/ignition\b"),
+    ),
+    ("Rails' page for developers", re.compile(r"<title>Action Controller: Exception caught</title>|Rails\.root: ")),
+    ("ASP.NET's page for developers", re.compile(r"An unhandled exception occurred while processing the request\.")),
+    ("Symfony's page for developers", re.compile(r"<!-- Symfony Exception|Symfony\\Component\\\w+\\Exception")),
+)
+_TRACEBACKS = (
+    ("Python", re.compile(r"Traceback \(most recent call last\)|\bFile (?:\"|&quot;)[^\n\"]{1,300}, line \d+, in ")),
+    ("Java", re.compile(r"\bat [\w$.]+\([\w$]+\.(?:java|kt|scala):\d+\)")),
+    (".NET", re.compile(r"\bat [\w.<>`]+\([^)\n]*\) in [^\n]+:line \d+")),
+    (
+        "JavaScript",
+        re.compile(r"\bat (?:[\w.<> ]{1,200} \()?(?:node:[\w/]+|(?:file://)?[^\s():]{1,300}\.[cm]?[jt]sx?):\d+:\d+"),
+    ),
+    ("PHP", re.compile(r"Stack trace:\s*(?:<br ?/?>)?\s*#0 ")),
+    ("Ruby", re.compile(r"^[^\s:]+\.rb:\d+:in [`']", re.MULTILINE)),
+    ("Go", re.compile(r"^goroutine \d+ \[", re.MULTILINE)),
+)
+
+# Asks for a path with a method, headers and content; None where no answer came.
+Ask = Callable[[str, str, Mapping[str, str], bytes | None], Answer | None]
+
+
+def shown_by_behaviour(
+    ask: Ask, raos: RaosToml, paths: list[str], absent: str, host: str, leaks: Callable[[bytes], list[str]]
+) -> Iterator[Finding]:
+    """Ask what an attacker asks first; `paths` are declared and answered, `absent` is one that there is not.
+
+    `leaks` names the credentials in a body.
+    """
+    asked = paths[:PATHS_LIMIT]
+    wrong = {place: answer for place, answer in _wrongly(ask, raos, asked, absent) if answer}
+    for place, answer in wrong.items():
+        yield from _of_error_page(place, answer, leaks)
+    for path in asked:
+        yield from _of_origin(path, ask(path, "GET", {"Origin": f"https://{STRANGER}"}, None))
+        yield from _of_host(path, ask(path, "GET", {"Host": STRANGER}, None))
+        yield from _of_redirect(path, ask(path, "GET", {}, None), host)
+        for method in ("HEAD", "OPTIONS"):
+            yield from _of_method(path, method, ask(path, method, {}, None))
+
+
+def _wrongly(ask: Ask, raos: RaosToml, paths: list[str], absent: str) -> Iterator[tuple[str, Answer | None]]:
+    """Ask for what is not there, by a method that nobody has, and with a body that is no JSON."""
+    yield f"GET {absent}", ask(absent, "GET", {}, None)
+    for path in paths[:2]:
+        yield f"ASHAT {path}", ask(path, "ASHAT", {}, None)
+        yield f"GET {path}?%ff[]=%00", ask(f"{path}{'&' if '?' in path else '?'}%ff[]=%00", "GET", {}, None)
+    with_body = [each for each in raos.endpoints if each.body is not None and each.method in ("POST", "PUT", "PATCH")]
+    for endpoint in with_body[:3]:
+        broken = ask(endpoint.path, endpoint.method, {"Content-Type": "application/json"}, b'{"a": ')
+        yield f"{endpoint.method} {endpoint.path} with half of a JSON", broken
+
+
+def _of_error_page(place: str, answer: Answer, leaks: Callable[[bytes], list[str]]) -> Iterator[Finding]:
+    text = answer.body.decode("utf-8", "replace")
+    path = place.split()[1]
+    developers = next((name for name, pattern in _FOR_DEVELOPERS if pattern.search(text)), "")
+    language = next((name for name, pattern in _TRACEBACKS if pattern.search(text)), "")
+    if developers:
+        yield Finding("high", f"{place} answers {developers}: turn debugging off", "error-page", path)
+    elif language:
+        told = f"{place} answers with a traceback ({language}): log it, and answer without"
+        yield Finding("medium", told, "error-page", path)
+    for kind in leaks(answer.body):
+        yield Finding("high", f"{place} shows a credential: {kind}", "error-page", path)
+
+
+def _of_origin(path: str, answer: Answer | None) -> Iterator[Finding]:
+    if answer is None or answer.headers.get(_CREDENTIALS, "").strip().lower() != "true":
+        return
+    if answer.headers.get("access-control-allow-origin", "").strip() in (f"https://{STRANGER}", "null"):
+        told = f"{path} lets the pages of any other site read what its users see (Access-Control-Allow-Credentials)"
+        yield Finding("high", f"{told}: name the origins that may", "origin", path)
+
+
+def _of_host(path: str, answer: Answer | None) -> Iterator[Finding]:
+    if answer is None:
+        return
+    link = f"//{STRANGER}".encode()
+    if STRANGER in answer.headers.get("location", "") or (link in answer.body and answer.status < 400):
+        told = f"{path} makes links to whatever the Host header says, such as in mails"
+        yield Finding("medium", f"{told}: name the hosts that are served", "host", path)
+
+
+def _of_redirect(path: str, answer: Answer | None, host: str) -> Iterator[Finding]:
+    if answer is None or not 300 <= answer.status < 400:
+        return
+    try:
+        to = urlsplit(answer.headers.get("location", "")).hostname
+    except ValueError:
+        to = "an address that cannot be read"
+    if to and to != host:
+        yield Finding("medium", f"{path} sends whoever asks to {one_line(to, 80)}", "redirect", path)
+
+
+def _of_method(path: str, method: str, answer: Answer | None) -> Iterator[Finding]:
+    if answer is not None and answer.status >= 500 and answer.status != 501:
+        yield Finding("medium", f"{method} {path} breaks it: status {answer.status}", "method", path)

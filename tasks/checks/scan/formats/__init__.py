@@ -1,0 +1,1 @@
+"""The formats in which packages are declared, locked and installed, a module for each family of tools."""

@@ -1,0 +1,92 @@
+"""A release goes out in waves from the gate's yes on: a bad one stops by itself, and a person has the next word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from ashat.deployment.stages import Stage
+from tests.support.processes.stack import Stack, eventually
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
+
+POLICY = """
+waves = ["internal: ring=internal", "everyone: rest"]
+soak_seconds = 0
+success_percent = 50
+failure_least = 1
+failure_percent = 0
+mainframe_seconds = 120
+"""
+
+
+@pytest.fixture(autouse=True)
+def labelled(stack: Stack) -> Iterator[None]:
+    file = stack.source.parent / "rollout.toml"
+    file.write_text(POLICY)
+    stack.deploy("configure", "rollout-policy", "default", str(file))
+    assert "ring=internal" in stack.deploy("fleet", "label", "mainframe-1", "ring=internal", "--omega", "omega").stdout
+    yield
+    stack.deploy("fleet", "label", "mainframe-1", "ring-", "--omega", "omega")
+    found = stack.api("GET", "/block_types/slug/raos-rollout-policy/block_documents/name/default")
+    stack.api("DELETE", f"/block_documents/{found['id']}")
+
+
+def approve(stack: Stack, update_id: str) -> None:
+    """Push, verify, and say yes."""
+    stack.deploy("push", update_id, "In waves", "--allow-dirty")
+    stack.deploy("verify", update_id)
+    state = stack.wait_asked(update_id)
+    assert state.evidence is not None
+    assert state.gate is not None
+    form = {"decision": "approve", "evidence": state.evidence[-8:], "approver": "kim", "comment": "it was noisy"}
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+
+
+def test_a_release_goes_out_in_waves_and_is_seen_everywhere(stack: Stack) -> None:
+    stack.change("in waves")
+    approve(stack, "UPD-W1")
+    state = stack.wait("UPD-W1", lambda state: state.ended)
+    assert state.stage is Stage.COMPLETED
+    assert state.rollout is not None
+    assert [size for _, size in state.rollout.waves] == [1, 1]
+    assert (state.reach.running, state.reach.total, state.rollout.opened) == (2, 2, 2)
+    shown = json.loads(stack.deploy("rollout", "show", "UPD-W1", "--json").stdout)
+    assert (shown["status"], [wave["succeeded"] for wave in shown["waves"]]) == ("completed", [1, 1])
+    assert "UPD-W1" in stack.deploy("rollout", "list", "--omega", "omega").stdout
+    told = stack.deploy("history", "UPD-W1").stdout
+    assert "internal 1, everyone 1" in told
+    fleet = json.loads(
+        stack.deploy("fleet", "--version", "UPD-W1", "--label", "ring=internal", "--json", "--omega", "omega").stdout
+    )
+    assert [one["name"] for one in fleet["mainframes"]] == ["mainframe-1"]
+    assert "mainframe-1,active,running,UPD-W1" in stack.deploy("fleet", "--csv", "--omega", "omega").stdout
+    then = json.loads(stack.deploy("fleet", "at", shown["began_at"], "--json", "--omega", "omega").stdout)
+    assert {one["bundle"] for one in then["mainframes"]} != {state.bundle}
+
+
+def test_one_that_a_person_paused_goes_on_by_their_word_or_ends(stack: Stack) -> None:
+    stack.change("paused")
+    stopped = stack.mainframes[0]
+    stopped.stop()
+    try:
+        approve(stack, "UPD-W2")
+        eventually(lambda: (state := stack.state("UPD-W2")).rollout and state.rollout.opened == 1, "the first wave")
+        stack.deploy("rollout", "pause", "UPD-W2", "--why", "mainframe-1 is away", "--by", "Kim")
+        state = stack.wait("UPD-W2", lambda state: state.rollout is not None and state.rollout.waits)
+        assert state.rollout is not None
+        assert state.rollout.stopped == "mainframe-1 is away"
+        assert "stopped: mainframe-1 is away" in stack.deploy("status").stdout
+        stack.wait_run(state.rollout.run, "Suspended")
+        waiting = json.loads(stack.deploy("inbox", "--json").stdout)["waiting"]
+        (stops,) = [one for one in waiting if one["kind"] == "rollout"]
+        assert (stops["about"], stops["run"]) == ("UPD-W2", state.rollout.run)
+    finally:
+        stopped.start()
+    stack.deploy("rollout", "resume", "UPD-W2", "--why", "it is back", "--by", "Kim")
+    state = stack.wait("UPD-W2", lambda state: state.ended)
+    assert (state.stage, state.reach.running, state.reach.total) == (Stage.COMPLETED, 2, 2)
+    assert state.rollout is not None
+    assert (state.rollout.answer, state.rollout.answered_by) == ("resume", "Kim")

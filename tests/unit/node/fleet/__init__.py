@@ -1,0 +1,1 @@
+"""OMEGA's fleet: its database and its rollouts, on SQLite and on PostgreSQL."""

@@ -1,0 +1,227 @@
+"""Rollouts as OMEGA keeps them: who may have a release when, what is counted, and what stops it by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from datetime import timedelta
+
+import pytest
+
+from ashat.node.core.db import now
+from ashat.node.core.errors import ApiError
+from ashat.node.logs.change_log_audit import read_changes
+from ashat.node.omega.fleet import rollouts as module
+from ashat.node.omega.fleet.fleet import Fleet
+from ashat.node.omega.fleet.licences import Licence, new_key
+from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.messages import Offer
+from ashat.rollouts.policy import RolloutPolicy, WaveRule
+
+OFFER = Offer(release_seq=7, bundle="a" * 64, update_id="UPD-7", attempt=1)
+NEXT = Offer(release_seq=8, bundle="b" * 64, update_id="UPD-8", attempt=1)
+TWO_WAVES = RolloutPolicy(
+    waves=(WaveRule(name="canary", count=3), WaveRule(name="rest", rest=True)),
+    soak_seconds=0,
+    failure_least=2,
+    success_percent=50,
+)
+LABELLED = TWO_WAVES.model_copy(update={"waves": (WaveRule(name="x", label="a=b"), WaveRule(name="y", rest=True))})
+Members = Callable[..., list[Licence]]
+
+
+@pytest.fixture
+def members(fleet: Fleet) -> Members:
+    def make(count: int, **labels: str) -> list[Licence]:
+        made = [kept for kept, _ in fleet.licences.keep_all([(new_key(), f"M{n}", None) for n in range(count)])]
+        for each in made:
+            if labels:
+                fleet.mainframes.label(each.id, labels)
+        return made
+
+    return make
+
+
+def told(fleet: Fleet, licences: list[Licence], offer: Offer = OFFER) -> list[Licence]:
+    """Who of them is offered it now, all of whom ask at once."""
+    asked: list[tuple[Licence, Future[int | None]]] = [
+        (each, fleet.rollouts.offer_to(each.id, offer)) for each in licences
+    ]
+    wait([future for _, future in asked])
+    return [each for each, future in asked if future.result() is not None]
+
+
+def say(fleet: Fleet, licence: Licence, result: str, reason: str = "", offer: Offer = OFFER) -> None:
+    report = MainframeReport.model_validate(
+        {"release_seq": offer.release_seq, "bundle": offer.bundle, "result": result, "reason": reason}
+    )
+    fleet.mainframes.report(licence, report).result()
+
+
+def counts(fleet: Fleet, identity: str = "r") -> list[tuple[int, ...]]:
+    return [tuple(wave.counts) for wave in fleet.rollouts.state(identity).waves]
+
+
+def counted_anew(fleet: Fleet, identity: str = "r") -> list[tuple[int, ...]]:
+    """The counters as the members themselves have them."""
+    names = ("waiting", "under_way", "succeeded", "failed", "unreachable", "accepted")
+    found = Counter((each.wave, each.state) for each in fleet.rollouts.members(identity, (), None, 10_000))
+    return [tuple(found[wave.number, name] for name in names) for wave in fleet.rollouts.state(identity).waves]
+
+
+def test_a_wave_has_it_when_it_is_open_and_the_counters_are_those_of_the_members(
+    fleet: Fleet, members: Members
+) -> None:
+    fleet_of = members(10)
+    fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")
+    assert told(fleet, fleet_of) == []
+    fleet.rollouts.open("r", 0, "it begins", "kim")
+    canaries = told(fleet, fleet_of)
+    assert len(canaries) == 3
+    assert counts(fleet) == [(0, 3, 0, 0, 0, 0), (7, 0, 0, 0, 0, 0)]
+    say(fleet, canaries[0], "running")
+    say(fleet, canaries[1], "failed", "it does not start")
+    assert told(fleet, canaries) == canaries, "whoever had it is told the same again"
+    fleet.rollouts.open("r", 1, "the canaries run it", "kim")
+    assert len(told(fleet, fleet_of)) == 10
+    assert counts(fleet) == counted_anew(fleet) == [(0, 1, 1, 1, 0, 0), (0, 7, 0, 0, 0, 0)]
+    say(fleet, canaries[1], "running")
+    assert counts(fleet)[0] == (0, 1, 2, 0, 0, 0)
+    fleet.relay()
+    kinds = [change.facts["kind"] for change in read_changes(fleet.record)]
+    assert kinds[-3:] == ["rollout-began", "wave-opened", "wave-opened"]
+
+
+def test_it_stops_by_itself_with_the_failure_that_is_one_too_many(fleet: Fleet, members: Members) -> None:
+    fleet_of = members(12)
+    fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")
+    fleet.rollouts.open("r", 1, "both at once", "kim")
+    first = told(fleet, fleet_of[:4])
+    for each in first[:2]:
+        say(fleet, each, "failed", "it does not start")
+    stopped = fleet.rollouts.state("r")
+    waves = {member.id: member.wave for member in fleet.rollouts.members("r", (), None, 100)}
+    if waves[first[0].id] != waves[first[1].id]:
+        say(fleet, next(each for each in first[2:] if waves[each.id] == 1), "failed", "it does not start")
+        stopped = fleet.rollouts.state("r")
+    assert stopped.status == "paused"
+    assert "failed" in stopped.why
+    assert told(fleet, fleet_of[4:]) == []
+    (group,) = fleet.rollouts.failures("r")
+    assert (group.state, group.reason) == ("failed", "it does not start")
+    assert group.count == len(fleet.rollouts.members("r", ["failed"], None, 100))
+
+    fleet.rollouts.set("r", "running", "the customers know", "kim")
+    assert fleet.rollouts.state("r").counts.accepted == group.count
+    assert len(told(fleet, fleet_of)) == 12, "resumed, it goes on"
+    assert counts(fleet) == counted_anew(fleet)
+
+
+def test_who_failed_tries_again_when_told_and_nobody_else(fleet: Fleet, members: Members) -> None:
+    one, other = members(2)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.open("r", 0, "", "kim")
+    assert told(fleet, [one, other]) == [one, other]
+    say(fleet, one, "failed", "no room")
+    say(fleet, other, "running")
+    assert fleet.rollouts.retry("r", "kim") == 1
+    assert fleet.rollouts.offer_to(one.id, OFFER).result() == 1
+    assert fleet.rollouts.offer_to(other.id, OFFER).result() == 0
+    assert counts(fleet) == counted_anew(fleet) == [(0, 1, 1, 0, 0, 0)]
+
+
+def test_at_once_bounds_how_many_are_under_way(fleet: Fleet, members: Members) -> None:
+    fleet_of = members(9)
+    policy = RolloutPolicy.all_at_once().model_copy(update={"at_once": 4})
+    fleet.rollouts.begin("r", OFFER, policy, "kim")
+    fleet.rollouts.open("r", 0, "", "kim")
+    first = told(fleet, fleet_of)
+    assert len(first) == 4
+    say(fleet, first[0], "running")
+    assert len(told(fleet, fleet_of)) == 5
+
+
+def test_whose_time_is_over_is_unreachable_until_it_answers(
+    fleet: Fleet, members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, gone = members(2)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(60), "kim")
+    fleet.rollouts.open("r", 0, "", "kim")
+    assert told(fleet, [here]) == [here]
+    monkeypatch.setattr(module, "now", lambda: now() + timedelta(seconds=61))
+    assert counts(fleet) == [(0, 0, 0, 0, 2, 0)]
+    say(fleet, here, "running")
+    assert counts(fleet) == counted_anew(fleet) == [(0, 0, 1, 0, 1, 0)]
+    assert [group.names for group in fleet.rollouts.failures("r")] == [[gone.name]]
+
+
+def test_who_comes_later_gets_its_place_by_its_label(fleet: Fleet, members: Members) -> None:
+    members(3, ring="internal")
+    members(3)
+    policy = TWO_WAVES.model_copy(update={"waves": (WaveRule(name="in", label="ring=internal"), TWO_WAVES.rules()[1])})
+    fleet.rollouts.begin("r", OFFER, policy, "kim")
+    fleet.rollouts.open("r", 0, "", "kim")
+    (late,), (other,) = members(1, ring="internal"), members(1)
+    assert told(fleet, [late, other]) == [late]
+    assert counts(fleet) == counted_anew(fleet) == [(3, 1, 0, 0, 0, 0), (4, 0, 0, 0, 0, 0)]
+
+
+def test_a_licence_that_does_not_count_is_in_no_wave(fleet: Fleet, members: Members) -> None:
+    gone, _ = members(2)
+    fleet.licences.revoke(gone.id)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    assert fleet.rollouts.state("r").counts.size == 1
+
+
+def test_a_later_release_ends_the_rollout_of_the_earlier_one(fleet: Fleet, members: Members) -> None:
+    (one,) = members(1)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.begin("s", NEXT, RolloutPolicy.all_at_once(), "kim")
+    assert [(each.id, each.status) for each in fleet.rollouts.all(5)] == [("s", "running"), ("r", "superseded")]
+    assert told(fleet, [one]) == []
+    with pytest.raises(ApiError, match=r"^The rollout r is superseded"):
+        fleet.rollouts.open("r", 0, "", "kim")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (("r", NEXT, TWO_WAVES), "There is a rollout r of another release"),
+        (("s", OFFER, TWO_WAVES), "The release 7 is rolled out as r already"),
+        (("r", OFFER, RolloutPolicy.all_at_once()), "The release 7 is rolled out as r already"),
+        (
+            (
+                "s",
+                NEXT,
+                TWO_WAVES.model_copy(update={"waves": (WaveRule(name="x", label="a=b"), TWO_WAVES.rules()[1])}),
+            ),
+            "The wave 'x' would be empty",
+        ),
+    ],
+)
+def test_what_cannot_begin_changes_nothing(
+    fleet: Fleet, members: Members, wrong: tuple[str, Offer, RolloutPolicy], why: str
+) -> None:
+    members(5)
+    fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")
+    before = fleet.rollouts.all(5)[0].model_dump(exclude={"at"})
+    with pytest.raises(ApiError, match=why):
+        fleet.rollouts.begin(*wrong, "kim")
+    assert [each.model_dump(exclude={"at"}) for each in fleet.rollouts.all(5)] == [before]
+
+
+def test_what_is_not_there_or_has_ended_is_said(fleet: Fleet, members: Members) -> None:
+    members(5)
+    fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")
+    with pytest.raises(ApiError, match="has no wave 9; the last is 1"):
+        fleet.rollouts.open("r", 9, "", "kim")
+    fleet.rollouts.set("r", "aborted", "no more", "kim")
+    fleet.rollouts.set("r", "aborted", "no more", "kim")
+    for act in (lambda: fleet.rollouts.set("r", "running", "", "kim"), lambda: fleet.rollouts.retry("r", "kim")):
+        with pytest.raises(ApiError, match="The rollout r is aborted"):
+            act()
+    for act in (lambda: fleet.rollouts.state("x"), lambda: fleet.rollouts.retry("x", "kim")):
+        with pytest.raises(ApiError, match="There is no rollout 'x' here"):
+            act()
