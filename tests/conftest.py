@@ -30,6 +30,7 @@ settings.register_profile("house", derandomize=True, deadline=None, print_blob=T
 settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
+_SHOWN_BYTES = 32
 _found = pytest.StashKey[list[str]]()
 _of_the_group = pytest.StashKey[ExitStack]()
 
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
         _take_interrupts()
         if config.getoption("record_durations"):
             config.pluginmanager.register(durations.Recorder())
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a case of many bytes by its argument: archives hold the time at which each worker made them, and workers
+    that collect different names run nothing."""
+    return argname if isinstance(val, bytes) and len(val) > _SHOWN_BYTES else None
 
 
 @pytest.hookimpl(tryfirst=True)
