@@ -194,7 +194,7 @@ class Blobs:
         """Read the file's bytes, `part_size` at a time; one empty part for an empty file. Exhaust it before the next.
 
         Raises:
-            BundleError: git does not have it whole, or has only a Git LFS pointer.
+            BundleError: git does not have it whole.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -209,13 +209,10 @@ class Blobs:
                 f"git does not have {file.path!r} here: the clone is a partial one, or damaged. Push a whole clone."
             )
         left = int(answer[2])
-        pointer = left <= POINTER_LIMIT
         for _ in range(0, max(left, 1), part_size):
             part = self._timed(partial(self._process.stdout.read, min(left, part_size)))
             if len(part) < min(left, part_size):
                 raise BundleError(f"git stopped within {file.path!r}; the repository is damaged.")
-            if pointer and is_lfs_pointer(part):
-                raise BundleError(f"{file.path!r} is a Git LFS pointer in that commit; push a checkout instead.")
             left -= len(part)
             if not left:
                 self._process.stdout.read(1)

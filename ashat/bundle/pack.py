@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ashat.bundle.git_objects import SUBMODULE, Blobs, TreeFile, tree_files
+from ashat.bundle.git_objects import POINTER_LIMIT, SUBMODULE, Blobs, TreeFile, is_lfs_pointer, tree_files
 from ashat.bundle.manifest import EXECUTABLE_MODE, FILE_MODE, PART_SIZE, FileEntry, Manifest
 from ashat.bundle.rules import PATH_BYTES, Kind, LinkEntry, Refusal, Refusals, path_refusal, shown, tree_refusals
 from ashat.bundle.stat_cache import FileState, StatCache
@@ -214,10 +214,11 @@ def pack_git_ref(repo: Path, ref: str, *, windows_names: bool = True) -> Packed:
             text = f"{shown(path)} is a git submodule; a bundle holds files only. Push a checkout instead."
             tree.refusals.add(Refusal(Kind.SUBMODULE, shown(path), text))
         files = {file.path: file for file in found if not file.link and file.mode != SUBMODULE}
+        entries = [_blob_entry(blobs, file, tree.refusals) for file in files.values()]
         tree.require_shippable(windows_names, files)
         if not files:
             raise BundleError(f"{repo} at {ref} holds no file to ship.")
-        return PackedGit(blobs, tree.manifest(_blob_entry(blobs, file) for file in files.values()), files)
+        return PackedGit(blobs, tree.manifest(entries), files)
     except BaseException:
         blobs.close()
         raise
@@ -228,16 +229,22 @@ def _blob_link(blobs: Blobs, file: TreeFile) -> LinkEntry:
     return LinkEntry(file.path, os.fsdecode(target))
 
 
-def _blob_entry(blobs: Blobs, file: TreeFile) -> FileEntry:
+def _blob_entry(blobs: Blobs, file: TreeFile, refusals: Refusals) -> FileEntry:
+    """Read what a commit has of a file; a Git LFS pointer in its place is noted in `refusals`."""
     size = 0
+    beginning = b""
 
     def counted() -> Iterator[bytes]:
-        nonlocal size
+        nonlocal size, beginning
         for part in blobs.read(file, PART_SIZE):
+            beginning = beginning if size else part[:POINTER_LIMIT]
             size += len(part)
             yield part
 
     whole, parts = digests_of(counted())
+    if size <= POINTER_LIMIT and is_lfs_pointer(beginning):
+        text = f"{shown(file.path)} is a Git LFS pointer in that commit. Push a checkout instead."
+        refusals.add(Refusal(Kind.POINTER, shown(file.path), text))
     return FileEntry(file.path, size, EXECUTABLE_MODE if file.executable else FILE_MODE, whole, parts)
 
 

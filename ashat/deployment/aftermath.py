@@ -43,6 +43,16 @@ def goes_on(state: State, at: datetime) -> str:
     return ""
 
 
+def what_it_waits_for(state: State, at: datetime) -> str:
+    """Say to a person who gives up waiting what the update needs: a decision, time, or somebody's command."""
+    name = state.update_id
+    if state.awaited(at) is not None:
+        return f"It waits for a person: deploy approve {name} decides."
+    return goes_on(state, at) or (
+        f"A push, a verification or a run that works on it goes on, and nothing else does: deploy status {name}."
+    )
+
+
 def after_an_interrupt(state: State | None, at: datetime) -> str:
     """Say to a person who interrupted a push or a verification how far it is, and what to do."""
     if state is None or (state.ended and not state.owes_public):

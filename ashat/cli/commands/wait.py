@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli.terminal import output
+from ashat.deployment.aftermath import what_it_waits_for
 from ashat.deployment.stages import ENDED, Stage
 from ashat.errors import SessionError, UsageError
 from ashat.ledger.opening import open_ledger
@@ -48,7 +49,7 @@ def wait(
     ] = None,
 ) -> None:
     """Wait until an update awaits approval, is decided, or ended. Exit codes: 0 it is so; 1 it ended otherwise; 3 it is
-    completed, and not every active Mainframe runs it; 4 the time ran out, and what is under way goes on."""
+    completed, and not every active Mainframe runs it; 4 the time ran out, which stops nothing."""
     reached = _reached(goal)
     deadline = None if timeout is None else time.monotonic() + timeout
     with open_ledger() as ledger:
@@ -58,9 +59,8 @@ def wait(
                 shown = state.stage.value
                 output.note(f"{update_id} is {shown} …")
             if deadline is not None and time.monotonic() >= deadline:
-                output.note(
-                    f"⏳ {update_id} is still {shown} after {timeout:g} s; it goes on: deploy status {update_id}."
-                )
+                waits = what_it_waits_for(state, output.now())
+                output.note(f"⏳ {update_id} is still {shown} after {timeout:g} s. {waits}")
                 raise typer.Exit(TIMED_OUT)
             time.sleep(_LOOK_EVERY if deadline is None else min(_LOOK_EVERY, max(deadline - time.monotonic(), 0.0)))
             state = ledger.load(update_id, state.attempt)

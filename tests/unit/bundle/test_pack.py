@@ -365,6 +365,16 @@ def test_what_git_holds_and_a_bundle_cannot_is_refused_by_name(repository: Path)
     git(repository, "commit", "--quiet", "--message=pointer")
     with pytest.raises(BundleError, match=r"'asset.bin' is a Git LFS pointer"):
         pack_git_ref(repository, "HEAD")
+    (repository / "Modules" / "sound.wav").write_bytes((repository / "asset.bin").read_bytes())
+    (repository / "link").symlink_to("../run.sh")
+    git(repository, "add", "Modules", "link")
+    git(repository, "commit", "--quiet", "--message=more of several kinds")
+    with pytest.raises(BundleError) as refused:
+        pack_git_ref(repository, "HEAD")
+    said = str(refused.value)
+    assert "holds 3 paths" in said
+    assert "2 Git LFS pointers in place of files" in said
+    assert all(name in said for name in ("'asset.bin'", "'Modules/sound.wav'", "'link'"))
 
 
 @pytest.mark.parametrize("ref", ["nowhere", "", "--help", "HEAD~9", "HEAD:run.sh"])

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ashat.deployment import events as e
-from ashat.deployment.aftermath import after_an_interrupt, goes_on
+from ashat.deployment.aftermath import after_an_interrupt, goes_on, what_it_waits_for
 from ashat.deployment.state import State
 from ashat.deployment.state_machine import Stage
 
@@ -59,3 +59,16 @@ def test_what_goes_on_by_itself(state: State, words: tuple[str, ...]) -> None:
 )
 def test_whoever_interrupts_is_told_how_far_it_is(state: State | None, told: str) -> None:
     assert told in after_an_interrupt(state, AT)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (NEW, "goes on, and nothing else does: deploy status UPD-1"),
+        (replace(NEW, stage=Stage.PUSHED), "goes on, and nothing else does: deploy status UPD-1"),
+        (replace(NEW, stage=Stage.DEPLOYING), "that goes on by itself within a minute"),
+        (OWING, "public is put back by itself"),
+    ],
+)
+def test_whoever_gives_up_waiting_is_told_what_it_waits_for(state: State, told: str) -> None:
+    assert told in what_it_waits_for(state, AT + timedelta(seconds=1))
