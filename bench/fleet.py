@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ashat.client.node import NodeClient  # noqa: E402
+from ashat.common.identifiers import new_key  # noqa: E402
 from ashat.node.connections import raise_descriptor_limit  # noqa: E402
 from ashat.node.core.db import RECORD_FILE, Database  # noqa: E402
 from ashat.node.omega.fleet.fleet import open_fleet  # noqa: E402
-from ashat.node.omega.fleet.licences import new_key  # noqa: E402
 from ashat.protocol.messages import Offer  # noqa: E402
 from ashat.rollouts.policy import RolloutPolicy  # noqa: E402
 from tests.support.builders.signers import People, demanding_omega, install_root  # noqa: E402

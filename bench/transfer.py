@@ -44,7 +44,7 @@ from ashat.client.node import NodeClient
 from ashat.client.transfer import missing, pull_bundle, push_bundle
 from ashat.node.access.tokens import TokenFile
 from ashat.node.store.store import Store
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Decision, Offer, OperationRequest, Scope
 
 MB = 1024 * 1024

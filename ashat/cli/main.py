@@ -29,6 +29,7 @@ from ashat.cli.commands import (
     heal,
     inbox,
     init,
+    licences,
     logs,
     metrics,
     notify,
@@ -103,6 +104,7 @@ app.command("export", short_help="Write a release into a file for a Mainframe wi
 app.command("import-report", short_help="Give OMEGA the report of a release that was carried.")(carry.import_report)
 app.add_typer(rollout.rollout_app, name="rollout", short_help="How a release goes out, wave after wave.")
 app.add_typer(fleet.fleet_app, name="fleet", short_help="The Mainframes, and what each runs.")
+app.add_typer(licences.licences_app, name="licences", short_help="Who may ask OMEGA for releases, until when.")
 app.command("servers", short_help="What each server and Mainframe runs now.")(servers.servers)
 app.command("doctor", short_help="What is wrong here, and at the servers; what to do.")(doctor.doctor)
 app.command("logs", short_help="What the program of a server wrote last.")(logs.logs)

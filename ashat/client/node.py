@@ -24,7 +24,6 @@ from ashat.errors import (
 from ashat.protocol.carried import WORD_LIMIT, CarriedReport, OmegaWord
 from ashat.protocol.fleet import (
     FailureGroup,
-    LicenceRequest,
     Mainframe,
     MainframeLabels,
     MainframeReport,
@@ -38,6 +37,7 @@ from ashat.protocol.fleet import (
     RolloutState,
     RolloutWord,
 )
+from ashat.protocol.licences import LicenceKept, LicenceRequest, LicenceRequests, LicenceState, LicenceTerm
 from ashat.protocol.messages import (
     Identity,
     Lease,
@@ -436,6 +436,30 @@ class NodeClient:
     def put_licence(self, request: LicenceRequest) -> Mainframe:
         """Have OMEGA honour a licence."""
         return self._send(Mainframe, "PUT", "/v1/licences", request)
+
+    def put_licences(self, wanted: Sequence[LicenceRequest]) -> list[LicenceKept]:
+        """Have OMEGA honour licences, or renew those that it keeps: all of them or none."""
+        body = LicenceRequests(licences=list(wanted)).model_dump(mode="json")
+        found = self.transport.json("POST", "/v1/licences", json=body, limit=LIST_LIMIT).get("licences")
+        return [self.transport.read(LicenceKept, item) for item in found] if isinstance(found, list) else []
+
+    def licences(self) -> list[LicenceState]:
+        """List every licence that OMEGA keeps, by name."""
+        return self._list(LicenceState, "/v1/licences", "licences")
+
+    def renew_licence(self, licence: str, expires: datetime | None) -> LicenceState:
+        """Have the licence of that id end at another time; None: never.
+
+        Raises:
+            NodeConflictError: it was revoked.
+        """
+        path = f"/v1/licences/{quote(licence, safe='')}/renew"
+        return self._send(LicenceState, "POST", path, LicenceTerm(expires=expires))
+
+    def revoke_licence(self, licence: str) -> Mainframe:
+        """Have OMEGA honour the licence of that id no more, for good."""
+        found = self.transport.json("POST", f"/v1/licences/{quote(licence, safe='')}/revoke")
+        return self.transport.read(Mainframe, found)
 
     def _check_first(self) -> None:
         if self.expect_role is not None:

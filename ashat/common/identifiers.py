@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import unicodedata
 
 from ashat.errors import UsageError
@@ -60,6 +61,12 @@ def name_of_release(bundle: str | None, update_id: str = "") -> str:
         return "nothing"
     digest = f"bundle {bundle[:12]}"
     return f"{update_id} ({digest})" if update_id else digest
+
+
+def new_key() -> str:
+    """Make a fresh licence key, `RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX`, from the system's random source."""
+    groups = (secrets.token_hex(4).upper() for _ in range(3))
+    return "-".join(("RACORE", *groups))
 
 
 def check_licence_key(text: str) -> str:

@@ -7,19 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ashat.common.numbers import LARGEST
+from ashat.protocol.licences import LicenceStatus
 from ashat.protocol.messages import Digest, Line, Message, Moment, Offer, Output
 from ashat.rollouts.decide import Rollout, Standing, WaveCounts
 from ashat.rollouts.labels import MAX_LABELS
 from ashat.rollouts.policy import MAX_WAVES, RolloutPolicy
-
-
-class LicenceRequest(Message):
-    """A licence to keep; `old_protocol` is whether its install may ask by the old protocol, None: as before."""
-
-    key: str
-    name: str = Field(min_length=1, max_length=128)
-    expires: Moment | None = None
-    old_protocol: bool | None = None
 
 
 class MainframeReport(Message):
@@ -42,7 +34,7 @@ class Mainframe(Message):
 
     id: str
     name: str
-    status: Literal["active", "expired", "revoked"]
+    status: LicenceStatus
     last_seen: Moment | None = None
     bundle: Digest | None = None
     release_seq: int | None = None

@@ -52,6 +52,7 @@ class Scope(StrEnum):
     READ = "read"
     PUSH = "push"
     PROMOTE = "promote"
+    LICENCES = "licences"
     ADMIN = "admin"
 
 

@@ -20,7 +20,7 @@ from ashat.node.access.tokens import TokenFile
 from ashat.node.cli.main import main
 from ashat.node.core.db import now
 from ashat.node.logs.access_log import DIRECTORY, AccessLog, cleaned, read_access_log
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import AccessLogLine, Caller, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
 from tests.support.processes.omega import revoke_licence

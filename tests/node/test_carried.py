@@ -20,8 +20,8 @@ from ashat.cli.commands import carry
 from ashat.cli.main import run
 from ashat.client.carry import REPORTED, export, find_mainframe
 from ashat.client.node import NodeClient
+from ashat.common.identifiers import new_key
 from ashat.errors import NodeConflictError, UsageError
-from ashat.node.omega.fleet.licences import new_key
 from ashat.protocol.carried import (
     MAGIC,
     WORD_LIMIT,
@@ -32,8 +32,8 @@ from ashat.protocol.carried import (
     carried_frames,
 )
 from ashat.protocol.compression import compressed
-from ashat.protocol.fleet import LicenceRequest
 from ashat.protocol.frames import frame_header
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import OBJECT_LIMIT, Role
 from tests.support.builders.signers import People, demanding_omega, install_root
 from tests.support.processes.node import NodeProcess, push, tiny_app

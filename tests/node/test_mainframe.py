@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from ashat.client.node import NodeClient
-from ashat.common.identifiers import licence_id
+from ashat.common.identifiers import licence_id, new_key
 from ashat.errors import NodeAuthError
 from ashat.node.cli.forget import forget_change_log
-from ashat.node.omega.fleet.licences import new_key
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Current, LeaseRequest, MainframeStatus, NodeState, OperationRequest, Role
 from tests.support.processes.node import NodeProcess, tiny_app
 from tests.support.processes.node_cli import ashat_node

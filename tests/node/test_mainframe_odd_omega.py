@@ -8,7 +8,7 @@ import socket
 import threading
 from pathlib import Path
 
-from ashat.node.omega.fleet.licences import new_key
+from ashat.common.identifiers import new_key
 from ashat.protocol.messages import Role
 from tests.support.fakes.stranger import OK, stranger
 from tests.support.processes.node import NodeProcess
@@ -50,7 +50,11 @@ def test_no_answer_of_omegas_silences_a_mainframe(tmp_path: Path) -> None:
     with (
         stranger(odd) as url,
         NodeProcess(
-            tmp_path / "m", role=Role.MAINFRAME, settings={"poll_interval": 0.05}, omega=url, licence_key=new_key()
+            tmp_path / "m",
+            role=Role.MAINFRAME,
+            settings={"poll_interval": 0.05},
+            omega=url,
+            licence_key=new_key(),
         ) as node,
     ):
         eventually(lambda: count > 2 * len(ANSWERS), "answers to all of them", node)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ashat.common.identifiers import new_key
 from ashat.node.cli.forget import forget_change_log
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.mainframe.omega_client import OmegaClient
 from ashat.node.mainframe.omega_witness import OmegaWitness, WitnessStatus
-from ashat.node.omega.fleet.licences import new_key
 from ashat.protocol.messages import CHANGE_LOG_HEADER, Offer, Role, Scope
 from ashat.transparency.witness import Witness
 from tasks.servers.drift import doubts

@@ -15,10 +15,9 @@ import httpx
 import pytest
 
 from ashat.client.node import NodeClient
-from ashat.common.identifiers import licence_id
-from ashat.node.omega.fleet.licences import new_key
+from ashat.common.identifiers import licence_id, new_key
 from ashat.node.omega.old_protocol import version_numbers
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Role
 from tests.support.processes.node import NodeProcess, tiny_app
 from tests.support.processes.node_cli import ashat_node

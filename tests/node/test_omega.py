@@ -16,10 +16,9 @@ import pytest
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient
 from ashat.client.transfer import fetch_manifest, fetch_objects
-from ashat.common.identifiers import licence_id
+from ashat.common.identifiers import licence_id, new_key
 from ashat.errors import NodeAuthError, NodeConflictError, NodeRefusedError
-from ashat.node.omega.fleet.licences import new_key
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Offer, OperationRequest, Role, Scope
 from tests.support.processes.node import NodeProcess, push, tiny_app
 from tests.support.processes.node_cli import ashat_node
@@ -238,6 +237,42 @@ class TestLicences:
         with omega.client(Scope.PROMOTE) as promoter, pytest.raises(NodeAuthError):
             promoter.put_licence(LicenceRequest(key=key, name="Mill"))
         assert key not in omega.log()
+
+    def test_are_kept_by_a_scope_of_their_own_all_or_none(self, omega: NodeProcess) -> None:
+        keys = [new_key() for _ in range(3)]
+        wanted = [LicenceRequest(key=key, name=f"N{n}") for n, key in enumerate(keys)]
+        with omega.client(Scope.LICENCES) as keeper:
+            for bad in (
+                wanted[0],
+                LicenceRequest(key="RACORE-1", name="x"),
+                LicenceRequest(key=new_key(), name="\u202e"),
+            ):
+                with pytest.raises(NodeRefusedError) as raised:
+                    keeper.put_licences([*wanted, bad])
+                assert refusal(raised, "bad_request").startswith("Licence 4")
+                assert not {licence_id(key) for key in keys} & {each.id for each in keeper.licences()}
+            kept = keeper.put_licences(wanted)
+            assert [(each.id, each.new, each.status) for each in kept] == [
+                (licence_id(k), True, "active") for k in keys
+            ]
+            assert not keeper.put_licences(wanted[:1])[0].new
+            until = datetime(2031, 1, 1, tzinfo=UTC)
+            assert keeper.renew_licence(kept[0].id, until).expires == until
+            assert keeper.renew_licence(kept[0].id, None).expires is None
+            assert keeper.revoke_licence(kept[0].id).status == "revoked"
+            with pytest.raises(NodeConflictError, match="was revoked for good"):
+                keeper.renew_licence(kept[0].id, until)
+            for ask in (lambda: keeper.renew_licence("0" * 12, None), lambda: keeper.revoke_licence("0" * 12)):
+                with pytest.raises(NodeRefusedError, match="no licence"):
+                    ask()
+            found = {each.id: each for each in keeper.licences()}
+            assert found[kept[0].id].revoked_at is not None
+        with omega.client(Scope.PROMOTE) as promoter:
+            with pytest.raises(NodeAuthError, match="scope 'licences', such as the role 'owner'"):
+                promoter.put_licences(wanted)
+            with pytest.raises(NodeAuthError):
+                promoter.renew_licence(kept[1].id, None)
+            assert len(promoter.licences()) >= 3
 
     @pytest.mark.parametrize(
         ("header", "status", "code"),

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ashat.node.omega.fleet.licences import new_key
+from ashat.common.identifiers import new_key
 from ashat.protocol.messages import Role
 from tests.support.processes.node import ROOT, NodeProcess
 from tests.support.processes.omega import licence

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from ashat.client.node import NodeClient
-from ashat.node.omega.fleet.licences import new_key
-from ashat.protocol.fleet import LicenceRequest
+from ashat.common.identifiers import new_key
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Role
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
 from tests.support.processes.omega import licence

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ashat.node.access.tokens import SCOPES, TokenFile
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Role, Scope, TokenRole
 from tests.support.processes.node import ROOT, NodeProcess
 
@@ -21,7 +21,8 @@ INCLUDES = {
     Scope.READ: {"read"},
     Scope.PUSH: {"read", "push"},
     Scope.PROMOTE: {"read", "promote"},
-    Scope.ADMIN: {"read", "push", "promote", "admin"},
+    Scope.LICENCES: {"read", "licences"},
+    Scope.ADMIN: {"read", "push", "promote", "licences", "admin"},
 }
 CHANGES_PRODUCTION = {
     "PUT /v1/operations/{operation_id}",
@@ -29,6 +30,9 @@ CHANGES_PRODUCTION = {
     "PUT /v1/trust",
     "PUT /v1/log",
     "PUT /v1/licences",
+    "POST /v1/licences",
+    "POST /v1/licences/{licence_id}/renew",
+    "POST /v1/licences/{licence_id}/revoke",
     "POST /v1/mainframes/{licence_id}/carried-report",
     "PUT /v1/rollouts/{rollout}",
     "POST /v1/rollouts/{rollout}/open",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ashat.cli.commands.ages import parse_age
 from ashat.cli.control_plane.omega import Omega, open_omega
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import MAINFRAME_MARKS, Json
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ashat.protocol.fleet import Mainframe
 
 fleet_app = typer.Typer(help="The Licensed Mainframes of an OMEGA.", invoke_without_command=True)
-_UNITS = {"m": 60, "h": 3600, "d": 86400}
 _COLUMNS = ("id", "name", "status", "result", "version", "bundle", "release_seq", "last_seen", "labels", "told")
 _WATCH_SECONDS = 2.0
 
@@ -45,7 +45,7 @@ def fleet(
     if context.invoked_subcommand is not None:
         return
     wanted = [parse_label(text) for text in label or ()]
-    age = _age(stale) if stale else None
+    age = parse_age(stale, "--stale") if stale else None
     with open_omega(omega) as node:
         found = node.mainframes()
     named = _updates()
@@ -175,7 +175,7 @@ def _tell(
         writer.writerows(_record(one, named) for one in shown)
         return
     if not total:
-        output.say("No Mainframe is licensed: ashat-node licence add, on OMEGA's machine.")
+        output.say("No Mainframe is licensed: deploy licences create, or ashat-node licence add on OMEGA's machine.")
     for line in output.columns(
         (MAINFRAME_MARKS.get(one.result, "⏳"), one.name, _seen(one), _runs(one, named), _labels(one)) for one in shown
     ):
@@ -226,13 +226,6 @@ def _updates() -> dict[str, str]:
     """List the update that brought each bundle, as the record has it; the newest, where several did."""
     found = [one for one in summaries() if one["release_seq"] and one["bundle"]]
     return {str(one["bundle"]): str(one["update_id"]) for one in sorted(found, key=lambda one: int(one["release_seq"]))}
-
-
-def _age(text: str) -> timedelta:
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or len(number) > 5:
-        raise UsageError(f"--stale takes minutes, hours or days, such as 30m, 12h or 7d; not {text[:40]!r}.")
-    return timedelta(seconds=int(number) * _UNITS[unit])
 
 
 def _moment(text: str) -> datetime:

@@ -34,6 +34,7 @@ _INCLUDES = {
     Scope.READ: {Scope.READ},
     Scope.PUSH: {Scope.READ, Scope.PUSH},
     Scope.PROMOTE: {Scope.READ, Scope.PROMOTE},
+    Scope.LICENCES: {Scope.READ, Scope.LICENCES},
     Scope.ADMIN: set(Scope),
 }
 # What each has to do where: a dev pushes and verifies; an owner approves, rolls back and configures.

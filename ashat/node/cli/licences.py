@@ -5,29 +5,27 @@ A key is shown once, when it is made: only its hash is kept.
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ashat.common.identifiers import check_licence_key
-from ashat.common.text import hidden_character, printable
+from ashat.common.identifiers import new_key
+from ashat.common.text import printable
 from ashat.errors import UsageError
 from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.cli.secret_output import Out, secret_output
+from ashat.protocol.licences import check_licence_name, parse_expiry, parse_licences
 from ashat.protocol.messages import Role
 
 if TYPE_CHECKING:
     from ashat.node.omega.fleet.fleet import Fleet
     from ashat.node.omega.fleet.licences import Licence
-
-NAME_LENGTH = 128
 
 licence_app = typer.Typer(no_args_is_help=True, help="The licences of Mainframes, on OMEGA.")
 
@@ -50,13 +48,11 @@ def add(
     ] = False,
 ) -> None:
     """Make a licence and print its key, which is shown only now."""
-    from ashat.node.omega.fleet.licences import new_key
-
     until = parse_expiry(expires) if expires else None
     with secret_output(out) as write:
         with _open_fleet(config, data) as fleet:
             key = new_key()
-            licence, _ = fleet.licences.upsert(key, _check_name(name), until)
+            licence, _ = fleet.licences.upsert(key, check_licence_name(name), until)
             if old_protocol:
                 fleet.licences.let_speak_old(licence.id, old=True)
         write(key)
@@ -68,9 +64,7 @@ def add(
 @licence_app.command("import")
 def import_(config: Config = None, data: Data = None) -> None:
     """Keep licences that exist: lines of KEY,NAME[,EXPIRES] from standard input, all of them or none."""
-    wanted = list(parse_licences(sys.stdin))
-    if not wanted:
-        raise UsageError("There was no licence on standard input; give lines of KEY,NAME or KEY,NAME,EXPIRES.")
+    wanted = parse_licences(sys.stdin)
     with _open_fleet(config, data) as fleet:
         for licence, new in fleet.licences.keep_all(wanted):
             typer.echo(f"{licence.id}  {printable(licence.name)}  {_until(licence)}  {'new' if new else 'renewed'}")
@@ -84,6 +78,24 @@ def revoke(licence_id: LicenceId, config: Config = None, data: Data = None) -> N
     if licence is None:
         raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
     typer.echo(f"Licence {licence.id} for {printable(licence.name)} is revoked.")
+
+
+@licence_app.command()
+def renew(
+    licence_id: LicenceId,
+    expires: Expires = "",
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Have a licence end at another time; without --expires it has no end."""
+    until = parse_expiry(expires) if expires else None
+    with _open_fleet(config, data) as fleet:
+        licence = fleet.licences.renew(licence_id, until)
+    if licence is None:
+        raise UsageError(f"There is no licence {licence_id[:40]!r}; see: ashat-node licence list")
+    if licence.status == "revoked":
+        raise UsageError(f"The licence {licence.id} for {printable(licence.name)} was revoked for good. Make another.")
+    typer.echo(f"Licence {licence.id} for {printable(licence.name)} counts {_until(licence)}.")
 
 
 @licence_app.command("old-protocol")
@@ -152,47 +164,6 @@ def trust_keys(
     typer.echo(json.dumps(OmegaTrust(_directory(config, data) / "trust").public_keys(new=new)))
 
 
-def parse_expiry(text: str) -> datetime:
-    """Read when a licence ends: the end of a day in UTC, or the time that `text` gives with its offset.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    try:
-        return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), UTC)
-    except (ValueError, OverflowError):
-        pass  # no day: perhaps a time
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass  # neither, which is said below
-    raise UsageError(
-        f"{text[:40]!r} is no day and no time; write 2027-12-31, or 2027-12-31T18:00:00Z with its offset from UTC."
-    )
-
-
-def parse_licences(lines: Iterator[str] | list[str]) -> Iterator[tuple[str, str, datetime | None]]:
-    """Read licences from lines of KEY,NAME[,EXPIRES], as CSV; empty lines are left out.
-
-    Raises:
-        UsageError: a line is not of that form. It names the line's number and never a key.
-    """
-    reader = csv.reader(lines, skipinitialspace=True)
-    for row in reader:
-        fields = [field.strip() for field in row]
-        if not any(fields):
-            continue
-        try:
-            if len(fields) not in (2, 3):
-                raise UsageError(f"it has {len(fields)} fields; write KEY,NAME or KEY,NAME,EXPIRES.")
-            expires = parse_expiry(fields[2]) if len(fields) == 3 and fields[2] else None
-            yield check_licence_key(fields[0]), _check_name(fields[1]), expires
-        except UsageError as error:
-            raise UsageError(f"Line {reader.line_num}: {error} Nothing was kept.") from None
-
-
 def _directory(config: Path | None, data: Path | None) -> Path:
     data = data_of(config, data)
     if not data.is_dir():
@@ -211,13 +182,6 @@ def _open_fleet(config: Path | None, data: Path | None) -> Iterator[Fleet]:
             raise UsageError(f"{data} holds the data of a node of the role {role}; OMEGA keeps the licences.")
         with open_fleet(database, data, config) as fleet:
             yield fleet
-
-
-def _check_name(name: str) -> str:
-    name = name.strip()
-    if not name or len(name) > NAME_LENGTH or not name.isprintable() or hidden_character(name):
-        raise UsageError(f"A licence's name has 1 to {NAME_LENGTH} printable characters.")
-    return name
 
 
 def _minute(at: datetime | None) -> str:

@@ -17,11 +17,11 @@ import typer
 from ashat.common.text import hidden_character, printable
 from ashat.errors import UsageError
 from ashat.node.access.tokens import SCOPES, Token, TokenFile, follow_in
-from ashat.node.cli.licences import parse_expiry
 from ashat.node.cli.record import Config, Data, data_of, open_record
 from ashat.node.cli.secret_output import Out, say_where, secret_output
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import RECORD_FILE, now
+from ashat.protocol.licences import parse_expiry
 from ashat.protocol.messages import Role, Scope, TokenRole
 
 NAME_LENGTH = 128

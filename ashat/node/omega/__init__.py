@@ -18,6 +18,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.logs import change_log
     from ashat.node.omega.api import omega_router
     from ashat.node.omega.api_carried import carried_router
+    from ashat.node.omega.api_licences import licences_router
     from ashat.node.omega.api_mainframe import offer_router, offered_bundle_router
     from ashat.node.omega.api_old_protocol import old_protocol_router
     from ashat.node.omega.api_rollouts import rollouts_router
@@ -49,6 +50,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
         change_log.follow(context.db, "trust", trust.kept())
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(fleet, offers, require))
+    app.include_router(licences_router(fleet, require))
     app.include_router(rollouts_router(fleet, offers, require))
     app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
     app.include_router(offered_bundle_router(fleet, offers, context.store))

@@ -1,21 +1,20 @@
-"""OMEGA's own calls of `docs/node-api.md`: the offer, the licences, and what became of them."""
+"""OMEGA's own calls of `docs/node-api.md`: the offer, the Mainframes, and what became of it on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 from pydantic import BeforeValidator
 
-from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.api.declared import refused
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.mainframes import ReportLine
 from ashat.node.omega.offers import Offers
-from ashat.protocol.fleet import LicenceRequest, Mainframe, MainframeLabels, MainframeThen
+from ashat.protocol.fleet import Mainframe, MainframeLabels, MainframeThen
 from ashat.protocol.messages import Message, Moment, Offer, Scope
 from ashat.rollouts.labels import check_labels
 
@@ -53,7 +52,7 @@ class Reports(Message):
 def omega_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
     """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1", tags=["OMEGA"])
-    read, promote, admin = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE, Scope.ADMIN))
+    read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
 
     @router.put("/offer", dependencies=promote, responses=refused(409))
     def put_offer(offer: Offer) -> Offer:
@@ -88,34 +87,7 @@ def omega_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
         fleet.mainframes.label(licence_id, labels)
         return known_mainframe(fleet, licence_id)
 
-    _add_licences(router, fleet, admin)
     return router
-
-
-def _add_licences(router: APIRouter, fleet: Fleet, admin: list[Any]) -> None:
-    @router.put(
-        "/licences",
-        dependencies=admin,
-        status_code=201,
-        responses={200: {"model": Mainframe, "description": "It was kept already"}},
-    )
-    def put_licence(wanted: LicenceRequest, response: Response) -> Mainframe:
-        """Keep a licence, or renew one that is kept: 201 where it is new, else 200."""
-        try:
-            key = check_licence_key(wanted.key)
-        except UsageError as error:
-            raise ApiError(400, "bad_request", str(error)) from None
-        licence, new = fleet.licences.upsert(key, wanted.name, wanted.expires)
-        if wanted.old_protocol is not None:
-            fleet.licences.let_speak_old(licence.id, old=wanted.old_protocol)
-        response.status_code = 201 if new else 200
-        return known_mainframe(fleet, licence.id)
-
-    @router.post("/licences/{licence_id}/revoke", dependencies=admin, responses=refused(404))
-    def revoke(licence_id: str) -> Mainframe:
-        """Honour a licence no more, for good."""
-        fleet.licences.revoke(licence_id)
-        return known_mainframe(fleet, licence_id)
 
 
 def known_mainframe(fleet: Fleet, licence_id: str) -> Mainframe:

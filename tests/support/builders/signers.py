@@ -12,9 +12,9 @@ from securesystemslib.signer import CryptoSigner
 
 from ashat.client.node import NodeClient
 from ashat.common.canonical_json import canonical_json
+from ashat.common.identifiers import new_key
 from ashat.errors import NodeConflictError
-from ashat.node.omega.fleet.licences import new_key
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Decision, OperationRequest, Role, Scope, Source, TrustMetadata, TrustState
 from ashat.trust.keys.files import OnlinePublicKeys
 from ashat.trust.release.proposal import Proposal

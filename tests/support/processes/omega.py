@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from ashat.bundle.pack import pack_directory
 from ashat.client.node import NodeClient
-from ashat.common.identifiers import licence_id
-from ashat.node.omega.fleet.licences import new_key
-from ashat.protocol.fleet import LicenceRequest, Mainframe
+from ashat.common.identifiers import licence_id, new_key
+from ashat.protocol.fleet import Mainframe
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Current, Decision, Offer, Operation, OperationRequest
 from tests.support.processes.node import NodeProcess, push, tiny_bundle
 

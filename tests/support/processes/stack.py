@@ -17,7 +17,7 @@ from typing import Any, Self
 from ashat.cli.control_plane.state import read_state
 from ashat.deployment.state_machine import State
 from ashat.ledger.ledger import Ledger
-from ashat.protocol.fleet import LicenceRequest
+from ashat.protocol.licences import LicenceRequest
 from ashat.protocol.messages import Role, Scope
 from ashat.trust.authority.authority import Authority
 from tests.support.fakes.certificates import make_certificate

@@ -13,21 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ashat.common.identifiers import check_licence_key, key_hash, licence_id
+from ashat.common.identifiers import check_licence_key, key_hash, licence_id, new_key
 from ashat.errors import UsageError
-from ashat.node.cli.licences import parse_expiry, parse_licences
 from ashat.node.core.db import Database
 from ashat.node.core.errors import ApiError
 from ashat.node.logs import change_log
 from ashat.node.omega.authorization import SCHEMA, AuthorizationRule, Use, judge_promotion, judge_rollback
 from ashat.node.omega.fleet.fleet import Fleet, open_fleet
-from ashat.node.omega.fleet.licences import licence_status, new_key
+from ashat.node.omega.fleet.licences import licence_status
 from ashat.node.omega.ledger_log import KeptLog
 from ashat.node.omega.offers import effective_offer, why_not_offered
 from ashat.node.omega.trust import OmegaTrust
 from ashat.node.operations import records
 from ashat.node.operations.records import RunningRelease
 from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.licences import parse_expiry, parse_licences
 from ashat.protocol.messages import Current, Decision, Offer, OperationRequest
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -302,14 +302,33 @@ class TestLicence:
 
     def test_import_takes_all_lines_or_names_the_bad_one_without_its_key(self) -> None:
         key = new_key()
-        assert list(parse_licences([f'{key},"Baker, Sons",2027-01-01', "", f" {key} , Miller"])) == [
+        other = new_key()
+        assert parse_licences(["Key,Name", f'{key},"Baker, Sons",2027-01-01', "", f" {other} , Miller"]) == [
             (key, "Baker, Sons", datetime(2027, 1, 2, tzinfo=UTC)),
-            (key, "Miller", None),
+            (other, "Miller", None),
         ]
-        for bad in (key, f"{key},", f"{key},x,soon", f"{key},x,,y", f"{key.lower()},x"):
+        third = new_key()
+        for bad in (third, f"{third},", f"{third},x,soon", f"{third},x,,y", f"{third.lower()},x", f"{key},y"):
             with pytest.raises(UsageError, match=r"^Line 2: .*Nothing was kept\.$") as raised:
-                list(parse_licences([f"{key},x", bad]))
-            assert key[7:] not in str(raised.value).upper()
+                parse_licences([f"{key},x", bad])
+            assert third[7:] not in str(raised.value).upper()
+
+    def test_import_names_every_bad_line_at_once_and_no_more_than_ten(self) -> None:
+        key = new_key()
+        with pytest.raises(UsageError) as raised:
+            parse_licences([f"{key},x", "", f"{key},y", "nothing", *[f"{new_key()},z"] * 3])
+        assert "Line 3: it has the key of line 1." in str(raised.value)
+        assert "Line 4: it has 1 fields" in str(raised.value)
+        assert "Line 7: it has the key of line 5." in str(raised.value)
+        assert "RACORE-" + key[7:] not in str(raised.value)
+        with pytest.raises(UsageError, match=r"And 15 more\. Nothing was kept\.$"):
+            parse_licences(["x"] * 25)
+        with pytest.raises(UsageError, match="There is no licence"):
+            parse_licences(["", " , "])
+        with pytest.raises(UsageError, match="more than 5,000"):
+            parse_licences(f"{new_key()},x" for _ in range(5001))
+        with pytest.raises(UsageError, match="is no CSV"):
+            parse_licences([f"{key},x" + "x" * 200_000])
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ hit the other Mainframes behind the same address.
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,16 +20,11 @@ from ashat.node.core.db import from_text, now, to_text
 from ashat.node.logs.change_log_audit import KeptLicence
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.outbox import note
+from ashat.node.omega.fleet.rollouts import leave
 from ashat.node.omega.fleet.tables import licences, mainframes
+from ashat.protocol.licences import LicenceState, LicenceStatus
 
 REMEMBERED = 200_000
-LicenceStatus = Literal["active", "expired", "revoked"]
-
-
-def new_key() -> str:
-    """Make a fresh key, `RACORE-XXXXXXXX-XXXXXXXX-XXXXXXXX`, from the system's random source."""
-    groups = (secrets.token_hex(4).upper() for _ in range(3))
-    return "-".join(("RACORE", *groups))
 
 
 def licence_status(*, expires: datetime | None, revoked_at: datetime | None, now: datetime) -> LicenceStatus:
@@ -50,12 +44,25 @@ class Licence:
     name: str
     expires: datetime | None
     revoked_at: datetime | None
+    created_at: datetime
     old_protocol: bool = False
 
     @property
     def status(self) -> LicenceStatus:
         """Whether it counts now."""
         return licence_status(expires=self.expires, revoked_at=self.revoked_at, now=now())
+
+    def told(self) -> LicenceState:
+        """Say it as OMEGA does."""
+        return LicenceState(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            created_at=self.created_at,
+            expires=self.expires,
+            revoked_at=self.revoked_at,
+            old_protocol=self.old_protocol,
+        )
 
 
 class LicenceStore:
@@ -80,20 +87,54 @@ class LicenceStore:
         """
         return self.keep_all([(key, name, expires)])[0]
 
-    def keep_all(self, wanted: list[tuple[str, str, datetime | None]]) -> list[tuple[Licence, bool]]:
-        """Do `upsert` for each of `wanted`: all of them or, if that fails, none."""
-        kept = self._database.change(lambda connection: [_keep(connection, *each) for each in wanted])
+    def keep_all(
+        self, wanted: Sequence[tuple[str, str, datetime | None]], old_protocol: Mapping[str, bool] | None = None
+    ) -> list[tuple[Licence, bool]]:
+        """Do `upsert` for each of `wanted`, and `let_speak_old` for each whose key is in `old_protocol`: all of them
+        or, if that fails, none."""
+
+        def keep(connection: sa.Connection) -> list[tuple[Licence, bool]]:
+            new = [_keep(connection, *each) for each in wanted]
+            for key, old in (old_protocol or {}).items():
+                _let_speak_old(connection, licence_id(key), old=old)
+            return [
+                (_licence(_row(connection, licence_id(key))), is_new)
+                for (key, _, _), is_new in zip(wanted, new, strict=True)
+            ]
+
+        kept = self._database.change(keep)
         self._changed()
         return kept
 
+    def renew(self, licence: str, expires: datetime | None) -> Licence | None:
+        """Have the licence end at another time; None where there is no such id. A revoked one stays as it is."""
+
+        def renew(connection: sa.Connection) -> Licence | None:
+            row = _row(connection, licence)
+            if row is None:
+                return None
+            until = to_text(expires) if expires else None
+            if row.revoked_at is None and row.expires != until:
+                _update(connection, licence, expires=until)
+                note(connection, "licence-kept", id=row.id, name=row.name, expires=until)
+            return _licence(_row(connection, licence))
+
+        renewed = self._database.change(renew)
+        self._changed()
+        return renewed
+
     def revoke(self, licence: str) -> Licence | None:
-        """Revoke the licence for good; None where there is no such id. To revoke it again changes nothing."""
+        """Revoke the licence for good; None where there is no such id. To revoke it again changes nothing.
+
+        Its Mainframe is offered nothing from then on, and rollouts that are under way do not wait for it any more.
+        """
 
         def revoke(connection: sa.Connection) -> Licence | None:
             row = _row(connection, licence)
             if row is not None and row.revoked_at is None:
                 _update(connection, licence, revoked_at=to_text(now()))
                 note(connection, "licence-revoked", id=row.id, name=row.name)
+                leave(connection, licence)
             return _licence(_row(connection, licence)) if row is not None else None
 
         revoked = self._database.change(revoke)
@@ -103,13 +144,7 @@ class LicenceStore:
     def let_speak_old(self, licence: str, *, old: bool) -> None:
         """Let the install with that licence ask by the old protocol, or no more."""
 
-        def let(connection: sa.Connection) -> None:
-            row = _row(connection, licence)
-            if row is not None and row.old_protocol != old:
-                _update(connection, licence, old_protocol=old)
-                note(connection, "licence-old-protocol", id=licence, allowed=old)
-
-        self._database.change(let)
+        self._database.change(lambda connection: _let_speak_old(connection, licence, old=old))
         self._changed()
 
     def all(self) -> list[Licence]:
@@ -165,7 +200,8 @@ class LicenceStore:
         self._seen = seen
 
 
-def _keep(connection: sa.Connection, key: str, name: str, expires: datetime | None) -> tuple[Licence, bool]:
+def _keep(connection: sa.Connection, key: str, name: str, expires: datetime | None) -> bool:
+    """Keep a licence, or renew it; tell whether it is new."""
     identity, until = licence_id(key), to_text(expires) if expires else None
     known = _row(connection, identity)
     if known is None:
@@ -177,7 +213,14 @@ def _keep(connection: sa.Connection, key: str, name: str, expires: datetime | No
         _update(connection, identity, name=name, expires=until)
     if known is None or (known.name, known.expires) != (name, until):
         note(connection, "licence-kept", id=identity, name=name, expires=until)
-    return _licence(_row(connection, identity)), known is None
+    return known is None
+
+
+def _let_speak_old(connection: sa.Connection, licence: str, *, old: bool) -> None:
+    row = _row(connection, licence)
+    if row is not None and row.old_protocol != old:
+        _update(connection, licence, old_protocol=old)
+        note(connection, "licence-old-protocol", id=licence, allowed=old)
 
 
 def _update(connection: sa.Connection, licence: str, **values: object) -> None:
@@ -195,5 +238,6 @@ def _licence(row: Any) -> Licence:
         name=row.name,
         expires=from_text(row.expires) if row.expires else None,
         revoked_at=from_text(row.revoked_at) if row.revoked_at else None,
+        created_at=from_text(row.created_at),
         old_protocol=bool(row.old_protocol),
     )

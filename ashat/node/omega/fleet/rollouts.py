@@ -284,11 +284,22 @@ def reported(connection: sa.Connection, licence: str, report: MainframeReport) -
         _stop_if_too_many(connection, row)
 
 
+def leave(connection: sa.Connection, licence: str) -> None:
+    """Take a Mainframe whose licence counts no more out of the rollouts that are under way, unless it has answered."""
+    open_still = sa.and_(members.c.licence == licence, members.c.state.in_(("waiting", "under_way")))
+    wanted = sa.select(members).join(rollouts, rollouts.c.id == members.c.rollout)
+    for member in connection.execute(wanted.where(open_still, rollouts.c.status.in_(_UNDER_WAY))).all():
+        _count(connection, member.rollout, member.wave, {member.state: -1})
+        connection.execute(members.delete().where(members.c.rollout == member.rollout, members.c.licence == licence))
+
+
 def _offer_to(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
     row = _of_release(connection, offer.release_seq)
     if row is None:
         return 0
     member = _member(connection, row.id, licence)
+    if member is None and _is_revoked(connection, licence):
+        return None
     if member is None:
         member = _join(connection, row, licence)
     if member.state != "waiting":
@@ -380,6 +391,12 @@ def _fleet(connection: sa.Connection, time: str) -> dict[str, dict[str, str]]:
         if row.licence in found:
             found[row.licence][row.key] = row.value
     return found
+
+
+def _is_revoked(connection: sa.Connection, licence: str) -> bool:
+    """Tell whether the licence was revoked, as while its Mainframe's question was under way."""
+    wanted = sa.select(licences.c.revoked_at).where(licences.c.id == licence)
+    return connection.execute(wanted).scalar() is not None
 
 
 def _join(connection: sa.Connection, row: Any, licence: str) -> Any:

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ashat.common.identifiers import licence_id
+from ashat.common.identifiers import licence_id, new_key
 from ashat.errors import AshatError, FleetDatabaseError, UsageError
 from ashat.node.core.db import Database
 from ashat.node.logs import change_log
 from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.omega.fleet.database import FILE, FleetDatabase
 from ashat.node.omega.fleet.fleet import Fleet, open_fleet
-from ashat.node.omega.fleet.licences import new_key
 from ashat.node.omega.fleet.outbox import note, relay
 from ashat.node.omega.fleet.tables import metadata
 from ashat.protocol.fleet import MainframeReport

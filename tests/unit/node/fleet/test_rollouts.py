@@ -9,12 +9,13 @@ from datetime import timedelta
 
 import pytest
 
+from ashat.common.identifiers import new_key
 from ashat.node.core.db import now
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.omega.fleet import rollouts as module
 from ashat.node.omega.fleet.fleet import Fleet
-from ashat.node.omega.fleet.licences import Licence, new_key
+from ashat.node.omega.fleet.licences import Licence
 from ashat.protocol.fleet import MainframeReport
 from ashat.protocol.messages import Offer
 from ashat.rollouts.policy import RolloutPolicy, WaveRule
@@ -225,3 +226,20 @@ def test_what_is_not_there_or_has_ended_is_said(fleet: Fleet, members: Members) 
     for act in (lambda: fleet.rollouts.state("x"), lambda: fleet.rollouts.retry("x", "kim")):
         with pytest.raises(ApiError, match="There is no rollout 'x' here"):
             act()
+
+
+def test_a_revoked_licence_is_offered_nothing_and_not_waited_for(fleet: Fleet, members: Members) -> None:
+    made = members(6)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.open("r", 0, "all", "kim")
+    offered, waits, ran, failed = made[:4]
+    assert told(fleet, [offered, ran, failed]) == [offered, ran, failed]
+    say(fleet, ran, "running")
+    say(fleet, failed, "failed", "no room")
+    for each in (offered, waits, ran, failed):
+        assert fleet.licences.revoke(each.id) is not None
+    (wave,) = fleet.rollouts.state("r").waves
+    assert (wave.counts.size, wave.waiting, wave.under_way, wave.succeeded, wave.failed) == (4, 2, 0, 1, 1)
+    assert told(fleet, [offered, waits]) == []
+    assert fleet.rollouts.state("r").counts.size == 4
+    assert told(fleet, made[4:]) == made[4:]
