@@ -35,6 +35,7 @@ from ashat.protocol.fleet import (
     RolloutMember,
     RolloutRequest,
     RolloutState,
+    RolloutStep,
     RolloutWord,
 )
 from ashat.protocol.licences import LicenceKept, LicenceRequest, LicenceRequests, LicenceState, LicenceTerm
@@ -378,6 +379,10 @@ class NodeClient:
     def rollout_failures(self, rollout: str) -> list[FailureGroup]:
         """List who failed or was not reached in a rollout, by what they said, the largest groups first."""
         return self._list(FailureGroup, f"{_rollout(rollout)}/failures", "failures")
+
+    def rollout_progress(self, rollout: str) -> list[RolloutStep]:
+        """List when Mainframes of a rollout came to run it, failed or were given up, the oldest first."""
+        return self._list(RolloutStep, f"{_rollout(rollout)}/progress", "steps")
 
     def fleet_at(self, moment: datetime) -> list[MainframeThen]:
         """List what each Mainframe had reported to run by that time."""

@@ -147,6 +147,15 @@ class FailureGroup(Message):
     names: list[str]
 
 
+class RolloutStep(Message):
+    """How many Mainframes of a rollout came to stand so, as they still do, in a span of time that begins `at`."""
+
+    at: Moment
+    succeeded: int = 0
+    failed: int = 0
+    unreachable: int = 0
+
+
 class OpenWaves(Message):
     """Which waves to open: all up to that number, from 0."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 
 from ashat.protocol.fleet import FailureGroup, RolloutState
+from ashat.protocol.rollout_table import FAILURE_COLUMNS, WAVE_COLUMNS, failure_rows, wave_rows
 from ashat.rollouts.decide import progress
 from tasks.runtime.artifacts import artifact_key, escape, markdown_table, publish_markdown
-
-COLUMNS = ("", "wave", "Mainframes", "run it", "failed", "unreachable", "under way", "waiting", "since (UTC)")
 
 
 class RolloutPage:
@@ -43,24 +43,11 @@ def write_page(seen: RolloutState, failures: list[FailureGroup]) -> str:
     lines = [f"## {escape(seen.offer.update_id)}: {seen.status}", "", f"- {progress(seen.counts)}"]
     if seen.why:
         lines.append(f"- {escape(seen.why)}")
-    rows = [
-        (
-            str(wave.number + 1),
-            escape(wave.name),
-            f"{wave.counts.size:,}",
-            f"{wave.succeeded:,}",
-            f"{wave.failed + wave.accepted:,}",
-            f"{wave.unreachable:,}",
-            f"{wave.under_way:,}",
-            f"{wave.waiting:,}",
-            f"{wave.opened_at:%Y-%m-%d %H:%M:%S}" if wave.opened_at else "not open",
-        )
-        for wave in seen.waves
-    ]
-    lines += ["", *markdown_table(COLUMNS, rows).splitlines()]
+    lines += ["", *_table(WAVE_COLUMNS, wave_rows(seen))]
     if failures:
-        told = [
-            (f"{each.count:,}", escape(each.reason or each.state), escape(", ".join(each.names))) for each in failures
-        ]
-        lines += ["", *markdown_table(("Mainframes", "say", "such as"), told).splitlines()]
+        lines += ["", *_table(FAILURE_COLUMNS, failure_rows(failures))]
     return "\n".join(lines)
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[Sequence[str]]) -> list[str]:
+    return markdown_table(columns, [[escape(cell) for cell in row] for row in rows]).splitlines()

@@ -15,7 +15,7 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import CHECK_MARKS
-from ashat.errors import ControlPlaneError, LedgerError, SessionError, UsageError
+from ashat.errors import ControlPlaneError, LedgerError, SessionError
 from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
@@ -107,11 +107,9 @@ def _page(document: dict[str, Any], warnings: Sequence[str]) -> str:
 
 
 def _write_page(document: dict[str, Any], path: Path, warnings: Sequence[str]) -> None:
-    page = _page(document, warnings)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    from ashat.cli.commands.html_pages import write_page
+
+    write_page(path, lambda: _page(document, warnings))
 
 
 def _lines(found: Evidence) -> Iterator[str]:

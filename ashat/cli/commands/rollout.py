@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +22,6 @@ Update = Annotated[str, typer.Argument(metavar="ID", help="The update that goes 
 Why = Annotated[str, typer.Option("--why", help="Why; it is recorded.", show_default=False)]
 By = Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")]
 MARKS = {"running": "🔄", "paused": "⏸️", "asked": "❓", "completed": "✅", "aborted": "🛑", "superseded": "➡️"}
-_COLUMNS = ("", "wave", "Mainframes", "run it", "failed", "unreachable", "under way", "waiting", "open since")
-_MEMBERS = 20
 
 
 @rollout_app.command("list")
@@ -48,6 +47,8 @@ def list_(
 @rollout_app.command()
 def show(update_id: Update, omega: Omega = "", as_json: Json = False) -> None:
     """Show how far each wave is, and what the Mainframes said that did not take the release."""
+    from ashat.protocol.rollout_table import FAILURE_COLUMNS, WAVE_COLUMNS, failure_rows, wave_rows
+
     with open_omega(omega, update_id) as node:
         found = _find(node, update_id)
         failures = node.rollout_failures(found.id)
@@ -58,26 +59,12 @@ def show(update_id: Update, omega: Omega = "", as_json: Json = False) -> None:
     output.say(f"{MARKS[found.status]} {found.offer.update_id} is {found.status}: {_progress(found)}")
     if found.why:
         output.say(f"  {found.why}")
-    rows = [
-        (
-            str(wave.number + 1),
-            wave.name,
-            str(wave.counts.size),
-            str(wave.succeeded),
-            str(wave.failed + wave.accepted),
-            str(wave.unreachable),
-            str(wave.under_way),
-            str(wave.waiting),
-            f"{wave.opened_at:%Y-%m-%d %H:%M:%S} UTC" if wave.opened_at else "not open",
-        )
-        for wave in found.waves
-    ]
-    for line in output.columns([_COLUMNS, *rows]):
+    for line in output.columns([WAVE_COLUMNS, *wave_rows(found)]):
         output.say(line)
     if failures:
         output.say("Did not take it")
-    for line in output.columns((f"{g.count}×", g.reason or "no answer in time", ", ".join(g.names)) for g in failures):
-        output.say(line)
+        for line in output.columns([FAILURE_COLUMNS, *failure_rows(failures)]):
+            output.say(line)
 
 
 @rollout_app.command()
@@ -111,6 +98,30 @@ def retry_failed(update_id: Update, by: By = "", omega: Omega = "") -> None:
         count = node.retry_rollout(found.id, by or _whoami())
     when = "now" if found.status == "running" else f"once it goes on: deploy rollout resume {update_id}"
     output.say(f"🔁 {count} Mainframe{'' if count == 1 else 's'} may try again, {when}.")
+
+
+@rollout_app.command()
+def report(
+    update_id: Update,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the page to this file.", show_default="ID-rollout.html"),
+    ] = None,
+    omega: Omega = "",
+) -> None:
+    """Write a rollout as one page that can be read anywhere: its curve and waves, what failed, and who decided what."""
+    from ashat.cli.commands.html_pages import write_page
+    from ashat.cli.commands.rollout_report import rollout_report
+
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        steps, failures = node.rollout_progress(found.id), node.rollout_failures(found.id)
+        name = node.name
+    with open_ledger() as ledger:
+        events = ledger.events(update_id, found.offer.attempt) if ledger.find(update_id, found.offer.attempt) else []
+    file = html or Path(f"{update_id}-rollout.html")
+    write_page(file, lambda: rollout_report(found, steps, failures, events, omega=name))
+    output.say(f"📄 {file}: the rollout of {update_id}, which is {found.status}: {_progress(found)}")
 
 
 def _answer(update_id: str, decision: str, why: str, by: str) -> None:

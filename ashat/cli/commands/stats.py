@@ -13,7 +13,6 @@ from ashat.cli.commands.stats_words import duration, in_words, percent
 from ashat.cli.commands.status_history import since_when
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import Json
-from ashat.errors import UsageError
 from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
@@ -54,7 +53,10 @@ def stats(
         "sources": {name: asdict(figures(group)) for name, group in grouped(chosen, lambda one: one.source).items()},
     }
     if html is not None:
-        _write_page(shown, html)
+        from ashat.cli.commands.html_pages import write_page
+        from ashat.cli.commands.stats_page import stats_page
+
+        write_page(html, lambda: stats_page(shown))
     if as_json:
         output.show_json(shown)
     elif html is not None:
@@ -126,14 +128,3 @@ def _row(name: str, group: dict[str, Any]) -> tuple[str, ...]:
 
 def _unrecovered(count: int) -> str:
     return f"; {count} not restored yet" if count else ""
-
-
-def _write_page(shown: dict[str, Any], path: Path) -> None:
-    try:
-        from ashat.cli.commands.stats_page import stats_page
-    except ImportError:
-        raise UsageError("The page needs the extra 'operator': pip install 'ashat-deploy[operator]'.") from None
-    try:
-        path.write_text(stats_page(shown), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None

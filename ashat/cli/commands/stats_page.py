@@ -1,19 +1,14 @@
-"""Write the figures of delivery as one page that stands by itself: no script, nothing fetched, every text escaped."""
+"""Write the figures of delivery as one page that stands by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from ashat.cli.commands.html_pages import WIDTH, render
 from ashat.cli.commands.stats_words import UNKNOWN, duration, percent
-from ashat.common.text import printable
 
-WIDTH: Final = 720
 _HEIGHT, _TOP, _LEFT, _LABELS = 180, 16, 8, 22
 _BAR_SHARE = 0.7
 _LABELLED = 14
@@ -43,20 +38,7 @@ class Plot:
 
 def stats_page(shown: Mapping[str, Any]) -> str:
     """Write the page of what `deploy stats --json` shows."""
-    return _environment().get_template("stats.html").render(shown=shown, plots=_plots(shown["months"]), width=WIDTH)
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("ashat.cli", "templates"), autoescape=True, undefined=StrictUndefined, finalize=_plain
-    )
-    made.globals |= {"duration": duration, "percent": percent, "UNKNOWN": UNKNOWN}
-    return made
-
-
-def _plain(value: object) -> object:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return render("stats.html", shown=shown, plots=_plots(shown["months"]))
 
 
 def _plots(months: Mapping[str, Mapping[str, Any]]) -> list[Plot]:

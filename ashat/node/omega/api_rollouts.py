@@ -21,6 +21,7 @@ from ashat.protocol.fleet import (
     RolloutRequest,
     RolloutState,
     RolloutStatus,
+    RolloutStep,
     RolloutWord,
 )
 from ashat.protocol.messages import Message, Scope
@@ -51,6 +52,12 @@ class Failures(Message):
     """Who failed or was not reached, by what they said, the largest groups first."""
 
     failures: list[FailureGroup]
+
+
+class Steps(Message):
+    """How many Mainframes of a rollout came to stand so, span by span, the oldest first."""
+
+    steps: list[RolloutStep]
 
 
 def rollouts_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
@@ -94,6 +101,12 @@ def rollouts_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter
         """Who failed or was not reached, by what they said."""
         store.state(rollout)
         return Failures(failures=store.failures(rollout))
+
+    @router.get("/{rollout}/progress", dependencies=read, responses=refused(404))
+    def progress(rollout: Name) -> Steps:
+        """When its Mainframes came to run it, failed, or were given up."""
+        store.state(rollout)
+        return Steps(steps=store.progress(rollout))
 
     _add_decisions(router, fleet, promote)
     return router

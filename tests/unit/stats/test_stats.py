@@ -7,7 +7,6 @@ import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ashat.protocol.messages import Source
 from ashat.stats.deliveries import Entry, deliveries
 from ashat.stats.dora import Times, deployed, figures, grouped, month_of
 from tests.support.builders.deployments import open_ledger, record
+from tests.support.drivers.html_page import Page
 from tests.support.processes.deploy_cli import deploy, environment
 
 T0 = datetime(2026, 9, 20, 12, tzinfo=UTC)
@@ -174,20 +174,6 @@ def test_the_command_shows_months_without_any_and_what_is_not_known(home: Path) 
     assert "None. What the figures would be is not known." in deploy(home, "stats", "--source", "nobody").stdout
     wrong = deploy(home, "stats", "--since", "soon")
     assert (wrong.returncode, "is no time" in wrong.stderr) == (2, True)
-
-
-class Page(HTMLParser):
-    """Every tag, attribute and text of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "style", "onload")]
 
 
 def test_the_page_stands_by_itself_and_runs_nothing(home: Path, tmp_path: Path) -> None:

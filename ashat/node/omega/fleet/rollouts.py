@@ -29,6 +29,7 @@ from ashat.protocol.fleet import (
     RolloutMember,
     RolloutState,
     RolloutStatus,
+    RolloutStep,
     Wave,
 )
 from ashat.protocol.messages import Offer
@@ -40,6 +41,11 @@ GROUPS: Final = 20
 NAMES_SHOWN: Final = 5
 _AT_ONCE: Final = 5000
 _UNDER_WAY: Final = ("running", "paused", "asked")
+STEPS: Final = 400
+_SETTLED: Final = {"succeeded": "succeeded", "failed": "failed", "accepted": "failed", "unreachable": "unreachable"}
+# How many characters of a time tell the second, the minute, its ten minutes, the hour, the day and the month, which last so long.
+_SPANS: Final = ((19, 1), (16, 60), (15, 600), (13, 3600), (10, 86400), (7, 31 * 86400))
+_SPAN_BEGINS: Final = "0000-01-01T00:00:00+00:00"
 # What each Mainframe's question and report takes is spelled once: to spell it anew takes longer than to carry it out.
 _BY_RELEASE: Final = sa.select(rollouts).where(rollouts.c.release_seq == sa.bindparam("release_seq"))
 _MEMBER: Final = sa.select(members).where(
@@ -253,6 +259,25 @@ class RolloutStore:
                 names = connection.execute(named.order_by(licences.c.name).limit(NAMES_SHOWN)).scalars()
                 found.append(FailureGroup(state=state, reason=reason, count=count, names=list(names)))
         return found
+
+    def progress(self, identity: str) -> list[RolloutStep]:
+        """Count when the members of a rollout came to stand as they do, those that failed and were accepted as failed:
+        in at most `STEPS` spans of a second, a minute, ten minutes, an hour, a day or a month, the oldest first."""
+        settled = sa.and_(members.c.rollout == identity, members.c.state.in_(_SETTLED))
+        ends = sa.select(sa.func.min(members.c.changed_at), sa.func.max(members.c.changed_at)).where(settled)
+        with self._database.reading() as connection:
+            first, last = connection.execute(ends).one()
+            if first is None:
+                return []
+            seconds = (from_text(last) - from_text(first)).total_seconds()
+            length = next((length for length, span in _SPANS if seconds / span < STEPS), _SPANS[-1][0])
+            span = sa.func.substr(members.c.changed_at, 1, length).label("span")
+            counted = sa.select(span, members.c.state, sa.func.count()).where(settled).group_by(span, members.c.state)
+            found: dict[str, dict[str, int]] = {}
+            for at, state, count in connection.execute(counted.order_by(span)):
+                step = found.setdefault(at, {})
+                step[_SETTLED[state]] = step.get(_SETTLED[state], 0) + count
+        return [RolloutStep.model_validate({"at": at + _SPAN_BEGINS[len(at) :], **step}) for at, step in found.items()]
 
     def offer_to(self, licence: str, offer: Offer) -> Future[int | None]:
         """Tell whether that Mainframe may have `offer` now, by its wave: None where not, else how often it was told to

@@ -243,3 +243,33 @@ def test_a_revoked_licence_is_offered_nothing_and_not_waited_for(fleet: Fleet, m
     assert told(fleet, [offered, waits]) == []
     assert fleet.rollouts.state("r").counts.size == 4
     assert told(fleet, made[4:]) == made[4:]
+
+
+def test_progress_counts_when_each_came_to_stand_as_it_does(fleet: Fleet, members: Members) -> None:
+    made = members(5)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    assert fleet.rollouts.progress("r") == []
+    fleet.rollouts.open("r", 0, "all", "kim")
+    told(fleet, made)
+    for each, result in zip(made[:4], ("running", "running", "failed", "failed"), strict=True):
+        say(fleet, each, result)
+    fleet.rollouts.set("r", "paused", "look", "kim")
+    fleet.rollouts.set("r", "running", "on", "kim")
+
+    def total() -> tuple[int, int, int]:
+        steps = fleet.rollouts.progress("r")
+        assert [step.at for step in steps] == sorted(step.at for step in steps)
+        assert len(steps) <= module.STEPS
+        return (
+            sum(step.succeeded for step in steps),
+            sum(step.failed for step in steps),
+            sum(step.unreachable for step in steps),
+        )
+
+    assert total() == (2, 2, 0), "accepted ones failed, too"
+    for days in (0.01, 1, 20, 300, 3000):
+        earlier = (now() - timedelta(days=days)).isoformat(timespec="microseconds")
+        change = module.members.update().where(module.members.c.licence == made[0].id).values(changed_at=earlier)
+        fleet.database.change(lambda connection, change=change: connection.execute(change))
+        assert total() == (2, 2, 0)
+        assert fleet.rollouts.progress("r")[0].at <= now() - timedelta(days=days)
