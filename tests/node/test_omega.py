@@ -450,7 +450,7 @@ class TestLicenceCommand:
             (self.run(omega, "add", "--name", ""), "name"),
             (self.run(omega, "add", "--name", "Mill", "--expires", "soon"), "no day"),
             (self.run(omega, "import", stdin="RACORE-1,Mill\n"), "Line 1"),
-            (self.run(omega, "import"), "standard input"),
+            (self.run(omega, "import"), "There is no licence; give lines"),
         ):
             assert refused.returncode in (1, 2)
             assert refused.stdout == ""

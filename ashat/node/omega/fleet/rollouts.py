@@ -43,7 +43,7 @@ _AT_ONCE: Final = 5000
 _UNDER_WAY: Final = ("running", "paused", "asked")
 STEPS: Final = 400
 _SETTLED: Final = {"succeeded": "succeeded", "failed": "failed", "accepted": "failed", "unreachable": "unreachable"}
-# How many characters of a time tell the second, the minute, its ten minutes, the hour, the day and the month, which last so long.
+# How many characters of a time tell the second, minute, ten minutes, hour, day and month, and how long these last.
 _SPANS: Final = ((19, 1), (16, 60), (15, 600), (13, 3600), (10, 86400), (7, 31 * 86400))
 _SPAN_BEGINS: Final = "0000-01-01T00:00:00+00:00"
 # What each Mainframe's question and report takes is spelled once: to spell it anew takes longer than to carry it out.
