@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 
 from ashat.client.http import Timeouts
 from ashat.client.node import NodeClient
+from ashat.common.calendar import Calendar
 from ashat.errors import NotConfiguredError
 from ashat.protocol.messages import Role
 from ashat.settings import Settings
@@ -26,6 +27,8 @@ class RaosServer(Block):
         token: What opens it. OMEGA's is loaded only by the flows behind the gate.
         ca: PEM text of a private certificate authority, if its certificate comes from one.
         insecure_http: Whether the token may travel over plain http to another machine.
+        windows: When a release may go to it, each as a time that recurs, and a note; none: at any time.
+        freezes: When none may, whatever window is open.
 
     Example:
         Load a stored server and ask what it runs:
@@ -49,6 +52,25 @@ class RaosServer(Block):
     insecure_http: bool = Field(
         default=False, title="Insecure HTTP", description="Let the token travel over plain http to another machine."
     )
+
+    windows: list[str] = Field(
+        default=[],
+        title="Windows",
+        description="When a release may go to it, each such as FREQ=DAILY;BYHOUR=2 PT4H Europe/Berlin; none: always.",
+    )
+    freezes: list[str] = Field(
+        default=[],
+        title="Freezes",
+        description="When no release may go to it, each such as 2026-12-20 P2W Europe/Berlin nobody is here.",
+    )
+
+    def calendar(self) -> Calendar:
+        """Return when a release may go to it.
+
+        Raises:
+            UsageError: a window or a freeze does not fit.
+        """
+        return Calendar.of(self.windows, self.freezes)
 
     def client(self, settings: Settings | None = None) -> NodeClient:
         """Make a client of the server, which refuses a server of another role. Close it, or use it in a `with`."""

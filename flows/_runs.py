@@ -6,7 +6,8 @@ import functools
 import inspect
 import sqlite3
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from datetime import timedelta
+from typing import Any, NoReturn, ParamSpec
 
 from prefect import Flow
 from prefect.client.schemas.objects import State as PrefectState
@@ -16,6 +17,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
+from ashat.common.calendar import Closed
 from ashat.common.shortage import shortage
 from ashat.deployment.aftermath import AND_THEN, goes_on
 from ashat.deployment.moments import asks_first
@@ -36,11 +38,13 @@ from tasks.runtime.notify import notify
 from tasks.runtime.one_line_log import log_errors_in_one_line
 from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now
+from tasks.runtime.sleep import SLEEPS, sleep_until
 from tasks.runtime.update_runs import label_run
 
 P = ParamSpec("P")
 
 NOT_DONE = "NotDone"
+_LONGEST_SLEEP = timedelta(days=1)
 _CALLED_OFF = {Stage.REJECTED, Stage.EXPIRED, Stage.CANCELLED}
 
 
@@ -55,6 +59,8 @@ def ending(state: State) -> PrefectState[Any]:
         return Failed(name=state.stage.value, message=message)
     if state.stage in _CALLED_OFF:
         return Cancelled(name=state.stage.value, message=message)
+    if state.window is not None:
+        return Completed(name=SLEEPS, message=f"{state.update_id} {state.window_line}")
     return Completed(name=state.stage.value, message=message)
 
 
@@ -164,6 +170,12 @@ def await_approval(d: Deployment, subject: Subject) -> State:
             signed = ", ".join(signature.name for signature in judged.signatures)
             why = f"The answer does not count: {judged.reason}"
             reporter().say(why if judged.reason else f"Signed by {signed}; others must sign too.")
+
+
+def sleep_while_closed(d: Deployment, closed: Closed) -> NoReturn:
+    """Let this run sleep until the server opens that the update waits for; where that is not in sight, for a day.
+    `reconcile` wakes it where that server opens earlier."""
+    sleep_until(max(closed.opens or now() + _LONGEST_SLEEP, now()), f"{d.update_id} {d.state.window_line}")
 
 
 def _tell_people(d: Deployment, request: ApprovalRequest, version: int) -> None:

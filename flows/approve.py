@@ -13,12 +13,13 @@ from prefect.states import Completed
 from ashat.deployment.state_machine import Stage
 from flows._forms import LAST, Attempt, UpdateId
 from flows._rollout import ask_whether_it_goes_on
-from flows._runs import await_approval, ending, report_refusals
+from flows._runs import await_approval, ending, report_refusals, sleep_while_closed
 from tasks.approval.gate import run_url
 from tasks.approval.release import Release
 from tasks.approval.request import claim_gate
 from tasks.promote.distribute import begin_rollout, carry_out_answer, open_waves, record_distribution
 from tasks.promote.promote import promote
+from tasks.promote.window import await_target
 from tasks.push.transfer import relay
 from tasks.rollback.by_policy import roll_back_by_policy
 from tasks.runtime.deployment import Deployment, deployment
@@ -59,7 +60,10 @@ def approve(
 
 
 def ship(d: Deployment) -> None:
-    """Promote to OMEGA what was approved, and roll it out; whatever of it is done already is not done again."""
+    """Promote to OMEGA what was approved, once that is open, and roll it out; whatever of it is done already is not
+    done again."""
+    if closed := await_target(d):
+        sleep_while_closed(d, closed)
     if d.state.stage is Stage.DEPLOYING:
         relay(d)
         promote(d)

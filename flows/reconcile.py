@@ -28,6 +28,7 @@ from tasks.reconcile.repair import (
     end_lost_gate,
     end_lost_rollback,
     expire_overdue,
+    go_on_once_open,
     go_on_with_rollback,
     mark_dead_runs,
     needs_gate,
@@ -74,7 +75,7 @@ def reconcile() -> PrefectState[Any]:
         report.done.append(line)
     for summary in this_run().ledger.summaries():
         d = deployment(summary["update_id"], summary["attempt"])
-        for owed in (repair_gate, repair_rollback, repair_questions, repair_public, remind):
+        for owed in (repair_gate, repair_window, repair_rollback, repair_questions, repair_public, remind):
             try:
                 report.done += owed(d)
             except AshatError as error:
@@ -115,7 +116,7 @@ def repair_gate(d: Deployment) -> list[str]:
     if state.stage is Stage.TESTING and needs_gate(state):
         begin_approval(d)
         return [f"{state.update_id}: its gate was opened"]
-    if state.stage not in (Stage.AWAITING_APPROVAL, Stage.DEPLOYING, Stage.DISTRIBUTING):
+    if state.stage not in (Stage.AWAITING_APPROVAL, Stage.AWAITING_WINDOW, Stage.DEPLOYING, Stage.DISTRIBUTING):
         return []
     gate_run = state.gate.run if state.gate else ""
     if state.overdue(now()):
@@ -126,6 +127,12 @@ def repair_gate(d: Deployment) -> list[str]:
         return [f"{state.update_id}: {ended}"]
     run = restart_approve(d)
     return [f"{state.update_id}: its gate goes on in run {run}"] if run else []
+
+
+def repair_window(d: Deployment) -> list[str]:
+    """See that one deployment goes on that waited for a server, once that is open; a line for each thing done."""
+    run = go_on_once_open(d)
+    return [f"{d.update_id}: its server is open, and it goes on in run {run}"] if run else []
 
 
 def repair_rollback(d: Deployment) -> list[str]:

@@ -19,9 +19,9 @@ from flows._forms import (
     TargetName,
     Unanswered,
 )
-from flows._runs import ending, report_refusals
+from flows._runs import ending, report_refusals, sleep_while_closed
 from flows.cancel import cancel_update
-from flows.push import deliver
+from flows.push import deliver, switch_once_open
 from flows.verify import verify_update
 from tasks.push.package import PushRequest, begun_by_this_run, check_free, must_push, package, source_tree
 from tasks.runtime.connections import this_run
@@ -30,6 +30,7 @@ from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, whoami
 from tasks.runtime.slots import MISSED, stood_for
 from tasks.runtime.update_runs import label_run
+from tasks.servers.windows import closed_now
 
 
 def _name() -> str:
@@ -73,7 +74,9 @@ def release(
     state = begun_by_this_run(update_id)
     if state is None and (began := stood_for()):
         return Completed(name=MISSED, message=f"The run of {began:%Y-%m-%d %H:%M:%S} UTC stands for this slot.")
-    if state is None or must_push(state):
+    if state is not None and state.sent:
+        state = switch_once_open(deployment(state.update_id, state.attempt))
+    elif state is None or must_push(state):
         with source_tree(source, allow_dirty=allow_dirty) as origin:
             packed = package(origin)
             digest = packed.packed.manifest.digest
@@ -82,12 +85,14 @@ def release(
                 return Completed(
                     name="Unchanged", message=f"Nothing changed since {unchanged}: there is nothing to release."
                 )
-            name = update_id or (state.update_id if state else f"{source}-{now():%Y%m%d}-{digest[:8]}")
+            name = update_id or (state.update_id if state else _free_name(f"{source}-{now():%Y%m%d}-{digest[:8]}"))
             check_free(name, resume=False)
             label_run(name)
             request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
     label_run(state.update_id)
+    if state.window is not None and (closed := closed_now(d := deployment(state.update_id, state.attempt), "public")):
+        sleep_while_closed(d, closed)
     if state.stage in (Stage.PUSHED, Stage.TESTING):
         state = verify_update(deployment(state.update_id, state.attempt), policy=policy)
     if unanswered == "supersede" and state.stage is Stage.AWAITING_APPROVAL:
@@ -107,6 +112,16 @@ def _unchanged(source: str, target: str, digest: str) -> str:
         if state.stage is Stage.COMPLETED:
             return ""
     return ""
+
+
+def _free_name(name: str) -> str:
+    """Find an id that can be pushed: where that one is taken for good, as by a tree that was reverted and is released
+    again the same day, the next that ends in a number."""
+    ledger, number, wanted = this_run().ledger, 1, name
+    while (last := ledger.find(wanted)) is not None and last.ended and not last.may_be_pushed_again:
+        number += 1
+        wanted = f"{name}-{number}"
+    return wanted
 
 
 def _supersede(source: str, target: str, update_id: str) -> None:

@@ -46,6 +46,7 @@ from ashat.cli.commands import (
     status_history,
     up_down,
     wait,
+    windows,
 )
 from ashat.cli.terminal import output
 from ashat.cli.trust import ceremonies, machine_keys, setup, status
@@ -111,6 +112,8 @@ app.command("logs", short_help="What the program of a server wrote last.")(logs.
 app.command("heal", short_help="Bring back what a server's store lost.")(heal.heal)
 app.add_typer(notify.notify_app, name="notify", short_help="Say by which channels people are told.")
 app.add_typer(schedule.schedule_app, name="schedule", short_help="Say when a source is released by itself.")
+app.add_typer(windows.window_app, name="window", short_help="Say when a release may go to a server.")
+app.add_typer(windows.freeze_app, name="freeze", short_help="Say when no release may go to a server.")
 app.add_typer(public.public_app, name="public", short_help="Put the Public Server right.")
 app.add_typer(configure.configure_app, name="configure", short_help="Say where a server, or a source tree, is.")
 app.add_typer(setup.trust_app, name="trust", short_help="Say who approves, and by which keys.")

@@ -28,6 +28,11 @@ def goes_on(state: State, at: datetime) -> str:
             f"The rollout of '{name}' has stopped, and waits for a person: deploy rollout resume {name}, or abort "
             f"{name}; deploy rollback {name} takes it back from where it runs."
         )
+    if state.window is not None and not state.ended:
+        return (
+            f"'{name}' {state.window_line}, while the control plane is up; deploy cancel {name} calls it off, and "
+            f'{_how_to_override(state)} --override-freeze "REASON" lets it go at once.'
+        )
     if state.stage in _APPROVED:
         return (
             f"'{name}' is approved and {state.stage.value}: while the control plane is up, that goes on by itself "
@@ -68,6 +73,12 @@ def after_an_interrupt(state: State | None, at: datetime) -> str:
         return f"'{name}' waits at the gate: deploy approve {name} decides; {calls_off}."
     checks = "The checks were stopped. " if state.stage is Stage.TESTING else ""
     return f"{checks}{state.the_public} was switched to '{name}': deploy verify {name} checks it; {calls_off}."
+
+
+def _how_to_override(state: State) -> str:
+    """Name the command that takes the reason."""
+    name = state.update_id
+    return f"deploy push {name} … --resume" if state.stage is Stage.PLANNING else f"deploy approve {name}"
 
 
 def _when(state: State, at: datetime) -> str:

@@ -41,6 +41,7 @@ def asked(state: State, event: e.ApprovalRequested) -> State:
             f"Deployment '{state.update_id}': the next asking about its {event.subject} is number {number}."
         )
     request = before if rules.opened and before else _asked_by(state, event)
+    same = before is not None and event.proposal == before.proposal
     put = replace(
         request,
         run=event.run or request.run,
@@ -49,10 +50,12 @@ def asked(state: State, event: e.ApprovalRequested) -> State:
         target_bundle=event.target_bundle,
         shown=event.shown,
         proposal=event.proposal,
-        signatures=before.signatures if before and event.proposal == before.proposal else (),
+        signatures=before.signatures if same and before else (),
         reason=event.reason,
         obstacle=event.obstacle,
         answered=False,
+        not_before=before.not_before if same and before else None,
+        override_freeze=before.override_freeze if same and before else "",
     )
     return replace(state.with_request(put), askings={**state.askings, event.subject: number})
 
@@ -88,7 +91,7 @@ def answered(state: State, event: e.ApprovalAnswered) -> State:
         raise SessionError(f"Deployment '{state.update_id}': answer {event.ordinal} was judged already or never asked.")
     judged = replace(request, answered=True, reason="" if event.accepted else event.reason)
     if event.accepted and event.decision == "approve":
-        judged = _signed(state, judged, event)
+        judged = _timed(_signed(state, judged, event), event)
     if not event.settles:
         return state.with_request(judged)
     decided = state.with_request(replace(judged, decision=event.decision, decided_by=event.approver))
@@ -110,6 +113,13 @@ def _signed(state: State, request: ApprovalRequest, event: e.ApprovalAnswered) -
     if any(event.signature.keyid == earlier.keyid for earlier in request.signatures):
         raise SessionError(f"{event.signature.name} has signed {called} already.")
     return replace(request, signatures=(*request.signatures, event.signature))
+
+
+def _timed(request: ApprovalRequest, event: e.ApprovalAnswered) -> ApprovalRequest:
+    """Keep when an approval is to take effect: of several, the latest time counts."""
+    times = [time for time in (request.not_before, event.not_before) if time is not None]
+    override = event.override_freeze or request.override_freeze
+    return replace(request, not_before=max(times, default=None), override_freeze=override)
 
 
 def _refuse_release(state: State) -> None:

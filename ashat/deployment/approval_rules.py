@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
+from ashat.common.numbers import in_utc
 from ashat.deployment.events import Subject
 from ashat.deployment.state import State
 from ashat.verification.evidence import Evidence
@@ -20,7 +21,8 @@ TAIL = 8
 class Answer:
     """Hold a person's answer as typed: `approver` is self-asserted, `evidence` is the end of the evidence's digest.
 
-    `signature` is a line that `deploy sign` printed, "" where none is given.
+    `signature` is a line that `deploy sign` printed, "" where none is given. `not_before` is a time before which it is
+    not to go, "" for at once; `override_freeze` says why it goes although the target is closed, "" where it does not.
     """
 
     decision: Literal["approve", "reject"]
@@ -28,13 +30,28 @@ class Answer:
     approver: str = ""
     comment: str = ""
     signature: str = ""
+    not_before: str = ""
+    override_freeze: str = ""
+
+    @property
+    def starts(self) -> datetime | None:
+        """Read the time before which it is not to go; None: at once.
+
+        Raises:
+            ValueError: it is no time.
+        """
+        if not self.not_before.strip():
+            return None
+        found = datetime.fromisoformat(self.not_before.strip())
+        return in_utc(found if found.tzinfo else found.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True)
 class ApprovalContext:
     """Hold the facts by which an answer is judged.
 
-    `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts.
+    `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts, at
+    the latest when it is to go.
     """
 
     now: datetime
@@ -60,14 +77,25 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
         return f"the evidence typed is not the evidence shown: type its last {TAIL} characters"
     if needs_comment(state, subject) and not answer.comment.strip():
         return "a check did not pass cleanly: approving that needs a comment that says why"
-    if world.target_missing:
-        return world.target_missing
+    if why := _refuse_later(answer, subject) or world.target_missing:
+        return why
     if world.decay:
         return f"{world.decay}: deploy verify {state.update_id}"
     if request.obstacle:
         return f"nobody could approve it when this was asked: {request.obstacle}"
     if world.target_bundle != (state.bundle if subject == "rollback" else request.target_bundle):
         return f"{state.the_target} runs something else than when this was asked: read the difference again"
+    return ""
+
+
+def _refuse_later(answer: Answer, subject: Subject) -> str:
+    """Say why it cannot go when, or in spite of what, the answer says; "" if it can."""
+    try:
+        later = answer.starts is not None or bool(answer.override_freeze.strip())
+    except (ValueError, OverflowError):
+        return f"{answer.not_before[:40]!r} is no time; write it as 2026-12-01T02:00Z"
+    if later and subject != "release":
+        return f"a {subject} waits for no time, and no freeze holds it: approve it without"
     return ""
 
 

@@ -203,7 +203,8 @@ class ApprovalAnswered(_ApprovalEvent):
     """An answer, judged once.
 
     `complete` says that enough have signed; of a release `release_seq` says so, the number that it got by then. In the
-    one-person mode what is signed is proposed only then: `proposal` is its digest.
+    one-person mode what is signed is proposed only then: `proposal` is its digest. An approval may say that it holds
+    from `not_before` on, or why the release goes although a freeze or a closed window would hold it.
     """
 
     kind: Literal["answered", "rollback_answered"] = "answered"
@@ -216,6 +217,8 @@ class ApprovalAnswered(_ApprovalEvent):
     release_seq: int | None = None
     proposal: Digest | None = None
     signature: ReleaseSignature | None = None
+    not_before: Moment | None = None
+    override_freeze: Text = ""
 
     @property
     def settles(self) -> bool:
@@ -225,10 +228,38 @@ class ApprovalAnswered(_ApprovalEvent):
 
 
 class DecisionVoid(Event):
-    """An accepted approval came too late: the target moved on before it was used. The person is asked again."""
+    """An accepted approval came too late: the target moved on before it was used, or the evidence counts no more. The
+    person is asked again, until `expires`; None: as long as before."""
 
     kind: Literal["decision_void"] = "decision_void"
     reason: Text
+    expires: Moment | None = None
+
+
+class WindowAwaited(Event):
+    """The release may not go to the server yet, and `why`; `opens` is when it may, None: not within five years."""
+
+    kind: Literal["window_awaited"] = "window_awaited"
+    server: Literal["public", "omega"]
+    why: Text
+    opens: Moment | None = None
+
+
+class WindowOpened(Event):
+    """The release may go to the server from now on."""
+
+    kind: Literal["window_opened"] = "window_opened"
+    server: Literal["public", "omega"]
+
+
+class FreezeOverridden(Event):
+    """Somebody lets the release go to the server although it is closed; `closed` says why it is, "" where it is not
+    known yet."""
+
+    kind: Literal["freeze_overridden"] = "freeze_overridden"
+    server: Literal["public", "omega"]
+    reason: Annotated[str, Field(min_length=1, max_length=4000)]
+    closed: Text = ""
 
 
 class Promoting(Event):
@@ -397,6 +428,9 @@ AnyEvent = Annotated[
     | ApprovalWithdrawn
     | ApprovalAnswered
     | DecisionVoid
+    | WindowAwaited
+    | WindowOpened
+    | FreezeOverridden
     | Promoting
     | Promoted
     | RolloutBegan

@@ -34,6 +34,7 @@ EVENTS: Final = frozenset(
         *("ashat.release.mainframe-served", "ashat.release.rollback-wanted", "ashat.release.rollback-asked-anew"),
         *("ashat.release.rollback-signed", "ashat.release.rollback-approved", "ashat.release.rollback-rejected"),
         *("ashat.release.rollback-answer-refused", "ashat.release.rolling-back", "ashat.release.rollback-stopped"),
+        *("ashat.release.window-awaited", "ashat.release.window-opened", "ashat.release.freeze-overridden"),
         *("ashat.release.rolled-back", "ashat.release.wave-opened", "ashat.release.rollout-paused"),
         *("ashat.release.rollout-resumed", "ashat.release.rollout-aborted"),
         *("ashat.server.unreachable", "ashat.server.drifted", "ashat.server.doubted", "ashat.server.recovered"),
@@ -73,7 +74,7 @@ class ReleasePayload(_Payload):
     `subject` is what people are asked about, or was decided: a release or its rollback. `by` names who did it, as they
     gave their name; `reason` says why. `run` is the flow run that waits for an answer, or did so last, `expires` until
     when, and `link` the address of its page, where the form is. `before` is for how many seconds more it waits, in a
-    reminder.
+    reminder. `opens` is when a server opens that it waits for.
     """
 
     update_id: str
@@ -94,6 +95,7 @@ class ReleasePayload(_Payload):
     release_seq: int | None = None
     mainframes: Mainframes | None = None
     before: int | None = None
+    opens: Time | None = None
 
 
 class ServerPayload(_Payload):
@@ -213,6 +215,7 @@ def _release(
         expires=request.expires if request else None,
         release_seq=state.release_seq,
         mainframes=_mainframes(state) if distributed else None,
+        opens=event.opens if isinstance(event, e.WindowAwaited) else None,
     )
     resource = f"ashat.release.{state.update_id}.{state.attempt}"
     return Told(
@@ -231,7 +234,7 @@ def _reason(event: e.AnyEvent | None, state: State) -> str:
         return ""
     if event.kind in ("failed", "verified", "expired", "cancelled"):
         return state.reason
-    words = (str(getattr(event, field, "") or "") for field in ("comment", "reason", "why", "obstacle"))
+    words = (str(getattr(event, field, "") or "") for field in ("comment", "reason", "why", "obstacle", "closed"))
     return "; ".join(word for word in words if word)
 
 
@@ -271,6 +274,9 @@ _NAMES: dict[str, _Name] = {
     "asked": _asked,
     "answered": _answered,
     "decision_void": lambda *_: "approval-void",
+    "window_awaited": lambda *_: "window-awaited",
+    "window_opened": lambda *_: "window-opened",
+    "freeze_overridden": lambda *_: "freeze-overridden",
     "promoted": lambda *_: "promoted",
     "wave_opened": lambda *_: "wave-opened",
     "rollout_stopped": lambda *_: "rollout-paused",

@@ -12,6 +12,7 @@ class Stage(StrEnum):
     PUSHED = "Pushed"
     TESTING = "Testing"
     AWAITING_APPROVAL = "AwaitingApproval"
+    AWAITING_WINDOW = "AwaitingWindow"
     DEPLOYING = "DeployingToOmega"
     DISTRIBUTING = "Distributing"
     COMPLETED = "Completed"

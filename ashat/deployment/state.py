@@ -21,6 +21,7 @@ _LONGEST_PAUSE = 3600.0
 _STATUS = {
     Stage.PLANNING: "Pending",
     Stage.AWAITING_APPROVAL: "Pending",
+    Stage.AWAITING_WINDOW: "Pending",
     Stage.PUSHED: "InProgress",
     Stage.TESTING: "InProgress",
     Stage.DEPLOYING: "InProgress",
@@ -37,6 +38,8 @@ class ApprovalRequest:
     askings, `reason` says why people are asked again, and `why` why they are asked at all. `target_bundle` is what the
     target ran by then. `proposal` is the digest of what is signed, `signatures` are those that came so far. `obstacle`
     says why nobody can approve it as things were when it was put. `since` is when people were first to be asked.
+    `not_before` is the latest time before which one of those who approved does not want it to go, `override_freeze` why
+    one of them lets it go although the target is closed.
     """
 
     subject: e.Subject
@@ -57,6 +60,8 @@ class ApprovalRequest:
     decision: Literal["", "approve", "reject"] = ""
     decided_by: str = ""
     since: datetime | None = None
+    not_before: datetime | None = None
+    override_freeze: str = ""
 
     @property
     def deciders(self) -> tuple[str, ...]:
@@ -105,7 +110,9 @@ class State:
     the digests of what was noted of each then, by its bundle. `built` is the digest of the builder's signed statement,
     `attested` that of the verifier's. `deciders` are all who signed the release, or who decided alone. `deaths` are the
     flow runs that died since anything went on. `irreversible` says that its migrate step cannot be
-    taken back, `migrated` what came of that on each server, by the server's name.
+    taken back, `migrated` what came of that on each server, by the server's name. `window` says which server it waits
+    for that is closed by a window or a freeze, `held` that Public was, and `overridden` where somebody let it go all
+    the same.
     """
 
     update_id: str
@@ -164,6 +171,9 @@ class State:
     rollback_reason: str = ""
     rolled_back: dict[str, e.ServerRolledBack] = field(default_factory=dict)
     deaths: tuple[e.RunDied, ...] = ()
+    window: e.WindowAwaited | None = None
+    held: bool = False
+    overridden: Mapping[str, e.FreezeOverridden] = field(default_factory=dict)
 
     @property
     def the_public(self) -> str:
@@ -239,6 +249,12 @@ class State:
         times = f"{self.same_deaths} runs" if self.same_deaths > 1 else "a run"
         return f"{times} died of it: {self.deaths[-1].reason or 'no reason is known'}"
 
+    @property
+    def sent(self) -> bool:
+        """Say whether Public has every byte of it and was closed when it was to run it: the control plane goes on with
+        it by itself."""
+        return self.held and self.stage is Stage.PLANNING
+
     def overdue(self, now: datetime) -> bool:
         """Say whether the gate is past its time, recorded or not."""
         return self.stage is Stage.AWAITING_APPROVAL and self.gate is not None and now >= self.gate.expires
@@ -285,6 +301,16 @@ class State:
         waves = len(self.rollout.waves)
         return f"wave {self.rollout.opened} of {waves}" if waves > 1 else ""
 
+    @property
+    def window_line(self) -> str:
+        """Say which server it waits for that is closed, why, and until when; "" where it waits for none."""
+        if self.window is None or self.ended:
+            return ""
+        server = self.the_public if self.window.server == "public" else self.the_target
+        opens = self.window.opens
+        until = f"it goes on by itself at {opens:%Y-%m-%d %H:%M} UTC" if opens else "no opening is in sight"
+        return f"waits for {server}: {self.window.why}; {until}"
+
     def summary(self) -> dict[str, Any]:
         """Summarise the deployment for a list, JSON-ready."""
         rollback, gate = self.undecided("rollback"), self.undecided("release")
@@ -311,6 +337,8 @@ class State:
             "mainframes_running": self.reach.running,
             "mainframes_total": self.reach.total,
             "not_running": list(self.reach.others),
+            "window": self.window_line,
+            "window_opens": self.window.opens.isoformat() if self.window and self.window.opens else None,
             "rollout": self.rollout_line,
             "rollout_run": self.rollout.run if self.rollout_line and self.rollout and self.rollout.waits else "",
             "reason": self.reason,

@@ -1,6 +1,7 @@
 """Fold a deployment's events: `(state, event) -> state`, or a refusal with a reason. Pure, no I/O.
 
 Planning -> Pushed -> Testing -> AwaitingApproval -> DeployingToOmega -> Distributing -> Completed
+between approval and OMEGA, where that is closed: AwaitingWindow
 and from there, or from on the way: Failed, Rejected, Expired, Cancelled, RolledBack
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ashat.deployment import approval_requests, rollback_rules, rollout_rules
+from ashat.deployment import approval_requests, rollback_rules, rollout_rules, window_rules
 from ashat.deployment import events as e
 from ashat.deployment.rollback_rules import refuse_rollback
 from ashat.deployment.stages import BEFORE_APPROVAL, ENDED, PUT_BACK, Stage
@@ -133,7 +134,7 @@ def _pushed(state: State, event: e.Pushed) -> State:
     if not state.switching:
         raise SessionError(f"Deployment '{state.update_id}' has not been switched to on Public yet.")
     migrated = _migrated(state, state.the_public, event.migrated)
-    return replace(state, stage=Stage.PUSHED, public_url=event.url, migrated=migrated)
+    return replace(state, stage=Stage.PUSHED, window=None, public_url=event.url, migrated=migrated)
 
 
 def _migrated(state: State, server: str, words: str) -> dict[str, str]:
@@ -200,10 +201,12 @@ def _gate_claimed(state: State, event: e.GateClaimed) -> State:
 
 
 def _decision_void(state: State, event: e.DecisionVoid) -> State:
-    _refuse(state, "voiding the approval", Stage.DEPLOYING)
+    _refuse(state, "voiding the approval", Stage.DEPLOYING, Stage.AWAITING_WINDOW)
     if state.gate is None:
         raise SessionError(f"Deployment '{state.update_id}' has no gate to return to.")
-    asked_again = replace(state.gate, decision="", decided_by="", reason=event.reason)
+    expires = event.expires or state.gate.expires
+    asked_again = replace(state.gate, decision="", decided_by="", reason=event.reason, expires=expires)
+    asked_again = replace(asked_again, not_before=None, override_freeze="")
     return replace(
         state.with_request(asked_again),
         stage=Stage.AWAITING_APPROVAL,
@@ -212,6 +215,8 @@ def _decision_void(state: State, event: e.DecisionVoid) -> State:
         release_seq=None,
         omega_before=None,
         promoting=None,
+        window=None,
+        overridden={server: each for server, each in state.overridden.items() if server != "omega"},
     )
 
 
@@ -258,12 +263,12 @@ def _failed(state: State, event: e.Failed) -> State:
 
 
 def _cancelled(state: State, event: e.Cancelled) -> State:
-    if state.stage not in BEFORE_APPROVAL:
+    if state.stage not in BEFORE_APPROVAL | {Stage.AWAITING_WINDOW}:
         how = f" Roll it back instead: deploy rollback {state.update_id}." if state.reached_omega else ""
         raise SessionError(
             f"Deployment '{state.update_id}' is {state.stage.value}: only what awaits approval can be cancelled.{how}"
         )
-    return replace(state, stage=Stage.CANCELLED, reason=event.reason)
+    return replace(state, stage=Stage.CANCELLED, reason=event.reason, window=None)
 
 
 def _expired(state: State, event: e.Expired) -> State:
@@ -298,6 +303,9 @@ _RULES: dict[type[e.Event], Any] = {
     e.ApprovalWithdrawn: approval_requests.withdrawn,
     e.ApprovalAnswered: approval_requests.answered,
     e.DecisionVoid: _decision_void,
+    e.WindowAwaited: window_rules.awaited,
+    e.WindowOpened: window_rules.opened,
+    e.FreezeOverridden: window_rules.overridden,
     e.Promoting: _promoting,
     e.Promoted: _promoted,
     e.RolloutBegan: rollout_rules.began,

@@ -9,7 +9,17 @@ from typing import Any
 
 from ashat.common.documents import read_json
 from ashat.errors import AshatError
-from ashat.inbox.waiting import SOON, Inbox, Waiting, in_order, of_request, of_rollout, of_trouble, open_requests
+from ashat.inbox.waiting import (
+    SOON,
+    Inbox,
+    Waiting,
+    in_order,
+    of_request,
+    of_rollout,
+    of_trouble,
+    of_window,
+    open_requests,
+)
 
 _TRUST_LIMIT = 1024 * 1024
 
@@ -27,6 +37,7 @@ def gather(
     unseen: list[str] = []
     for summary in summaries:
         waiting += [stopped] if (stopped := of_rollout(summary)) else []
+        waiting += [held] if (held := of_window(summary)) else []
         for request in open_requests(summary, at):
             try:
                 waiting.append(waiting_for(summary, request, document))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-Kind = Literal["release", "rollback", "rollout", "trust", "server", "channel"]
+from ashat.deployment.stages import Stage
+
+Kind = Literal["release", "rollback", "rollout", "window", "trust", "server", "channel"]
 SOON = timedelta(days=30)
 """How long before its end a trust root waits to be renewed."""
 _FAR = datetime.max.replace(tzinfo=UTC)
@@ -150,6 +152,23 @@ def of_rollout(summary: Mapping[str, Any]) -> Waiting | None:
         None,
         f"deploy rollout resume {update_id}, or abort",
         run=summary["rollout_run"],
+    )
+
+
+def of_window(summary: Mapping[str, Any]) -> Waiting | None:
+    """Tell of an update that waits for a server which is closed; None where it does not."""
+    if not summary.get("window") or summary.get("rolling_back"):
+        return None
+    update_id = str(summary["update_id"])
+    pushing = summary["stage"] == Stage.PLANNING
+    override = f"deploy push {update_id} … --resume" if pushing else f"deploy approve {update_id}"
+    return Waiting(
+        "window",
+        update_id,
+        summary["window"],
+        _time(summary["updated_at"]),
+        _time(summary.get("window_opens")),
+        f'by itself; now: {override} --override-freeze "REASON"',
     )
 
 

@@ -13,6 +13,7 @@ from ashat.deployment.events import (
     AnyEvent,
     ApprovalAnswered,
     Distributed,
+    FreezeOverridden,
     MainframeOutcome,
     Packaged,
     Promoted,
@@ -131,6 +132,8 @@ def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -
             return event.evidence == document.evidence
         case ApprovalAnswered(subject="release"):
             return event.accepted and event.signature is not None and event.signature.release in signatures
+        case FreezeOverridden(server="omega"):
+            return True
         case Promoted():
             return event.release_seq == document.release_seq
     return False

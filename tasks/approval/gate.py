@@ -27,6 +27,7 @@ from tasks.runtime.update_runs import start_update_run
 
 APPROVE_DEPLOYMENT = "approve/approve"
 ROLLBACK_DEPLOYMENT = "rollback/rollback"
+SWITCH_DEPLOYMENT = "switch/switch"
 _SUSPENDS_WITHIN = 30.0
 _ABOUT_TO_SUSPEND = {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING}
 _ALIVE = {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING}
@@ -49,9 +50,30 @@ class GateForm(RunInput):
         default="", title="Signature", description="What deploy sign printed, where people sign.", max_length=600
     )
 
+    not_before: str = Field(
+        default="",
+        title="Not before",
+        description="A time, such as 2026-12-01T02:00Z, before which it is not to go. Empty: as soon as it may.",
+        max_length=40,
+    )
+    override_freeze: str = Field(
+        default="",
+        title="Override a freeze",
+        description="Why it goes at once although a freeze or a closed window holds it. Empty: it waits.",
+        max_length=1000,
+    )
+
     def answer(self) -> Answer:
         """Return the answer that was filled in."""
-        return Answer(self.decision, self.evidence, self.approver, self.comment, self.signature)
+        return Answer(
+            self.decision,
+            self.evidence,
+            self.approver,
+            self.comment,
+            self.signature,
+            self.not_before,
+            self.override_freeze,
+        )
 
 
 class RejectForm(GateForm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import takewhile
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ from tasks.runtime.artifacts import escape
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.run import now, whoami
 from tasks.servers.baseline import promises_of
+from tasks.servers.windows import closed_now
 from tasks.verify.promises import taken_back
 from tasks.verify.proofs import SELF_TEST, known_proofs
 from tasks.verify.verdict import untrusted
@@ -51,7 +53,7 @@ class Release(Subject):
             return d.ledger.append(state, Expired(at=now(), by=whoami()))
         return None if state.stage is Stage.AWAITING_APPROVAL else state
 
-    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None) -> str:
+    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None, at: datetime | None = None) -> str:
         """Say why its evidence no longer counts; see `approval_rules.stale_reason`."""
         if state.evidence is None:
             return ""
@@ -60,7 +62,7 @@ class Release(Subject):
         policy = load_policy(state.policy).policy()
         return stale_reason(
             evidence,
-            now=now(),
+            now=max(at or now(), now()),
             policy=policy,
             versions=current_versions(policy),
             target_bundle=target_bundle,
@@ -115,6 +117,19 @@ def _facts(d: Deployment, state: State, seen: NodeState | None, fleet: int | Non
         f"- Version {escape(state.bundle_version)}, bundle `{(state.bundle or '')[:12]}`",
         f"- Will reach {target}{served}",
         *(_way_back(d, state, seen) if seen else []),
+        *_closed(d, state),
+    ]
+
+
+def _closed(d: Deployment, state: State) -> list[str]:
+    """Tell that it would not go at once, where the target is closed."""
+    closed = closed_now(d, "omega")
+    if closed is None:
+        return []
+    when = f"goes at {closed.opens:%Y-%m-%d %H:%M} UTC by itself" if closed.opens else "waits: no opening is in sight"
+    return [
+        f"- 🕑 **{escape(state.the_target)} is closed:** {escape(closed.why)}. What is approved now {when}, if the "
+        "evidence still counts then"
     ]
 
 

@@ -184,12 +184,12 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
     Raises:
         ConflictError: somebody else's event came first; the answer is not recorded, nor used.
     """
-    request, (seen, missing) = state.approvals[subject.name], look_at_target(d)
+    request, (seen, missing), starts = state.approvals[subject.name], look_at_target(d), _starts(answer)
     context = ApprovalContext(
         now=now(),
         target_bundle=running(seen),
         target_missing=missing,
-        decay=subject.stale_reason(d, state, running(seen)),
+        decay=subject.stale_reason(d, state, running(seen), starts),
     )
     why = refusal(state, subject.name, answer, context)
     signed: Countersigned | None = None
@@ -213,10 +213,20 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
         release_seq=enough if subject.name == "release" else None,
         proposal=signed.proposal if signed else None,
         signature=signed.signature if signed else None,
+        not_before=starts,
+        override_freeze=answer.override_freeze.strip(),
     )
     state = d.ledger.append(state, event)
     fault_point("approval.judged")
     return state
+
+
+def _starts(answer: Answer) -> datetime | None:
+    """Read when what is answered is to go; None: at once, or it is no time, which `refusal` says."""
+    try:
+        return answer.starts
+    except (ValueError, OverflowError):
+        return None
 
 
 def look_at_target(d: Deployment) -> tuple[NodeState | None, str]:

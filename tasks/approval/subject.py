@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar
 
 from ashat.deployment.events import Subject as SubjectName
@@ -66,6 +67,7 @@ class Subject(ABC):
         """Return the update that would run once it is approved."""
         return state
 
-    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None) -> str:
-        """Say why the evidence no longer counts on a target that runs `target_bundle`; "" if it does."""
+    def stale_reason(self, d: Deployment, state: State, target_bundle: str | None, at: datetime | None = None) -> str:
+        """Say why the evidence no longer counts, at that time (None: now), on a target that runs `target_bundle`; "" if
+        it does."""
         return ""

@@ -54,7 +54,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class PushRequest:
-    """What a person wants pushed, and in which words. `resume` goes on with an interrupted push."""
+    """What a person wants pushed, and in which words. `resume` goes on with an interrupted push; `override_freeze` says
+    why it goes although Public is closed."""
 
     update_id: str
     description: str
@@ -63,6 +64,7 @@ class PushRequest:
     target: str
     by: str
     resume: bool = False
+    override_freeze: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ashat.deployment.state_machine import Stage, State
 from ashat.errors import SessionError
 from tasks.approval.gate import (
     ROLLBACK_DEPLOYMENT,
+    SWITCH_DEPLOYMENT,
     close_gate_run,
     how_it_ended,
     is_alive,
@@ -30,6 +31,8 @@ from tasks.runtime.deployment import Deployment
 from tasks.runtime.flow_processes import process_is_gone
 from tasks.runtime.notify import notify
 from tasks.runtime.run import now, run_id
+from tasks.runtime.sleep import wake
+from tasks.servers.windows import closed_to
 
 _WORDS = 2000
 CANCELLED_IN_PREFECT = "cancelled in Prefect"
@@ -162,6 +165,24 @@ def go_on_with_rollback(d: Deployment) -> str:
     if _state_type(request.run) is not StateType.CRASHED:
         return ""
     return _follow(d, request.run, lambda dead: _start_rollback(state, dead))
+
+
+def go_on_once_open(d: Deployment) -> str:
+    """Let go on what waited for a server that is open by now, or for which somebody overrides that: the run that sleeps
+    until then, or for a push a run of `switch`; its id, or "". Raises as `restart_approve`."""
+    state = d.state
+    if state.stage in (Stage.AWAITING_WINDOW, Stage.DEPLOYING) and not state.reached_omega and state.gate is not None:
+        run = state.gate.run
+        return run if run and closed_to(d, "omega") is None and wake(run) else ""
+    if not state.sent or closed_to(d, "public") is not None:
+        return ""
+    if state.run and is_alive(state.run):
+        return state.run if wake(state.run) else ""
+    key = f"switch:{state.update_id}:{state.attempt}"
+    first = start_run(SWITCH_DEPLOYMENT, state, key)
+    if not state.deaths and is_alive(first):
+        return ""
+    return _follow(d, first, lambda dead: start_run(SWITCH_DEPLOYMENT, state, f"{key}:{dead}"))
 
 
 def _start_rollback(state: State, dead: str) -> str:

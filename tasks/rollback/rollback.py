@@ -62,7 +62,7 @@ def plan_rollback(state: State, public: NodeState, target: NodeState | None, bef
             servers += ["omega", "mainframes"]
         else:
             kept["omega"] = _runs_instead(state.the_target, target)
-    under_way = state.stage in (Stage.DEPLOYING, Stage.DISTRIBUTING)
+    under_way = state.stage in (Stage.AWAITING_WINDOW, Stage.DEPLOYING, Stage.DISTRIBUTING)
     if not _runs(public, state):
         kept["public"] = _runs_instead(state.the_public, public)
     elif before.bundle is not None or servers:

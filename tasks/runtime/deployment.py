@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from ashat.client.node import NodeClient
 from ashat.deployment.events import AnyEvent
@@ -56,6 +57,14 @@ class Deployment:
             NotConfiguredError: there is no such server.
         """
         return self._connections.client(self.target_name)
+
+    def server(self, which: Literal["public", "omega"]) -> RaosServer:
+        """Find the block of Public, or of the target.
+
+        Raises:
+            NotConfiguredError: there is no such server.
+        """
+        return self._connections.server(self.public_name if which == "public" else self.target_name)
 
     def advance(self, decide: Callable[[State], AnyEvent | None]) -> State:
         """Append what `decide` makes of the newest state; see `Ledger.advance`."""

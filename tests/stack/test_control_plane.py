@@ -37,7 +37,7 @@ from tests.support.processes.deploy_cli import deploy, environment
 from tests.support.processes.prefect_api import ask_prefect
 
 NAPS = Path(__file__).parents[1] / "support" / "processes" / "naps.yaml"
-FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile"}
+FLOWS = {"push", "verify", "approve", "rollback", "cancel", "release", "reconcile", "switch"}
 SECRET = "not-for-workers"
 SECRETS = {"OWN_CHECK_KEY": "for-workers", "ASHAT_OMEGA_TOKEN": SECRET, "ASHAT_KEY_PASSPHRASE": SECRET}
 SECRETS |= {"AWS_SECRET_ACCESS_KEY": SECRET, "PGPASSWORD": SECRET}
@@ -297,6 +297,7 @@ def test_each_deployment_is_as_it_should_be(home: Path) -> None:
         "rollback": ("flows.rollback.rollback", "control", "omega", {"ashat", "omega"}, None),
         "cancel": ("flows.cancel.cancel", "control", "default", {"ashat", "public"}, None),
         "release": ("flows.release.release", "alpha", "default", {"ashat", "alpha"}, None),
+        "switch": ("flows.switch.switch", "control", "default", {"ashat", "public"}, None),
         "reconcile": ("flows.reconcile.reconcile", "control", "default", {"ashat", "control"}, None),
     }
     assert all(d["description"].endswith(".") and "\n" not in d["description"] for d in found.values())
@@ -333,6 +334,7 @@ def test_each_form_is_typed_titled_described_and_ordered(home: Path) -> None:
         "release": [
             *("update_id", "description", "unanswered", "allow_dirty", "info", "source", "public", "target", "policy"),
         ],
+        "switch": ["update_id", "attempt"],
         "reconcile": [],
     }
 

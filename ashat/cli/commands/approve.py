@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from ashat.cli.terminal.output import MAINFRAME_MARKS
 from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
 from ashat.cli.trust.setup import PassphraseFile
 from ashat.common.identifiers import name_of_release
+from ashat.common.numbers import in_utc
 from ashat.deployment.stages import Stage
 from ashat.errors import ConflictError, NotConfiguredError, SessionError, UsageError
 from ashat.ledger.opening import open_ledger
@@ -34,6 +36,17 @@ if TYPE_CHECKING:
     from ashat.deployment.state_machine import State
 
 _OPENING_SECONDS = 60.0
+_OF_THE_DAY = re.compile(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]")
+_REASON = 1000
+OverrideFreeze = Annotated[
+    str,
+    typer.Option(
+        "--override-freeze",
+        metavar="REASON",
+        help="Let it go although a freeze or a closed window holds it.",
+        show_default=False,
+    ),
+]
 
 
 def approve(
@@ -47,6 +60,10 @@ def approve(
         Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
     ] = None,
     passphrase_file: PassphraseFile = None,
+    at: Annotated[
+        str, typer.Option("--at", metavar="TIME", help="Let it go then, not at once: 02:00, or 2026-12-01T02:00Z.")
+    ] = "",
+    override_freeze: OverrideFreeze = "",
     recheck: Recheck = False,
     policy: OwnPolicy = None,
     public: PublicUrl = "",
@@ -59,7 +76,7 @@ def approve(
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.deployment.approval_rules import needs_comment
 
-    decided = Decided(evidence, reject, reason, comment, by)
+    decided = Decided(evidence, reject, reason, comment, by, _not_before(at), given_reason(override_freeze))
     _refuse_words(decided, recheck=recheck, policy=policy)
     if public and (reject or not (recheck or key)):
         raise UsageError("--public says where --recheck and --key look: give one of them.")
@@ -68,6 +85,9 @@ def approve(
     with told_what_goes_on(update_id, lambda newest: _if_interrupted(newest, given)):
         with open_ledger() as ledger:
             state = ledger.load(update_id)
+        if override_freeze and state.stage is Stage.AWAITING_WINDOW:
+            let_go(state, decided.override_freeze, by)
+            return
         request = state.awaited(output.now())
         if recheck and request is not None and request.subject != "release":
             raise UsageError(f"--recheck looks before a release is approved; this is about a {request.subject}.")
@@ -148,7 +168,70 @@ def _give(state: State, request: ApprovalRequest, answer: Answer, given: list[An
     watch(state, request)
 
 
+def _not_before(text: str) -> str:
+    """Read when it is to go: a time of the day, today or tomorrow, or a date with a time; as RFC 3339, in UTC.
+
+    Raises:
+        UsageError: it is no time, or one that has passed.
+    """
+    if not text:
+        return ""
+    at = output.now()
+    try:
+        if _OF_THE_DAY.fullmatch(text):
+            hour, minute = map(int, text.split(":"))
+            moment = at.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return (moment if moment > at else moment + timedelta(days=1)).isoformat()
+        given = datetime.fromisoformat(text)
+        moment = in_utc(given if given.tzinfo else given.replace(tzinfo=UTC))
+    except ValueError:
+        raise UsageError(f"{text[:40]!r} is no time: --at 02:00, or --at 2026-12-01T02:00Z (UTC).") from None
+    if moment <= at:
+        raise UsageError(f"{text[:40]!r} has passed (it is {at:%Y-%m-%d %H:%M} UTC): leave --at away to let it go now.")
+    return moment.isoformat()
+
+
+def given_reason(text: str) -> str:
+    """Read why a freeze is overridden; "" where it is not.
+
+    Raises:
+        UsageError: the reason is blank, or too long.
+    """
+    if text and not text.strip():
+        raise UsageError("--override-freeze needs a reason: it is recorded, and stands in the receipt.")
+    if len(text) > _REASON:
+        raise UsageError(f"The reason has {len(text)} characters; {_REASON} are the most that are kept.")
+    return text.strip()
+
+
+def let_go(state: State, why: str, by: str) -> None:
+    """Let what waits for a server that is closed go at once, and record why."""
+    from ashat.cli.control_plane.connect import ensure_control_plane
+    from ashat.deployment.events import FreezeOverridden
+    from ashat.settings import Settings
+
+    ensure_control_plane(Settings(), output.note)
+
+    from tasks.runtime.run import whoami
+    from tasks.runtime.sleep import wake
+
+    assert state.window is not None
+    event = FreezeOverridden(
+        at=output.now(), by=by or whoami(), server=state.window.server, reason=why, closed=state.window.why
+    )
+    with open_ledger() as ledger:
+        state = ledger.append(state, event)
+    if state.gate is not None:
+        wake(state.gate.run)
+    output.say(f"🕑 '{state.update_id}' goes to {state.the_target} now, although {event.closed}: {why}")
+    output.say(f"What comes of it: deploy wait {state.update_id}")
+
+
 def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
+    if decided.reject and (decided.not_before or decided.override_freeze):
+        raise UsageError("--at and --override-freeze say when an approved release goes; a rejection ships nothing.")
+    if decided.not_before and decided.override_freeze:
+        raise UsageError("--at lets it wait, and --override-freeze lets it go at once: give one of them.")
     if decided.reason and not decided.reject:
         raise UsageError("--reason goes with --reject; say why you approve with --comment.")
     if decided.reject and recheck:
@@ -177,6 +260,8 @@ def refuse_decision(state: State, subject: Subject, at: datetime) -> None:
         Stage.PLANNING: f"is still being pushed: finish that first (deploy push {state.update_id} … --resume).",
         Stage.PUSHED: f"is not verified yet: deploy verify {state.update_id}.",
         Stage.TESTING: f"is being verified: wait for that to end, or run it again (deploy verify {state.update_id}).",
+        Stage.AWAITING_WINDOW: f"was approved{by} already, and {state.window_line}. To let it go now: deploy approve "
+        f'{state.update_id} --override-freeze "REASON"; to call it off: deploy cancel {state.update_id}.',
         Stage.DEPLOYING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
         Stage.DISTRIBUTING: f"was approved{by} already, and is on its way: deploy status {state.update_id}.",
         Stage.COMPLETED: f"was approved{by} already, and is completed.",
@@ -291,7 +376,10 @@ def watch(state: State, request: ApprovalRequest) -> None:
     state = follow(
         state, request.run, show=_tell, done=lambda newest: _settled(newest, request) or awaits_others(newest)
     )
-    if awaits_others(state):
+    if state.stage is Stage.AWAITING_WINDOW:
+        output.say(f"🕑 '{state.update_id}' {state.window_line}.")
+        output.say(f"Its evidence is looked at again by then. What comes of it: deploy wait {state.update_id}")
+    elif awaits_others(state):
         output.say(f"Others must sign too: {about} keeps waiting for them.")
     elif request.subject == "rollback" and state.approvals["rollback"].decision == "reject":
         output.say(f"🛑 The rollback of '{state.update_id}' is rejected: {state.the_target} keeps running it.")
@@ -331,7 +419,7 @@ def _settled(state: State, request: ApprovalRequest) -> bool:
     """Say whether nothing more comes of the answers to the request."""
     if request.subject == "rollback":
         return state.stage is Stage.ROLLED_BACK or state.approvals["rollback"].decision == "reject"
-    return state.ended and not state.owes_public
+    return (state.ended and not state.owes_public) or state.stage is Stage.AWAITING_WINDOW
 
 
 def _tell(event: AnyEvent, state: State) -> None:
@@ -366,6 +454,8 @@ def _lines(event: AnyEvent, state: State) -> list[str]:
             f"Update ID: {state.update_id}",
             f"Approved by: {', '.join(state.deciders) or 'somebody who gave no name'}",
         ]
+    if event.kind == "freeze_overridden":
+        return [f"  ⚠️ {state.the_target} is closed, and it goes all the same: {event.reason}"]
     if event.kind == "promoting":
         return [f"  🔄 {state.the_target} receives bundle {(state.bundle or '')[:12]} and switches to it"]
     if event.kind == "promoted":

@@ -56,6 +56,7 @@ def _words_of(parameter: Any) -> Words | None:
         "--public": partial(_servers, "public"),
         "--omega": partial(_servers, "omega"),
         "--as": _servers,
+        "--on": _servers,
         "--key": _keys,
         "--pool": lambda: ("alpha", "control"),
         "--stage": lambda: [stage.value for stage in Stage],

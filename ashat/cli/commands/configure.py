@@ -143,7 +143,10 @@ def _configure(
         token = token or (kept.token.get_secret_value() if kept.token else None)
         authority = authority or kept.ca
     answers = _answers(kind, address, name, authority)
-    _save(kind, block, name, address, token, authority, insecure_http=insecure_http)
+    found = _server(kind, name, address, token, authority, insecure_http=insecure_http)
+    if kept is not None:
+        found.windows, found.freezes = kept.windows, kept.freezes
+    found.save(block, overwrite=True)
     output.say("✅ Server configured successfully")
     named = [] if block == kind else [("Block", block)]
     _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
@@ -212,21 +215,21 @@ def _configured_before(block: str) -> RaosServer | None:
     return load_server(block) if is_configured(block) else None
 
 
-def _save(
-    kind: Kind, block: str, name: str, address: str, token: str | None, authority: str | None, *, insecure_http: bool
-) -> None:
+def _server(
+    kind: Kind, name: str, address: str, token: str | None, authority: str | None, *, insecure_http: bool
+) -> RaosServer:
     from pydantic import SecretStr
 
     from blocks.server import RaosServer
 
-    RaosServer(
+    return RaosServer(
         role=kind,
         title=name,
         url=address,
         token=SecretStr(token) if token else None,
         ca=authority,
         insecure_http=insecure_http,
-    ).save(block, overwrite=True)
+    )
 
 
 def _facts(*facts: tuple[str, str]) -> None:

@@ -43,7 +43,9 @@ def _asked(event: Any) -> str:
 def _answered(event: Any) -> str:
     count = "" if event.accepted else ", which does not count"
     number = f", release {event.release_seq}" if event.release_seq is not None else ""
-    why = "; ".join(filter(None, (event.comment, event.reason)))
+    later = f"not before {event.not_before:%Y-%m-%d %H:%M:%S} UTC" if event.not_before else ""
+    override = f"overrides a freeze: {event.override_freeze}" if event.override_freeze else ""
+    why = "; ".join(filter(None, (event.comment, event.reason, later, override)))
     return f"{event.decision}{count}{number}" + (f": {why}" if why else "")
 
 
@@ -54,6 +56,10 @@ def _back(event: Any, server: str) -> str:
 
 def _migrated(event: Any) -> str:
     return f"; its migrate step: {event.migrated}" if event.migrated else ""
+
+
+def _where(event: Any, public: str, target: str) -> str:
+    return public if event.server == "public" else target
 
 
 def _before(event: Any) -> str:
@@ -76,6 +82,14 @@ _TOLD: dict[str, Callable[[Any, str, str], str]] = {
     "gate_opened": lambda event, _public, _target: f"until {event.expires:%Y-%m-%d %H:%M:%S} UTC",
     "asked": lambda event, _public, _target: _asked(event),
     "answered": lambda event, _public, _target: _answered(event),
+    "window_awaited": lambda event, public, target: (
+        f"{_where(event, public, target)}: {event.why}; "
+        + (f"opens {event.opens:%Y-%m-%d %H:%M:%S} UTC" if event.opens else "no opening is in sight")
+    ),
+    "window_opened": lambda event, public, target: f"{_where(event, public, target)} is open",
+    "freeze_overridden": lambda event, public, target: (
+        f"{_where(event, public, target)}: {event.reason}" + (f" (although {event.closed})" * bool(event.closed))
+    ),
     "promoting": lambda _, _public, target: f"{target} is told to run it",
     "promoted": lambda event, _, target: (
         f"{target} runs it, release {event.release_seq}; before, {_before(event)}{_migrated(event)}"

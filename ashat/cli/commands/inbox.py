@@ -19,7 +19,15 @@ from ashat.ledger.summaries import document, glance, with_requests
 if TYPE_CHECKING:
     from datetime import datetime
 
-_MARKS = {"release": "⏳", "rollback": "⏪", "rollout": "⏸️", "trust": "🔑", "server": "⚠️", "channel": "⚠️"}
+_MARKS = {
+    "release": "⏳",
+    "rollback": "⏪",
+    "rollout": "⏸️",
+    "window": "🕑",
+    "trust": "🔑",
+    "server": "⚠️",
+    "channel": "⚠️",
+}
 
 
 def inbox(

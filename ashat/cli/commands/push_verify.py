@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli.commands.aftermath import told_what_goes_on
+from ashat.cli.commands.approve import OverrideFreeze, given_reason
 from ashat.cli.terminal import output
 from ashat.common.identifiers import name_of_release
 from ashat.deployment.stages import Stage
@@ -41,6 +42,7 @@ def push(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a push of this id that was interrupted.")
     ] = False,
+    override_freeze: OverrideFreeze = "",
     public: Annotated[str, typer.Option(help="The Public Server to push to.")] = "public",
     target: Annotated[str, typer.Option(help="Where it goes once it is approved.")] = "omega",
 ) -> None:
@@ -53,6 +55,7 @@ def push(
     for block in (public, target):
         check_server_name(block)
     _check_words(description, info)
+    override = given_reason(override_freeze)
     wanted = _artifact_digest(source, digest, subdirectory, ref if commit else None)
     ensure_control_plane(Settings(), output.note)
 
@@ -68,10 +71,14 @@ def push(
         if commit:
             _commit(directory, f"{update_id}: {description}")
         origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
-        request = PushRequest(update_id, description, info, public, target, whoami(), resume)
+        request = PushRequest(update_id, description, info, public, target, whoami(), resume, override)
         state = _push(request, origin, route)
     if state.ended:
         raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
+    if state.window is not None:
+        output.say(f"🕑 '{update_id}' was sent, and {state.window_line}.")
+        output.say(f'To let it go now: deploy push {update_id} … --resume --override-freeze "REASON"')
+        return
     output.say(f"✅ {state.the_public} runs {name_of_release(state.bundle, update_id)}: {state.public_url}")
     output.say(f"Next: deploy verify {update_id}")
 

@@ -122,7 +122,13 @@ def _section(title: str, rows: list[tuple[str, ...]]) -> None:
 
 def _row(summary: dict[str, Any], at: datetime) -> tuple[str, ...]:
     stage = "rolling back" if summary.get("rolling_back") else summary["stage"]
-    text = summary.get("stuck") or summary.get("rollout") or summary["reason"] or summary["description"]
+    text = (
+        summary.get("stuck")
+        or summary.get("window")
+        or summary.get("rollout")
+        or summary["reason"]
+        or summary["description"]
+    )
     if summary.get("not_running") and summary["stage"] == Stage.COMPLETED:
         text = f"{summary['description']} ({', '.join(summary['not_running'])})"
     mark = _mark(summary) if not summary.get("rolling_back") else "⏪"
@@ -205,6 +211,11 @@ def _status_of(update_id: str, *, as_json: bool) -> None:
 
 
 def _obstacles(state: State) -> Iterator[tuple[str, str]]:
+    if state.window_line:
+        yield "Window", state.window_line
+    for server, event in state.overridden.items():
+        name = state.the_public if server == "public" else state.the_target
+        yield "Freeze", f"of {name}, overridden by {event.by}: {event.reason}"
     if state.rollout_line:
         yield "Rollout", state.rollout_line
     if state.stuck and state.next_run:

@@ -28,6 +28,7 @@ MARKS = {
     Stage.CANCELLED: "🚫",
     Stage.ROLLED_BACK: "⏪",
     Stage.AWAITING_APPROVAL: "⏳",
+    Stage.AWAITING_WINDOW: "🕑",
 }
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _LEAST, _BELOW, _NARROWEST = 40, "    ", 60

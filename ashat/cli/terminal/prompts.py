@@ -27,6 +27,8 @@ class Decided:
     reason: str = ""
     comment: str = ""
     by: str = ""
+    not_before: str = ""
+    override_freeze: str = ""
 
 
 def show_page(markdown: str) -> None:
@@ -72,7 +74,9 @@ def ask_answer(decided: Decided, evidence_shown: str, *, unclean: bool) -> Answe
         )
     if unclean and not comment.strip():
         comment = _ask("A check did not pass cleanly. Why is it approved?", "--comment")
-    return Answer("approve", expected, who, comment)
+    return Answer(
+        "approve", expected, who, comment, not_before=decided.not_before, override_freeze=decided.override_freeze
+    )
 
 
 def _ask_for_tail(evidence: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ashat.common.files import read_bounded
 from ashat.common.text import printable
-from ashat.deployment.events import Event, Promoted
+from ashat.deployment.events import Event, FreezeOverridden, Promoted
 from ashat.errors import AshatError, ReceiptError, UsageError
 from ashat.protocol.origins import compared_in_words
 from ashat.receipts.receipt import LIMIT, VerifiedReceipt, approvals, prove
@@ -80,6 +80,9 @@ def _lines(proved: VerifiedReceipt, bundle: Path | None) -> Iterator[str]:
     for answer in approvals([event for _, event in proved.events]):
         comment = f": {printable(answer.comment)}" if answer.comment else ""
         yield f"  Answered  {printable(answer.approver) or 'by somebody unnamed'}, {_time(answer)}{comment}"
+    for event in (event for _, event in proved.events if isinstance(event, FreezeOverridden)):
+        closed = f" (although {printable(event.closed)})" if event.closed else ""
+        yield f"  Freeze    overridden by {printable(event.by)}, {_time(event)}: {printable(event.reason)}{closed}"
     promoted = next((event for _, event in proved.events if isinstance(event, Promoted)), None)
     if promoted is not None:
         yield f"  Promoted  {document.target} runs it since {_time(promoted)}, the record says"

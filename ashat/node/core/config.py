@@ -35,8 +35,8 @@ from pydantic_settings import (
 
 from ashat.common.documents import load_toml
 from ashat.common.files import read_bounded
+from ashat.common.windows import Window
 from ashat.errors import DocumentError, UsageError
-from ashat.node.core.windows import Window
 from ashat.protocol.messages import Line, Role
 
 PREFIX = "ASHAT_NODE_"

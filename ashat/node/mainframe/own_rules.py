@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ashat.common.documents import STATE_LIMIT, load_json
+from ashat.common.windows import Window
 from ashat.errors import DocumentError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database, from_text, to_text
-from ashat.node.core.windows import Window
 from ashat.node.logs.change_log import append
 from ashat.protocol.messages import Offer
 

@@ -113,6 +113,9 @@ class _Writer:
         )
 
     def ship(self, stage: Stage) -> State:
+        if stage is Stage.AWAITING_WINDOW:
+            opens = self._at + timedelta(days=1)
+            return self.add(e.WindowAwaited, server="omega", why="no window is open", opens=opens)
         if stage is Stage.DEPLOYING:
             return self.state
         self.add(e.Promoting, operation="op-1")

@@ -17,6 +17,7 @@ import flows.push
 import flows.reconcile
 import flows.release
 import flows.rollback
+import flows.switch
 import flows.verify
 from ashat.cli.main import commands
 from tasks.checks import built_in_checks

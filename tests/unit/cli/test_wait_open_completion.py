@@ -168,7 +168,7 @@ def test_ids_servers_keys_and_words_are_completed(home: Path) -> None:
     (home / "trust" / "keys").mkdir(parents=True, exist_ok=True)
     (home / "trust" / "keys" / "kim.pem").touch()
     assert completed(home, "bash", "deploy doc") == ["doctor"]
-    assert completed(home, "bash", "deploy approve UPD-Aw") == ["UPD-AwaitingApproval"]
+    assert completed(home, "bash", "deploy approve UPD-AwaitingA") == ["UPD-AwaitingApproval"]
     assert set(completed(home, "bash", "deploy history ")) >= {"UPD-Completed", "UPD-overdue"}
     assert completed(home, "bash", "deploy sign UPD-1 --key ") == [str(home / "trust" / "keys" / "kim.pem")]
     assert completed(home, "bash", "deploy worker --pool ") == ["alpha", "control"]

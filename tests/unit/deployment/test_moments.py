@@ -110,6 +110,14 @@ def go_every_way(ledger: Ledger) -> None:
         e.RollbackStopped(at=at(6), reason="no need"),
     )
 
+    record(ledger, "UPD-window", Stage.AWAITING_WINDOW, at=LONG_AGO)
+    add(
+        ledger,
+        "UPD-window",
+        e.WindowOpened(at=at(1), server="omega"),
+        e.WindowAwaited(at=at(2), server="omega", why="a freeze holds"),
+        e.FreezeOverridden(at=at(3), server="omega", reason="customers wait", closed="a freeze holds"),
+    )
     record(ledger, "UPD-waves", Stage.DISTRIBUTING, at=LONG_AGO)
     add(
         ledger,
@@ -125,7 +133,7 @@ def go_every_way(ledger: Ledger) -> None:
 
 def everything(ledger: Ledger) -> list[Told]:
     """Every event that can be told."""
-    updates = ("Completed", "Failed", "Rejected", "Expired", "Cancelled", "RolledBack", "people", "waves")
+    updates = ("Completed", "Failed", "Rejected", "Expired", "Cancelled", "RolledBack", "people", "waves", "window")
     found = [told for update in updates for told in told_in(ledger, f"UPD-{update}")]
     people = ledger.load("UPD-people")
     assert people.gate is not None

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ashat.common.windows import Window
 from ashat.errors import UsageError
-from ashat.node.core.windows import Window
 
 NIGHTS = "FREQ=WEEKLY;BYDAY=SA,SU;BYHOUR=2 PT4H Europe/Berlin"
 
