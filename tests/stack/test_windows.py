@@ -81,7 +81,7 @@ def test_an_override_needs_a_reason_which_stands_in_the_record_and_in_the_receip
     stack.deploy("push", "UPD-F2", "Urgent", "--allow-dirty")
     stack.deploy("verify", "UPD-F2")
     blank = stack.deploy("approve", "UPD-F2", "--evidence", "x" * 8, "--override-freeze", " ", check=False)
-    assert (blank.returncode, "needs a reason" in blank.stderr) == (1, True)
+    assert (blank.returncode, "needs a reason" in blank.stderr) == (2, True)
     told = approve(stack, "UPD-F2", "--override-freeze", "customers cannot sign in", "--by", "kim")
     assert "is closed, and it goes all the same: customers cannot sign in" in told
     state = stack.state("UPD-F2")
@@ -101,7 +101,7 @@ def test_it_goes_at_a_time_and_can_be_let_go_earlier_or_be_called_off(stack: Sta
     assert "waits for production: it is approved for" in approve(stack, "UPD-F3", "--at", "02:00")
     state = stack.state("UPD-F3")
     assert state.gate is not None
-    due = stack.wait_run(state.gate.run, "AwaitingWindow")["expected_start_time"]
+    due = stack.wait_run(state.gate.run, "AwaitingWindow")["next_scheduled_start_time"]
     assert due.split("T")[1].startswith("02:00:00")
     told = stack.deploy("approve", "UPD-F3", "--override-freeze", "it is quiet now").stdout
     assert "goes to production now" in told
