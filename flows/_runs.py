@@ -17,7 +17,6 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
-from ashat.common.calendar import Closed
 from ashat.common.shortage import shortage
 from ashat.deployment.aftermath import AND_THEN, goes_on
 from ashat.deployment.moments import asks_first
@@ -172,10 +171,12 @@ def await_approval(d: Deployment, subject: Subject) -> State:
             reporter().say(why if judged.reason else f"Signed by {signed}; others must sign too.")
 
 
-def sleep_while_closed(d: Deployment, closed: Closed) -> NoReturn:
+def sleep_while_closed(d: Deployment) -> NoReturn:
     """Let this run sleep until the server opens that the update waits for; where that is not in sight, for a day.
     `reconcile` wakes it where that server opens earlier."""
-    sleep_until(max(closed.opens or now() + _LONGEST_SLEEP, now()), f"{d.update_id} {d.state.window_line}")
+    window, at = d.state.window, now()
+    opens = at if window is None else window.opens or at + _LONGEST_SLEEP
+    sleep_until(max(opens, at), f"{d.update_id} {d.state.window_line}")
 
 
 def _tell_people(d: Deployment, request: ApprovalRequest, version: int) -> None:

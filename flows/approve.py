@@ -62,8 +62,8 @@ def approve(
 def ship(d: Deployment) -> None:
     """Promote to OMEGA what was approved, once that is open, and roll it out; whatever of it is done already is not
     done again."""
-    if closed := await_target(d):
-        sleep_while_closed(d, closed)
+    if await_target(d) is not None:
+        sleep_while_closed(d)
     if d.state.stage is Stage.DEPLOYING:
         relay(d)
         promote(d)

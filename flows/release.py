@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from ashat.deployment.state_machine import Stage
+from ashat.deployment.state_machine import Stage, State
 from flows._forms import (
     AllowDirty,
     Description,
@@ -30,7 +30,6 @@ from tasks.runtime.reporting import reporter
 from tasks.runtime.run import now, whoami
 from tasks.runtime.slots import MISSED, stood_for
 from tasks.runtime.update_runs import label_run
-from tasks.servers.windows import closed_now
 
 
 def _name() -> str:
@@ -82,22 +81,25 @@ def release(
             digest = packed.packed.manifest.digest
             if state is None and not update_id and (unchanged := _unchanged(source, target, digest)):
                 packed.packed.close()
-                return Completed(
-                    name="Unchanged", message=f"Nothing changed since {unchanged}: there is nothing to release."
-                )
-            name = update_id or (state.update_id if state else _free_name(f"{source}-{now():%Y%m%d}-{digest[:8]}"))
+                return _nothing_to_do(unchanged)
+            name = update_id or (state.update_id if state else _free_name(source, digest))
             check_free(name, resume=False)
             label_run(name)
             request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
     label_run(state.update_id)
-    if state.window is not None and (closed := closed_now(d := deployment(state.update_id, state.attempt), "public")):
-        sleep_while_closed(d, closed)
+    d = deployment(state.update_id, state.attempt)
+    if state.window is not None:
+        sleep_while_closed(d)
     if state.stage in (Stage.PUSHED, Stage.TESTING):
-        state = verify_update(deployment(state.update_id, state.attempt), policy=policy)
-    if unanswered == "supersede" and state.stage is Stage.AWAITING_APPROVAL:
-        _supersede(source, target, state.update_id)
+        state = verify_update(d, policy=policy)
+    if unanswered == "supersede":
+        _supersede(state, source, target)
     return ending(state)
+
+
+def _nothing_to_do(unchanged: str) -> PrefectState[Any]:
+    return Completed(name="Unchanged", message=f"Nothing changed since {unchanged}: there is nothing to release.")
 
 
 def _unchanged(source: str, target: str, digest: str) -> str:
@@ -114,9 +116,10 @@ def _unchanged(source: str, target: str, digest: str) -> str:
     return ""
 
 
-def _free_name(name: str) -> str:
-    """Find an id that can be pushed: where that one is taken for good, as by a tree that was reverted and is released
+def _free_name(source: str, digest: str) -> str:
+    """Make an id of the source, the date and the bundle; where it is taken for good, as by a tree that was reverted and is released
     again the same day, the next that ends in a number."""
+    name = f"{source}-{now():%Y%m%d}-{digest[:8]}"
     ledger, number, wanted = this_run().ledger, 1, name
     while (last := ledger.find(wanted)) is not None and last.ended and not last.may_be_pushed_again:
         number += 1
@@ -124,8 +127,11 @@ def _free_name(name: str) -> str:
     return wanted
 
 
-def _supersede(source: str, target: str, update_id: str) -> None:
-    """Cancel the gates that are still open from earlier releases of the source, now that `update_id` has its own."""
+def _supersede(newest: State, source: str, target: str) -> None:
+    """Cancel the gates that are still open from earlier releases of the source, once the newest has its own."""
+    update_id = newest.update_id
+    if newest.stage is not Stage.AWAITING_APPROVAL:
+        return
     for summary in this_run().ledger.summaries(stages=(Stage.AWAITING_APPROVAL.value,)):
         d = deployment(summary["update_id"], summary["attempt"])
         state = d.state

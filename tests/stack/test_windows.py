@@ -88,7 +88,7 @@ def test_an_override_needs_a_reason_which_stands_in_the_record_and_in_the_receip
     assert state.stage is Stage.COMPLETED
     assert "customers cannot sign in" in stack.deploy("history", "UPD-F2").stdout
     assert "overridden by kim: customers cannot sign in" in stack.deploy("status", "UPD-F2").stdout
-    stack.deploy("receipt", "UPD-F2", "--output", str(stack.home / "f2.json"))
+    stack.deploy("receipt", "UPD-F2", "--out", str(stack.home / "f2.json"))
     assert "customers cannot sign in" in (stack.home / "f2.json").read_text()
 
 

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 _OPENING_SECONDS = 60.0
 _OF_THE_DAY = re.compile(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]")
 _REASON = 1000
+At = Annotated[
+    str, typer.Option("--at", metavar="TIME", help="Let it go then, not at once: 02:00, or 2026-12-01T02:00Z.")
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Give the answer, and do not watch what comes of it.")]
 OverrideFreeze = Annotated[
     str,
     typer.Option(
@@ -60,18 +64,14 @@ def approve(
         Path | None, typer.Option("--key", metavar="FILE.pem", help="Your private key, where people sign.")
     ] = None,
     passphrase_file: PassphraseFile = None,
-    at: Annotated[
-        str, typer.Option("--at", metavar="TIME", help="Let it go then, not at once: 02:00, or 2026-12-01T02:00Z.")
-    ] = "",
+    at: At = "",
     override_freeze: OverrideFreeze = "",
     recheck: Recheck = False,
     policy: OwnPolicy = None,
     public: PublicUrl = "",
     public_token_stdin: PublicToken = False,
     public_ca: PublicCa = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Give the answer, and do not watch what comes of it.")
-    ] = False,
+    no_wait: NoWait = False,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.deployment.approval_rules import needs_comment

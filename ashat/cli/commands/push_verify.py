@@ -72,15 +72,18 @@ def push(
             _commit(directory, f"{update_id}: {description}")
         origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
         request = PushRequest(update_id, description, info, public, target, whoami(), resume, override)
-        state = _push(request, origin, route)
+        _tell_pushed(_push(request, origin, route))
+
+
+def _tell_pushed(state: State) -> None:
     if state.ended:
-        raise SessionError(f"Deployment '{update_id}' is {state.stage.value}: {state.reason}")
+        raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: {state.reason}")
     if state.window is not None:
-        output.say(f"🕑 '{update_id}' was sent, and {state.window_line}.")
-        output.say(f'To let it go now: deploy push {update_id} … --resume --override-freeze "REASON"')
+        output.say(f"🕑 '{state.update_id}' was sent, and {state.window_line}.")
+        output.say(f'To let it go now: deploy push {state.update_id} … --resume --override-freeze "REASON"')
         return
-    output.say(f"✅ {state.the_public} runs {name_of_release(state.bundle, update_id)}: {state.public_url}")
-    output.say(f"Next: deploy verify {update_id}")
+    output.say(f"✅ {state.the_public} runs {name_of_release(state.bundle, state.update_id)}: {state.public_url}")
+    output.say(f"Next: deploy verify {state.update_id}")
 
 
 def verify(
