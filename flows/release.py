@@ -88,14 +88,18 @@ def release(
             request = PushRequest(name, description or f"Scheduled release of {source}", info, public, target, whoami())
             state = deliver(request, packed)
     label_run(state.update_id)
-    d = deployment(state.update_id, state.attempt)
-    if state.window is not None:
-        sleep_while_closed(d)
-    if state.stage in (Stage.PUSHED, Stage.TESTING):
-        state = verify_update(d, policy=policy)
+    state = _verify_once_pushed(state, policy)
     if unanswered == "supersede":
         _supersede(state, source, target)
     return ending(state)
+
+
+def _verify_once_pushed(state: State, policy: str) -> State:
+    """Verify what Public runs; while Public is closed, this run sleeps, and begins anew once it opens."""
+    d = deployment(state.update_id, state.attempt)
+    if state.window is not None:
+        sleep_while_closed(d)
+    return verify_update(d, policy=policy) if state.stage in (Stage.PUSHED, Stage.TESTING) else state
 
 
 def _nothing_to_do(unchanged: str) -> PrefectState[Any]:
@@ -117,8 +121,8 @@ def _unchanged(source: str, target: str, digest: str) -> str:
 
 
 def _free_name(source: str, digest: str) -> str:
-    """Make an id of the source, the date and the bundle; where it is taken for good, as by a tree that was reverted and is released
-    again the same day, the next that ends in a number."""
+    """Make an id of the source, the date and the bundle; where it is taken for good, as by a tree that was reverted and
+    is released again the same day, the next that ends in a number."""
     name = f"{source}-{now():%Y%m%d}-{digest[:8]}"
     ledger, number, wanted = this_run().ledger, 1, name
     while (last := ledger.find(wanted)) is not None and last.ended and not last.may_be_pushed_again:
