@@ -1,6 +1,6 @@
 # Everything here sets itself up: a pinned uv in .tools/ if there is none, then .venv from uv.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench deb clean
 ARGS ?=
 STAMP := .venv/.set-up
 PYTHON := .venv/bin/python
@@ -42,6 +42,9 @@ bench: $(STAMP) ## how fast bytes move on good and bad lines, a reading command 
 	@$(PYTHON) bench/limits.py $(ARGS)
 	@$(PYTHON) bench/fleet.py $(ARGS)
 	@$(PYTHON) bench/performance_check.py --runs 20 $(ARGS)
+
+deb: $(STAMP) ## a Debian package of the node in dist/, which lintian has looked at (DEBFULLNAME and DEBEMAIL maintain it)
+	@$(PYTHON) scripts/debian_package.py $(ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf .venv .tools .tools-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,9 +1,10 @@
 """How long a whole verification of the sample takes: rehearsal, checks and performance, and the opening of the gate.
 
-    python bench/verification.py [--runs 3] [--json]
+    python bench/verification.py [--runs 3] [--vendored] [--json]
 
 A run is an unattended `deploy demo`, which ships a first release and then a changed one. What is timed is
 `deploy verify` of the second, which has a release before it to rehearse the rollback to and to compare with.
+`--vendored` also verifies a tree of 10,000 files, twice (`bench/vendored_tree.py`).
 """
 
 from __future__ import annotations
@@ -20,29 +21,42 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-LIMIT_SECONDS = 30.0
+import vendored_tree
+
+LIMIT_SECONDS = 15.0
+FIRST_SECONDS, SECOND_SECONDS = 60.0, 25.0  # of the tree with vendored packages
 _UPDATE = "DEMO-2"
 _BEGINS, _ENDS = f"$ deploy verify {_UPDATE}", f"Next: deploy approve {_UPDATE}"
 _DEPLOY = [sys.executable, "-m", "ashat.cli"]
 
 
 def main() -> int:
-    """Print the figures, or one JSON object; 1 where the median is over its limit."""
+    """Print the figures, or one JSON object; 1 where one is over its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--vendored", action="store_true", help="measure the tree of 10,000 files, too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     runs = [measure() for _ in range(options.runs)]
     whole = statistics.median(run["seconds"] for run in runs)
-    result = {"runs": runs, "median_seconds": whole, "limit_seconds": LIMIT_SECONDS, "reached": whole <= LIMIT_SECONDS}
+    rows = [("a whole verification", whole, LIMIT_SECONDS)]
+    result: dict[str, Any] = {"runs": runs, "median_seconds": whole, "limit_seconds": LIMIT_SECONDS}
+    if options.vendored:
+        tree = result["vendored"] = vendored_tree.measure()
+        what = f"{tree['files']} files, {tree['mb']} MB"
+        rows += [
+            (f"{what}, the first time", tree["first_seconds"], FIRST_SECONDS),
+            (f"{what}, one page changed", tree["second_seconds"], SECOND_SECONDS),
+        ]
+    result["reached"] = all(seconds <= limit for _, seconds, limit in rows)
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         for run in runs:
             checks = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run["checks"].items())
             print(f"{run['seconds']:6.1f} s, of which the checks took {run['checks_seconds']:.1f} s: {checks}")
-        reached = "reached" if result["reached"] else "MISSED"
-        print(f"a whole verification: {whole:.1f} s, at most {LIMIT_SECONDS:.0f} s: {reached}")
+        for what, seconds, limit in rows:
+            print(f"{what}: {seconds:.1f} s, at most {limit:.0f} s: {'reached' if seconds <= limit else 'MISSED'}")
     return 0 if result["reached"] else 1
 
 

@@ -24,7 +24,7 @@ from ashat.node.cli.tokens import token_app
 from ashat.node.core.config import NodeConfig
 from ashat.protocol.messages import Role, Scope
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(token_app, name="token")
 app.add_typer(licence_app, name="licence")
 app.add_typer(journal_app, name="journal")
@@ -37,6 +37,20 @@ _FIRST_SCOPES = {
     Role.OMEGA: (Scope.PUSH, Scope.PROMOTE),
     Role.MAINFRAME: (Scope.READ,),
 }
+
+
+@app.callback(invoke_without_command=True)
+def _ashat_node(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from ashat import __version__
+
+        typer.echo(f"ashat-node {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:

@@ -1,0 +1,117 @@
+"""A release of about 10,000 files and 160 MB, verified the first time and, with one page changed, the second.
+
+The tree is the sample program with Wagtail and what it depends on installed into `vendor/` from the package index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ashat.cli.demo.nodes import SETTINGS
+from ashat.client.local_node import LocalNode, end_nodes, make_node, sample_directory
+from ashat.protocol.messages import Role
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("wagtail==8.0.1",)
+_PAGE = Path("Modules", "Content", "pages", "welcome.html")
+_FIRST, _SECOND = "VENDORED-1", "VENDORED-2"
+_COMMAND_SECONDS = 900.0
+_Verified = tuple[float, dict[str, float]]
+
+
+def measure() -> dict[str, Any]:
+    """Ship the tree twice; how many files and MB it has, and how long both verifications took, in seconds."""
+    with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
+        directory = Path(name)
+        tree = _make_tree(directory / "tree")
+        files = [path for path in tree.rglob("*") if path.is_file() and ".git" not in path.relative_to(tree).parts]
+        size = sum(path.stat().st_size for path in files)
+        deploy = _Deploy(directory / "alpha")
+        nodes = [make_node(directory / role, Role(role), SETTINGS) for role in ("public", "omega")]
+        try:
+            first, second = _ship_twice(deploy, nodes, tree)
+        finally:
+            deploy.run("down", check=False)
+            end_nodes(nodes)
+        result: dict[str, Any] = {"files": len(files), "mb": round(size / 1e6)}
+        for which, (seconds, checks) in {"first": first, "second": second}.items():
+            result |= {f"{which}_seconds": seconds, f"{which}_checks": checks}
+        return result
+
+
+def _ship_twice(deploy: _Deploy, nodes: list[LocalNode], tree: Path) -> tuple[_Verified, _Verified]:
+    for node in nodes:
+        node.serve()
+    deploy.run("up", "--detach")
+    for node in nodes:
+        node.wait_until_up()
+        variable = f"ASHAT_{node.role.upper()}_TOKEN"
+        deploy.run("configure", str(node.role), node.url, node.name, variables={variable: node.token})
+    policy = deploy.home / "policy.toml"
+    policy.write_text("soak_seconds = 2\n", encoding="utf-8")
+    deploy.run("configure", "policy", "default", str(policy))
+    first = deploy.push_and_verify(_FIRST, tree)
+    digest = json.loads(deploy.run("status", _FIRST, "--json"))["evidence"]
+    deploy.run("approve", _FIRST, "--evidence", digest[-8:], "--by", "bench", "--comment", "measured")
+    page = tree / _PAGE
+    page.write_text(page.read_text("utf-8") + "\n<p>Changed.</p>\n", "utf-8")
+    return first, deploy.push_and_verify(_SECOND, tree, "--commit")
+
+
+class _Deploy:
+    """The `deploy` command with a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        home.mkdir()
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ASHAT_", "PREFECT_", "RAOS_"))}
+        self._environment = {**kept, "ASHAT_HOME": str(home)}
+
+    def run(self, *words: str, check: bool = True, variables: Mapping[str, str] | None = None) -> str:
+        """Run a command; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ashat.cli", *words],
+            env={**self._environment, **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+        if check and done.returncode:
+            raise SystemExit(f"deploy {words[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def push_and_verify(self, update_id: str, tree: Path, *options: str) -> _Verified:
+        """Push the tree and verify it; how many seconds the verification took, and each check of it."""
+        self.run("push", update_id, "The sample with Wagtail beside it", "--source", str(tree), *options)
+        began = time.monotonic()
+        self.run("verify", update_id)
+        seconds = round(time.monotonic() - began, 1)
+        evidence = json.loads(self.run("evidence", update_id, "--json"))
+        return seconds, {check["name"]: round(check["milliseconds"] / 1000, 1) for check in evidence["checks"]}
+
+
+def _make_tree(to: Path) -> Path:
+    shutil.copytree(sample_directory(), to, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    install = ("pip", "install", "--quiet", "--python", sys.executable, "--target", str(to / "vendor"))
+    subprocess.run([str(ROOT / "scripts" / "uv"), *install, *PACKAGES], check=True)
+    own = ("-c", "user.name=ALPHA", "-c", "user.email=alpha@localhost", "-c", "commit.gpgsign=false")
+    for words in (
+        ("init", "--quiet", "--template="),
+        ("add", "--all", "--force", "."),
+        ("commit", "--quiet", "-m", "1"),
+    ):
+        subprocess.run(["git", "-C", str(to), *own, *words], check=True)
+    for setting, value in (("user.name", "ALPHA"), ("user.email", "alpha@localhost")):
+        subprocess.run(["git", "-C", str(to), "config", setting, value], check=True)
+    return to
