@@ -21,6 +21,7 @@ from ashat.node.access.tokens import TokenFile, follow_in
 from ashat.node.app_process.health import Health
 from ashat.node.app_process.migrate import MigrationProcess
 from ashat.node.app_process.process import HookedProgram, Program
+from ashat.node.app_process.slots import SlottedProgram
 from ashat.node.app_process.supervisor import SupervisedProgram
 from ashat.node.app_process.user import ProgramUser, keep_apart, program_user
 from ashat.node.core.config import NodeConfig
@@ -130,7 +131,7 @@ def open_node(config: NodeConfig) -> Iterator[NodeContext]:
         store = stack.enter_context(reserve.spend(lambda: Store(config.data / "store", windows_names=names)))
         releases = Releases(config.data, store, read_only=user is not None)
         room = Room(store, releases)
-        program = reserve.spend(lambda: _program(config, db, user))
+        program = reserve.spend(lambda: _program(config, db, user, reserve))
         health, metrics = Health(config.app, program), Metrics()
         stopping = threading.Event()
         migrations = Migrations(config, db, MigrationProcess(config, db, user, stopping))
@@ -187,7 +188,9 @@ def context_of(connection: HTTPConnection) -> NodeContext:
 Context = Annotated[NodeContext, Depends(context_of)]
 
 
-def _program(config: NodeConfig, db: Database, user: ProgramUser | None) -> Program:
+def _program(config: NodeConfig, db: Database, user: ProgramUser | None, reserve: Reserve) -> Program:
+    if config.slots.ports:
+        return SlottedProgram(config, db, user, reserve.spend)
     if config.app.supervises:
         return SupervisedProgram(config, db, user)
     return HookedProgram(config, db, user) if config.app.hook else Program()

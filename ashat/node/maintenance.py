@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ashat.node.app_process.health import Repeated
+from ashat.node.app_process.slots import SlottedProgram
 from ashat.node.context import NodeContext, Service
 from ashat.node.operations import records
 from ashat.protocol.messages import LostBundle
@@ -16,6 +17,7 @@ log = logging.getLogger("ashat.node")
 GC_INTERVAL = 3600.0
 INVENTORY_INTERVAL = 3600.0
 LOST_INTERVAL = 2.0
+EXPIRE_INTERVAL = 1.0
 CHECKPOINT_INTERVAL = 60.0
 _DAY = 86400.0
 
@@ -24,6 +26,8 @@ def services(context: NodeContext) -> Iterator[Service]:
     """List the services that every node has, in the order in which to start them."""
     yield context.operations
     yield Repeated(lambda: _look(context), context.config.app.health_interval, "health")
+    if isinstance(context.program, SlottedProgram):
+        yield Repeated(context.program.expire, EXPIRE_INTERVAL, "slots")
     yield Repeated(lambda: collect(context), GC_INTERVAL, "gc")
     yield Repeated(_Stocktaking(context).work, LOST_INTERVAL, "inventory", at_once=True)
     yield Repeated(context.proofs.sign, CHECKPOINT_INTERVAL, "journal")
@@ -73,7 +77,7 @@ def _look(context: NodeContext) -> None:
     linked = context.releases.linked()
     context.health.look(
         context.program.url if linked else None,
-        bundle=linked.bundle if linked else None,
+        bundle=(context.program.bundle() or linked.bundle) if linked else None,
     )
 
 

@@ -248,12 +248,28 @@ class Operation(Message):
     output: Output = ()
 
 
+class AppSlot(Message):
+    """One of a node's two slots for its program: its port, what runs in it, and whether the proxy sends it the traffic.
+
+    `kept_seconds` is for how long what runs there without the traffic is kept for the way back; None: it is not.
+    """
+
+    name: str
+    port: int
+    traffic: bool
+    status: Literal["running", "backing-off", "stopped", "hook"]
+    bundle: Digest | None = None
+    pid: int | None = None
+    kept_seconds: float | None = None
+
+
 class App(Message):
     """The supervised program.
 
     `started_at` is of its latest start, `healthy_after_ms` how long after that it was first seen healthy (None: not
     yet, or not known), `failure` how it last ended by itself since it was started on purpose ("": it did not). `user`
-    is whom it runs as, or its hook does ("": the node's own user, so that a release can do what the node can).
+    is whom it runs as, or its hook does ("": the node's own user, so that a release can do what the node can). Of a
+    node with two `slots` all that is of what has the traffic.
     """
 
     status: Literal["running", "backing-off", "stopped", "hook"]
@@ -265,6 +281,7 @@ class App(Message):
     healthy_after_ms: int | None = None
     failure: str = ""
     user: str = ""
+    slots: tuple[AppSlot, ...] = ()
 
 
 class Offer(Message):

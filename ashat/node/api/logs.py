@@ -73,7 +73,7 @@ def program_log(
 ) -> ProgramLog:
     """The last lines that the program or the hook wrote, or the migrate step; or those after the first `after` bytes of
     that log."""
-    return ProgramOutput(context.config, LOG if of == "migrate" else "").part(lines, after)
+    return ProgramOutput(context.config, LOG if of == "migrate" else context.program.log_name()).part(lines, after)
 
 
 @program.get("/logs/errors", dependencies=[Depends(require(Scope.PUSH))])
@@ -83,4 +83,4 @@ def program_errors(context: Context, after: Annotated[int | None, Query(ge=0, le
     begins = context.program.log_begins()
     if begins is None:
         return LoggedErrors(detail="the node keeps no log of the program: it does not run it")
-    return ProgramOutput(context.config).errors(begins if after is None else after)
+    return ProgramOutput(context.config, context.program.log_name()).errors(begins if after is None else after)

@@ -19,7 +19,9 @@ from ashat.common.shortage import reason
 from ashat.node.app_process.cgroup import end_group, make_group, program_group
 from ashat.node.app_process.kept import KeptProgram, Start
 from ashat.node.app_process.output import ProgramOutput
+from ashat.node.app_process.place import SLOTS
 from ashat.node.app_process.process import launch
+from ashat.node.app_process.traffic import direction
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -53,7 +55,7 @@ class MigrationProcess:
 
     def run(self, release: Release, command: Sequence[str], seconds: float) -> MigrationEnd:
         """Run `command` for at most `seconds`, and wait until it has ended with all that came of it."""
-        port = self._config.app.port or int(self._db.get_meta("app_port") or 0)
+        port = self._port()
         words, environment = launch(self._config, self._user, release, command, port)
         self._config.app_data.mkdir(mode=0o700, exist_ok=True)
         rotate_in_place(self._output.path)
@@ -86,6 +88,13 @@ class MigrationProcess:
             log.warning("ending the migrate step that an earlier process of this node started")
             left.end(self._config.app.stop_timeout)
         end_group(self._group)
+
+    def _port(self) -> int:
+        """Return the port of what runs."""
+        traffic = direction(self._db)
+        if self._config.slots.ports and traffic is not None:
+            return self._config.slots.ports[SLOTS.index(traffic.slot)]
+        return self._config.app.port or int(self._db.get_meta("app_port") or 0)
 
     @property
     def _group(self) -> Path | None:

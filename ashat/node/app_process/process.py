@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 
-import psutil
-
-from ashat.common.processes import kill_group, last_words, start
 from ashat.common.rotation import rotate_in_place
-from ashat.common.shortage import reason
 from ashat.errors import AshatError
+from ashat.node.app_process.bounded_command import BoundedCommand, CommandError
 from ashat.node.app_process.output import ProgramOutput
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
@@ -25,9 +20,7 @@ from ashat.protocol.probes import ProcessProbe
 
 log = logging.getLogger("ashat.node")
 
-_HOOK_WORDS = 300
 _PATIENCE = 10
-_KILLED_SECONDS = 5.0
 _HOOKED = "hooked"
 
 
@@ -69,6 +62,22 @@ class Program:
         """Return how many bytes its log had when it was last started on purpose; None where the node keeps no log of
         it."""
         return None
+
+    def log_name(self) -> str:
+        """Return the name of the log that it, or its hook, writes; "" for the usual one."""
+        return ""
+
+    def slot(self, name: str) -> Program | None:
+        """Return the program of the slot with that name; None where this node has no such slot."""
+        return None
+
+    def bundle(self) -> str | None:
+        """Return the bundle that it was started as; None where nothing runs, or the node does not run it."""
+        return None
+
+    def bundles(self) -> set[str]:
+        """List what runs, in any slot."""
+        return set()
 
     def state(self) -> App:
         """Return what is known of the program without asking it."""
@@ -125,23 +134,14 @@ class HookedProgram(Program):
             },
             self._user,
         )
-        log_path = self._output.path
-        rotate_in_place(log_path)
         run_as = self._user.popen_options() if self._user else {}
-        began = self._output.size()
-        self._hooked = (release.bundle if release else None, began)
+        rotate_in_place(self._output.path)
+        self._hooked = (release.bundle if release else None, self._output.size())
+        hook = BoundedCommand("the hook", app.hook, self._output.path, "app.hook_timeout", run_as)
         try:
-            hook = start(app.hook, log_path, env=environment, cwd=self._config.data, **run_as)
-        except OSError as error:
-            raise ProgramError(f"the hook {app.hook[0]!r} cannot be run: {reason(error)}") from error
-        seconds = app.hook_timeout * (_PATIENCE if patient else 1)
-        try:
-            code = hook.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise ProgramError(f"the hook took longer than {seconds:g} s and {_end_hook(hook)}") from None
-        if code != 0:
-            words = last_words(log_path, began)[:_HOOK_WORDS]
-            raise ProgramError(f"the hook ended with exit code {code}{words and f': {words}'}")
+            hook.run(environment, app.hook_timeout * (_PATIENCE if patient else 1))
+        except CommandError as error:
+            raise ProgramError(str(error)) from error.__cause__
         self._db.set_meta(_HOOKED, release.path.name if release else "")
 
     def adopt(self, release: Release | None) -> bool:
@@ -156,25 +156,6 @@ class HookedProgram(Program):
     def state(self) -> App:
         """Return that a hook runs the program: nothing more is known."""
         return App(status="hook", healthy=False, url=self.url, user=self._user.name if self._user else "")
-
-
-def _end_hook(hook: subprocess.Popen[bytes]) -> str:
-    """Kill it and what it started in its session; say what came of that."""
-    kill_group(hook.pid)
-    with suppress(subprocess.TimeoutExpired):
-        hook.wait(_KILLED_SECONDS)
-    left = [process for process in psutil.process_iter(["username"]) if _is_in_session(process.pid, hook.pid)]
-    if not left:
-        return "was killed; app.hook_timeout gives it more time"
-    named = ", ".join(f"pid {process.pid} of the user {process.info['username']}" for process in left)
-    return f"still runs, because this node cannot end {named}"
-
-
-def _is_in_session(pid: int, session: int) -> bool:
-    try:
-        return os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except (OSError, psutil.Error):
-        return False
 
 
 def program_environment(config: NodeConfig, own: Mapping[str, str], user: ProgramUser | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ from ashat.node.app_process.commands import program_command
 from ashat.node.app_process.inspection import client_ports, inspect
 from ashat.node.app_process.kept import KeptProgram, Start
 from ashat.node.app_process.output import ProgramOutput
+from ashat.node.app_process.place import Place, former_slots
 from ashat.node.app_process.process import Program, ProgramError, launch
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
@@ -40,7 +41,6 @@ from ashat.protocol.probes import ProcessProbe
 
 log = logging.getLogger("ashat.node")
 
-_RESTARTS = "app_restarts"
 _CALM = 60.0
 
 
@@ -72,19 +72,28 @@ class SupervisedProgram(Program):
     program that takes its time to end.
     """
 
-    def __init__(self, config: NodeConfig, db: Database, user: ProgramUser | None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        db: Database,
+        user: ProgramUser | None,
+        place: Place = Place(),  # noqa: B008
+    ) -> None:
         self._config = config
         self._db = db
         self._user = user
+        self._place = place
+        self._mark = place.mark(config.data)
+        self._restarts = f"app_restarts{place.suffix}"
         self._turn = threading.Lock()
         self._lock = threading.RLock()
         self._replaced = threading.Condition(self._lock)
         self._run: _Run | None = None
-        self._output = ProgramOutput(config)
+        self._output = ProgramOutput(config, place.log_name)
         self._log = self._output.path
         mark = db.get_meta("instance") or uuid.uuid4().hex
         db.set_meta("instance", mark)
-        self._group_name = f"ashat-program-{mark[:12]}"
+        self._group_name = f"ashat-program-{mark[:12]}{place.suffix}"
         config.app_data.mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -142,6 +151,27 @@ class SupervisedProgram(Program):
         with self._lock:
             return None if self._run is None else self._run.written
 
+    def log_name(self) -> str:
+        """Return the name of its log; "" for the usual one."""
+        return self._place.log_name
+
+    def bundle(self) -> str | None:
+        """Return the bundle that it was started as; None while nothing runs."""
+        release = self.release()
+        return release.bundle if release else None
+
+    def release(self) -> Release | None:
+        """Return the release that it was started as; None while nothing runs."""
+        with self._lock:
+            return self._run.release if self._run else None
+
+    def adopt_recorded(self, releases: Path) -> bool:
+        """Take over what an earlier process of this node started, whichever of the `releases` that is; tell whether
+        something runs."""
+        row = self._place.row(self._db)
+        name = row["release"] if row else ""
+        return bool(name) and self.adopt(Release(name.partition(".")[0], releases / name))
+
     def state(self) -> App:
         """Return what is known of the program without asking it."""
         with self._lock:
@@ -198,7 +228,7 @@ class SupervisedProgram(Program):
         with self._lock:
             at, began = now(), time.monotonic()
             with self._recording():
-                self._db.set_meta(_RESTARTS, "0")
+                self._db.set_meta(self._restarts, "0")
             rotate_in_place(self._log)
             written = self._output.size()
             self._run = _Run(release, port, self._spawn(release, port, at), at, began, written)
@@ -207,11 +237,13 @@ class SupervisedProgram(Program):
     def _spawn(self, release: Release, port: int, at: datetime) -> KeptProgram:
         named = program_command(self._config, release.path)
         command, environment = launch(self._config, self._user, release, named, port)
+        if self._place.name:
+            environment["ASHAT_SLOT"] = self._place.name
         group, seconds = make_group(self._group), self._config.app.stop_timeout
         rotate_in_place(self._log)
         try:
             what = Start(command, environment, release.path, self._user, group, seconds)
-            process = KeptProgram.start(what, self._log, self._config.data)
+            process = KeptProgram.start(what, self._log, self._mark)
         except OSError as error:
             raise ProgramError(f"{command[0]!r} cannot be run: {reason(error)}") from error
         with self._recording():
@@ -232,24 +264,20 @@ class SupervisedProgram(Program):
         if process is None:
             return
         with self._db.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO program (only, pid, created, release, port, started_at)"
-                " VALUES (1, ?, ?, ?, ?, ?)",
-                (pid, process.created, release.path.name, port, to_text(at)),
-            )
+            self._place.write(connection, pid, process.created, release.path.name, port, to_text(at))
 
     def _take_over(self, release: Release) -> bool:
-        row = self._db.one("SELECT * FROM program")
-        if row is None or row["release"] != release.path.name:
+        row = self._place.row(self._db)
+        if row is None or row["release"] != release.path.name or self._place.port not in (0, row["port"]):
             return False
         if ProcessRef(row["pid"], row["created"]).process() is None:
             return False
-        found = KeptProgram.find(self._config.data, row["pid"])
+        found = KeptProgram.find(self._mark, row["pid"])
         if not found:
             return False
         process = found[0]
         with self._lock:
-            restarts = int(self._db.get_meta(_RESTARTS) or 0)
+            restarts = int(self._db.get_meta(self._restarts) or 0)
             started_at = from_text(row["started_at"])
             self._run = _Run(release, row["port"], process, started_at, None, restarts=restarts)
             self._watch_in_background(self._run)
@@ -295,7 +323,7 @@ class SupervisedProgram(Program):
                 return False
             run.restarts += 1
             with self._recording():
-                self._db.set_meta(_RESTARTS, str(run.restarts))
+                self._db.set_meta(self._restarts, str(run.restarts))
             run.started_at, run.began, run.healthy_after = now(), time.monotonic(), None
             try:
                 run.process = self._spawn(run.release, run.port, run.started_at)
@@ -313,7 +341,10 @@ class SupervisedProgram(Program):
             self._end(run)
         self._end_strays()
         with self._recording(), self._db.transaction() as connection:
-            connection.execute("DELETE FROM program")
+            self._place.forget(connection)
+            if not self._place.name:
+                connection.execute("DELETE FROM slots")
+                connection.execute("DELETE FROM traffic")
 
     def _end(self, run: _Run) -> None:
         """End it, or leave it as what runs.
@@ -332,18 +363,16 @@ class SupervisedProgram(Program):
 
     def _end_strays(self) -> None:
         """End what an earlier process of this node started, recorded or not yet, and what a killed keeper left."""
-        seconds = self._config.app.stop_timeout
-        for stray in KeptProgram.find(self._config.data):
-            log.warning("ending what an earlier process of this node started")
-            stray.end(seconds)
-        row = self._db.one("SELECT pid, created FROM program")
-        process = ProcessRef(row["pid"], row["created"]).process() if row else None
-        if process is not None:
-            log.warning("ending pid %d, which an earlier process of this node started", process.pid)
-            end([process], seconds)
+        for place in [self._place, *([] if self._place.name else former_slots(self._db))]:
+            end_left(self._config, self._db, place)
         end_group(self._group)
 
     def _choose_port(self) -> int:
+        if self._place.port:
+            if free_port(self._place.port) != self._place.port:
+                slot = f"the port {self._place.port} of the slot {self._place.name}"
+                raise ProgramError(f"{slot} is taken by something else on this machine")
+            return self._place.port
         if self._config.app.port:
             return self._config.app.port
         kept = int(self._db.get_meta("app_port") or 0)
@@ -355,3 +384,20 @@ class SupervisedProgram(Program):
             with self._recording():
                 self._db.set_meta("app_port", str(port))
         return port
+
+
+def end_left(config: NodeConfig, db: Database, place: Place) -> None:
+    """End what an earlier process of the node started at `place`, recorded or not yet.
+
+    Raises:
+        ProgramError: it cannot be ended.
+    """
+    seconds = config.app.stop_timeout
+    for stray in KeptProgram.find(place.mark(config.data)):
+        log.warning("ending what an earlier process of this node started")
+        stray.end(seconds)
+    row = place.row(db)
+    process = ProcessRef(row["pid"], row["created"]).process() if row else None
+    if process is not None:
+        log.warning("ending pid %d, which an earlier process of this node started", process.pid)
+        end([process], seconds)

@@ -130,6 +130,57 @@ class AppConfig(BaseModel):
         return self
 
 
+class SlotsConfig(BaseModel):
+    """`[slots]`: two ports for the program, of which a proxy sends the traffic to one (blue-green)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ports: list[int] = Field(
+        default=[], description="Two ports: a new release starts on the free one, beside what runs (blue-green)."
+    )
+    proxy: Literal["nginx", "caddy", "haproxy"] = Field(
+        default="nginx", description="For which proxy the snippet is written: nginx, caddy or haproxy."
+    )
+    snippet: Path | None = Field(default=None, description="The file that says where the traffic goes.")
+    backend: str = Field(
+        default="raos", pattern=r"^[A-Za-z0-9_.-]+$", description="The name of HAProxy's backend in the snippet."
+    )
+    reload: list[str] = Field(default=[], description="Has the proxy read the snippet; it must end with status 0.")
+    reload_timeout: float = Field(
+        default=30, gt=0, le=_DAY, description="Seconds that the reload may take, and again the look at slots.url."
+    )
+    url: str = Field(default="", description="Where the proxy answers; the health is asked there after each reload.")
+    drain: float = Field(
+        default=30, ge=0, le=_DAY, description="Seconds for which a slot is left alone once its traffic has gone."
+    )
+    warm: float = Field(
+        default=300, ge=0, le=_DAY, description="Seconds for which the release before runs on, for the way back."
+    )
+
+    @field_validator("reload", mode="before")
+    @classmethod
+    def _one_word_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value else value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.ports:
+            if self.model_fields_set - {"ports"}:
+                raise ValueError("needs 'ports', two of them, such as [8001, 8002]")
+            return self
+        if len(self.ports) != 2 or self.ports[0] == self.ports[1]:
+            raise ValueError("'ports' are two different ones, such as [8001, 8002]")
+        if not all(1 <= port <= 65535 for port in self.ports):
+            raise ValueError("a port of 'ports' is from 1 to 65535")
+        if self.snippet is None or not self.reload:
+            raise ValueError(
+                "needs 'snippet', the file that the proxy reads, and 'reload', the command that has it do so"
+            )
+        if self.warm < self.drain:
+            raise ValueError("'warm' must be at least 'drain'")
+        return self
+
+
 class DatabaseConfig(BaseModel):
     """`[database]`: the program's database, which the node looks at when asked to."""
 
@@ -227,6 +278,7 @@ class NodeConfig(BaseSettings):
         default=True, description="Refuse releases with names that Windows cannot hold, or that differ only in case."
     )
     app: AppConfig = AppConfig()
+    slots: SlotsConfig = SlotsConfig()
     database: DatabaseConfig = DatabaseConfig()
     _file: Path | None = PrivateAttr(default=None)
 
@@ -243,9 +295,22 @@ class NodeConfig(BaseSettings):
                 Window.parse(text)
             except UsageError as error:
                 raise ValueError(f"windows: {error}".rstrip(".")) from None
+        self._check_slots()
         if not self.name:
             self.name = str(self.role)
         return self
+
+    def _check_slots(self) -> None:
+        if not self.slots.ports:
+            return
+        if not self.app.supervises:
+            raise ValueError("[slots] needs a program that the node runs: set app.command or app.release_command")
+        if self.app.port:
+            raise ValueError("[slots] has ports of its own: leave out app.port")
+        if self.app.url and "{port}" not in self.app.url:
+            raise ValueError("with [slots], app.url needs {port}, since each slot is asked at its own")
+        if self.port in self.slots.ports:
+            raise ValueError(f"slots.ports: {self.port} is the node's own port")
 
     @property
     def file(self) -> Path | None:
@@ -344,7 +409,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except DocumentError as error:
         raise UsageError(f"{file} is not TOML: {error}.") from None
     base = file.absolute().parent
-    for name, keys in {"": _PATHS, "database": ("dsn_file",), "app": ("ca_file",)}.items():
+    for name, keys in {"": _PATHS, "database": ("dsn_file",), "app": ("ca_file",), "slots": ("snippet",)}.items():
         table: Any = content.get(name) if name else content
         for key in keys if isinstance(table, dict) else ():
             if isinstance(table.get(key), str) and table[key]:
@@ -392,7 +457,7 @@ def _flag(location: tuple[str, ...], flags: dict[str, Any]) -> str:
 
 
 def _suggestion(location: tuple[str, ...]) -> str:
-    models: dict[str, type[BaseModel]] = {"app": AppConfig, "database": DatabaseConfig}
+    models: dict[str, type[BaseModel]] = {"app": AppConfig, "slots": SlotsConfig, "database": DatabaseConfig}
     model = models.get(location[0], NodeConfig) if len(location) > 1 else NodeConfig
     near = difflib.get_close_matches(location[-1], model.model_fields, n=1)
     return f"; did you mean {near[0]!r}?" if near else "."

@@ -78,6 +78,23 @@ CREATE TABLE IF NOT EXISTS program (
     port INTEGER NOT NULL,
     started_at TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS slots (
+    slot TEXT PRIMARY KEY CHECK (slot IN ('blue', 'green')),
+    pid INTEGER NOT NULL,
+    created REAL NOT NULL,
+    release TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    started_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS traffic (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    slot TEXT NOT NULL CHECK (slot IN ('blue', 'green')),
+    bundle TEXT NOT NULL,
+    applied INTEGER NOT NULL,
+    since REAL NOT NULL,
+    idle_until REAL,
+    ports TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS changes (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, root TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS changes_log (
     only INTEGER PRIMARY KEY CHECK (only = 1),

@@ -20,7 +20,8 @@ from ashat.node.core.errors import ApiError
 from ashat.node.core.metrics import Metrics
 from ashat.node.operations import lease, records
 from ashat.node.operations.records import RunningRelease, Unfinished
-from ashat.node.operations.switcher import Interrupted, Switcher
+from ashat.node.operations.settle import Interrupted
+from ashat.node.operations.switcher import Switcher
 from ashat.node.store.store import Store
 from ashat.protocol.messages import Operation, OperationRequest, Role
 

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from ashat.common.failpoints import fault_point
 from ashat.common.shortage import reason as reason_of
@@ -18,27 +19,22 @@ from ashat.common.shortage import shortage
 from ashat.errors import AshatError
 from ashat.node.app_process.health import Health
 from ashat.node.app_process.process import Program
+from ashat.node.app_process.slots import SlottedProgram
+from ashat.node.app_process.traffic import TrafficError
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
 from ashat.node.operations import records, recovery
 from ashat.node.operations.migrations import MigrationError, Migrations
 from ashat.node.operations.records import Unfinished
+from ashat.node.operations.settle import Interrupted, settle
+from ashat.node.operations.slot_switch import SlotSwitch
 from ashat.node.store.releases import Release, Releases
 from ashat.node.store.reserve import Reserve
 from ashat.protocol.messages import Operation, Step
 
 log = logging.getLogger("ashat.node")
 
-_LOOK_EVERY = 0.2
 _FAILURES = (AshatError, OSError, sqlite3.Error)
-
-
-class Interrupted(Exception):
-    """The node is stopping; what is under way is taken up by its next start."""
-
-
-class UnhealthyError(AshatError):
-    """The program did not become healthy, or did not stay so."""
 
 
 class Switcher:
@@ -62,6 +58,9 @@ class Switcher:
         self._migrations = migrations
         self.stopping = migrations.stopping
         self._reserve = reserve
+        self._slots = None
+        if isinstance(program, SlottedProgram):
+            self._slots = SlotSwitch(config, releases, program, self.stopping)
 
     def perform(self, operation: Operation, *, resumed: bool = False) -> None:
         """Make `operation.to` the running release and record it; or put back what ran, and record why.
@@ -69,30 +68,26 @@ class Switcher:
         Raises:
             Interrupted: the node is stopping.
         """
-        touched = started = False
+        touched = self._started = False
         try:
             with self._step(operation, "materialise"):
                 release = self._releases.materialise(operation.to) if operation.to else None
             fault_point("switch.materialised")
             release = self._migrate(operation, release, resumed)
             touched = True
-            with self._step(operation, "link"):
-                self._releases.link(release)
-            fault_point("switch.linked")
-            with self._step(operation, "start"):
-                if not (release is not None and self._may_go_on(operation, resumed) and self._program.adopt(release)):
-                    started = True
-                    self._program.restart(release, operation.from_)
-            fault_point("switch.app-started")
-            with self._step(operation, "settle"):
-                self._settle(release)
+            if self._slots is not None:
+                self._started = True
+                self._slots.bring(release, partial(self._step, operation))
+            else:
+                self._bring_in_place(operation, release, resumed)
         except _FAILURES as error:
             reason = self._reason(error)
             log.warning("the operation %s failed: %s", operation.id, reason)
             if isinstance(error, MigrationError):
                 self._write(records.fail, operation.id, reason, switched_back=False, output=error.output)
             elif touched or resumed:
-                output = self._program.output(operation.to) if started or resumed else ()
+                told = (self._started or resumed) and not isinstance(error, TrafficError)
+                output = self._program.output(operation.to) if told else ()
                 self._mark_undoing(operation, reason, output=output)
                 self.undo(operation, reason)
             else:
@@ -108,15 +103,19 @@ class Switcher:
         Raises:
             Interrupted: the node is stopping.
         """
+        moved = True
         try:
             with self._step(operation, "switch-back"):
-                self._put_back(operation)
+                moved = self._put_back(operation)
         except _FAILURES as error:
             if shortage(error):
                 raise  # and try again until it is not lacking
-            reason = f"{reason}; and what ran before is not well either: {self._reason(error)}"
+            if isinstance(error, TrafficError):
+                reason = f"{reason}; nor does the proxy go by the way back, which is tried again: {error}"
+            else:
+                reason = f"{reason}; and what ran before is not well either: {self._reason(error)}"
             log.warning("%s", reason)
-        self._write(records.fail, operation.id, reason, switched_back=True)
+        self._write(records.fail, operation.id, reason, switched_back=moved)
 
     def recover(self, left: Unfinished | None) -> None:
         """Bring the disk and the program in line with the record, when the node starts.
@@ -125,11 +124,15 @@ class Switcher:
             Interrupted: the node is stopping.
         """
         self._migrations.end_left()
+        if self._slots is not None:
+            self._slots.take_over()
         action = recovery.plan(left)
         match action:
             case recovery.Resume(operation):
                 log.warning("taking up the operation %s, which an earlier process left", operation.id)
                 self._write(records.mark_resumed, operation.id)
+                if self._slots is not None and not self._slots.has_moved(operation.to):
+                    self._hold(beside=operation.to)
                 self.perform(operation, resumed=True)
             case recovery.Undo(operation, reason, interrupted):
                 log.warning("undoing the operation %s, which an earlier process left", operation.id)
@@ -146,7 +149,7 @@ class Switcher:
             OSError: something could not be deleted; the rest is kept for the next time.
         """
         now = records.standing(self._db)
-        keep = [current.bundle for current in (now.current, now.previous) if current]
+        keep = [*(current.bundle for current in (now.current, now.previous) if current), *self._program.bundles()]
         if spare is not None:
             self._releases.prune([*keep, spare], 0)
         else:
@@ -162,7 +165,7 @@ class Switcher:
         step = self._migrations.due(operation, release)
         if step is None or release is None:
             return release
-        if resumed:
+        if resumed and self._slots is None:
             self._hold()
         with self._step(operation, "migrate"):
             if self._migrations.run(operation, release, step).status == "interrupted":
@@ -190,20 +193,43 @@ class Switcher:
         """Record it, on a full disk with room of the reserve."""
         self._reserve.spend(lambda: record(self._db, *facts, **more))
 
-    def _put_back(self, operation: Operation) -> None:
+    def _bring_in_place(self, operation: Operation, release: Release | None, resumed: bool) -> None:
+        with self._step(operation, "link"):
+            self._releases.link(release)
+        fault_point("switch.linked")
+        with self._step(operation, "start"):
+            if not (release is not None and self._may_go_on(operation, resumed) and self._program.adopt(release)):
+                self._started = True
+                self._program.restart(release, operation.from_)
+        fault_point("switch.app-started")
+        with self._step(operation, "settle"):
+            self._settle(release)
+
+    def _put_back(self, operation: Operation) -> bool:
+        """Run again what ran; tell whether anything else had run or had the traffic meanwhile."""
         release = self._whatever_is_left_of(operation.from_)
+        if self._slots is not None:
+            return self._slots.put_back(release)
         self._releases.link(release)
         if not self._program.adopt(release):
             self._program.restart(release, operation.to, patient=True)
         self._settle(release)
+        return True
 
-    def _hold(self) -> None:
+    def _hold(self, *, beside: str | None = None) -> None:
         bundle = records.standing(self._db).bundle
         linked = self._releases.linked()
-        if (linked.bundle if linked else None) == bundle and self._program.adopt(linked):
+        is_linked = (linked.bundle if linked else None) == bundle
+        if is_linked and self._slots is None and self._program.adopt(linked):
             return
         try:
-            release = self._whatever_is_left_of(bundle)
+            if is_linked and linked is not None and linked.path.exists() and self._program.bundle() == bundle:
+                release: Release | None = linked
+            else:
+                release = self._whatever_is_left_of(bundle)
+            if self._slots is not None and release is not None:
+                self._slots.hold(release, beside=beside)
+                return
             self._releases.link(release)
             self._program.restart(release, None, patient=True)
         except _FAILURES as error:
@@ -234,27 +260,7 @@ class Switcher:
         Raises:
             UnhealthyError: it ended, or that did not come to be within the start timeout.
         """
-        app = self._config.app
-        url = self._program.url
-        if release is None or url is None:
-            return
-        began = time.monotonic()
-        healthy_since: float | None = None
-        while True:
-            seen = self._health.look(url, bundle=release.bundle)
-            at = time.monotonic()
-            if failure := self._program.failure():
-                raise UnhealthyError(failure)
-            if not seen.healthy:
-                healthy_since = None
-                if at - began > app.start_timeout:
-                    raise UnhealthyError(f"not healthy within {app.start_timeout:g} s: {seen.detail}")
-            elif healthy_since is None:
-                healthy_since = at
-            if healthy_since is not None and at - healthy_since >= app.settle:
-                return
-            if self.stopping.wait(_LOOK_EVERY):
-                raise Interrupted
+        settle(self._program, self._health, release, self._config.app, self.stopping)
 
     @contextmanager
     def _step(self, operation: Operation, name: str) -> Iterator[None]:
