@@ -312,22 +312,22 @@ class NodeClient:
 
     # Probes
 
-    def probe_health(self) -> HealthProbe:
-        """Have the program's health asked now."""
-        return self._get(HealthProbe, "/v1/probes/health")
+    def probe_health(self, slot: str | None = None) -> HealthProbe:
+        """Have the program's health asked now; with `slot` of what runs in that one."""
+        return self._get(HealthProbe, "/v1/probes/health", params={"slot": slot} if slot else None)
 
-    def probe_process(self) -> ProcessProbe:
-        """Have the node look at the program's processes now."""
-        return self._get(ProcessProbe, "/v1/probes/process")
+    def probe_process(self, slot: str | None = None) -> ProcessProbe:
+        """Have the node look at the program's processes now; with `slot` of what runs in that one."""
+        return self._get(ProcessProbe, "/v1/probes/process", params={"slot": slot} if slot else None)
 
     def probe_release(self, seconds: float = 20.0) -> ReleaseProbe:
         """Have the node compare the running release, as it lies on its disk, with its manifest, within `seconds`."""
         timeout = seconds + DEFAULT_TIMEOUTS.read
         return self._get(ReleaseProbe, "/v1/probes/release", params={"seconds": seconds}, timeout=timeout)
 
-    def probe_modules(self) -> ModulesProbe:
-        """Have the program's report of its modules asked now."""
-        return self._get(ModulesProbe, "/v1/probes/modules")
+    def probe_modules(self, slot: str | None = None) -> ModulesProbe:
+        """Have the program's report of its modules asked now; with `slot` of what runs in that one."""
+        return self._get(ModulesProbe, "/v1/probes/modules", params={"slot": slot} if slot else None)
 
     def probe_database(self, request: DatabaseProbeRequest) -> DatabaseProbe:
         """Have the node look at the program's database now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import ValidationError
@@ -11,7 +11,8 @@ from ashat.common.documents import load_json
 from ashat.errors import BundleError, DocumentError, NotStoredError
 from ashat.node.api.auth import require
 from ashat.node.api.declared import refused
-from ashat.node.app_process.health import ProgramSilentError, ask
+from ashat.node.app_process.health import Health, ProgramSilentError, ask
+from ashat.node.app_process.process import Program
 from ashat.node.app_process.user import program_user
 from ashat.node.context import Context, NodeContext
 from ashat.node.core.errors import ApiError
@@ -38,6 +39,8 @@ DEFAULT_SECONDS = 30.0
 _WORDS = 2000
 _DEFAULT_REPORT = "/modules"
 
+Slot = Annotated[Literal["blue", "green"] | None, Query()]
+
 
 def probes_router(context: NodeContext) -> APIRouter:
     """Make the routes. All of them take threads: what they ask may be slow."""
@@ -45,15 +48,15 @@ def probes_router(context: NodeContext) -> APIRouter:
     user = program_user(context.config)
     look = DatabaseLook(context.config.database, (user.uid, user.gid) if user else None)
 
-    @router.get("/probes/health")
-    def health(context: Context) -> HealthProbe:
-        """The program's health, asked now."""
-        return context.health.ask(context.program.url, bundle=records.standing(context.db).bundle)
+    @router.get("/probes/health", responses=refused(404))
+    def health(context: Context, slot: Slot = None) -> HealthProbe:
+        """The program's health, asked now; of a node with two slots that of what has the traffic, or of one `slot`."""
+        return look_at_health(context, slot)
 
-    @router.get("/probes/process")
-    def process(context: Context) -> ProcessProbe:
+    @router.get("/probes/process", responses=refused(404))
+    def process(context: Context, slot: Slot = None) -> ProcessProbe:
         """What the machine knows of the program's processes, looked at now."""
-        return context.program.inspect()
+        return program_of(context, slot).inspect()
 
     @router.get("/probes/release")
     def release(
@@ -62,21 +65,10 @@ def probes_router(context: NodeContext) -> APIRouter:
         """How the running release differs from its manifest, hashed now as it lies on disk, within so many seconds."""
         return compare_running(context, seconds)
 
-    @router.get("/probes/modules")
-    def modules(context: Context) -> ModulesProbe:
+    @router.get("/probes/modules", responses=refused(404))
+    def modules(context: Context, slot: Slot = None) -> ModulesProbe:
         """The program's report of its modules, asked now."""
-        url = context.program.url
-        if url is None:
-            return ModulesProbe(ok=False, detail="no program runs")
-        path = report_path(context.releases.linked())
-        try:
-            app = context.config.app
-            answer = ask(url.rstrip("/") + path, timeout=app.health_timeout, limit=REPORT_BYTES, ca=app.ca_file)
-        except ProgramSilentError as error:
-            return ModulesProbe(ok=False, detail=f"{path}: {error}")
-        if answer.status != 200:
-            return ModulesProbe(ok=False, detail=f"{path} answers {answer.status}")
-        return read_report(path, answer.body)
+        return look_at_modules(context, slot)
 
     @router.post("/probes/database")
     def database(request: DatabaseProbeRequest) -> DatabaseProbe:
@@ -89,6 +81,53 @@ def probes_router(context: NodeContext) -> APIRouter:
         return running_tree(context)
 
     return router
+
+
+def program_of(context: NodeContext, slot: str | None) -> Program:
+    """Find the program that is asked for: the one of `slot`, or what runs.
+
+    Raises:
+        ApiError: this node has no slots (404).
+    """
+    if slot is None:
+        return context.program
+    found = context.program.slot(slot)
+    if found is None:
+        raise ApiError(404, "not_found", "This node has no slots: its program runs in one place ([slots] ports).")
+    return found
+
+
+def look_at_health(context: NodeContext, slot: str | None) -> HealthProbe:
+    """Ask the program, or that of `slot`, whether it is well as the bundle that should run there.
+
+    Raises:
+        ApiError: this node has no slots (404).
+    """
+    program = program_of(context, slot)
+    if context.config.slots.ports:
+        return Health(context.config.app, program).ask(program.url, bundle=program.bundle())
+    return context.health.ask(program.url, bundle=records.standing(context.db).bundle)
+
+
+def look_at_modules(context: NodeContext, slot: str | None) -> ModulesProbe:
+    """Ask the program, or that of `slot`, for its report of its modules.
+
+    Raises:
+        ApiError: this node has no slots (404).
+    """
+    program = program_of(context, slot)
+    url = program.url
+    if url is None:
+        return ModulesProbe(ok=False, detail="no program runs")
+    path = report_path(context.releases.linked() if slot is None else program.release())
+    try:
+        app = context.config.app
+        answer = ask(url.rstrip("/") + path, timeout=app.health_timeout, limit=REPORT_BYTES, ca=app.ca_file)
+    except ProgramSilentError as error:
+        return ModulesProbe(ok=False, detail=f"{path}: {error}")
+    if answer.status != 200:
+        return ModulesProbe(ok=False, detail=f"{path} answers {answer.status}")
+    return read_report(path, answer.body)
 
 
 def report_path(release: Release | None) -> str:

@@ -73,6 +73,11 @@ class Program:
 
     def bundle(self) -> str | None:
         """Return the bundle that it was started as; None where nothing runs, or the node does not run it."""
+        release = self.release()
+        return release.bundle if release else None
+
+    def release(self) -> Release | None:
+        """Return the release that it was started as; None where nothing runs, or the node does not run it."""
         return None
 
     def bundles(self) -> set[str]:

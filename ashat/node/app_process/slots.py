@@ -26,8 +26,6 @@ from ashat.protocol.probes import ProcessProbe
 
 log = logging.getLogger("ashat.node")
 
-_TRY_EVERY = 10.0
-
 
 class SlottedProgram(Program):
     """The program of a node with two slots; `slots` are those, by name, `traffic` says which has the traffic.
@@ -177,9 +175,9 @@ class SlottedProgram(Program):
         """Return the program of a slot."""
         return self.slots.get(name)
 
-    def bundle(self) -> str | None:
-        """Return the bundle that has the traffic."""
-        return self.active.bundle()
+    def release(self) -> Release | None:
+        """Return the release that has the traffic."""
+        return self.active.release()
 
     def bundles(self) -> set[str]:
         """List what runs, in either slot."""
@@ -235,8 +233,9 @@ class SlottedProgram(Program):
     def _try_again(self) -> None:
         if time.monotonic() < self._try_at:
             return
-        self._try_at = time.monotonic() + _TRY_EVERY
+        pause = self._config.app.health_interval
+        self._try_at = time.monotonic() + pause
         try:
             self.traffic.apply()
         except (TrafficError, OSError) as error:
-            log.warning("%s; it is tried again in %g s", error, _TRY_EVERY)
+            log.warning("%s; it is tried again in %g s", error, pause)

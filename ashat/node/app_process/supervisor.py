@@ -155,11 +155,6 @@ class SupervisedProgram(Program):
         """Return the name of its log; "" for the usual one."""
         return self._place.log_name
 
-    def bundle(self) -> str | None:
-        """Return the bundle that it was started as; None while nothing runs."""
-        release = self.release()
-        return release.bundle if release else None
-
     def release(self) -> Release | None:
         """Return the release that it was started as; None while nothing runs."""
         with self._lock:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ashat.common.clocks import uptime
 from ashat.common.failpoints import fault_point
@@ -46,6 +46,7 @@ class Direction:
     """Where the traffic goes by the record: to `slot`, for the release `bundle` ("": none runs).
 
     It is `applied` once the proxy was seen to go by it, at `since` by the clock that counts since the machine started.
+    `ports` are those of the slots, in their order.
     Until `idle_until` on that clock what runs in the other slot is kept; None: it never had the traffic.
     """
 
@@ -54,6 +55,7 @@ class Direction:
     applied: bool
     since: float
     idle_until: float | None
+    ports: tuple[int, ...]
 
     @property
     def other(self) -> str:
@@ -81,12 +83,12 @@ class Traffic:
         self._db = db
         self._spend = spend
         self._path = config.slots.snippet
-        self._ports = ",".join(map(str, config.slots.ports))
+        self._ports = tuple(config.slots.ports)
         self._command = BoundedCommand(
             "the reload of the proxy", config.slots.reload, config.data / RELOAD_LOG, "slots.reload_timeout"
         )
         if db.one("SELECT 1 FROM traffic") is None:
-            self._write(Direction(SLOTS[0], "", False, 0, None))
+            self._write(Direction(SLOTS[0], "", False, 0, None, self._ports))
 
     def read(self) -> Direction:
         """Read where it goes."""
@@ -105,11 +107,13 @@ class Traffic:
         if (now.slot, now.bundle, now.applied) == (slot, bundle, True) and self._stands(slot):
             return
         kept = now.idle_until if now.slot == slot else uptime() + keep
-        self._write(Direction(slot, bundle, False, now.since, kept))
+        intent = replace(now, slot=slot, bundle=bundle, applied=False, idle_until=kept)
+        self._write(intent)
         fault_point("switch.traffic-recorded")
         self._apply(slot, bundle)
         at = uptime()
-        self._write(Direction(slot, bundle, True, at, now.idle_until if now.slot == slot else at + keep))
+        kept = now.idle_until if now.slot == slot else at + keep
+        self._write(replace(intent, applied=True, since=at, idle_until=kept))
         fault_point("switch.traffic-switched")
 
     def apply(self) -> None:
@@ -124,12 +128,12 @@ class Traffic:
         self._apply(now.slot, now.bundle or None)
         at = uptime()
         kept = None if now.idle_until is None else max(now.idle_until, at + self._config.slots.drain)
-        self._write(Direction(now.slot, now.bundle, True, at, kept))
+        self._write(replace(now, applied=True, since=at, idle_until=kept))
 
     def note(self, *, bundle: str | None = None, idle_until: float | None) -> None:
         """Record what runs where the traffic goes, if that is another, and for how long the other slot is kept."""
         now = self.read()
-        self._write(Direction(now.slot, now.bundle if bundle is None else bundle, now.applied, now.since, idle_until))
+        self._write(replace(now, bundle=now.bundle if bundle is None else bundle, idle_until=idle_until))
 
     def drain_left(self) -> float:
         """Count the seconds for which the slot that had the traffic before is to be left alone."""
@@ -185,7 +189,7 @@ class Traffic:
                 connection.execute(
                     "INSERT OR REPLACE INTO traffic (only, slot, bundle, applied, since, idle_until, ports)"
                     " VALUES (1, ?, ?, ?, ?, ?, ?)",
-                    (to.slot, to.bundle, int(to.applied), to.since, to.idle_until, self._ports),
+                    (to.slot, to.bundle, int(to.applied), to.since, to.idle_until, ",".join(map(str, self._ports))),
                 )
 
         self._spend(write)
@@ -196,4 +200,5 @@ def direction(db: Database) -> Direction | None:
     row = db.one("SELECT * FROM traffic")
     if row is None:
         return None
-    return Direction(row["slot"], row["bundle"], bool(row["applied"]), row["since"], row["idle_until"])
+    ports = tuple(map(int, row["ports"].split(",")))
+    return Direction(row["slot"], row["bundle"], bool(row["applied"]), row["since"], row["idle_until"], ports)

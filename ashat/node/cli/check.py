@@ -72,6 +72,8 @@ def _looks(config: NodeConfig) -> Iterator[Look]:
     yield Look("port", lambda: _port(config))
     yield Look("TLS", lambda: _tls(config))
     yield Look("program", lambda: _program(config))
+    if config.slots.ports:
+        yield Look("slots", lambda: _slots(config))
     yield Look("database", lambda: _database(config))
     if config.role is Role.MAINFRAME:
         yield Look("licence", lambda: _licence(config))
@@ -215,7 +217,7 @@ def _program(config: NodeConfig) -> Iterator[Finding]:
     else:
         todo = "set app.user (docs/node.md)"
         yield Finding("program", "warning", "it runs as the node's own user: a release can do what the node can", todo)
-    if config.app.supervises and config.app.port and not _serving(config.data):
+    if config.app.supervises and config.app.port and not config.slots.ports and not _serving(config.data):
         yield from _programs_port(config.app.port)
 
 
@@ -228,14 +230,32 @@ def _word(what: str, program: str) -> Finding:
     return Finding("program", "ok", f"the {what} {found} is there")
 
 
-def _programs_port(port: int) -> Iterator[Finding]:
+def _programs_port(port: int, setting: str = "app.port") -> Iterator[Finding]:
     with socket.socket() as probe:
         probe.settimeout(2)
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            todo = "end it, or choose another app.port; after a crash of the node it may be its own program"
+            todo = f"end it, or choose another in {setting}; after a crash of the node it may be its own program"
             yield Finding("program's port", "warning", f"something answers on port {port} already", todo)
         else:
             yield Finding("program's port", "ok", f"nothing answers on {port} yet")
+
+
+def _slots(config: NodeConfig) -> Iterator[Finding]:
+    settings = config.slots
+    if (reload := shutil.which(settings.reload[0])) is None:
+        seen = f"the reload {settings.reload[0]} is not there, or cannot be executed"
+        yield Finding("slots", "wrong", seen, "install it, or correct slots.reload")
+    else:
+        yield Finding("slots", "ok", f"the reload {reload} is there; whether it works is not looked at")
+    where = settings.snippet.parent if settings.snippet else config.data
+    if not where.is_dir():
+        yield Finding("slots", "wrong", f"{where}, where the snippet is to be, is no directory", f"mkdir -p {where}")
+    elif not os.access(where, os.W_OK | os.X_OK):
+        yield Finding("slots", "wrong", f"{_me()} cannot write the snippet in {where}", _as_whom(where))
+    else:
+        yield Finding("slots", "ok", f"the snippet can be written in {where}")
+    for port in settings.ports if not _serving(config.data) else ():
+        yield from _programs_port(port, "slots.ports")
 
 
 def _database(config: NodeConfig) -> Iterator[Finding]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
 
+from ashat.common.clocks import uptime
 from ashat.common.documents import STATE_LIMIT, read_json
+from ashat.common.processes import ProcessRef
 from ashat.errors import AshatError
+from ashat.node.app_process.place import SLOTS, Place
+from ashat.node.app_process.traffic import direction
 from ashat.node.cli.record import open_record
 from ashat.node.context import LOCK_FILE
+from ashat.node.core.db import Database
 from ashat.node.mainframe.agent import AGENT, CLOCK, last_words
 from ashat.node.operations import lease, records
 from ashat.node.serve import ADDRESS_FILE
@@ -42,6 +48,7 @@ def describe(data: Path) -> tuple[bool, list[str]]:
     with open_record(data) as db:
         clock, agent = db.get_meta(CLOCK), last_words(db.get_meta(AGENT) or "")
         current, operation, held = records.standing(db).current, records.latest(db), lease.held(db)
+        slots = list(_slots(db))
     lines = [f"{name} serves on {url}, pid {address['pid']}" if serves else f"{name} is not running"]
     if current:
         seq = f", release {current.release_seq}" if current.release_seq else ""
@@ -50,6 +57,7 @@ def describe(data: Path) -> tuple[bool, list[str]]:
         )
     else:
         lines.append("runs nothing")
+    lines += slots
     if serves and address.get("runs_program_as"):
         lines.append(address["runs_program_as"])
     if agent:
@@ -60,6 +68,25 @@ def describe(data: Path) -> tuple[bool, list[str]]:
     if held:
         lines.append(f"lent to {held.holder} ({held.who}: {held.why}) until {held.expires:%H:%M:%S} UTC at the latest")
     return serves, lines
+
+
+def _slots(db: Database) -> Iterator[str]:
+    """Say of each slot its port, what runs there, and whether the traffic goes there."""
+    traffic = direction(db)
+    for name, port in zip(SLOTS, traffic.ports if traffic else (), strict=False):
+        assert traffic is not None
+        row = Place(name).row(db)
+        runs = row is not None and ProcessRef(row["pid"], row["created"]).process() is not None
+        what = f"{row['release'][:12]}, pid {row['pid']}" if row is not None and runs else "nothing runs"
+        if name == traffic.slot:
+            what += (
+                ", has the traffic" if traffic.applied else ", is to have the traffic: the proxy is not reloaded yet"
+            )
+        elif runs and traffic.idle_until is not None:
+            what += f", is kept for another {max(traffic.idle_until - uptime(), 0):.0f} s"
+        elif runs:
+            what += ", is being checked"
+        yield f"slot {name}, port {port}: {what}"
 
 
 def _last_change(operation: Operation) -> list[str]:

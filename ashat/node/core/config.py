@@ -305,8 +305,8 @@ class NodeConfig(BaseSettings):
             return
         if not self.app.supervises:
             raise ValueError("[slots] needs a program that the node runs: set app.command or app.release_command")
-        if self.app.port:
-            raise ValueError("[slots] has ports of its own: leave out app.port")
+        if self.app.port not in (0, *self.slots.ports):
+            raise ValueError("with [slots], app.port is one of slots.ports, or left out")
         if self.app.url and "{port}" not in self.app.url:
             raise ValueError("with [slots], app.url needs {port}, since each slot is asked at its own")
         if self.port in self.slots.ports:
