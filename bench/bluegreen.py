@@ -2,13 +2,14 @@
 
     python bench/bluegreen.py [--requests 10000] [--connections 8] [--json]
 
-nginx stands before a node as `examples/bluegreen` shows it. Half of the connections are kept alive, half of the requests
-open one of their own. For as long as it takes to ask as often as wanted, the node switches to a release that it has not run
-before and back to the one that is kept warm; all requests from the first switch's beginning to the last one's end count.
-For comparison, the same load then asks a node that runs its program in place, for one switch there and back.
+nginx stands before a node as `examples/bluegreen` shows it. Half of the connections are kept alive, the other half of
+the requests open one of their own. For as long as it takes to ask as often as wanted, the node switches to a release
+that it has not run before and back to the one that is kept warm; all requests meanwhile count. For comparison, the same
+load then asks a node that runs its program in place, for one switch there and back.
 
 A request has failed that was not answered with 200 and a whole body. One on a connection that was kept alive and that
-nginx closed before a byte of the answer came is sent once more, as RFC 9112 (9.3.1) lets clients do: `bluegreen_reconnects`.
+nginx closed before a byte of the answer came is sent once more, as RFC 9112 (9.3.1) lets clients do, and counts by what
+comes then: `bluegreen_reconnects`.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _in_place(directory: Path, connections: int) -> dict[str, Any]:
 def _under_load(
     directory: Path, client: NodeClient, url: str, connections: int, enough: Callable[[int], bool]
 ) -> tuple[Counted, list[Operation], list[Operation]]:
-    """Switch there and back under load until there were requests enough; without a `url`, the program's own is asked."""
+    """Switch there and back under load until there were `enough` requests; without a `url`, of the program itself."""
     old = push(client, tiny_bundle(directory / "old", note="old"))
     _succeeded(switch(client, old, expected=None))
     there, back = [], []

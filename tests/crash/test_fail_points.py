@@ -45,6 +45,10 @@ SWITCH = (
 MAINFRAME = ("trust.log-remembered", "trust.accepted", "mainframe.pulled", "mainframe.switched", "mainframe.reported")
 ELSEWHERE = {
     "switch.taken-back",  # a Mainframe is killed there in node/test_mainframe_watch.py
+    "switch.traffic-recorded",  # a node with two slots at these in node/test_slots.py
+    "switch.snippet-written",
+    "switch.proxy-reloaded",
+    "switch.traffic-switched",
     "rollout.began",  # and an OMEGA at these in node/test_rollouts.py
     "rollout.opened",
     "rollout.decided",

@@ -76,6 +76,7 @@ def slots(client: NodeClient) -> tuple[AppSlot, AppSlot]:
 
 def check_whole(node: NodeProcess, client: NodeClient, bundle: str) -> None:
     """Record, link, snippet, traffic and processes all say `bundle`; nothing runs twice, or that no slot has."""
+    eventually(lambda: slots(client)[0].bundle == bundle, "the release, with the traffic", node)
     with closing(Database(node.data / "node.db")) as database:
         assert audit(database).size > 1
     state = client.state()
@@ -111,11 +112,11 @@ def test_no_request_fails_while_the_traffic_goes_there_and_back(
     check_whole(node, client, old)
 
 
-def test_what_is_asked_of_a_slot_is_answered_by_that_one(client: NodeClient, old: str, new: str) -> None:
+def test_what_is_asked_of_a_slot_is_answered_by_that_one(front: Front, client: NodeClient, old: str, new: str) -> None:
     succeeded(switch(client, new, expected=old))
     active, idle = slots(client)
     assert client.state().app.pid == active.pid
-    assert client.state().app.url == f"http://127.0.0.1:{active.port}"
+    assert client.state().app.url == front.url
     for slot, bundle in ((active, new), (idle, old)):
         health, process = client.probe_health(slot.name), client.probe_process(slot.name)
         assert (health.healthy, health.bundle, process.bundle) == (True, bundle, bundle)
@@ -181,6 +182,7 @@ def test_a_node_that_is_killed_on_the_way_goes_on_and_no_request_fails(
     check_whole(node, client, new)
     idle = slots(client)[1]
     assert (idle.bundle, idle.pid) == (old, pid), "what had the traffic ran on"
+    assert list(armed.iterdir()) == []
 
 
 def test_what_dies_at_each_start_is_given_up_and_the_traffic_stays(

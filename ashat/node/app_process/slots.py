@@ -184,10 +184,12 @@ class SlottedProgram(Program):
         return {bundle for slot in self.slots.values() if (bundle := slot.bundle())}
 
     def state(self) -> App:
-        """Return what is known of the program that has the traffic, and of both slots."""
+        """Return what is known of the program that has the traffic, and of both slots; its address is the proxy's, if
+        the settings name that."""
         now = self.traffic.read()
-        slots = tuple(self._slot_state(name, now) for name in SLOTS)
-        return self.slots[now.slot].state().model_copy(update={"slots": slots})
+        app = self.slots[now.slot].state()
+        url = self._config.slots.url if self._config.slots.url and app.url else app.url
+        return app.model_copy(update={"url": url, "slots": tuple(self._slot_state(name, now) for name in SLOTS)})
 
     def inspect(self) -> ProcessProbe:
         """Look at the processes of what has the traffic."""

@@ -149,7 +149,10 @@ class SlotsConfig(BaseModel):
     reload_timeout: float = Field(
         default=30, gt=0, le=_DAY, description="Seconds that the reload may take, and again the look at slots.url."
     )
-    url: str = Field(default="", description="Where the proxy answers; the health is asked there after each reload.")
+    url: str = Field(
+        default="",
+        description="Where the proxy answers: the health is asked there after a reload, and deploy verify asks there.",
+    )
     drain: float = Field(
         default=30, ge=0, le=_DAY, description="Seconds for which a slot is left alone once its traffic has gone."
     )
