@@ -1,9 +1,9 @@
 """How many requests fail while a node with two slots behind nginx switches to a new release, and switches back.
 
-    python bench/bluegreen.py [--requests 10000] [--connections 8] [--json]
+    python bench/bluegreen.py [--proxy nginx] [--requests 10000] [--connections 8] [--json]
 
-nginx stands before a node as `examples/bluegreen` shows it. Half of the connections are kept alive, the other half of
-the requests open one of their own. For as long as it takes to ask as often as wanted, the node switches to a release
+nginx (or Caddy, or HAProxy) stands before a node as `examples/bluegreen` shows it. Half of the connections are kept
+alive, the other half of the requests open one of their own. For as long as it takes to ask as often as wanted, the node switches to a release
 that it has not run before and back to the one that is kept warm; all requests meanwhile count. For comparison, the same
 load then asks a node that runs its program in place, for one switch there and back.
 
@@ -41,11 +41,12 @@ _CYCLES = 200
 def main() -> int:
     """Print the figures, or one JSON object; 1 where a request failed that asked the node with two slots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--proxy", choices=("nginx", "caddy", "haproxy"), default="nginx")
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    figures = measure_bluegreen(options.requests, options.connections)
+    figures = measure_bluegreen(options.requests, options.connections, options.proxy)
     if options.json:
         print(json.dumps(figures, indent=2))
     else:
@@ -54,15 +55,15 @@ def main() -> int:
     return 1 if figures["bluegreen_failed"] else 0
 
 
-def measure_bluegreen(requests: int = REQUESTS, connections: int = CONNECTIONS) -> dict[str, Any]:
+def measure_bluegreen(requests: int = REQUESTS, connections: int = CONNECTIONS, proxy: str = "nginx") -> dict[str, Any]:
     """Measure both nodes; times are medians in seconds, of operations as the node records them."""
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
-        slotted = _slotted(Path(name) / "slots", requests, connections)
-        return {**slotted, **_in_place(Path(name) / "in-place", connections)}
+        slotted = _slotted(Path(name) / "slots", proxy, requests, connections)
+        return {"bluegreen_proxy": proxy, **slotted, **_in_place(Path(name) / "in-place", connections)}
 
 
-def _slotted(directory: Path, requests: int, connections: int) -> dict[str, Any]:
-    with Front(directory / "nginx") as front:
+def _slotted(directory: Path, proxy: str, requests: int, connections: int) -> dict[str, Any]:
+    with Front(directory / proxy, proxy) as front:
         node = NodeProcess(directory / "public", app=tiny_app(), settings={"slots": front.slots()})
         with node, node.client() as client:
             front.start()

@@ -46,6 +46,7 @@ requires_sqlite3 = pytest.mark.needs("sqlite3")
 requires_git_lfs = pytest.mark.needs("git-lfs")
 requires_caddy = pytest.mark.needs("caddy")
 requires_nginx = pytest.mark.needs("nginx")
+requires_haproxy = pytest.mark.needs("haproxy")
 requires_promtool = pytest.mark.needs("promtool")
 requires_faketime = pytest.mark.needs("faketime")
 
@@ -79,6 +80,7 @@ def missing(need: str) -> str:
         "git-lfs": lambda: "" if shutil.which("git-lfs") else "there is no git-lfs on the PATH",
         "caddy": lambda: "" if shutil.which("caddy") else "there is no caddy on the PATH",
         "nginx": lambda: "" if shutil.which("nginx") and shutil.which("openssl") else "there is no nginx on the PATH",
+        "haproxy": lambda: "" if shutil.which("haproxy") else "there is no haproxy on the PATH",
         "promtool": lambda: "" if shutil.which("promtool") else "there is no promtool on the PATH",
         "faketime": lambda: "" if shutil.which("faketime") else "there is no faketime on the PATH",
     }

@@ -125,7 +125,7 @@ class Front:
         """The example for this port and directory, and without the rights of root."""
         if self.kind == "caddy":
             site = text.replace("http://raos.example.com:80", f"http://127.0.0.1:{self.port}")
-            return f"{{\n\tadmin 127.0.0.1:{self.admin}\n\tauto_https off\n\tpersist_config off\n}}\n{site}"
+            return f"{{\n\tadmin 127.0.0.1:{self.admin}\n\tauto_https off\n}}\n{site}"
         if self.kind == "haproxy":
             return text.replace("bind :80", f"bind 127.0.0.1:{self.port}")
         site = text.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
