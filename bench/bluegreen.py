@@ -3,9 +3,9 @@
     python bench/bluegreen.py [--proxy nginx] [--requests 10000] [--connections 8] [--json]
 
 nginx (or Caddy, or HAProxy) stands before a node as `examples/bluegreen` shows it. Half of the connections are kept
-alive, the other half of the requests open one of their own. For as long as it takes to ask as often as wanted, the node switches to a release
-that it has not run before and back to the one that is kept warm; all requests meanwhile count. For comparison, the same
-load then asks a node that runs its program in place, for one switch there and back.
+alive, the other half of the requests open one of their own. For as long as it takes to ask as often as wanted, the
+node switches to a release that it has not run before and back to the one that is kept warm; all requests meanwhile
+count. For comparison, the same load then asks a node that runs its program in place, for one switch there and back.
 
 A request has failed that was not answered with 200 and a whole body. One on a connection that was kept alive and that
 nginx closed before a byte of the answer came is sent once more, as RFC 9112 (9.3.1) lets clients do, and counts by what

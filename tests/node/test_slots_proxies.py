@@ -49,8 +49,8 @@ def test_the_sample_goes_there_and_back_behind_it(tmp_path: Path, kind: str) -> 
 
 
 def is_a_reset(reason: str) -> bool:
-    """Tell whether it is what Caddy's reload does to a connection that it has not accepted yet, where the kernel does not
-    give such a one to Caddy's new socket."""
+    """Tell whether it is what Caddy's reload does to a connection that it has not accepted yet, where the kernel does
+    not give such a one to Caddy's new socket."""
     migrates = Path("/proc/sys/net/ipv4/tcp_migrate_req")
     return reason.startswith("ConnectionResetError") and not (migrates.exists() and migrates.read_text().strip() == "1")
 
