@@ -14,6 +14,7 @@ import pytest
 from ashat.client.node import NodeClient
 from ashat.errors import NodeRefusedError
 from ashat.protocol.messages import AppSlot, Role
+from tests.node.test_crash import ask
 from tests.support.processes.node import NodeProcess, below, free_port, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import eventually, promote, roll_back
@@ -31,13 +32,15 @@ class Rig:
         self.script = directory / "reload"
         self.reload_with("exit 0")
         self.ports = [free_port(), free_port()]
-        slots = {"ports": self.ports, "snippet": str(self.snippet), "reload": ["sh", str(self.script)]}
+        slots = {"ports": self.ports, "snippet": str(self.snippet), "reload": [str(self.script)]}
         settings = {"slots": {**slots, "drain": 0.2, "warm": 60, "reload_timeout": 1, **more}}
         self.node = NodeProcess(directory / "node", app=tiny_app(), settings=settings, start=False)
 
     def reload_with(self, script: str) -> None:
         """Have the reload do that from now on."""
-        self.script.write_text(script)
+        self.script.unlink(missing_ok=True)
+        self.script.write_text(f"#!/bin/sh\n{script}\n")
+        self.script.chmod(0o755)
 
     def sends_to(self) -> int:
         """The port in the snippet."""
@@ -75,8 +78,9 @@ def two(client: NodeClient, directory: Path) -> tuple[str, str]:
             "sleep 600",
             "the reload of the proxy took longer than 1 s and was killed; slots.reload_timeout gives it more",
         ),
-        (None, "the reload of the proxy ended with exit code 2"),
+        (None, "the reload of the proxy '{script}' cannot be run: No such file or directory"),
     ],
+    ids=["fails", "hangs", "is-missing"],
 )
 def test_a_reload_that_fails_leaves_the_old_release_serving(tmp_path: Path, script: str | None, reason: str) -> None:
     rig = Rig(tmp_path)
@@ -86,7 +90,7 @@ def test_a_reload_that_fails_leaves_the_old_release_serving(tmp_path: Path, scri
         rig.script.unlink() if script is None else rig.reload_with(script)
         failed = switch(client, new, expected=old)
         assert failed.status == "failed"
-        assert failed.reason.startswith(f"the traffic was not switched: {reason}")
+        assert failed.reason.startswith(f"the traffic was not switched: {reason.format(script=rig.script)}")
         assert "nor does the proxy go by the way back, which is tried again: " in failed.reason
         active, idle = slots(client)
         assert (active.pid, active.port, rig.sends_to()) == (pid, port, port)
@@ -108,7 +112,7 @@ def test_a_reload_that_fails_once_takes_the_traffic_back(tmp_path: Path) -> None
     with running(rig) as client:
         old, new = two(client, tmp_path)
         port = rig.sends_to()
-        rig.reload_with(f"rm {rig.script}; echo 'exit 0' > {rig.script}; exit 1")
+        rig.reload_with(f"test -e {tmp_path}/again && exit 0; touch {tmp_path}/again; exit 1")
         failed = switch(client, new, expected=old)
         assert failed.reason == "the traffic was not switched: the reload of the proxy ended with exit code 1"
         assert (failed.switched_back, slots(client)[0].traffic, rig.sends_to()) == (True, True, port)
@@ -209,6 +213,24 @@ def test_a_port_that_changed_in_the_settings_moves_the_traffic(tmp_path: Path) -
         assert [process.pid for process in below(rig.node.data / "releases")] == [slots(client)[0].pid]
 
 
+def test_a_machine_that_restarts_in_the_middle_runs_the_old_release_first(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    with running(rig) as client:
+        old, new = two(client, tmp_path)
+        before = slots(client)[0]
+        rig.node.restart_leaving({"ASHAT_FAULT": "switch.app-started"})
+        ask(client, new, old)
+        assert rig.node.wait_until_dead() == -9
+        for process in below(tmp_path):
+            process.kill()
+        rig.node.start()
+        assert client.wait_operation("op", timeout=90).status == "succeeded"
+        active, idle = slots(client)
+        assert (active.bundle, idle.bundle) == (new, old)
+        assert (idle.name, idle.pid != before.pid) == (before.name, True)
+        assert {process.pid for process in below(rig.node.data / "releases")} == {active.pid, idle.pid}
+
+
 def test_a_warm_slot_whose_program_ended_is_started_anew(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     with running(rig) as client:
@@ -288,7 +310,7 @@ def test_what_check_says_of_slots(tmp_path: Path) -> None:
     said = ashat_node("check", "--config", str(rig.node.config)).stdout
     assert f"the snippet can be written in {rig.snippet.parent}" in said
     text = rig.node.config.read_text()
-    rig.node.config.write_text(text.replace('reload = ["sh"', 'reload = ["no-such-proxy"'))
+    rig.node.config.write_text(text.replace(f'reload = ["{rig.script}"', 'reload = ["no-such-proxy"'))
     rig.snippet.parent.rmdir()
     checked = ashat_node("check", "--config", str(rig.node.config))
     assert checked.returncode == 1

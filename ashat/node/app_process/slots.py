@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from ashat.common.clocks import uptime
+from ashat.common.shortage import reason
 from ashat.node.app_process.place import SLOTS, Place, slots_of
-from ashat.node.app_process.process import Program
+from ashat.node.app_process.process import Program, ProgramError
 from ashat.node.app_process.supervisor import SupervisedProgram, end_left
-from ashat.node.app_process.traffic import Direction, Traffic, TrafficError
+from ashat.node.app_process.traffic import Direction, Traffic
 from ashat.node.app_process.user import ProgramUser
 from ashat.node.core.config import NodeConfig
 from ashat.node.core.db import Database
@@ -43,6 +45,7 @@ class SlottedProgram(Program):
         self._config = config
         self._db = db
         self._turn = threading.RLock()
+        self._switching = False
         self._try_at = 0.0
         self.traffic = Traffic(config, db, spend)
         self.slots = {place.name: SupervisedProgram(config, db, user, place) for place in slots_of(config)}
@@ -64,14 +67,24 @@ class SlottedProgram(Program):
             ProgramError: something cannot be ended.
         """
         with self._turn:
-            self.traffic.note(idle_until=self.traffic.read().idle_until)  # with the ports as they are now
             in_place = Place()
             end_left(self._config, self._db, in_place)
-            with self._db.transaction() as connection:
-                in_place.forget(connection)
+            if in_place.row(self._db) is not None:
+                with self._db.transaction() as connection:
+                    in_place.forget(connection)
             for slot in self.slots.values():
                 if slot.release() is None and not slot.adopt_recorded(self._config.data / "releases"):
                     slot.restart(None, None)
+
+    @contextmanager
+    def switching(self) -> Iterator[None]:
+        """Have `expire` end nothing and redirect nothing for as long as the block lasts."""
+        with self._turn:
+            self._switching = True
+        try:
+            yield
+        finally:
+            self._switching = False
 
     def holding(self, release: Release) -> str | None:
         """Find the slot that runs `release`, the one with the traffic first; None where none does."""
@@ -83,10 +96,11 @@ class SlottedProgram(Program):
         now = self.traffic.read()
         return self.slots[name].failure() is None and (name == now.slot or now.idle_until is not None)
 
-    def begin(self, release: Release) -> str:
+    def begin(self, release: Release, *, patient: bool = False) -> str:
         """Start `release` in the slot that is free for it, beside what has the traffic; the slot's name.
 
-        What still runs in that slot is ended.
+        What still runs in that slot is ended. `patient`: on the way back, or where it is to run in any case, it is
+        started also where its port is taken, and started again until it has it.
 
         Raises:
             ProgramError: it cannot be started, or what runs there cannot be ended.
@@ -96,7 +110,7 @@ class SlottedProgram(Program):
             name = self._free(now, release)
             if name == now.other:
                 self.traffic.note(idle_until=None)
-            self.slots[name].restart(release, None)
+            self.slots[name].restart(release, None, patient=patient)
             return name
 
     def drain_left(self, release: Release) -> float:
@@ -125,19 +139,28 @@ class SlottedProgram(Program):
 
     def expire(self) -> None:
         """End what has been kept for long enough; have the proxy go by the record, where it did not yet."""
-        now = self.traffic.read()
-        due = now.idle_until is not None and uptime() > now.idle_until
-        if now.applied and not due:
+        if self.traffic.read().rests():
             return
         with self._turn:
             now = self.traffic.read()
-            if not now.applied:
-                self._try_again()
-            elif now.idle_until is not None and uptime() > now.idle_until:
-                if self.slots[now.other].release() is not None:
-                    log.info("the slot %s is ended: it was kept for long enough", now.other)
-                self.slots[now.other].restart(None, None)
-                self.traffic.note(idle_until=None)
+            if self._switching or now.rests() or time.monotonic() < self._try_at:
+                return
+            pause = self._config.app.health_interval
+            self._try_at = time.monotonic() + pause
+            try:
+                self._expire(now)
+            except (ProgramError, OSError) as error:
+                log.warning("%s; it is tried again in %g s", reason(error), pause)
+
+    def _expire(self, now: Direction) -> None:
+        if not now.applied:
+            self.traffic.apply()
+            self.end_idle()
+            return
+        if self.slots[now.other].release() is not None:
+            log.info("the slot %s is ended: it was kept for long enough", now.other)
+        self.slots[now.other].restart(None, None)
+        self.traffic.note(idle_until=None)
 
     def restart(self, release: Release | None, previous: str | None, *, patient: bool = False) -> None:
         """Run nothing any more; a release is begun with `begin`.
@@ -231,13 +254,3 @@ class SlottedProgram(Program):
             pid=app.pid,
             kept_seconds=round(max(kept - uptime(), 0), 1) if idle and kept is not None and program.bundle() else None,
         )
-
-    def _try_again(self) -> None:
-        if time.monotonic() < self._try_at:
-            return
-        pause = self._config.app.health_interval
-        self._try_at = time.monotonic() + pause
-        try:
-            self.traffic.apply()
-        except (TrafficError, OSError) as error:
-            log.warning("%s; it is tried again in %g s", error, pause)

@@ -124,7 +124,7 @@ class SupervisedProgram(Program):
                 log.warning("%s", error)
                 return
             if release is not None:
-                self._begin(release)
+                self._begin(release, patient)
 
     def adopt(self, release: Release | None) -> bool:
         """Tell whether an earlier process of this node started what runs, from this directory; then take it over."""
@@ -218,8 +218,8 @@ class SupervisedProgram(Program):
         except ProgramError as error:
             log.warning("%s", error)
 
-    def _begin(self, release: Release) -> None:
-        port = self._choose_port()
+    def _begin(self, release: Release, patient: bool) -> None:
+        port = self._choose_port(patient)
         with self._lock:
             at, began = now(), time.monotonic()
             with self._recording():
@@ -362,9 +362,9 @@ class SupervisedProgram(Program):
             end_left(self._config, self._db, place)
         end_group(self._group)
 
-    def _choose_port(self) -> int:
+    def _choose_port(self, patient: bool) -> int:
         if self._place.port:
-            if free_port(self._place.port) != self._place.port:
+            if not patient and free_port(self._place.port) != self._place.port:
                 slot = f"the port {self._place.port} of the slot {self._place.name}"
                 raise ProgramError(f"{slot} is taken by something else on this machine")
             return self._place.port

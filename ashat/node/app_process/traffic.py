@@ -45,9 +45,9 @@ class TrafficError(ProgramError):
 class Direction:
     """Where the traffic goes by the record: to `slot`, for the release `bundle` ("": none runs).
 
-    It is `applied` once the proxy was seen to go by it, at `since` by the clock that counts since the machine started.
-    `ports` are those of the slots, in their order.
-    Until `idle_until` on that clock what runs in the other slot is kept; None: it never had the traffic.
+    It is `applied` once the proxy was reloaded for it, at `since` by the clock that counts since the machine started.
+    Until `idle_until` on that clock what runs in the other slot is kept; None: it never had the traffic. `ports` are
+    those of the slots, in their order.
     """
 
     slot: str
@@ -61,6 +61,10 @@ class Direction:
     def other(self) -> str:
         """The slot without the traffic."""
         return SLOTS[1 - SLOTS.index(self.slot)]
+
+    def rests(self) -> bool:
+        """Tell whether nothing is to be done: the proxy goes by it, and nothing has been kept for long enough."""
+        return self.applied and (self.idle_until is None or uptime() <= self.idle_until)
 
 
 def snippet(settings: SlotsConfig, slot: str) -> str:
@@ -87,8 +91,9 @@ class Traffic:
         self._command = BoundedCommand(
             "the reload of the proxy", config.slots.reload, config.data / RELOAD_LOG, "slots.reload_timeout"
         )
-        if db.one("SELECT 1 FROM traffic") is None:
-            self._write(Direction(SLOTS[0], "", False, 0, None, self._ports))
+        found = direction(db)
+        if found is None or found.ports != self._ports:
+            self._write(found or Direction(SLOTS[0], "", False, 0, None, self._ports))
 
     def read(self) -> Direction:
         """Read where it goes."""

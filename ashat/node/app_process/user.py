@@ -175,5 +175,6 @@ def _secrets(config: NodeConfig) -> Iterator[Path]:
 def _owned(config: NodeConfig) -> Iterator[Path]:
     """List what decides what the node does: its settings, its trust, and its own program."""
     named = (config.file, config.trust_root, config.ca_file, config.tls_cert)
-    yield from (path for path in (*named, config.slots.snippet) if path is not None)
+    traffic = [config.slots.snippet, config.slots.snippet.parent] if config.slots.snippet else []
+    yield from (path for path in (*named, *traffic) if path is not None)
     yield from (config.data / "releases", Path(sys.executable), Path(ashat.__file__).parent)

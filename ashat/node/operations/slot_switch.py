@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from ashat.common.failpoints import fault_point
 from ashat.node.app_process.health import Health
 from ashat.node.app_process.slots import SlottedProgram
+from ashat.node.app_process.traffic import TrafficError
 from ashat.node.core.config import NodeConfig
 from ashat.node.operations.settle import Interrupted, UnhealthyError, settle
 from ashat.node.store.releases import Release, Releases
@@ -45,6 +46,10 @@ class SlotSwitch:
             ProgramError: it cannot be started, or the proxy does not send it the traffic.
             Interrupted: the node is stopping.
         """
+        with self._program.switching():
+            self._bring(release, step)
+
+    def _bring(self, release: Release | None, step: Stepping) -> None:
         with step("start"):
             name = self._warm(release)
             fresh = name is None and release is not None
@@ -71,6 +76,10 @@ class SlotSwitch:
             ProgramError: it cannot be started, or the proxy does not send it the traffic.
             Interrupted: the node is stopping.
         """
+        with self._program.switching():
+            return self._put_back(release)
+
+    def _put_back(self, release: Release | None) -> bool:
         if release is None:
             self._program.restart(None, None)
             self._releases.link(None)
@@ -80,7 +89,7 @@ class SlotSwitch:
         moved = before.bundle != release.bundle or not before.applied or name != before.slot
         unwell: UnhealthyError | None = None
         if name is None:
-            name = self._begin(release)
+            name = self._begin(release, patient=True)
         if not self._program.is_proven(name):
             try:
                 self._settle(name, release)
@@ -95,16 +104,21 @@ class SlotSwitch:
 
     def hold(self, release: Release, *, beside: str | None) -> None:
         """Have `release` run with the traffic, as the record says, and end what runs beside it, unless that is kept or
-        is the bundle `beside`.
+        is the bundle `beside`. A proxy that does not go by that is told again later.
 
         Raises:
-            ProgramError: it cannot be started, or the proxy does not send it the traffic.
+            ProgramError: it cannot be started.
         """
-        name = self._program.holding(release) or self._program.begin(release)
-        self._releases.link(release)
-        self._program.direct(name, release.bundle, keep=self._config.slots.drain)
-        if beside not in self._program.bundles():
-            self._program.end_idle()
+        with self._program.switching():
+            name = self._program.holding(release) or self._program.begin(release, patient=True)
+            self._releases.link(release)
+            try:
+                self._program.direct(name, release.bundle, keep=self._config.slots.drain)
+            except TrafficError as error:
+                log.warning("%s; it is tried again", error)
+                return
+            if beside not in self._program.bundles():
+                self._program.end_idle()
 
     def take_over(self) -> None:
         """Take over what an earlier process of the node left in the slots.
@@ -126,7 +140,7 @@ class SlotSwitch:
         seen = self._health[name].look(self._program.slots[name].url, bundle=release.bundle)
         return name if seen.healthy else None
 
-    def _begin(self, release: Release) -> str:
+    def _begin(self, release: Release, *, patient: bool = False) -> str:
         """Start it in the free slot, once what had the traffic there had the time to end what it was asked."""
         ends = time.monotonic() + (left := self._program.drain_left(release))
         if left:
@@ -134,7 +148,7 @@ class SlotSwitch:
         while (left := ends - time.monotonic()) > 0:
             if self._stopping.wait(min(left, 1.0)):
                 raise Interrupted
-        return self._program.begin(release)
+        return self._program.begin(release, patient=patient)
 
     def _settle(self, name: str, release: Release | None) -> None:
         settle(self._program.slots[name], self._health[name], release, self._config.app, self._stopping)
