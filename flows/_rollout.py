@@ -8,6 +8,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
+from ashat.client.node import none_if_not_found
 from ashat.protocol.fleet import RolloutState
 from flows._runs import resumed_pause_keys
 from tasks.promote.distribute import record_answer, record_stop
@@ -22,10 +23,10 @@ ANSWER_SECONDS = 30 * 86400
 class RolloutForm(RunInput):
     """Ask for what a person decides of a rollout that stopped."""
 
-    decision: Literal["resume", "abort"] = Field(
+    decision: Literal["resume", "abort", "roll-back"] = Field(
         title="Decision",
         description="resume: it goes on, and those that failed are accepted as they are. abort: nobody else gets it. "
-        "To take it back everywhere: deploy rollback.",
+        "roll-back: it is taken back everywhere.",
     )
     approver: str = Field(default="", title="Who you are", description="Recorded as you type it.", max_length=200)
     comment: str = Field(default="", title="Comment", description="Why.", max_length=500)
@@ -61,4 +62,5 @@ def _key(ordinal: int) -> str:
 
 
 def _page(d: Deployment, seen: RolloutState) -> str:
-    return write_page(seen, d.target.rollout_failures(seen.id))
+    compared = none_if_not_found(lambda: d.target.rollout_troubles(seen.id))
+    return write_page(seen, d.target.rollout_failures(seen.id), compared)

@@ -21,7 +21,7 @@ from tasks.promote.distribute import begin_rollout, carry_out_answer, open_waves
 from tasks.promote.promote import promote
 from tasks.promote.window import await_target
 from tasks.push.transfer import relay
-from tasks.rollback.by_policy import roll_back_by_policy
+from tasks.rollback.by_policy import roll_back_as_answered, roll_back_by_policy
 from tasks.runtime.deployment import Deployment, deployment
 from tasks.runtime.notify import notify_end
 from tasks.servers.drift import publish_servers
@@ -69,10 +69,16 @@ def ship(d: Deployment) -> None:
         promote(d)
     if d.state.stage is Stage.DISTRIBUTING:
         begin_rollout(d)
-        carry_out_answer(d)
+        carry_out(d)
         while stopped := open_waves(d):
             if not (stopped.roll_back and roll_back_by_policy(d, stopped.why)):
                 ask_whether_it_goes_on(d, stopped.why)
-            carry_out_answer(d)
+            carry_out(d)
         if not d.state.rolling_back:
             record_distribution(d)
+
+
+def carry_out(d: Deployment) -> None:
+    """Do what a person answered of a rollout that stopped: let it go on, end it, or take it back."""
+    if not roll_back_as_answered(d):
+        carry_out_answer(d)

@@ -23,6 +23,7 @@ from ashat.errors import (
 )
 from ashat.protocol.carried import WORD_LIMIT, CarriedReport, OmegaWord
 from ashat.protocol.fleet import (
+    CohortTroubles,
     FailureGroup,
     Mainframe,
     MainframeLabels,
@@ -383,6 +384,10 @@ class NodeClient:
     def rollout_progress(self, rollout: str) -> list[RolloutStep]:
         """List when Mainframes of a rollout came to run it, failed or were given up, the oldest first."""
         return self._list(RolloutStep, f"{_rollout(rollout)}/progress", "steps")
+
+    def rollout_troubles(self, rollout: str) -> CohortTroubles:
+        """Ask what those reported who have a rollout's release, and those who have it not."""
+        return self._get(CohortTroubles, f"{_rollout(rollout)}/cohorts")
 
     def fleet_at(self, moment: datetime) -> list[MainframeThen]:
         """List what each Mainframe had reported to run by that time."""

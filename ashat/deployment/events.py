@@ -310,11 +310,11 @@ class RolloutStopped(Event):
 
 
 class RolloutAnswered(Event):
-    """A person said whether a rollout that stopped goes on, or ends as it is."""
+    """A person said whether a rollout that stopped goes on, ends as it is, or is taken back everywhere."""
 
     kind: Literal["rollout_answered"] = "rollout_answered"
     ordinal: int
-    decision: Literal["resume", "abort"]
+    decision: Literal["resume", "abort", "roll-back"]
     approver: Text = ""
     comment: Text = ""
 

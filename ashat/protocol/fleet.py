@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -154,6 +154,32 @@ class RolloutStep(Message):
     succeeded: int = 0
     failed: int = 0
     unreachable: int = 0
+
+
+# How a Mainframe says what became of a program that it ran: OMEGA counts by these words.
+PROGRAM_ENDED: Final = "the program ended by itself"
+PROGRAM_UNHEALTHY: Final = "the program is not healthy any more"
+
+
+class GroupTroubles(Message):
+    """How many Mainframes of a group ran its release, and with how many of these the program ended by itself, was not
+    healthy any more, or one of the two; `refused` did not take the release at all, and are none of these."""
+
+    size: int
+    ran: int = 0
+    ended: int = 0
+    unhealthy: int = 0
+    troubled: int = 0
+    refused: int = 0
+
+
+class CohortTroubles(Message):
+    """What was reported since a rollout began: by the Mainframes of its open waves of its release (`cohort`), and by
+    those of the others of what they run (`rest`)."""
+
+    since: Moment
+    cohort: GroupTroubles
+    rest: GroupTroubles
 
 
 class OpenWaves(Message):

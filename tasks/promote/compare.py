@@ -1,11 +1,17 @@
-"""Compare how often a cohort fails with how often the rest of the fleet does, as A/B asks: do the two differ?"""
+"""Compare how often a cohort fails with how often the rest of the fleet does, as A/B asks: do the two differ?
+
+What is compared is what Mainframes report: that the program ended by itself, or is not healthy any more. What programs
+write to their logs stays on the Mainframes.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ashat.errors import UsageError
+from ashat.protocol.fleet import CohortTroubles, GroupTroubles
 from tasks.checks.kit.significance import fisher
 
 Verdict = Literal["differ", "no difference shown", "too few"]
@@ -56,6 +62,53 @@ def compare_cohorts(cohort: Outcome, rest: Outcome, significance_per_mille: int 
         return Comparison("too few", p_value, None, text)
     text = f"No difference is shown: {said} failed. {shows_from} failures in the cohort would have shown one."
     return Comparison("no difference shown", p_value, shows_from, text)
+
+
+class Compared(NamedTuple):
+    """Hold one line of a comparison: what is compared, and how the two groups stand."""
+
+    what: str
+    cohort: Outcome
+    rest: Outcome
+    found: Comparison
+
+
+COMPARED_COLUMNS = ("", "with the release", "the rest", "")
+
+
+def compare_troubles(seen: CohortTroubles) -> list[Compared]:
+    """Compare what a rollout's cohort and the rest reported; the first line is about any trouble, and says the most."""
+    kinds = (
+        ("any trouble", "troubled"),
+        ("the program ended by itself", "ended"),
+        ("it was not healthy any more", "unhealthy"),
+    )
+    found = []
+    for what, field in kinds:
+        cohort, rest = (_outcome(group, field) for group in (seen.cohort, seen.rest))
+        found.append(Compared(what, cohort, rest, compare_cohorts(cohort, rest)))
+    return found
+
+
+def compared_rows(compared: Sequence[Compared]) -> list[tuple[str, ...]]:
+    """Write a row for each line of a comparison, below `COMPARED_COLUMNS`."""
+    return [(each.what, _share(each.cohort), _share(each.rest), each.found.verdict) for each in compared]
+
+
+def conclusion(seen: CohortTroubles, compared: Sequence[Compared]) -> str:
+    """Say in a line or two whether the release differs from what the rest runs."""
+    said = compared[0].found.text
+    if not seen.rest.ran:
+        said = "There is no rest to compare with: every Mainframe that runs anything has the release."
+    if seen.cohort.refused:
+        count = seen.cohort.refused
+        said += f" {count} more did not take it at all, which the rest could not."
+    return said
+
+
+def _outcome(group: GroupTroubles, field: str) -> Outcome:
+    failed = getattr(group, field)
+    return Outcome(failed, max(group.ran, failed))
 
 
 def _share(group: Outcome) -> str:

@@ -167,7 +167,7 @@ def carry_out_answer(d: Deployment) -> None:
     if found is None or not found.answer:
         return
     seen = d.target.rollout(found.id)
-    if seen.status not in ("paused", "asked") or seen.stops != found.stops:
+    if seen.status not in ("paused", "asked") or seen.stops != found.stops or found.answer == "roll-back":
         return
     action: RolloutAction = "resume" if found.answer == "resume" else "abort"
     d.target.decide_rollout(found.id, action, found.comment[:_WHY_LENGTH], found.answered_by[:_WHY_LENGTH])

@@ -8,9 +8,10 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 
-from ashat.protocol.fleet import FailureGroup, RolloutState
+from ashat.protocol.fleet import CohortTroubles, FailureGroup, RolloutState
 from ashat.protocol.rollout_table import FAILURE_COLUMNS, WAVE_COLUMNS, failure_rows, wave_rows
 from ashat.rollouts.decide import progress
+from tasks.promote.compare import COMPARED_COLUMNS, compare_troubles, compared_rows, conclusion
 from tasks.runtime.artifacts import artifact_key, escape, markdown_table, publish_markdown
 
 
@@ -38,14 +39,19 @@ class RolloutPage:
         publish_markdown(self._key, write_page(seen, []), "How far each wave is")
 
 
-def write_page(seen: RolloutState, failures: list[FailureGroup]) -> str:
-    """Write a rollout as Markdown: where it stands, its waves, and the failures by what they said."""
+def write_page(seen: RolloutState, failures: list[FailureGroup], troubles: CohortTroubles | None = None) -> str:
+    """Write a rollout as Markdown: where it stands, its waves, the failures by what they said, and whether those who
+    have it report more `troubles` than the rest."""
     lines = [f"## {escape(seen.offer.update_id)}: {seen.status}", "", f"- {progress(seen.counts)}"]
     if seen.why:
         lines.append(f"- {escape(seen.why)}")
     lines += ["", *_table(WAVE_COLUMNS, wave_rows(seen))]
     if failures:
         lines += ["", *_table(FAILURE_COLUMNS, failure_rows(failures))]
+    if troubles is not None and troubles.cohort.ran and troubles.rest.size:
+        compared = compare_troubles(troubles)
+        lines += ["", "**With the release beside the rest**", "", *_table(COMPARED_COLUMNS, compared_rows(compared))]
+        lines += ["", escape(conclusion(troubles, compared))]
     return "\n".join(lines)
 
 

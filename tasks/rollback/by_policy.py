@@ -1,4 +1,4 @@
-"""Begin the rollback of a release where its rollout policy says so: the approval covers the way back."""
+"""Begin the rollback of a release where its rollout policy, or a person, says so: the approval covers the way back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,24 @@ _LOOK_EVERY: Final = 0.5
 
 def roll_back_by_policy(d: Deployment, why: str) -> bool:
     """Start a run of `rollback` and wait until that has begun; False where it has not, as where people must sign it."""
+    return _roll_back(d, "policy", "the rollout policy", why)
+
+
+def roll_back_as_answered(d: Deployment) -> bool:
+    """Do the same where a person answered so when the rollout stopped; False where nobody did."""
+    found = d.state.rollout
+    if found is None or found.answer != "roll-back":
+        return False
+    by = found.answered_by or "a person"
+    return _roll_back(d, str(found.ordinal), by, found.comment or f"its rollout stopped: {found.stopped}")
+
+
+def _roll_back(d: Deployment, which: str, by: str, why: str) -> bool:
     state = d.state
     assert state.rollout is not None
-    key = f"rollback:{state.update_id}:{state.attempt}:policy:{state.rollout.id}"
-    run = start_run(ROLLBACK_DEPLOYMENT, state, key, reason=why, by="the rollout policy")
-    reporter().say(f"{d.update_id}: its rollout policy rolls it back, in run {run}: {why}")
+    key = f"rollback:{state.update_id}:{state.attempt}:{which}:{state.rollout.id}"
+    run = start_run(ROLLBACK_DEPLOYMENT, state, key, reason=why, by=by)
+    reporter().say(f"{d.update_id}: {by} has it rolled back, in run {run}: {why}")
     deadline = time.monotonic() + BEGINS_WITHIN
     while time.monotonic() < deadline:
         state = d.state

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ashat.node.core.metrics import Metrics
+from ashat.node.omega.fleet.figures import families
 from ashat.stats.exposition import Record, exposition
 from scripts.dependencies import ROOT
 from tests.support.needs import requires_promtool
@@ -31,7 +32,7 @@ def metrics() -> dict[str, str]:
     found = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     for family in Metrics().registry.collect():
         found[f"{family.name}_total" if family.type == "counter" else family.name] = family.type
-    return found
+    return found | {family.name: family.type for family in families().values()}
 
 
 def queried() -> dict[str, set[str]]:
@@ -59,7 +60,8 @@ def test_every_metric_in_a_query_exists() -> None:
     used = set().union(*found.values())
     unseen = {"ashat_deploy_build_info", "ashat_node_received_bytes_total", "ashat_node_sent_bytes_total"}
     shown = {name for name in metrics() if any(each.startswith(name) or name in each for each in used)}
-    assert {name for name in metrics() if name.startswith("ashat_deploy_")} - shown - unseen == set()
+    watched = {name for name in metrics() if name.startswith(("ashat_deploy_", "ashat_omega_"))}
+    assert watched - shown - unseen == set()
 
 
 def test_an_unknown_metric_is_noticed() -> None:
@@ -86,7 +88,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
 
 def test_each_alert_says_what_it_means_and_what_to_do() -> None:
     alerts = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
-    assert len(alerts) == 9
+    assert len(alerts) == 12
     for alert in alerts:
         assert alert["labels"]["severity"] in ("info", "warning", "critical")
         assert alert["annotations"].keys() == {"summary", "description"}
@@ -116,4 +118,6 @@ def test_the_guide_lists_each_metric_with_its_type_and_labels() -> None:
         [cell.strip() for cell in line.strip("|").split("|")] for line in guide.splitlines() if line.startswith("| `")
     ]
     listed = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert listed == {name: kind for name, kind in metrics().items() if name.startswith("ashat_deploy_")}
+    assert listed == {
+        name: kind for name, kind in metrics().items() if name.startswith(("ashat_deploy_", "ashat_omega_"))
+    }

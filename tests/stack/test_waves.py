@@ -90,3 +90,29 @@ def test_one_that_a_person_paused_goes_on_by_their_word_or_ends(stack: Stack) ->
     assert (state.stage, state.reach.running, state.reach.total) == (Stage.COMPLETED, 2, 2)
     assert state.rollout is not None
     assert (state.rollout.answer, state.rollout.answered_by) == ("resume", "Kim")
+
+
+def test_a_cohort_is_compared_with_the_rest_and_taken_back_by_a_person_s_word(stack: Stack) -> None:
+    before = stack.bundles()
+    file = stack.source.parent / "rollout.toml"
+    file.write_text(POLICY.replace("ring=internal", "ring=internal, then ask", 1))
+    stack.deploy("configure", "rollout-policy", "default", str(file))
+    stack.change("for a cohort")
+    approve(stack, "UPD-W3")
+    state = stack.wait("UPD-W3", lambda state: state.rollout is not None and state.rollout.waits)
+    assert state.rollout is not None
+    compared = stack.deploy("rollout", "compare", "UPD-W3").stdout
+    assert "Too few to tell: 0 of 1 of the cohort and 0 of 1 of the rest failed" in compared
+    found = json.loads(stack.deploy("rollout", "compare", "UPD-W3", "--json").stdout)
+    assert (found["cohort"]["ran"], found["rest"]["ran"]) == (1, 1)
+    run = stack.wait_run(state.rollout.run, "Suspended")["id"]
+    page = stack.source.parent / "page.html"
+    stack.deploy("rollout", "report", "UPD-W3", "--html", str(page))
+    assert "then ask" not in page.read_text()
+    assert "<svg" in page.read_text()
+    form = {"decision": "roll-back", "approver": "Kim", "comment": "the customers complain"}
+    stack.api("POST", f"/flow_runs/{run}/resume", {"run_input": form})
+    state = stack.wait("UPD-W3", lambda state: state.ended and state.rolled_back)
+    assert state.rollback_reason == "the customers complain"
+    assert stack.bundles() == before
+    assert "roll-back: the customers complain" in stack.deploy("history", "UPD-W3").stdout

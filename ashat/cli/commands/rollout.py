@@ -101,6 +101,30 @@ def retry_failed(update_id: Update, by: By = "", omega: Omega = "") -> None:
 
 
 @rollout_app.command()
+def compare(update_id: Update, omega: Omega = "", as_json: Json = False) -> None:
+    """Compare those who have the release with the rest: do their programs end, or fall ill, more often?"""
+    from tasks.promote.compare import COMPARED_COLUMNS, compare_troubles, compared_rows, conclusion
+
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        seen = node.rollout_troubles(found.id)
+    compared = compare_troubles(seen)
+    said = conclusion(seen, compared)
+    if as_json:
+        told = {each.what: each.found._asdict() for each in compared}
+        output.show_json({**seen.model_dump(mode="json"), "compared": told, "conclusion": said})
+        return
+    since = f"{seen.since:%Y-%m-%d %H:%M:%S} UTC"
+    output.say(f"⚖️ {update_id} beside what the rest runs, by what Mainframes reported since {since}")
+    for line in output.columns([COMPARED_COLUMNS, *compared_rows(compared)]):
+        output.say(line)
+    output.say(said)
+    if found.status in ("running", "paused", "asked"):
+        output.say(f"Widen it, once it has stopped: deploy rollout resume {update_id}.")
+        output.say(f"Take it back: deploy rollback {update_id}.")
+
+
+@rollout_app.command()
 def report(
     update_id: Update,
     html: Annotated[

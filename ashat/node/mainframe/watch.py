@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ashat.common.clocks import uptime
 from ashat.node.context import NodeContext
 from ashat.node.core.db import now
+from ashat.protocol.fleet import PROGRAM_ENDED, PROGRAM_UNHEALTHY
 from ashat.protocol.messages import App, Operation
 from ashat.protocol.probes import HealthProbe
 
@@ -57,9 +58,9 @@ class Watched:
         if self.ended_at is not None and (at - self.ended_at < CALM_SECONDS):
             often = f"{self.ended} times" if self.ended > 1 else "once"
             why = f"; the last time, {self.failure}" if self.failure else ""
-            return f"the program ended by itself {often} since it was switched to{why}"
+            return f"{PROGRAM_ENDED} {often} since it was switched to{why}"
         if self.unhealthy >= LOOKS:
-            return f"the program is not healthy any more: {self.detail}"
+            return f"{PROGRAM_UNHEALTHY}: {self.detail}"
         return ""
 
     def does_not_hold(self, at: float, watch_seconds: float) -> bool:

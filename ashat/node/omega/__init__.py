@@ -25,6 +25,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
     from ashat.node.omega.authorization import SCHEMA, AuthorizationRule
     from ashat.node.omega.fleet.database import FILE, FleetDatabase
+    from ashat.node.omega.fleet.figures import FleetFigures
     from ashat.node.omega.fleet.fleet import Fleet, fleet_address
     from ashat.node.omega.fleet.mainframes import FLUSH_SECONDS
     from ashat.node.omega.ledger_log import KeptLog
@@ -41,6 +42,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     kept = KeptLog(context.db)
     fleet = Fleet(FleetDatabase(fleet_address(config) or config.data / FILE), context.db)
     context.at_end.callback(fleet.close)
+    context.metrics.registry.register(FleetFigures(fleet.database))
     context.services += [fleet.database, Repeated(fleet.mainframes.keep_seen, FLUSH_SECONDS, "seen")]
     offers = Offers(context.db, trust, kept)
     context.operations.add_rule(AuthorizationRule(trust, kept))

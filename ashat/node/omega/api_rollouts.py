@@ -12,6 +12,7 @@ from ashat.node.omega.api import Require
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.offers import Offers
 from ashat.protocol.fleet import (
+    CohortTroubles,
     FailureGroup,
     MemberState,
     OpenWaves,
@@ -107,6 +108,11 @@ def rollouts_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter
         """When its Mainframes came to run it, failed, or were given up."""
         store.state(rollout)
         return Steps(steps=store.progress(rollout))
+
+    @router.get("/{rollout}/cohorts", dependencies=read, responses=refused(404))
+    def cohorts(rollout: Name) -> CohortTroubles:
+        """What was reported by those who have its release, and by those who have it not."""
+        return store.troubles(rollout)
 
     _add_decisions(router, fleet, promote)
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from fractions import Fraction
 from math import comb
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ashat.errors import UsageError
+from ashat.protocol.fleet import CohortTroubles, GroupTroubles
 from tasks.checks.kit.significance import fisher
-from tasks.promote.compare import Outcome, compare_cohorts
+from tasks.promote.compare import Outcome, compare_cohorts, compare_troubles, compared_rows, conclusion
 
 GROUPS = st.integers(0, 12).flatmap(lambda size: st.builds(Outcome, st.integers(0, size), st.just(size)))
 
@@ -73,3 +75,27 @@ def test_of_many_the_approximation_says_what_the_exact_test_says(failed: int) ->
 def test_more_failures_than_members_are_refused() -> None:
     with pytest.raises(UsageError, match="The rest has 6 failures among 5 Mainframes"):
         compare_cohorts(Outcome(1, 5), Outcome(6, 5))
+
+
+def troubles(cohort: GroupTroubles, rest: GroupTroubles) -> CohortTroubles:
+    return CohortTroubles(since=datetime(2026, 11, 30, tzinfo=UTC), cohort=cohort, rest=rest)
+
+
+def test_what_mainframes_reported_is_compared_or_too_few_to_tell() -> None:
+    few = troubles(GroupTroubles(size=1, ran=1, ended=1, troubled=1), GroupTroubles(size=1, ran=1))
+    assert [each.found.verdict for each in compare_troubles(few)] == ["too few"] * 3
+    assert conclusion(few, compare_troubles(few)).startswith("Too few to tell: 1 of 1")
+
+    bad = troubles(
+        GroupTroubles(size=60, ran=50, ended=9, unhealthy=4, troubled=12, refused=10),
+        GroupTroubles(size=900, ran=900, ended=5, unhealthy=30, troubled=35),
+    )
+    compared = compare_troubles(bad)
+    assert [each.found.verdict for each in compared] == ["differ", "differ", "no difference shown"]
+    said = conclusion(bad, compared)
+    assert said.startswith("The cohort fails more often: 12 of 50 of the cohort and 35 of 900 of the rest failed.")
+    assert said.endswith("10 more did not take it at all, which the rest could not.")
+    assert compared_rows(compared)[0] == ("any trouble", "12 of 50", "35 of 900", "differ")
+
+    alone = troubles(GroupTroubles(size=5, ran=5), GroupTroubles(size=0))
+    assert "no rest to compare with" in conclusion(alone, compare_troubles(alone))

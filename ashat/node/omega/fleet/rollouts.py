@@ -22,7 +22,9 @@ from ashat.node.core.errors import ApiError
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.outbox import note
 from ashat.node.omega.fleet.tables import labels, licences, mainframes, members, rollouts, waves
+from ashat.node.omega.fleet.troubles import cohort_troubles
 from ashat.protocol.fleet import (
+    CohortTroubles,
     FailureGroup,
     MainframeReport,
     MemberState,
@@ -278,6 +280,18 @@ class RolloutStore:
                 step = found.setdefault(at, {})
                 step[_SETTLED[state]] = step.get(_SETTLED[state], 0) + count
         return [RolloutStep.model_validate({"at": at + _SPAN_BEGINS[len(at) :], **step}) for at, step in found.items()]
+
+    def troubles(self, identity: str) -> CohortTroubles:
+        """Count what those who have the release reported beside those who have it not.
+
+        Raises:
+            ApiError: 404 where there is no such rollout.
+        """
+        with self._database.reading() as connection:
+            row = _find(connection, rollouts.c.id == identity)
+            if row is None:
+                raise _unknown(identity)
+            return cohort_troubles(connection, row)
 
     def offer_to(self, licence: str, offer: Offer) -> Future[int | None]:
         """Tell whether that Mainframe may have `offer` now, by its wave: None where not, else how often it was told to

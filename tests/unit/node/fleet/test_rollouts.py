@@ -16,7 +16,7 @@ from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.omega.fleet import rollouts as module
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
-from ashat.protocol.fleet import MainframeReport
+from ashat.protocol.fleet import PROGRAM_ENDED, PROGRAM_UNHEALTHY, GroupTroubles, MainframeReport
 from ashat.protocol.messages import Offer
 from ashat.rollouts.policy import RolloutPolicy, WaveRule
 
@@ -273,3 +273,36 @@ def test_progress_counts_when_each_came_to_stand_as_it_does(fleet: Fleet, member
         fleet.database.change(lambda connection, change=change: connection.execute(change))
         assert total() == (2, 2, 0)
         assert fleet.rollouts.progress("r")[0].at <= now() - timedelta(days=days)
+
+
+def test_the_cohort_s_troubles_are_counted_beside_the_rest_s(fleet: Fleet, members: Members) -> None:
+    made = members(10)
+    fleet.rollouts.begin("before", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.open("before", 0, "all", "kim")
+    told(fleet, made)
+    for each in made[:9]:
+        say(fleet, each, "running")
+    fleet.rollouts.begin("r", NEXT, TWO_WAVES, "kim")
+    nothing = fleet.rollouts.troubles("r")
+    assert (nothing.cohort.size, nothing.rest.size, nothing.rest.troubled) == (0, 10, 0)
+
+    fleet.rollouts.open("r", 0, "canaries", "kim")
+    wave = {each.id: each.wave for each in fleet.rollouts.members("r", (), None, 100)}
+    cohort = [each for each in made if wave[each.id] == 0]
+    rest = [each for each in made[:9] if wave[each.id] == 1]
+    told(fleet, made, NEXT)
+    say(fleet, cohort[0], "running", offer=NEXT)
+    say(fleet, cohort[0], "failed", f"it runs here, and {PROGRAM_ENDED} twice", NEXT)
+    say(fleet, cohort[0], "failed", f"it held at first, but {PROGRAM_UNHEALTHY}: 500", NEXT)
+    say(fleet, cohort[0], "running", offer=NEXT)
+    say(fleet, cohort[1], "failed", "no room", NEXT)
+    say(fleet, rest[0], "failed", f"it runs here, and {PROGRAM_UNHEALTHY}: %_")
+    say(fleet, rest[0], "running")
+    seen = fleet.rollouts.troubles("r")
+    assert seen.cohort == GroupTroubles(size=3, ran=1, ended=1, unhealthy=1, troubled=1, refused=1)
+    ran = len([each for each in rest if each in made[:9]])
+    assert seen.rest == GroupTroubles(size=7, ran=ran, ended=0, unhealthy=1, troubled=1, refused=0)
+    fleet.licences.revoke(rest[0].id)
+    assert fleet.rollouts.troubles("r").rest.troubled == 0
+    with pytest.raises(ApiError, match="no rollout"):
+        fleet.rollouts.troubles("nothing")
