@@ -72,6 +72,7 @@ class Packaged(Event):
 
     `attestation` is the digest of the builder's signed statement; `commits` are the newest of those that it was packed
     from, each its id and its subject, the newest first. `irreversible`: its migrate step cannot be taken back.
+    `installable_from` are the versions from which it can be installed, None: from any.
     """
 
     kind: Literal["packaged"] = "packaged"
@@ -83,6 +84,7 @@ class Packaged(Event):
     attestation: Digest | None = None
     commits: tuple[str, ...] = ()
     irreversible: bool = False
+    installable_from: tuple[Text, ...] | None = None
 
 
 class PublicSwitching(Event):

@@ -139,9 +139,10 @@ class RolloutMember(Message):
 
 
 class FailureGroup(Message):
-    """Mainframes of a rollout that failed or cannot be reached, for the same reason: how many, and some by name."""
+    """Mainframes of a rollout that failed or cannot be reached, for the same reason: how many, and some by name. On
+    those that are `barred` the release cannot be installed; they are offered nothing, and in no wave."""
 
-    state: Literal["failed", "unreachable", "accepted"]
+    state: Literal["failed", "unreachable", "accepted", "barred"]
     reason: str
     count: int
     names: list[str]

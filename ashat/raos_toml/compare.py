@@ -40,6 +40,8 @@ _NUMBERS = {
     "allow_days": True,
 }
 
+_SHOWN = 5
+
 
 def weakened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) -> list[str]:
     """One line for each promise of `old` that `new` does not keep in full, in the order of the file.
@@ -50,6 +52,7 @@ def weakened(old: RaosToml, new: RaosToml, changed_files: Collection[str] = ()) 
     compared = _Compared(changed_files, old.raos.version, new.raos.version)
     return [
         *_urgent(old.raos, new.raos),
+        *_barrier(old.raos, new.raos),
         *_command("app", old.app, new.app),
         *_migrate(old.migrate, new.migrate),
         *_health(old, new),
@@ -90,6 +93,13 @@ class _Compared:
         elif isinstance(value, Mapping):
             return {key: self._renumbered(each) for key, each in value.items()}
         return value
+
+
+def _barrier(old: RaosSection, new: RaosSection) -> Iterator[str]:
+    if new.installable_from is not None and (old.installable_from, old.version) != (new.installable_from, new.version):
+        named = ", ".join(_plain(each) for each in new.installable_from[:_SHOWN])
+        more = " …" if len(new.installable_from) > _SHOWN else ""
+        yield f"[raos] installable_from is {named}{more}: Mainframes that run another version are offered nothing"
 
 
 def _urgent(old: RaosSection, new: RaosSection) -> Iterator[str]:

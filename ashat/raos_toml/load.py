@@ -1,6 +1,6 @@
 """`raos.toml`, at the root of every bundle: what the program promises, and what `deploy verify` holds it to.
 
-    [raos]         name, version
+    [raos]         name, version, urgent, installable_from (versions)
     [app]          command
     [migrate]      command, seconds, reversible
     [health]       path, ready, expect ("release" or "status"), start_seconds, settle_seconds

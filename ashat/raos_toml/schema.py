@@ -22,6 +22,7 @@ from pydantic import (
 
 from ashat.common.text import require_visible
 from ashat.protocol.messages import MIGRATE_SECONDS
+from ashat.rollouts.barriers import Release
 
 
 def _matching(pattern: str, expected: str) -> AfterValidator:
@@ -101,6 +102,9 @@ JsonValue = Annotated[Any, AfterValidator(_json_value)]
 JsonSchema = Annotated[str | dict[str, Any], PlainValidator(_schema)]
 
 
+MAX_ORIGINS = 100
+
+
 class Section(BaseModel):
     """A table of the file: no other keys, no conversions (`"8"` is not 8)."""
 
@@ -124,11 +128,19 @@ class RaosSection(Section):
     """`[raos]`: what the program calls itself. `/health` must report this version.
 
     A release is urgent where `urgent` is its own version: a mark that nobody took out says nothing of the next one.
+    Where it names versions in `installable_from`, it is installed on what runs one of them, and on nothing else.
     """
 
     name: Word
     version: Word
     urgent: Word | None = None
+    installable_from: list[Word] | None = Field(default=None, min_length=1, max_length=MAX_ORIGINS)
+
+    @model_validator(mode="after")
+    def _is_not_its_own_origin(self) -> Self:
+        if self.version in (self.installable_from or ()):
+            raise ValueError(f"installable_from names {self.version!r}, which is this version itself")
+        return self
 
     @property
     def is_urgent(self) -> bool:
@@ -322,3 +334,22 @@ class Commands(BaseModel):
         """Whether the file marks its very version as urgent; what else `[raos]` says does not matter to a node."""
         said = self.raos if isinstance(self.raos, dict) else {}
         return isinstance(said.get("urgent"), str) and said["urgent"] == said.get("version")
+
+    @property
+    def release(self) -> Release:
+        """What the release is called, "" where it does not say, and from which versions it can be installed.
+
+        Raises:
+            ValueError: what it says of that is none of what `raos.toml` may say.
+        """
+        said = self.raos if isinstance(self.raos, dict) else {}
+        version, origins = said.get("version", ""), said.get("installable_from")
+        if not isinstance(version, str):
+            raise ValueError("its version is no text")
+        if origins is None:
+            return Release(version)
+        if not (isinstance(origins, list) and 0 < len(origins) <= MAX_ORIGINS):
+            raise ValueError("installable_from is no list of versions")
+        if not all(isinstance(each, str) for each in origins):
+            raise ValueError("installable_from is no list of versions")
+        return Release(version, frozenset(origins))

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from ashat.common.text import printable
+from ashat.common.text import cut, printable
 from ashat.errors import PolicyError
 
 _NAMED = 5
+WHY_LENGTH = 500
 
 
 class Release(NamedTuple):
@@ -61,6 +62,17 @@ def path(known: Iterable[Release], current: str | None, to: str) -> list[str] | 
             onward[origin] = version
             queue.append(origin)
     return DeadEnd(_why(releases, onward, current, to))
+
+
+def why_barred(release: Release, current: str) -> str:
+    """Say why a release cannot be installed on what runs the version `current` ("": one that is not known); "" where it
+    can. The same version may always be installed again."""
+    if release.origins is None or current == release.version or current in release.origins:
+        return ""
+    named = sorted(release.origins)
+    origins = ", ".join(printable(each) for each in named[:_NAMED]) + (" …" if len(named) > _NAMED else "")
+    runs = f"runs {printable(current)}" if current else "runs a release that names no version"
+    return cut(f"{printable(release.version)} is installed only from {origins}, and this Mainframe {runs}", WHY_LENGTH)
 
 
 def refuse_circle(releases: Iterable[Release]) -> None:

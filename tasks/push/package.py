@@ -24,6 +24,7 @@ from ashat.protocol.messages import Source
 from ashat.protocol.origins import Differences
 from ashat.raos_toml.load import raos_toml_of
 from ashat.raos_toml.schema import RaosToml
+from ashat.rollouts.barriers import Release, refuse_circle
 from ashat.settings import Settings
 from ashat.trust.release.machine_keys import machine_signer
 from ashat.trust.release.provenance import Attestation, attest_build
@@ -154,6 +155,7 @@ def begin(request: PushRequest, package: Package) -> State:
         run=run_id(),
     )
     manifest, ledger = package.packed.manifest, this_run().ledger
+    refuse_barriers_in_a_circle(ledger, package.raos)
     state = _mine_or_free(ledger, request.update_id, resume=request.resume) or ledger.create(request.update_id, created)
     attestation = ledger.put_document("attestation", _attested(state, package, by=request.by))
     fault_point("push.attested")
@@ -172,11 +174,37 @@ def begin(request: PushRequest, package: Package) -> State:
             attestation=attestation,
             commits=package.commits,
             irreversible=package.raos.migrate is not None and not package.raos.migrate.reversible,
+            installable_from=_origins(package.raos),
         )
 
     state = ledger.advance(request.update_id, state.attempt, packed)
     fault_point("push.packaged")
     return state
+
+
+def _origins(raos: RaosToml) -> tuple[str, ...] | None:
+    return None if raos.raos.installable_from is None else tuple(raos.raos.installable_from)
+
+
+def refuse_barriers_in_a_circle(ledger: Ledger, raos: RaosToml) -> None:
+    """Refuse a release from which one leads back to it that it can be installed from, by what was promoted before.
+
+    Raises:
+        PolicyError: there is such a circle; one line that names it.
+    """
+    version, origins = raos.raos.version, _origins(raos)
+    if origins is None:
+        return
+    packed: dict[tuple[str, int], Release] = {}
+    known: dict[str, Release] = {}
+    for update_id, attempt, event in ledger.parsed(("packaged", "promoted")):
+        if event["kind"] == "packaged":
+            before = event.get("installable_from")
+            packed[update_id, attempt] = Release(event.get("version", ""), frozenset(before) if before else None)
+        elif (update_id, attempt) in packed:
+            release = packed[update_id, attempt]
+            known[release.version] = release
+    refuse_circle([*known.values(), Release(version, frozenset(origins))])
 
 
 def _attested(state: State, package: Package, *, by: str) -> Attestation:

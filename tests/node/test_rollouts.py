@@ -16,7 +16,7 @@ from ashat.protocol.messages import Current, Offer, Role
 from ashat.rollouts.policy import RolloutPolicy, WaveRule
 from tests.node.test_mainframe import Install
 from tests.support.processes.node import NodeProcess, push, tiny_app, tiny_bundle
-from tests.support.processes.omega import eventually, promote, ship, source
+from tests.support.processes.omega import eventually, promote, roll_back, running, ship, source
 
 POLICY = RolloutPolicy(
     waves=(WaveRule(name="internal", label="ring=internal"), WaveRule(name="customers", rest=True)),
@@ -119,3 +119,51 @@ def test_a_killed_omega_goes_on_where_it_was(point: str, tmp_path: Path) -> None
         state = client.rollout(acts())
         assert (state.status, state.waves[0].opened_at is not None) == ("completed", True)
         assert client.state().offer == state.offer
+
+
+def versioned(version: str, *origins: str) -> dict[str, str]:
+    named = f"installable_from = {list(origins)!r}\n".replace("'", '"') if origins else ""
+    return {"raos.toml": f'[raos]\nname = "tiny"\nversion = "{version}"\n{named}'}
+
+
+def test_a_release_is_never_tried_where_it_cannot_be_installed_from_what_runs(
+    omega: NodeProcess, client: NodeClient, tmp_path: Path
+) -> None:
+    with Install(tmp_path / "behind", omega) as behind, Install(tmp_path / "new", omega, plain=True) as empty:
+        empty.stop()
+        old = ship(client, source(tmp_path, **versioned("1")), "UPD-1")
+        behind.wait_until_runs(old)
+        third = source(tmp_path, **versioned("3", "2"))
+
+        # OMEGA names it, and offers it nothing.
+        new = promote(client, push(client, third), "UPD-3")
+        rollout = begin(client, new, RolloutPolicy.all_at_once()).id
+        client.open_waves(rollout, 0, "all")
+        assert client.rollout(rollout).counts.size == 1
+        (group,) = client.rollout_failures(rollout)
+        why = "3 is installed only from 2, and this Mainframe runs 1"
+        assert (group.state, group.reason, group.names) == ("barred", why, ["behind"])
+        assert why in next(one.waits for one in client.mainframes() if one.name == "behind")
+        # One that runs nothing has nothing to come from.
+        empty.start()
+        counted(client, rollout, 0, succeeded=1)
+        assert behind.state().current.bundle == old.bundle
+
+        # Where OMEGA says nothing of waves, the Mainframe refuses by itself; nothing was switched.
+        again = ship(client, source(tmp_path, **versioned("3.1", "2", "3")), "UPD-4")
+        found = behind.wait_for("refused", "UPD-4", "is not tried: 3.1 is installed only from 2, 3", "runs 1")
+        assert "keeps running" in found.detail
+        state = behind.state()
+        assert (state.current.bundle, state.release_seq) == (old.bundle, old.release_seq)
+        empty.wait_until_runs(again)
+
+        # The stepping stone is a release of its own; after it the way is free, and a rollback is no installation.
+        stone = ship(client, source(tmp_path, **versioned("2")), "UPD-5")
+        behind.wait_until_runs(stone)
+        last = promote(client, push(client, third), "UPD-6")
+        rollout = begin(client, last, RolloutPolicy.all_at_once()).id
+        client.open_waves(rollout, 0, "all")
+        behind.wait_until_runs(last)
+        assert roll_back(client).status == "succeeded"
+        behind.wait_until_runs(running(client))
+        assert behind.state().current.bundle == stone.bundle

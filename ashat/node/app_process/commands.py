@@ -15,6 +15,7 @@ from ashat.node.store.store import Store
 from ashat.protocol.messages import Role
 from ashat.raos_toml.load import NAME, SIZE_LIMIT, load_commands
 from ashat.raos_toml.schema import Commands
+from ashat.rollouts import barriers
 
 
 def commands_in(directory: Path) -> Commands:
@@ -53,6 +54,26 @@ def is_urgent(store: Store, bundle: str) -> bool:
         return stored_commands(store, bundle).is_urgent
     except AshatError:
         return False
+
+
+def why_barred(store: Store, bundle: str, current: str | None) -> str:
+    """Say why a bundle that is here cannot be installed on what runs the bundle `current`, by what its raos.toml names
+    in `installable_from`; "" where it can. On what runs nothing anything can be installed.
+
+    Raises:
+        BundleError: its raos.toml cannot be read.
+    """
+    try:
+        release = stored_commands(store, bundle).release
+    except ValueError as error:
+        return f"from which versions it can be installed cannot be read: {error}"
+    if release.origins is None or current is None or current == bundle:
+        return ""
+    try:
+        version = stored_commands(store, current).release.version
+    except (AshatError, ValueError):
+        version = ""
+    return barriers.why_barred(release, version)
 
 
 def program_command(config: NodeConfig, directory: Path) -> Sequence[str]:

@@ -39,6 +39,7 @@ from ashat.node.app_process.health import Repeated
 from ashat.node.context import NodeContext
 from ashat.node.core.db import Database, from_text, now
 from ashat.node.core.errors import ApiError
+from ashat.node.mainframe.barrier import barrier
 from ashat.node.mainframe.importer import Importer
 from ashat.node.mainframe.omega_client import OmegaClient
 from ashat.node.mainframe.omega_witness import OmegaWitness, WitnessStatus
@@ -341,13 +342,20 @@ class MainframeAgent:
         if moved.objects_sent:
             log.info("%s is here: %d bytes came in %.1f s", _named(offer), moved.bytes_sent, moved.seconds)
         fault_point("mainframe.pulled")
-        if why := self._own_rules.why_wait(offer, now(), lambda: is_urgent(self._context.store, offer.bundle)):
-            return self._wait_for(offer, why)
+        return self._try(offer, attempt, running)
+
+    def _try(self, offer: Offer, attempt: int, running: str | None) -> float:
+        """Switch to what is here, unless it cannot be installed on what runs, or waits by the owner's rules."""
 
         def refused(why: str) -> None:
             self._say("refused", f"{why} {_KEEPS_RUNNING}", contact=True)
             self._report(offer, "failed", why)
 
+        if why := barrier(self._context, offer.bundle, running):
+            refused(f"{_named(offer)} is not tried: {why}.")
+            return self._patience.after_failure()
+        if why := self._own_rules.why_wait(offer, now(), lambda: is_urgent(self._context.store, offer.bundle)):
+            return self._wait_for(offer, why)
         return 0.0 if self._switch(offer, attempt, running, refused) else self._patience.after_failure()
 
     def _without_room(self, offer: Offer, error: StoreFullError) -> float:

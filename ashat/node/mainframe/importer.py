@@ -17,6 +17,7 @@ from ashat.node.app_process.commands import is_urgent
 from ashat.node.context import NodeContext
 from ashat.node.core.db import now
 from ashat.node.core.errors import ApiError
+from ashat.node.mainframe.barrier import barrier
 from ashat.node.mainframe.carried import check_addressee, check_change_log, check_signed, check_unexpired, take_bundle
 from ashat.node.mainframe.imports import Import, Imports, Status
 from ashat.node.mainframe.offer_verifier import OfferVerifier
@@ -181,6 +182,9 @@ class Importer:
         check_unexpired(offer, found.expires, now())
         if self._context.store.missing(self._context.store.manifest(offer.bundle).objects):
             raise StoreError(f"What {found.file} brought is not here any more; import it again.")
+        if why := barrier(self._context, offer.bundle, running):
+            self._end(found, "refused", f"it is not tried: {why}")
+            return False
         if why := self._rules.why_wait(offer, now(), lambda: is_urgent(self._context.store, offer.bundle)):
             self._wait(found, offer, why)
             return False

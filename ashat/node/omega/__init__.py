@@ -53,7 +53,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     context.services.append(Repeated(trust.keep_current, RENEW_INTERVAL, "trust"))
     app.include_router(omega_router(fleet, offers, require))
     app.include_router(licences_router(fleet, require))
-    app.include_router(rollouts_router(fleet, offers, require))
+    app.include_router(rollouts_router(fleet, offers, context.store, require))
     app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
     app.include_router(offered_bundle_router(fleet, offers, context.store))
     app.include_router(carried_router(config.name, fleet, offers, trust, kept, context.proofs, require))

@@ -6,11 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
+from ashat.errors import AshatError
 from ashat.node.api.declared import refused
+from ashat.node.app_process.commands import why_barred
 from ashat.node.logs.change_log import who
 from ashat.node.omega.api import Require
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.offers import Offers
+from ashat.node.store.store import Store
 from ashat.protocol.fleet import (
     CohortTroubles,
     FailureGroup,
@@ -25,7 +28,7 @@ from ashat.protocol.fleet import (
     RolloutStep,
     RolloutWord,
 )
-from ashat.protocol.messages import Message, Scope
+from ashat.protocol.messages import Message, Offer, Scope
 
 Name = Annotated[str, Path(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _ACTIONS: dict[RolloutAction, RolloutStatus] = {
@@ -61,17 +64,24 @@ class Steps(Message):
     steps: list[RolloutStep]
 
 
-def rollouts_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
+def rollouts_router(fleet: Fleet, offers: Offers, bundles: Store, require: Require) -> APIRouter:
     """Make the routes; `require(scope)` is the dependency that refuses who may not."""
     router = APIRouter(prefix="/v1/rollouts", tags=["OMEGA"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
     store = fleet.rollouts
 
+    def barred(offer: Offer) -> dict[str, str]:
+        """On which of the bundles that run the release cannot be installed; on none where it is a return to it."""
+        if offers.is_return(offer):
+            return {}
+        known = ((bundle, _why_barred(bundles, offer.bundle, bundle)) for bundle in store.running())
+        return {bundle: why for bundle, why in known if why}
+
     @router.put("/{rollout}", dependencies=promote, responses=refused(404, 409))
     def begin(rollout: Name, wanted: RolloutRequest) -> RolloutState:
         """Begin to roll out what OMEGA runs. No Mainframe is offered it before its wave is opened."""
         offers.check(wanted.offer)
-        store.begin(rollout, wanted.offer, wanted.policy, who())
+        store.begin(rollout, wanted.offer, wanted.policy, who(), barred(wanted.offer))
         offers.put(wanted.offer)
         fleet.relay()
         return store.state(rollout)
@@ -141,3 +151,14 @@ def _add_decisions(router: APIRouter, fleet: Fleet, promote: list[Any]) -> None:
         store.set(rollout, _ACTIONS[action], word.why, word.by or who())
         fleet.relay()
         return store.state(rollout)
+
+
+def _why_barred(store: Store, bundle: str, running: str) -> str:
+    """Say why a bundle cannot be installed on another; "" where it can, or where what runs is not stored here any more:
+    then the Mainframe itself looks."""
+    if not store.has_bundle(running):
+        return ""
+    try:
+        return why_barred(store, bundle, running)
+    except AshatError:
+        return ""

@@ -123,6 +123,13 @@ class Offers:
         with self._database.snapshot() as connection:
             _check_runs(offer, records.read_standing(connection).current)
 
+    def is_return(self, offer: Offer) -> bool:
+        """Tell whether OMEGA runs what `offer` names because it was rolled back to that."""
+        with self._database.snapshot() as connection:
+            standing = records.read_standing(connection)
+        current = standing.current
+        return standing.brought_by == "rollback" and current is not None and offer_of(current) == offer
+
     def put(self, offer: Offer) -> None:
         """Offer from now on what OMEGA runs, durably.
 

@@ -16,6 +16,7 @@ from ashat.errors import BundleError
 from ashat.raos_toml.compare import weakened, weakened_policy
 from ashat.raos_toml.load import load_commands, load_raos_toml
 from ashat.raos_toml.schema import RaosToml
+from ashat.rollouts.barriers import Release
 from ashat.verification.policy import Policy
 
 OLD = """
@@ -526,3 +527,23 @@ def test_an_urgent_release_is_told_and_a_mark_of_another_version_is_not() -> Non
 )
 def test_a_node_reads_no_more_of_the_mark_than_whether_it_is_of_this_version(said: str, urgent: bool) -> None:
     assert load_commands(said.encode()).is_urgent is urgent
+
+
+def test_from_which_versions_it_can_be_installed_is_read_and_told() -> None:
+    def text(version: str, origins: str) -> bytes:
+        return f'[raos]\nname = "RaOS"\nversion = "{version}"\n{origins}\n'.encode()
+
+    old, new = load_raos_toml(text("1", "")), load_raos_toml(text("2", 'installable_from = ["1", "1.5"]'))
+    (line,) = weakened(old, new)
+    assert line == "[raos] installable_from is 1, 1.5: Mainframes that run another version are offered nothing"
+    assert weakened(new, new) == []
+    assert weakened(new, old) == []
+    for bad, why in (("[]", "installable_from"), ('["2"]', "this version itself"), ("2", "list"), ('[""]', "1 to 128")):
+        with pytest.raises(BundleError, match=why):
+            load_raos_toml(text("2", f"installable_from = {bad}"))
+    assert load_commands(text("2", 'installable_from = ["1"]')).release == Release("2", frozenset({"1"}))
+    assert load_commands(text("2", "")).release == Release("2")
+    assert load_commands(b"").release == Release("")
+    for bad in ("[]", '"1"', "[1]", str([str(n) for n in range(101)]).replace("'", '"')):
+        with pytest.raises(ValueError, match="no list of versions"):
+            load_commands(text("2", f"installable_from = {bad}")).release  # noqa: B018

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ashat.errors import PolicyError
-from ashat.rollouts.barriers import DeadEnd, Release, path, refuse_circle
+from ashat.rollouts.barriers import DeadEnd, Release, path, refuse_circle, why_barred
 
 
 def release(version: str, *origins: str) -> Release:
@@ -118,3 +118,25 @@ def test_each_step_can_be_installed_from_the_one_before_and_a_dead_end_has_none(
         assert allowed is None or runs in allowed
         runs = version
     assert runs == goal
+
+
+@pytest.mark.parametrize(
+    ("origins", "current", "why"),
+    [
+        ((), "1.0", ""),
+        (("1.0",), "1.0", ""),
+        (("1.0",), "2.0", ""),
+        (("1.0",), "0.9", "2.0 is installed only from 1.0, and this Mainframe runs 0.9"),
+        (("1.0",), "", "2.0 is installed only from 1.0, and this Mainframe runs a release that names no version"),
+        ("abcdefg", "1.0", "2.0 is installed only from a, b, c, d, e …, and this Mainframe runs 1.0"),
+    ],
+)
+def test_a_release_that_cannot_be_installed_says_from_what_it_can(origins, current, why) -> None:
+    assert why_barred(Release("2.0", frozenset(origins) if origins else None), current) == why
+
+
+def test_why_it_cannot_is_a_short_line_whatever_versions_are_called() -> None:
+    evil = ["\u202e\n" + "x" * 128] * 1 + [f"{n}" * 120 for n in range(90)]
+    why = why_barred(Release("y" * 5000, frozenset(evil)), "\x1b[31m")
+    assert len(why) <= 500
+    assert why.isprintable()

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from ashat.common.documents import STATE_LIMIT, load_json
 from ashat.common.text import cut, printable
 from ashat.node.core.db import from_text, now, to_text
+from ashat.node.omega.fleet.barred import newest_barred
 from ashat.node.omega.fleet.database import FleetDatabase
 from ashat.node.omega.fleet.licences import Licence, licence_status
 from ashat.node.omega.fleet.outbox import note
@@ -170,9 +171,11 @@ class MainframeStore:
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
             labelled = _labels(connection, [row.id for row in rows] if len(rows) == 1 else None)
+            barred = newest_barred(connection)
         with self._lock:
             seen = {licence: at for licence, (at, _, _) in self._seen.items()}
-        return [_mainframe(row, seen.get(row.id), labelled.get(row.id, {})) for row in rows]
+        found = (_mainframe(row, seen.get(row.id), labelled.get(row.id, {})) for row in rows)
+        return [_barred(one, barred) for one in found]
 
 
 _SAID = ("release_seq", "bundle", "result", "reason")
@@ -216,6 +219,12 @@ def _labels(connection: sa.Connection, of: Sequence[str] | None = None) -> dict[
     for row in connection.execute(wanted if of is None else wanted.where(labels.c.licence.in_(of))):
         found.setdefault(row.licence, {})[row.key] = row.value
     return found
+
+
+def _barred(one: Mainframe, barred: Mapping[str, str]) -> Mainframe:
+    """Say of a Mainframe that runs what the newest release cannot be installed on that it waits, and why."""
+    why = barred.get(one.bundle or "") if one.result == "running" else None
+    return one.model_copy(update={"waits": f"the newest release is not offered: {why}"}) if why else one
 
 
 def _mainframe(row: Any, seen: datetime | None, labelled: dict[str, str]) -> Mainframe:

@@ -6,7 +6,8 @@ Failures are judged there too: a rollout that has too many stops by itself, whet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
@@ -19,6 +20,7 @@ from ashat.common.failpoints import fault_point
 from ashat.errors import PolicyError
 from ashat.node.core.db import from_text, now, to_text
 from ashat.node.core.errors import ApiError
+from ashat.node.omega.fleet.barred import barred_groups, is_barred, running
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.outbox import note
 from ashat.node.omega.fleet.tables import labels, licences, mainframes, members, rollouts, waves
@@ -67,8 +69,11 @@ class RolloutStore:
         self._touched: object = None
         self._version = 0
 
-    def begin(self, identity: str, offer: Offer, policy: RolloutPolicy, by: str) -> None:
-        """Begin to roll out `offer`: put every Mainframe whose licence counts into its wave; no wave is open yet.
+    def begin(
+        self, identity: str, offer: Offer, policy: RolloutPolicy, by: str, barred: Mapping[str, str] | None = None
+    ) -> None:
+        """Begin to roll out `offer`: put every Mainframe whose licence counts into its wave; no wave is open yet. On
+        bundles that are `barred`, each with the reason, it cannot be installed: who runs one is in no wave.
 
         To begin it again changes nothing. Rollouts of earlier releases that are under way end.
 
@@ -84,15 +89,24 @@ class RolloutStore:
                 return
             if _find(connection, rollouts.c.id == identity) is not None:
                 raise _conflict(f"There is a rollout {identity} of another release.")
-            self._insert(connection, identity, offer, policy)
+            self._insert(connection, identity, offer, policy, barred or {})
             note(connection, "rollout-began", rollout=identity, by=by, policy=policy.digest, **offer.model_dump())
 
         self._database.change(begin)
         fault_point("rollout.began")
 
-    def _insert(self, connection: sa.Connection, identity: str, offer: Offer, policy: RolloutPolicy) -> None:
+    def _insert(
+        self,
+        connection: sa.Connection,
+        identity: str,
+        offer: Offer,
+        policy: RolloutPolicy,
+        barred: Mapping[str, str],
+    ) -> None:
         time, names = to_text(now()), policy.rules()
-        assigned = assign(policy, identity, _fleet(connection, time))
+        runs = running(connection) if barred else {}
+        fleet = {each: own for each, own in _fleet(connection, time).items() if runs.get(each) not in barred}
+        assigned = assign(policy, identity, fleet)
         sizes = wave_sizes(policy, assigned)
         known = _reported_before(connection, offer)
         try:
@@ -110,6 +124,7 @@ class RolloutStore:
                 began_at=time,
                 changed_at=time,
                 version=next_number(connection, "rollouts_version"),
+                barred=json.dumps(dict(barred)),
             )
         )
         rows = [
@@ -129,6 +144,11 @@ class RolloutStore:
             if licence in assigned:
                 member = _member(connection, identity, licence)
                 _move(connection, member, "succeeded" if result == "running" else "failed", reason=reason)
+
+    def running(self) -> set[str]:
+        """List which bundles Mainframes reported last to run."""
+        with self._database.reading() as connection:
+            return set(running(connection).values())
 
     def open(self, identity: str, through: int, why: str, by: str) -> None:
         """Open the waves up to number `through`; those that are open stay so.
@@ -260,7 +280,8 @@ class RolloutStore:
                 named = named.where(bad, members.c.state == state, members.c.reason == reason)
                 names = connection.execute(named.order_by(licences.c.name).limit(NAMES_SHOWN)).scalars()
                 found.append(FailureGroup(state=state, reason=reason, count=count, names=list(names)))
-        return found
+            row = _find(connection, rollouts.c.id == identity)
+            return found + (barred_groups(connection, row, _counts(to_text(now())))[:GROUPS] if row else [])
 
     def progress(self, identity: str) -> list[RolloutStep]:
         """Count when the members of a rollout came to stand as they do, those that failed and were accepted as failed:
@@ -337,7 +358,7 @@ def _offer_to(connection: sa.Connection, licence: str, offer: Offer) -> int | No
     if row is None:
         return 0
     member = _member(connection, row.id, licence)
-    if member is None and _is_revoked(connection, licence):
+    if member is None and (_is_revoked(connection, licence) or is_barred(connection, row, licence)):
         return None
     if member is None:
         member = _join(connection, row, licence)
@@ -422,9 +443,8 @@ def _reported_before(connection: sa.Connection, offer: Offer) -> list[Any]:
 
 def _fleet(connection: sa.Connection, time: str) -> dict[str, dict[str, str]]:
     """Read the labels of every Mainframe whose licence counts, by its id."""
-    counts = sa.and_(licences.c.revoked_at.is_(None), sa.or_(licences.c.expires.is_(None), licences.c.expires > time))
     found: dict[str, dict[str, str]] = {
-        row.id: {} for row in connection.execute(sa.select(licences.c.id).where(counts))
+        row.id: {} for row in connection.execute(sa.select(licences.c.id).where(_counts(time)))
     }
     for row in connection.execute(sa.select(labels)):
         if row.licence in found:
@@ -436,6 +456,10 @@ def _is_revoked(connection: sa.Connection, licence: str) -> bool:
     """Tell whether the licence was revoked, as while its Mainframe's question was under way."""
     wanted = sa.select(licences.c.revoked_at).where(licences.c.id == licence)
     return connection.execute(wanted).scalar() is not None
+
+
+def _counts(time: str) -> sa.ColumnElement[bool]:
+    return sa.and_(licences.c.revoked_at.is_(None), sa.or_(licences.c.expires.is_(None), licences.c.expires > time))
 
 
 def _join(connection: sa.Connection, row: Any, licence: str) -> Any:

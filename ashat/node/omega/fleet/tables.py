@@ -110,8 +110,10 @@ rollouts = sa.Table(
     sa.Column("changed_at", _TIME, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("stops", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("barred", sa.Text, nullable=False, server_default="{}"),
 )
-"""`version` rises with each change, of a wave or of a decision, so that whoever waits for one sees it."""
+"""`version` rises with each change, of a wave or of a decision, so that whoever waits for one sees it. `barred` is
+JSON: the bundles on which its release cannot be installed, each with the reason."""
 
 waves = sa.Table(
     "waves",

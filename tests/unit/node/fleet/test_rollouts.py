@@ -306,3 +306,33 @@ def test_the_cohort_s_troubles_are_counted_beside_the_rest_s(fleet: Fleet, membe
     assert fleet.rollouts.troubles("r").rest.troubled == 0
     with pytest.raises(ApiError, match="no rollout"):
         fleet.rollouts.troubles("nothing")
+
+
+def test_who_runs_what_it_cannot_be_installed_on_is_named_and_offered_nothing(fleet: Fleet, members: Members) -> None:
+    made = members(5)
+    old = OFFER.model_copy(update={"bundle": "0" * 64})
+    for each in made[:3]:
+        say(fleet, each, "running", offer=old)
+    say(fleet, made[0], "failed", "later", offer=OFFER)  # it still runs the old one
+    say(fleet, made[3], "running")
+    assert fleet.rollouts.running() == {old.bundle, OFFER.bundle}
+    fleet.rollouts.begin("r", NEXT, RolloutPolicy.all_at_once(), "kim", {old.bundle: "only from 2.0", "c" * 64: "x"})
+    fleet.rollouts.open("r", 0, "all", "kim")
+    assert fleet.rollouts.state("r").counts.size == 2
+    assert told(fleet, made, NEXT) == made[3:]
+    say(fleet, made[3], "failed", "no room", NEXT)
+    groups = fleet.rollouts.failures("r")
+    assert [(each.state, each.reason, each.count) for each in groups] == [
+        ("failed", "no room", 1),
+        ("barred", "only from 2.0", 3),
+    ]
+    waits = {each.id: each.waits for each in fleet.mainframes.all()}
+    assert waits[made[1].id] == "the newest release is not offered: only from 2.0"
+    assert waits[made[3].id] == waits[made[4].id] == ""
+
+    say(fleet, made[1], "running")
+    fleet.licences.revoke(made[2].id)
+    assert told(fleet, made, NEXT) == [made[1], *made[3:]]
+    assert fleet.rollouts.state("r").counts.size == 3
+    assert [each.count for each in fleet.rollouts.failures("r") if each.state == "barred"] == [1]
+    assert counts(fleet) == counted_anew(fleet)
