@@ -30,6 +30,7 @@ _NAMES_A_DOCUMENT = {
     "proposal": "what was signed",
     "attestation": "a statement of provenance",
     "sbom": "what the release is built from",
+    "rollout_policy": "the rollout policy that the gate showed",
 }
 
 

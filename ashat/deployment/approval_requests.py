@@ -53,6 +53,8 @@ def asked(state: State, event: e.ApprovalRequested) -> State:
         signatures=before.signatures if same and before else (),
         reason=event.reason,
         obstacle=event.obstacle,
+        rollout_policy=event.rollout_policy,
+        rollout_policy_name=event.rollout_policy_name,
         answered=False,
         not_before=before.not_before if same and before else None,
         override_freeze=before.override_freeze if same and before else "",

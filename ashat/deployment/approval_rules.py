@@ -10,7 +10,7 @@ from typing import Literal
 
 from ashat.common.numbers import in_utc
 from ashat.deployment.events import Subject
-from ashat.deployment.state import State
+from ashat.deployment.state import ApprovalRequest, State
 from ashat.verification.evidence import Evidence
 from ashat.verification.policy import Policy
 
@@ -52,12 +52,14 @@ class ApprovalContext:
 
     `target_missing` says why the target cannot be asked, if it cannot; `decay` why the evidence no longer counts, at
     the latest when it is to go.
+    `rollout_policy` is the digest of the one that holds, "" where none can be used.
     """
 
     now: datetime
     target_bundle: str | None
     target_missing: str = ""
     decay: str = ""
+    rollout_policy: str = ""
 
 
 def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalContext) -> str:
@@ -85,7 +87,13 @@ def refusal(state: State, subject: Subject, answer: Answer, world: ApprovalConte
         return f"nobody could approve it when this was asked: {request.obstacle}"
     if world.target_bundle != (state.bundle if subject == "rollback" else request.target_bundle):
         return f"{state.the_target} runs something else than when this was asked: read the difference again"
-    return ""
+    return _other_policy(request, world)
+
+
+def _other_policy(request: ApprovalRequest, world: ApprovalContext) -> str:
+    if request.rollout_policy in (None, world.rollout_policy):
+        return ""
+    return "the rollout policy is another one than when this was asked: read again who gets it when"
 
 
 def _refuse_later(answer: Answer, subject: Subject) -> str:

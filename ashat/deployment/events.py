@@ -177,7 +177,8 @@ class ApprovalRequested(_ApprovalEvent):
     ends: of a release, GateOpened has said so, and that holds. `why` says why people are asked at all, `run` is the
     flow run that waits. `shown` is the digest of the document that holds what a person is shown, `proposal` that of
     what they sign; None in the one-person mode. `obstacle` says why nobody can approve it as things are: until it is
-    asked again, it can only be rejected.
+    asked again, it can only be rejected. `rollout_policy` is the digest of the rollout policy that is shown ("": it
+    could not be used), and `rollout_policy_name` what it is called; None where it has no part in this.
     """
 
     kind: Literal["asked", "rollback_asked"] = "asked"
@@ -192,6 +193,8 @@ class ApprovalRequested(_ApprovalEvent):
     proposal: Digest | None = None
     reason: Text = ""
     obstacle: Text = ""
+    rollout_policy: Digest | Literal[""] | None = None
+    rollout_policy_name: Text = ""
 
 
 class ApprovalWithdrawn(_ApprovalEvent):

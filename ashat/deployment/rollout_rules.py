@@ -20,6 +20,12 @@ def began(state: State, event: e.RolloutBegan) -> State:
     _distributing(state, "beginning its rollout")
     if state.rollout is not None:
         raise SessionError(f"The rollout of '{state.update_id}' has begun already.")
+    request = state.approvals.get("release")
+    if request is not None and request.rollout_policy not in (None, "", event.policy):
+        raise SessionError(
+            f"{state.the_target} rolls '{state.update_id}' out by another policy than the one that was approved: "
+            f"somebody else began that. Take it back: deploy rollback {state.update_id}"
+        )
     return replace(state, rollout=RolloutRecord(event.rollout, event.policy, event.waves))
 
 

@@ -40,6 +40,8 @@ class ApprovalRequest:
     says why nobody can approve it as things were when it was put. `since` is when people were first to be asked.
     `not_before` is the latest time before which one of those who approved does not want it to go, `override_freeze` why
     one of them lets it go although the target is closed.
+    `rollout_policy` is the digest of the rollout policy that was shown ("": none could be used; None: it has no part in
+    this), `rollout_policy_name` is what it is called.
     """
 
     subject: e.Subject
@@ -62,6 +64,8 @@ class ApprovalRequest:
     since: datetime | None = None
     not_before: datetime | None = None
     override_freeze: str = ""
+    rollout_policy: str | None = None
+    rollout_policy_name: str = ""
 
     @property
     def deciders(self) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class RolloutRequest(Message):
 
 class Wave(Message):
     """A wave of a rollout: when it was opened, None: not yet; when one of its Mainframes last began to run the release,
-    and last answered in any way or was given up; and how many stand how."""
+    and last answered in any way or was given up; how many stand how; and why it was opened."""
 
     number: int
     name: str
@@ -76,6 +76,7 @@ class Wave(Message):
     failed: int = 0
     unreachable: int = 0
     accepted: int = 0
+    why: str = ""
 
     @property
     def counts(self) -> WaveCounts:

@@ -44,6 +44,7 @@ class Release(Subject):
     name: ClassVar[SubjectName] = "release"
     prefix: ClassVar[str] = "gate"
     asked_early: ClassVar[bool] = True
+    rolls_out: ClassVar[bool] = True
 
     def settled(self, d: Deployment, state: State, resumed_keys: frozenset[str]) -> State | None:
         """Return the state once it does not await approval any more; a gate that is past its time is closed."""

@@ -23,6 +23,7 @@ from ashat.settings import Settings
 from ashat.trust.release.proposal import Proposal
 from tasks.approval.gate import is_alive
 from tasks.approval.page import Composed, compose, running
+from tasks.approval.rollout_policy import HeldPolicy, keep, policy_asked_by, policy_here
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
 from tasks.runtime.deployment import Deployment
@@ -56,11 +57,13 @@ def claim_gate(d: Deployment) -> str:
 @dataclass(frozen=True)
 class World:
     """What a question is about, as things are: the target's state (None: it cannot be seen), why nobody can approve it
-    ("": people can), and the digest of what they would sign (None: they sign nothing)."""
+    ("": people can), the digest of what they would sign (None: they sign nothing), and the rollout policy (None: it has
+    no part in this)."""
 
     seen: NodeState | None
     obstacle: str
     proposal: str | None
+    rollout_policy: HeldPolicy | None = None
 
     def differs_from(self, request: ApprovalRequest, target: str) -> str:
         """Say what differs from when the question was put; "" where nothing does that it tells of."""
@@ -74,11 +77,14 @@ class World:
             return f"{target} runs something else than when it was asked"
         if not self.obstacle and self.proposal != request.proposal:
             return "what is to be signed, or who signs, is something else than when it was asked"
+        if self.rollout_policy is not None and request.rollout_policy not in (None, self.rollout_policy.digest):
+            return "the rollout policy is another one than when it was asked"
         return ""
 
 
-def look(d: Deployment, state: State, subject: Subject) -> World:
-    """Look at what a question about `subject` tells of."""
+def look(d: Deployment, state: State, subject: Subject, request: ApprovalRequest | None = None) -> World:
+    """Look at what a question about `subject` tells of; where it was put as `request`, by the rollout policy of that
+    name."""
     update, (seen, obstacle), proposal = subject.update(state), look_at_target(d), None
     if seen is not None and not obstacle:
         try:
@@ -87,7 +93,10 @@ def look(d: Deployment, state: State, subject: Subject) -> World:
             obstacle = str(error)
     if not obstacle and (decay := subject.stale_reason(d, state, running(seen))):
         obstacle = f"{decay}: deploy verify {update.update_id}"
-    return World(seen, obstacle, proposal)
+    held = None
+    if subject.rolls_out:
+        held = policy_asked_by(d.ledger, request) if request is not None else policy_here()
+    return World(seen, obstacle, proposal, held)
 
 
 def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozenset[str]) -> State:
@@ -106,6 +115,8 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
     open_still = request is not None and request.waits(now())
     expires = request.expires if request and open_still else now() + timedelta(seconds=Settings().gate_timeout)
     composed = compose_question(d, subject, state, world, expires)
+    if world.rollout_policy is not None and policy_here().digest != world.rollout_policy.digest:
+        return ask(d, state, subject, resumed_keys=resumed_keys)  # it was changed while the page was written
     event = ApprovalRequested(
         at=now(),
         by=whoami(),
@@ -122,6 +133,8 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
         proposal=world.proposal,
         reason=request.reason if request and open_still else "",
         obstacle=world.obstacle,
+        rollout_policy=keep(d.ledger, world.rollout_policy) if world.rollout_policy is not None else None,
+        rollout_policy_name=world.rollout_policy.name if world.rollout_policy is not None else "",
     )
     state = d.ledger.append(state, event)
     fault_point("approval.asked")
@@ -139,7 +152,7 @@ def withdraw_if_outdated(d: Deployment, state: State, subject: Subject) -> str:
         return ""
     if _SILENT in request.obstacle and not _answers(d):
         return ""
-    world = look(d, state, subject)
+    world = look(d, state, subject, request)
     why = world.differs_from(request, d.the_target)
     if not why or (world.obstacle and not subject.asked_early):
         return ""
@@ -190,6 +203,7 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
         target_bundle=running(seen),
         target_missing=missing,
         decay=subject.stale_reason(d, state, running(seen), starts),
+        rollout_policy=policy_here().digest if subject.rolls_out else "",
     )
     why = refusal(state, subject.name, answer, context)
     signed: Countersigned | None = None

@@ -38,11 +38,13 @@ class Page:
 class Subject(ABC):
     """Describe what people are asked about. `name` is how the ledger calls it; `prefix` begins the names under which
     Prefect keeps its answers and its pages; `why` says why people are asked at all. `asked_early` says that they may
-    read what awaits them, and reject it, before the target can be reached."""
+    read what awaits them, and reject it, before the target can be reached; `rolls_out` that what is approved goes out
+    by the rollout policy, to which the approval is bound."""
 
     name: ClassVar[SubjectName]
     prefix: ClassVar[str]
     asked_early: ClassVar[bool]
+    rolls_out: ClassVar[bool] = False
     why: str = ""
 
     def key(self, ordinal: int) -> str:

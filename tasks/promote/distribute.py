@@ -28,6 +28,7 @@ from ashat.rollouts.decide import Ask, Complete, OpenNext, Pause, RollBack, Wait
 from ashat.rollouts.policy import RolloutPolicy
 from ashat.settings import Settings
 from blocks.rollout_policy import load_rollout_policy
+from tasks.approval.rollout_policy import approved_policy
 from tasks.promote.rollout_page import RolloutPage
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
@@ -41,14 +42,17 @@ _WHY_LENGTH: Final = 500
 
 @step("begin-rollout", description="Let OMEGA put each Mainframe into its wave, and offer the release to none yet.")
 def begin_rollout(d: Deployment) -> None:
-    """Begin to roll the update out as `ASHAT_ROLLOUT_POLICY` says; a rollout that has begun keeps its own policy."""
+    """Begin to roll the update out by the rollout policy that was approved; where an earlier version asked, which bound
+    none, by the one that holds here. A rollout that has begun keeps its own."""
     state = d.state
     if state.rollout is not None:
         return
     if state.bundle is None or state.release_seq is None:
         raise SessionError(f"Deployment '{d.update_id}' has not been promoted.")
     settings = Settings()
-    policy = load_rollout_policy(settings.rollout_policy, settings.mainframe_timeout)
+    policy = approved_policy(d.ledger, state) or load_rollout_policy(
+        settings.rollout_policy, settings.mainframe_timeout
+    )
     offer = Offer(release_seq=state.release_seq, bundle=state.bundle, update_id=d.update_id, attempt=d.attempt)
     begun = begin(d.target, offer, policy)
     fault_point("distribute.offered")
@@ -143,7 +147,7 @@ def _follow(d: Deployment, state: State, seen: RolloutState) -> None:
     assert state.rollout is not None
     through = len(seen.opened) - 1
     if through >= state.rollout.opened:
-        event = WaveOpened(at=now(), by=whoami(), through=through)
+        event = WaveOpened(at=now(), by=whoami(), through=through, why=seen.waves[through].why)
         d.advance(lambda newest: event if newest.rollout and through >= newest.rollout.opened else None)
 
 

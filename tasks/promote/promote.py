@@ -7,6 +7,7 @@ from ashat.deployment.events import DecisionVoid, Failed, Promoted, Promoting
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import NodeConflictError, SessionError, SwitchFailedError, UnsignedError
 from ashat.protocol.messages import Current, Decision, NodeState, OperationRequest, SignedRelease
+from tasks.approval.rollout_policy import why_void
 from tasks.approval.signing import send_log, signed_release
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
@@ -49,8 +50,9 @@ def decision_of(state: State) -> Decision:
 def promote(d: Deployment) -> State:
     """Let the target run the approved bundle; do nothing if it does already by this approval.
 
-    If the target moved on since the approval, the approval is void and the deployment awaits a new one. If the new
-    release does not become healthy, the target runs the old one again and the deployment has failed.
+    If the target moved on since the approval, or the rollout policy is another one by now, the approval is void and the
+    deployment awaits a new one. If the new release does not become healthy, the target runs the old one again and the
+    deployment has failed.
     """
     state = d.state
     if state.stage is not Stage.DEPLOYING:
@@ -60,6 +62,8 @@ def promote(d: Deployment) -> State:
         return _promoted(d, decision, seen.previous)
     if _moved_on(seen, decision):
         return _void(d, f"{state.the_target} runs something else than when it was approved")
+    if why := why_void(state):
+        return _void(d, why)
     return _promote(d, state, decision, seen.current)
 
 

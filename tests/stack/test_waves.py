@@ -116,3 +116,30 @@ def test_a_cohort_is_compared_with_the_rest_and_taken_back_by_a_person_s_word(st
     assert state.rollback_reason == "the customers complain"
     assert stack.bundles() == before
     assert "roll-back: the customers complain" in stack.deploy("history", "UPD-W3").stdout
+
+
+def test_an_approval_counts_for_the_rollout_policy_that_was_shown(stack: Stack) -> None:
+    stack.change("for one policy")
+    stack.deploy("push", "UPD-W4", "In waves", "--allow-dirty")
+    stack.deploy("verify", "UPD-W4")
+    state = stack.wait_asked("UPD-W4")
+    shown = state.approvals["release"].rollout_policy
+    file = stack.source.parent / "rollout.toml"
+    file.write_text(POLICY.replace("soak_seconds = 0", "soak_seconds = 1"))
+    stack.deploy("configure", "rollout-policy", "default", str(file))
+    form = {"decision": "approve", "evidence": (state.evidence or "")[-8:], "approver": "kim", "comment": "noisy"}
+    assert state.gate is not None
+    stack.api("POST", f"/flow_runs/{state.gate.run}/resume", {"run_input": form})
+    state = stack.wait_asked("UPD-W4", 2)
+    again = state.approvals["release"]
+    assert "the rollout policy is another one than when this was asked" in again.reason
+    assert again.rollout_policy not in (None, "", shown)
+    stack.api("POST", f"/flow_runs/{again.run}/resume", {"run_input": form})
+    state = stack.wait("UPD-W4", lambda state: state.ended)
+    assert state.stage is Stage.COMPLETED
+    assert state.rollout is not None
+    assert state.rollout.policy == again.rollout_policy
+    told = stack.deploy("history", "UPD-W4").stdout
+    assert "up to wave 1: it begins" in told
+    assert "the rollout policy is another one" in " ".join(told.split())
+    assert "❌" not in stack.deploy("audit", "verify").stdout

@@ -96,7 +96,7 @@ def retry_failed(update_id: Update, by: By = "", omega: Omega = "") -> None:
     with open_omega(omega, update_id) as node:
         found = _find(node, update_id)
         count = node.retry_rollout(found.id, by or _whoami())
-    when = "now" if found.status == "running" else f"once it goes on: deploy rollout resume {update_id}"
+    when = "now" if found.status in ("running", "completed") else f"once it goes on: deploy rollout resume {update_id}"
     output.say(f"🔁 {count} Mainframe{'' if count == 1 else 's'} may try again, {when}.")
 
 

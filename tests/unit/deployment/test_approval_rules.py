@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from ashat.deployment.approval_rules import Answer, ApprovalContext, pushers, refusal, stale_reason
+from ashat.deployment.events import RolloutBegan
+from ashat.deployment.rollout_rules import began
 from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
+from ashat.errors import SessionError
 from ashat.protocol.messages import Source
 from ashat.verification.evidence import Evidence
 from ashat.verification.policy import Policy
@@ -35,6 +38,7 @@ WAITING = State(
     askings={"release": 1},
 )
 SHUT = WAITING.with_request(replace(ASKED, obstacle="omega does not answer", target_bundle=None))
+BOUND = WAITING.with_request(replace(ASKED, rollout_policy="4" * 64))
 WORLD = ApprovalContext(now=AT, target_bundle=OLD)
 YES = Answer("approve", "abcd1234", "kim")
 
@@ -65,6 +69,8 @@ def test_an_approval_with_the_right_tail_counts() -> None:
         (SHUT, YES, WORLD, "nobody could approve it when this was asked: omega does not answer"),
         (WAITING, YES, replace(WORLD, target_missing="No server 'omega' is configured"), "No server 'omega'"),
         (WAITING, YES, replace(WORLD, now=AT + timedelta(days=2)), "could be answered until"),
+        (BOUND, YES, replace(WORLD, rollout_policy="5" * 64), "the rollout policy is another one than when this was"),
+        (BOUND, YES, WORLD, "the rollout policy is another one than when this was"),
         (WAITING, YES, replace(WORLD, decay="the policy changed"), "the policy changed: deploy verify UPD-1"),
         (replace(WAITING, outcome="attention"), YES, WORLD, "needs a comment"),
         (replace(WAITING, stage=Stage.DEPLOYING), YES, WORLD, "awaits no approval"),
@@ -75,6 +81,24 @@ def test_an_answer_that_does_not_count_is_refused_with_its_reason(
     state: State, answer: Answer, world: ApprovalContext, telling: str
 ) -> None:
     assert telling in refusal(state, "release", answer, world)
+
+
+def test_an_approval_counts_for_the_rollout_policy_that_was_shown() -> None:
+    assert refusal(BOUND, "release", YES, replace(WORLD, rollout_policy="4" * 64)) == ""
+    none = WAITING.with_request(replace(ASKED, rollout_policy=""))
+    assert refusal(none, "release", YES, WORLD) == ""
+    assert "another one" in refusal(none, "release", YES, replace(WORLD, rollout_policy="4" * 64))
+    assert refusal(BOUND, "release", replace(YES, decision="reject"), WORLD) == ""
+
+
+def test_a_rollout_begins_by_the_policy_that_was_approved_and_no_other() -> None:
+    def begun(policy: str) -> State:
+        event = RolloutBegan(at=AT, rollout="UPD-1.1.1", policy=policy, waves=(("all", 1),))
+        return began(replace(BOUND, stage=Stage.DISTRIBUTING), event)
+
+    assert begun("4" * 64).rollout is not None
+    with pytest.raises(SessionError, match="by another policy than the one that was approved: somebody else began"):
+        begun("5" * 64)
 
 
 def test_attention_is_approved_with_a_comment() -> None:

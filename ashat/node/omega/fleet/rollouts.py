@@ -162,7 +162,7 @@ class RolloutStore:
             if through >= len(_policy(found).rules()):
                 raise _conflict(f"{identity} has no wave {through}; the last is {len(_policy(found).rules()) - 1}.")
             which = sa.and_(waves.c.rollout == identity, waves.c.number <= through, waves.c.opened_at.is_(None))
-            opened = connection.execute(waves.update().where(which).values(opened_at=to_text(now()))).rowcount
+            opened = connection.execute(waves.update().where(which).values(opened_at=to_text(now()), why=why)).rowcount
             if opened:
                 _decided(connection, identity, "wave-opened", by, through=through, why=why)
 
@@ -191,14 +191,16 @@ class RolloutStore:
         fault_point("rollout.decided")
 
     def retry(self, identity: str, by: str) -> int:
-        """Have every Mainframe that failed, or was not reached, in a wave that is open, try again; count them.
+        """Have every Mainframe that failed, or was not reached, in a wave that is open, try again; count them. The
+        rollout may be complete by then, but superseded by none.
 
         Raises:
             ApiError: as `set`.
         """
 
         def retry(connection: sa.Connection) -> int:
-            _require(connection, identity, _UNDER_WAY, "try again in")
+            found = _require(connection, identity, (*_UNDER_WAY, "completed"), "try again in")
+            _refuse_superseded(connection, found)
             time, count = to_text(now()), 0
             for state in ("failed", "unreachable", "accepted"):
                 which = sa.and_(members.c.rollout == identity, members.c.state == state)
@@ -520,6 +522,13 @@ def _require(connection: sa.Connection, identity: str, statuses: Iterable[str], 
     if row.status not in (*statuses, already):
         raise _conflict(f"The rollout {identity} is {row.status}, so nothing can {what} it.")
     return row
+
+
+def _refuse_superseded(connection: sa.Connection, row: Any) -> None:
+    later = sa.select(rollouts).where(rollouts.c.release_seq > row.release_seq).order_by(rollouts.c.release_seq.desc())
+    newest = connection.execute(later.limit(1)).one_or_none()
+    if newest is not None:
+        raise _conflict(f"{newest.id} is rolled out since, so nothing can try {row.id} again.")
 
 
 def _find(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Any:

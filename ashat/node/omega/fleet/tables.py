@@ -130,6 +130,7 @@ waves = sa.Table(
     sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("unreachable", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("accepted", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
 )
 """A wave with its counters, which every change of a member's state keeps: nobody counts members anew."""
 

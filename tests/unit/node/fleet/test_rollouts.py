@@ -336,3 +336,29 @@ def test_who_runs_what_it_cannot_be_installed_on_is_named_and_offered_nothing(fl
     assert fleet.rollouts.state("r").counts.size == 3
     assert [each.count for each in fleet.rollouts.failures("r") if each.state == "barred"] == [1]
     assert counts(fleet) == counted_anew(fleet)
+
+
+def test_those_that_failed_may_try_again_once_it_is_complete_until_a_later_one_goes_out(
+    fleet: Fleet, members: Members
+) -> None:
+    made = members(3)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.open("r", 0, "it begins", "kim")
+    assert fleet.rollouts.state("r").waves[0].why == "it begins"
+    told(fleet, made)
+    say(fleet, made[0], "running")
+    say(fleet, made[1], "failed", "no room")
+    say(fleet, made[2], "failed", "no room")
+    fleet.rollouts.set("r", "completed", "all have answered", "kim")
+    assert fleet.rollouts.retry("r", "kim") == 2
+    assert fleet.rollouts.state("r").status == "completed"
+    assert [fleet.rollouts.offer_to(each.id, OFFER).result() for each in made] == [0, 1, 1]
+    say(fleet, made[1], "running")
+    assert fleet.rollouts.state("r").counts.succeeded == 2
+    say(fleet, made[2], "failed", "no room")
+    fleet.rollouts.begin("later", NEXT, RolloutPolicy.all_at_once(), "kim")
+    with pytest.raises(ApiError, match="later is rolled out since"):
+        fleet.rollouts.retry("r", "kim")
+    fleet.rollouts.set("later", "aborted", "no", "kim")
+    with pytest.raises(ApiError, match="later is aborted"):
+        fleet.rollouts.retry("later", "kim")
