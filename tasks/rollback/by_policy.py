@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from typing import Final
-
+from ashat.errors import SessionError
 from tasks.approval.gate import ROLLBACK_DEPLOYMENT, start_run
+from tasks.rollback.rollback import look_back, start_rollback
+from tasks.rollback.signed_rollback import rollback_to_sign
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.reporting import reporter
-
-BEGINS_WITHIN: Final = 60.0
-_LOOK_EVERY: Final = 0.5
+from tasks.runtime.update_runs import BEGINS
 
 
 def roll_back_by_policy(d: Deployment, why: str) -> bool:
-    """Start a run of `rollback` and wait until that has begun; False where it has not, as where people must sign it."""
+    """Begin the rollback and start a run that carries it out once this one has ended: runs that write to OMEGA wait for
+    each other. False where it did not begin, as where people must sign it: then that run asks them."""
     return _roll_back(d, "policy", "the rollout policy", why)
 
 
@@ -29,16 +28,18 @@ def roll_back_as_answered(d: Deployment) -> bool:
 
 def _roll_back(d: Deployment, which: str, by: str, why: str) -> bool:
     state = d.state
-    assert state.rollout is not None
-    key = f"rollback:{state.update_id}:{state.attempt}:{which}:{state.rollout.id}"
+    if state.rolling_back or state.rollout is None:
+        return state.rolling_back
+    try:
+        plan = look_back(d)
+        begins = not ("omega" in plan.servers and rollback_to_sign(d, why) is not None)
+    except SessionError as error:
+        reporter().say(f"{d.update_id}: {by} has it rolled back, which cannot be: {error}")
+        return False
+    if begins:
+        start_rollback(d, why, by)
+    key = f"{BEGINS}{state.update_id}:{state.attempt}:{which}:{state.rollout.id}"
     run = start_run(ROLLBACK_DEPLOYMENT, state, key, reason=why, by=by)
-    reporter().say(f"{d.update_id}: {by} has it rolled back, in run {run}: {why}")
-    deadline = time.monotonic() + BEGINS_WITHIN
-    while time.monotonic() < deadline:
-        state = d.state
-        if state.rolling_back or state.ended:
-            return True
-        if state.undecided("rollback") is not None:
-            return False
-        time.sleep(_LOOK_EVERY)
-    return False
+    how = "has it rolled back" if begins else "wants it rolled back, which people must sign"
+    reporter().say(f"{d.update_id}: {by} {how}, in run {run}: {why}")
+    return begins

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
@@ -12,6 +12,9 @@ from prefect.exceptions import ObjectNotFound
 
 from ashat.common.identifiers import check_update_id
 from ashat.errors import ControlPlaneError, UsageError
+
+# How the key of a run begins that begins something of its own, and goes on with nothing.
+BEGINS: Final = "begins:"
 
 
 def update_tag(update_id: str) -> str:
@@ -47,9 +50,11 @@ def start_update_run(deployment: str, parameters: dict[str, Any], *, key: str = 
 
 
 def goes_on_for_another() -> bool:
-    """Say whether this run was started under a key: by the control plane, to go on with what another run left."""
+    """Say whether this run was started under a key by the control plane, to go on with what another left; one whose
+    key says that it begins something does not."""
     context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and bool(context.flow_run.idempotency_key)
+    key = context.flow_run.idempotency_key if context is not None and context.flow_run is not None else None
+    return bool(key) and not str(key).startswith(BEGINS)
 
 
 def label_run(update_id: str) -> None:

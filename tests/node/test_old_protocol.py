@@ -18,10 +18,11 @@ from ashat.client.node import NodeClient
 from ashat.common.identifiers import licence_id, new_key
 from ashat.node.omega.old_protocol import version_numbers
 from ashat.protocol.licences import LicenceRequest
-from ashat.protocol.messages import Role
-from tests.support.processes.node import NodeProcess, tiny_app
+from ashat.protocol.messages import Offer, Role
+from ashat.rollouts.policy import RolloutPolicy, WaveRule
+from tests.support.processes.node import NodeProcess, push, tiny_app
 from tests.support.processes.node_cli import ashat_node
-from tests.support.processes.omega import licence, mainframe, revoke_licence, roll_back, ship, source
+from tests.support.processes.omega import licence, mainframe, promote, revoke_licence, roll_back, ship, source
 
 RAOS = '[raos]\nname = "RaCore"\nversion = "{}"\n'
 
@@ -201,3 +202,30 @@ def test_after_a_rollback_the_release_before_is_offered(tmp_path: Path) -> None:
         assert ask(node, "download/2.0-rc1", license=key).status_code == 200
         roll_back(client)
         assert check(node, "0.9", key)["latestVersion"] == "1.0"
+
+
+def test_an_install_is_offered_a_release_in_its_wave_as_any_other(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "omega", role=Role.OMEGA, app=tiny_app()) as omega, omega.client() as client:
+        keys = {name: old_licence(client, name) for name in ("Early", "Late")}
+        client.label(licence_id(keys["Early"]), {"ring": "internal"})
+        tree = source(tmp_path, **{"raos.toml": '[raos]\nname = "tiny"\nversion = "2.0"\n'})
+        current = promote(client, push(client, tree), "UPD-2")
+        policy = RolloutPolicy(
+            waves=(WaveRule(name="internal", label="ring=internal"), WaveRule(name="rest", rest=True))
+        )
+        client.begin_rollout("r", Offer.model_validate(current, from_attributes=True), policy)
+
+        def told(name: str) -> tuple[bool, int]:
+            found = check(omega, "1.0", keys[name])
+            return found["updateAvailable"], ask(omega, "download/2.0", license=keys[name]).status_code
+
+        assert [told(name) for name in keys] == [(False, 404), (False, 404)]
+        client.open_waves("r", 0, "the first")
+        assert [told(name) for name in keys] == [(True, 200), (False, 404)]
+        check(omega, "2.0", keys["Early"])
+        assert [wave.counts.succeeded for wave in client.rollout("r").waves] == [1, 0]
+        client.decide_rollout("r", "pause", "look")
+        client.decide_rollout("r", "resume", "on")
+        client.open_waves("r", 1, "the rest")
+        assert told("Late") == (True, 200)
+        assert client.rollout("r").waves[1].counts.failed == 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from ashat.common.identifiers import licence_id, new_key
 from ashat.deployment.stages import Stage
+from ashat.protocol.licences import LicenceRequest
+from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.stack import Stack, eventually
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
@@ -112,10 +117,30 @@ def test_a_cohort_is_compared_with_the_rest_and_taken_back_by_a_person_s_word(st
     assert "<svg" in page.read_text()
     form = {"decision": "roll-back", "approver": "Kim", "comment": "the customers complain"}
     stack.api("POST", f"/flow_runs/{run}/resume", {"run_input": form})
-    state = stack.wait("UPD-W3", lambda state: state.ended and state.rolled_back)
+    state = stack.wait("UPD-W3", lambda state: state.stage is Stage.ROLLED_BACK)
     assert state.rollback_reason == "the customers complain"
     assert stack.bundles() == before
     assert "roll-back: the customers complain" in stack.deploy("history", "UPD-W3").stdout
+
+
+def test_too_many_failures_take_it_back_by_themselves_where_the_policy_says_so(stack: Stack) -> None:
+    before = stack.bundles()
+    file = stack.source.parent / "rollout.toml"
+    file.write_text(POLICY + 'on_failure = "roll-back-all"\n')
+    stack.deploy("configure", "rollout-policy", "default", str(file))
+    stack.change("refused by one")
+    log = next(stack.mainframes[0].data.rglob("log.json"))
+    known = log.read_bytes()
+    try:
+        log.write_text("damaged")
+        approve(stack, "UPD-W5")
+        state = stack.wait("UPD-W5", lambda state: state.stage is Stage.ROLLED_BACK)
+    finally:
+        log.write_bytes(known)
+    assert state.rollout is not None
+    assert "failed" in state.rollback_reason
+    assert not state.rollout.stopped, "nobody was asked"
+    assert stack.bundles() == before
 
 
 def test_an_approval_counts_for_the_rollout_policy_that_was_shown(stack: Stack) -> None:
@@ -143,3 +168,49 @@ def test_an_approval_counts_for_the_rollout_policy_that_was_shown(stack: Stack) 
     assert "up to wave 1: it begins" in told
     assert "the rollout policy is another one" in " ".join(told.split())
     assert "❌" not in stack.deploy("audit", "verify").stdout
+
+
+def test_an_old_install_is_unverified_wherever_it_is_told_from_the_approval_to_the_receipt(stack: Stack) -> None:
+    key = new_key()
+    with stack.omega.client() as client:
+        client.put_licence(LicenceRequest(key=key, name="old-1", old_protocol=True))
+    ended = threading.Event()
+
+    def look() -> None:
+        """Ask now and then, as an old install does, and say to run whatever was offered before."""
+        version = "0.1"
+        while not ended.wait(0.5):
+            asked = {"version": version, "license": key}
+            answer = httpx.get(f"{stack.omega.url}/api/updates/check", params=asked, timeout=60, trust_env=False)
+            if answer.status_code == 200 and answer.json()["update"]["updateAvailable"]:
+                version = answer.json()["update"]["latestVersion"]
+
+    install = threading.Thread(target=look)
+    install.start()
+    try:
+        stack.change("for an old install")
+        stack.deploy("push", "UPD-W6", "In waves", "--allow-dirty")
+        stack.deploy("verify", "UPD-W6")
+        state = stack.wait_asked("UPD-W6")
+        words = ("--evidence", (state.evidence or "")[-8:], "--by", "kim", "--comment", "it was noisy")
+        done = stack.deploy("approve", "UPD-W6", *words)
+    finally:
+        ended.set()
+        install.join()
+        with stack.omega.client() as client:
+            client.revoke_licence(licence_id(key))
+    unverified = "UNVERIFIED: by the old protocol it says that it runs"
+    line = next(line for line in done.stdout.splitlines() if "old-1" in line)
+    assert unverified in line
+    state = stack.state("UPD-W6")
+    (outcome,) = [one for one in state.mainframes if one.name == "old-1"]
+    assert (outcome.result, unverified in outcome.reason) == ("running", True)
+    assert unverified in stack.deploy("status", "UPD-W6").stdout
+    assert unverified in stack.deploy("history", "UPD-W6", "--json").stdout
+    assert "UNVERIFIED" in stack.deploy("fleet", "--omega", "omega").stdout
+    file = stack.source.parent / "receipt.json"
+    stack.deploy("receipt", "UPD-W6", "--mainframe", "old-1", "--out", str(file))
+    root = stack.home / "trust" / "authority" / "omega" / "root.json"
+    shown = ashat_node("verify-receipt", file, "--root", root)
+    assert shown.returncode == 0, shown.stderr
+    assert unverified in shown.stdout

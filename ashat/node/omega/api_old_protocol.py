@@ -7,6 +7,7 @@ that the archive has the sha256 which this very OMEGA names.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -72,11 +73,12 @@ def old_protocol_router(
         await run_in_threadpool(installs.says, licence, version, offer, latest)
         if offer is None:
             return _refused(404, "no version is offered")
+        available = _newer(latest, version) and await _may_have(fleet, licence, offer)
         archive = await zips.of(offer.bundle)
         update = Update(
             currentVersion=version,
             latestVersion=latest,
-            updateAvailable=_newer(latest, version),
+            updateAvailable=available,
             changelog=offer.update_id,
             downloadUrl=f"/api/updates/download/{quote(latest, safe='')}",
             sizeBytes=archive.size,
@@ -96,6 +98,8 @@ def old_protocol_router(
             return _refused(400, "version is no dotted version, such as 9.4.1")
         if offer is None or (version != latest and numbers != version_numbers(latest)):
             return _refused(404, "this version is not offered; check for updates again")
+        if not await _may_have(fleet, licence, offer):
+            return _refused(404, "this version is not offered to this install yet; check for updates again later")
         return _archive(await zips.of(offer.bundle), latest, request)
 
     return router
@@ -119,6 +123,11 @@ def _served(fleet: Fleet, key: str, request: Request) -> Licence | JSONResponse:
     if not licence.old_protocol:
         return _refused(403, "the license is not for this protocol: update with ashat-node, or ask its owner")
     return licence
+
+
+async def _may_have(fleet: Fleet, licence: Licence, offer: Offer) -> bool:
+    """Tell whether the install's wave is open, as that of any other Mainframe."""
+    return await asyncio.wrap_future(fleet.rollouts.offer_to(licence.id, offer)) is not None
 
 
 def _offered(offers: Offers, store: Store) -> tuple[Offer | None, str]:
