@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ashat.node.context import NodeContext
+    from ashat.node.omega.fleet.fleet import Fleet
 
 
 def install(app: FastAPI, context: NodeContext) -> None:
@@ -24,10 +25,6 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.omega.api_rollouts import rollouts_router
     from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
     from ashat.node.omega.authorization import SCHEMA, AuthorizationRule
-    from ashat.node.omega.fleet.database import FILE, FleetDatabase
-    from ashat.node.omega.fleet.figures import FleetFigures
-    from ashat.node.omega.fleet.fleet import Fleet, fleet_address
-    from ashat.node.omega.fleet.mainframes import FLUSH_SECONDS
     from ashat.node.omega.ledger_log import KeptLog
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.old_protocol import OldInstalls
@@ -40,12 +37,9 @@ def install(app: FastAPI, context: NodeContext) -> None:
     pinned = PinnedRoot.read(config.trust_root) if config.trust_root else None
     trust = OmegaTrust(config.data / "trust", unsigned_releases=config.unsigned_releases, pinned=pinned)
     kept = KeptLog(context.db)
-    fleet = Fleet(FleetDatabase(fleet_address(config) or config.data / FILE), context.db)
-    context.at_end.callback(fleet.close)
-    context.metrics.registry.register(FleetFigures(fleet.database))
-    context.services += [fleet.database, Repeated(fleet.mainframes.keep_seen, FLUSH_SECONDS, "seen")]
-    offers = Offers(context.db, trust, kept)
+    fleet = _open_fleet(context)
     context.operations.add_rule(AuthorizationRule(trust, kept))
+    offers = Offers(context.db, trust, kept)
     context.offer = offers.effective
     trust.public_keys()
     if trust.keep_current():
@@ -57,7 +51,22 @@ def install(app: FastAPI, context: NodeContext) -> None:
     app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
     app.include_router(offered_bundle_router(fleet, offers, context.store))
     app.include_router(carried_router(config.name, fleet, offers, trust, kept, context.proofs, require))
-    zips = ReleaseZips(config.data / "archives", context.store)
-    app.include_router(old_protocol_router(fleet, OldInstalls(fleet.mainframes), offers, context.store, zips))
+    zips, old = ReleaseZips(config.data / "archives", context.store), OldInstalls(fleet.mainframes)
+    app.include_router(old_protocol_router(fleet, old, offers, context.store, zips))
     app.include_router(trust_router(trust, kept, context.db, require))
     app.include_router(mainframe_trust_router(trust, kept, fleet))
+
+
+def _open_fleet(context: NodeContext) -> Fleet:
+    """Open the fleet for as long as the node runs, and expose its figures."""
+    from ashat.node.app_process.health import Repeated
+    from ashat.node.omega.fleet.database import FILE, FleetDatabase
+    from ashat.node.omega.fleet.figures import FleetFigures
+    from ashat.node.omega.fleet.fleet import Fleet, fleet_address
+    from ashat.node.omega.fleet.mainframes import FLUSH_SECONDS
+
+    fleet = Fleet(FleetDatabase(fleet_address(context.config) or context.config.data / FILE), context.db)
+    context.at_end.callback(fleet.close)
+    context.metrics.registry.register(FleetFigures(fleet.database))
+    context.services += [fleet.database, Repeated(fleet.mainframes.keep_seen, FLUSH_SECONDS, "seen")]
+    return fleet

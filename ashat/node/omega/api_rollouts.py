@@ -70,18 +70,11 @@ def rollouts_router(fleet: Fleet, offers: Offers, bundles: Store, require: Requi
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
     store = fleet.rollouts
 
-    def barred(offer: Offer) -> dict[str, str]:
-        """On which of the bundles that run the release cannot be installed; on none where it is a return to it."""
-        if offers.is_return(offer):
-            return {}
-        known = ((bundle, _why_barred(bundles, offer.bundle, bundle)) for bundle in store.running())
-        return {bundle: why for bundle, why in known if why}
-
     @router.put("/{rollout}", dependencies=promote, responses=refused(404, 409))
     def begin(rollout: Name, wanted: RolloutRequest) -> RolloutState:
         """Begin to roll out what OMEGA runs. No Mainframe is offered it before its wave is opened."""
         offers.check(wanted.offer)
-        store.begin(rollout, wanted.offer, wanted.policy, who(), barred(wanted.offer))
+        store.begin(rollout, wanted.offer, wanted.policy, who(), _barred(fleet, offers, bundles, wanted.offer))
         offers.put(wanted.offer)
         fleet.relay()
         return store.state(rollout)
@@ -95,6 +88,14 @@ def rollouts_router(fleet: Fleet, offers: Offers, bundles: Store, require: Requi
     def one(rollout: Name) -> RolloutState:
         """A rollout and its waves, with how many Mainframes stand how."""
         return store.state(rollout)
+
+    _add_looks(router, fleet, read)
+    _add_decisions(router, fleet, promote)
+    return router
+
+
+def _add_looks(router: APIRouter, fleet: Fleet, read: list[Any]) -> None:
+    store = fleet.rollouts
 
     @router.get("/{rollout}/members", dependencies=read, responses=refused(404))
     def members(
@@ -124,9 +125,6 @@ def rollouts_router(fleet: Fleet, offers: Offers, bundles: Store, require: Requi
         """What was reported by those who have its release, and by those who have it not."""
         return store.troubles(rollout)
 
-    _add_decisions(router, fleet, promote)
-    return router
-
 
 def _add_decisions(router: APIRouter, fleet: Fleet, promote: list[Any]) -> None:
     store = fleet.rollouts
@@ -151,6 +149,14 @@ def _add_decisions(router: APIRouter, fleet: Fleet, promote: list[Any]) -> None:
         store.set(rollout, _ACTIONS[action], word.why, word.by or who())
         fleet.relay()
         return store.state(rollout)
+
+
+def _barred(fleet: Fleet, offers: Offers, bundles: Store, offer: Offer) -> dict[str, str]:
+    """On which of the bundles that run a release cannot be installed; on none where it is a return to it."""
+    if offers.is_return(offer):
+        return {}
+    known = ((bundle, _why_barred(bundles, offer.bundle, bundle)) for bundle in fleet.rollouts.running())
+    return {bundle: why for bundle, why in known if why}
 
 
 def _why_barred(store: Store, bundle: str, running: str) -> str:
