@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from ashat.client.node import NodeClient
 from ashat.errors import NodeRefusedError
 from ashat.protocol.messages import AppSlot, Role
 from tests.node.test_crash import ask
+from tests.support.needs import SYSTEM_PYTHON, requires_root
 from tests.support.processes.node import NodeProcess, below, free_port, push, switch, tiny_app, tiny_bundle
 from tests.support.processes.node_cli import ashat_node
 from tests.support.processes.omega import eventually, promote, roll_back
@@ -290,6 +293,25 @@ def test_a_node_without_slots_has_none_to_ask(tmp_path: Path) -> None:
         with pytest.raises(NodeRefusedError, match="This node has no slots"):
             client.probe_health("blue")
         assert "slot" not in ashat_node("status", "--data", str(node.data)).stdout
+
+
+@requires_root
+def test_programs_of_another_user_cannot_say_where_the_traffic_goes(place: Path) -> None:
+    rig = Rig(place)
+    text = rig.node.config.read_text()
+    command = json.dumps([SYSTEM_PYTHON, "-I", "-S", "app.py"])
+    text = re.sub(r"(?m)^command = .*$", f'command = {command}\nuser = "nobody"', text)
+    rig.node.config.write_text(text)
+    with running(rig) as client:
+        old, new = two(client, place)
+        assert switch(client, new, expected=old).status == "succeeded"
+        assert {psutil.Process(slot.pid).username() for slot in slots(client)} == {"nobody"}
+        assert rig.node.stop() == 0
+        rig.snippet.parent.chmod(0o777)
+        with pytest.raises(
+            AssertionError, match=f"'nobody' could change {rig.snippet.parent}, which decides what this"
+        ):
+            rig.node.start()
 
 
 def test_logs_of_both_slots_are_apart(tmp_path: Path) -> None:
