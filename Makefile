@@ -41,6 +41,7 @@ bench: $(STAMP) ## how fast bytes move on good and bad lines, a reading command 
 	@$(PYTHON) bench/verification.py $(ARGS)
 	@$(PYTHON) bench/limits.py $(ARGS)
 	@$(PYTHON) bench/fleet.py $(ARGS)
+	@$(PYTHON) bench/bluegreen.py $(ARGS)
 	@$(PYTHON) bench/performance_check.py --runs 20 $(ARGS)
 
 deb: $(STAMP) ## a Debian package of the node in dist/, which lintian has looked at (DEBFULLNAME and DEBEMAIL maintain it)

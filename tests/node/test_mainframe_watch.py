@@ -15,7 +15,7 @@ from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import audit
 from ashat.protocol.messages import Role
 from tests.node.test_mainframe import Install, reported
-from tests.support.processes.node import NodeProcess, tiny_app
+from tests.support.processes.node import NodeProcess, free_port, tiny_app
 from tests.support.processes.omega import eventually, mainframe, ship, source
 
 
@@ -65,6 +65,26 @@ def test_a_release_that_goes_wrong_soon_is_taken_back_and_said(
         assert eventually(lambda: baker.state().app.healthy, "the release before, healthy", baker)
         with closing(Database(baker.data / "node.db")) as database:
             assert audit(database).size > 1
+
+
+def test_with_two_slots_it_is_taken_back_without_a_start(
+    omega: NodeProcess, client: NodeClient, tmp_path: Path
+) -> None:
+    ports, snippet = [free_port(), free_port()], tmp_path / "raos.conf"
+    slots = {"ports": ports, "snippet": str(snippet), "reload": ["true"], "drain": 0.5}
+    with Install(tmp_path / "cooper", omega, slots=slots) as cooper:
+        old = ship(client, source(tmp_path), "UPD-OLD")
+        cooper.wait_until_runs(old)
+        before = cooper.state().app.pid
+        new = ship(client, source(tmp_path), "UPD-NEW")
+        cooper.wait_until_runs(new)
+        assert cooper.state().app.pid != before
+        kill_program(cooper, kill_program(cooper))
+        reported(client, cooper, new.release_seq, "failed")
+        state = cooper.state()
+        assert state.current
+        assert (state.current.bundle, state.app.pid) == (old.bundle, before)
+        assert f"127.0.0.1:{ports[0]}" in snippet.read_text()
 
 
 def test_one_that_falls_ill_later_runs_on_and_is_reported_until_it_is_well(
