@@ -25,12 +25,15 @@ from ashat.protocol.carried import WORD_LIMIT, CarriedReport, OmegaWord
 from ashat.protocol.fleet import (
     CohortTroubles,
     FailureGroup,
+    Freeze,
+    FreezeRequest,
     Mainframe,
     MainframeLabels,
     MainframeReport,
     MainframeThen,
     MemberState,
     OpenWaves,
+    Override,
     Retried,
     RolloutAction,
     RolloutMember,
@@ -344,9 +347,10 @@ class NodeClient:
         """Let Mainframes have what OMEGA runs."""
         return self._send(Offer, "PUT", "/v1/offer", offer)
 
-    def begin_rollout(self, rollout: str, offer: Offer, policy: RolloutPolicy) -> RolloutState:
+    def begin_rollout(self, rollout: str, offer: Offer, policy: RolloutPolicy, override: str = "") -> RolloutState:
         """Begin to roll out what OMEGA runs; to begin it again changes nothing."""
-        return self._send(RolloutState, "PUT", _rollout(rollout), RolloutRequest(offer=offer, policy=policy))
+        wanted = RolloutRequest(offer=offer, policy=policy, override=override)
+        return self._send(RolloutState, "PUT", _rollout(rollout), wanted)
 
     def rollout(self, rollout: str) -> RolloutState:
         """Ask how a rollout goes."""
@@ -364,6 +368,22 @@ class NodeClient:
         """Pause a rollout, resume it, have people asked, abort it, or call it complete."""
         word = RolloutWord(why=why, by=by)
         return self._send(RolloutState, "POST", f"{_rollout(rollout)}/{action}", word)
+
+    def override_freezes(self, rollout: str, why: str, by: str = "") -> RolloutState:
+        """Let a rollout go to the Mainframes that a window or a freeze holds, too."""
+        return self._send(RolloutState, "POST", f"{_rollout(rollout)}/override-freeze", Override(why=why, by=by))
+
+    def freezes(self) -> list[Freeze]:
+        """List the windows and freezes of the fleet."""
+        return self._list(Freeze, "/v1/freezes", "freezes")
+
+    def add_freeze(self, wanted: FreezeRequest) -> Freeze:
+        """Have OMEGA keep a window or a freeze of the fleet."""
+        return self._send(Freeze, "POST", "/v1/freezes", wanted)
+
+    def remove_freeze(self, identity: str) -> None:
+        """Have OMEGA forget a window or a freeze of the fleet."""
+        self.transport.request("DELETE", f"/v1/freezes/{quote(identity, safe='')}")
 
     def retry_rollout(self, rollout: str, by: str = "") -> int:
         """Have those Mainframes try again that failed, or were not reached; count them."""

@@ -258,11 +258,11 @@ class WindowOpened(Event):
 
 
 class FreezeOverridden(Event):
-    """Somebody lets the release go to the server although it is closed; `closed` says why it is, "" where it is not
-    known yet."""
+    """Somebody lets the release go to the server, or to the Mainframes, although these are closed; `closed` says why,
+    "" where that is not known."""
 
     kind: Literal["freeze_overridden"] = "freeze_overridden"
-    server: Literal["public", "omega"]
+    server: Literal["public", "omega", "mainframes"]
     reason: Annotated[str, Field(min_length=1, max_length=4000)]
     closed: Text = ""
 

@@ -37,6 +37,10 @@ def _goes_on(state: State) -> State:
 
 
 def _refuse(state: State, server: str) -> None:
+    if server == "mainframes":
+        if state.stage not in (Stage.DISTRIBUTING, Stage.COMPLETED):
+            raise SessionError(f"Deployment '{state.update_id}' is {state.stage.value}: no Mainframe is offered it.")
+        return
     before = (
         state.stage is Stage.PLANNING and state.bundle is not None and not state.switching
         if server == "public"

@@ -30,7 +30,7 @@ class Mainframe(Message):
     """A licensed install, as OMEGA knows it, and what it last reported. `id` is the start of the sha256 of its key;
     with `old_protocol` it checks no signature, and what it says is not verified; `waits` says why an offer waits.
     `agent` is the version of the node there, "" where it does not say; `twin_at` is when two machines used the licence
-    in turn, as far as OMEGA saw."""
+    in turn, as far as OMEGA saw; `held` says which window or freeze of the fleet holds back what it is offered now."""
 
     id: str
     name: str
@@ -46,6 +46,7 @@ class Mainframe(Message):
     labels: dict[str, str] = Field(default_factory=dict)
     agent: str = ""
     twin_at: Moment | None = None
+    held: str = ""
 
 
 MemberState = Literal["waiting", "under_way", "succeeded", "failed", "unreachable", "accepted"]
@@ -55,15 +56,18 @@ Why = Annotated[Line, Field(max_length=500)]
 
 
 class RolloutRequest(Message):
-    """A release to roll out: the offer, and the policy (`ashat.rollouts.policy`) that says to whom and when."""
+    """A release to roll out: the offer, and the policy (`ashat.rollouts.policy`) that says to whom and when. `override`
+    says why no window and no freeze of the fleet holds it back; "": they do."""
 
     offer: Offer
     policy: RolloutPolicy
+    override: Why = ""
 
 
 class Wave(Message):
     """A wave of a rollout: when it was opened, None: not yet; when one of its Mainframes last began to run the release,
-    and last answered in any way or was given up; how many stand how; and why it was opened."""
+    and last answered in any way or was given up; how many stand how; and why it was opened. Who is `held` waits for a
+    window, or for the end of a freeze, and is in no other number."""
 
     number: int
     name: str
@@ -77,17 +81,18 @@ class Wave(Message):
     unreachable: int = 0
     accepted: int = 0
     why: str = ""
+    held: int = 0
 
     @property
     def counts(self) -> WaveCounts:
         """Return its counters, as the policy's rules take them."""
-        names = ("waiting", "under_way", "succeeded", "failed", "unreachable", "accepted")
+        names = ("waiting", "under_way", "succeeded", "failed", "unreachable", "accepted", "held")
         return WaveCounts(*(getattr(self, name) for name in names))
 
 
 class RolloutState(Message):
     """A rollout as OMEGA knows it at its own time `at`; `version` is another one whenever something was decided, and
-    `stops` counts how often it was paused, or people were asked."""
+    `stops` counts how often it was paused, or people were asked. `override` says why no freeze holds it back."""
 
     id: str
     offer: Offer
@@ -98,6 +103,7 @@ class RolloutState(Message):
     changed_at: Moment
     version: int
     stops: int = 0
+    override: str = ""
     at: Moment
     waves: list[Wave]
 
@@ -202,6 +208,31 @@ class Retried(Message):
     """How many Mainframes try again."""
 
     mainframes: int
+
+
+class Override(Message):
+    """Why a release goes to Mainframes that a window or a freeze holds, and who says so."""
+
+    why: Annotated[Line, Field(min_length=1, max_length=500)]
+    by: Why = ""
+
+
+class FreezeRequest(Message):
+    """A window or a freeze of the fleet to keep: its `time` and a note as `ashat.common.calendar` has them; for the
+    whole fleet, for a label (`subject`: key=value), or for one Mainframe (`subject`: its licence's id)."""
+
+    kind: Literal["window", "freeze"]
+    scope: Literal["fleet", "label", "mainframe"]
+    subject: str = Field(default="", max_length=160)
+    time: Line = Field(max_length=600)
+    by: Why = ""
+
+
+class Freeze(FreezeRequest):
+    """A window or a freeze of the fleet that OMEGA keeps, under its `id`."""
+
+    id: str
+    at: Moment
 
 
 class MainframeLabels(Message):

@@ -16,6 +16,7 @@ WAVE_COLUMNS: Final = (
     "unreachable",
     "under way",
     "waiting",
+    "held",
     "open since (UTC)",
 )
 FAILURE_COLUMNS: Final = ("Mainframes", "say", "such as")
@@ -33,6 +34,7 @@ def wave_rows(found: RolloutState) -> list[tuple[str, ...]]:
             f"{wave.unreachable:,}",
             f"{wave.under_way:,}",
             f"{wave.waiting:,}",
+            f"{wave.held:,}",
             f"{wave.opened_at:%Y-%m-%d %H:%M:%S}" if wave.opened_at else "not open",
         )
         for wave in found.waves

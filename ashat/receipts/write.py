@@ -132,7 +132,7 @@ def _belongs(event: AnyEvent, document: ReleaseDocument, signatures: set[str]) -
             return event.evidence == document.evidence
         case ApprovalAnswered(subject="release"):
             return event.accepted and event.signature is not None and event.signature.release in signatures
-        case FreezeOverridden(server="omega"):
+        case FreezeOverridden(server="omega" | "mainframes"):
             return True
         case Promoted():
             return event.release_seq == document.release_seq

@@ -6,6 +6,9 @@ wave has `mainframe_seconds`, and under a limit `at_once` that as often as it ha
 one of its Mainframes was last heard. Who has not answered by then is not waited for, and a soak ends at the latest its
 own length after that: a rollout that runs never waits for ever.
 
+Whom a window or a freeze holds, a wave does not wait for, and does not count: they are offered the release once that is
+over. A wave of which nobody runs it since all are held is one that too few run.
+
 A wave stops the rollout when at least `failure_least` of its members failed and they are more than `failure_percent` of
 those that answered, or when so many failed that `success_percent` cannot be reached any more. Unreachable Mainframes
 are no failures: where it is they who are missing, people decide, and nothing is rolled back.
@@ -26,9 +29,10 @@ Scope = Literal["wave", "all"]
 
 
 class WaveCounts(NamedTuple):
-    """Count the Mainframes of a wave by how they stand; each is in exactly one of the six.
+    """Count the Mainframes of a wave by how they stand; each is in exactly one of the seven.
 
     `accepted` are those that failed or were unreachable when a person saw them and resumed: they are neither any more.
+    `held` are those that wait for a window, or for the end of a freeze.
     """
 
     waiting: int = 0
@@ -37,6 +41,7 @@ class WaveCounts(NamedTuple):
     failed: int = 0
     unreachable: int = 0
     accepted: int = 0
+    held: int = 0
 
     @property
     def size(self) -> int:
@@ -157,7 +162,7 @@ def too_many_failed(policy: RolloutPolicy, rollout: Rollout) -> TooManyFailed | 
         return TooManyFailed(min(opened, tests) - 1, why)
     for index in range(tests, opened):
         wave = rollout.waves[index]
-        if failures_stop(policy, wave.failed, wave.answered, wave.size - wave.accepted):
+        if failures_stop(policy, wave.failed, wave.answered, wave.size - wave.accepted - wave.held):
             return TooManyFailed(index, f"In the wave '{_name(policy, index)}' {progress(wave)}.")
     return None
 
@@ -175,7 +180,7 @@ def needed(policy: RolloutPolicy, size: int) -> int:
 
 def wave_deadline(policy: RolloutPolicy, rollout: Rollout) -> datetime:
     """Return until when the newest wave is waited for at the latest, as things stand."""
-    a_mainframe, size = timedelta(seconds=policy.mainframe_seconds), rollout.waves[-1].size
+    a_mainframe, size = timedelta(seconds=policy.mainframe_seconds), rollout.waves[-1].size - rollout.waves[-1].held
     rounds = -(-size // policy.at_once) if policy.at_once else 1
     heard = [time for time in (rollout.last_success_at, rollout.last_answer_at) if time is not None]
     return min(rollout.opened_at + a_mainframe * max(1, rounds), max([rollout.opened_at, *heard]) + a_mainframe)
@@ -183,7 +188,7 @@ def wave_deadline(policy: RolloutPolicy, rollout: Rollout) -> datetime:
 
 def progress(wave: WaveCounts) -> str:
     """Say in a line how the Mainframes of a wave stand, leaving out what there is none of."""
-    words = ("waiting", "under way", "run it", "failed", "unreachable", "accepted as they are")
+    words = ("waiting", "under way", "run it", "failed", "unreachable", "accepted as they are", "held by a freeze")
     parts = [f"{count} {word}" for count, word in zip(wave, words, strict=True) if count]
     return f"{', '.join(parts)} of {wave.size}" if parts else "it has no Mainframes"
 
@@ -202,7 +207,9 @@ def _enough(policy: RolloutPolicy, rollout: Rollout, *, over: bool = False) -> b
     wave, tests = rollout.waves[-1], _tests(policy)
     if len(rollout.waves) <= tests:
         return over or policy.sequential.verdict(*_tested(policy, rollout)) == "good"
-    enough = needed(policy, wave.size - wave.accepted)
+    enough = needed(policy, wave.size - wave.accepted - wave.held)
+    if wave.held and policy.success_percent:
+        enough = max(enough, 1)  # a wave that a freeze holds as a whole says nothing of the release
     return wave.succeeded >= enough and (over or enough > 0)
 
 

@@ -61,8 +61,9 @@ def begin_rollout(d: Deployment) -> None:
     d.advance(lambda newest: event if newest.rollout is None else None)
 
 
-def begin(target: NodeClient, offer: Offer, policy: RolloutPolicy) -> RolloutState:
-    """Begin the rollout of that offer on `target`, or find the one that has begun, whatever its policy.
+def begin(target: NodeClient, offer: Offer, policy: RolloutPolicy, override: str = "") -> RolloutState:
+    """Begin the rollout of that offer on `target`, or find the one that has begun, whatever its policy; `override` says
+    why no freeze holds it back.
 
     Raises:
         SessionError: the target is of a version that knows no rollouts.
@@ -76,7 +77,7 @@ def begin(target: NodeClient, offer: Offer, policy: RolloutPolicy) -> RolloutSta
             raise
     try:
         # Once more where it has begun: OMEGA may have died before it offered the release.
-        return target.begin_rollout(identity, offer, policy)
+        return target.begin_rollout(identity, offer, policy, override)
     except NodeRefusedError as error:
         if error.status in (404, 405):
             raise SessionError(
@@ -249,7 +250,7 @@ def serve_late(d: Deployment) -> list[MainframeOutcome]:
 def await_mainframes(target: NodeClient, offer: Offer, seconds: float) -> list[MainframeOutcome]:
     """Offer what `target` went back to, to every Mainframe at once, and wait until each has answered or so many seconds
     are over; what became of it on each."""
-    seen = begin(target, offer, RolloutPolicy.all_at_once(round(seconds)))
+    seen = begin(target, offer, RolloutPolicy.all_at_once(round(seconds)), "it is taken back")
     deadline = time.monotonic() + seconds
     while seen.status == "running":
         if not seen.opened:

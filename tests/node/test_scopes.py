@@ -38,6 +38,9 @@ CHANGES_PRODUCTION = {
     "POST /v1/rollouts/{rollout}/open",
     "POST /v1/rollouts/{rollout}/retry",
     "POST /v1/rollouts/{rollout}/{action}",
+    "POST /v1/rollouts/{rollout}/override-freeze",
+    "POST /v1/freezes",
+    "DELETE /v1/freezes/{freeze}",
     "PUT /v1/mainframes/{licence_id}/labels",
 }
 

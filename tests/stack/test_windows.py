@@ -19,7 +19,8 @@ FREEZE = "FREQ=DAILY P1D UTC"
 @pytest.fixture(autouse=True)
 def opened(stack: Stack) -> Iterator[None]:
     yield
-    for server in json.loads(stack.deploy("freeze", "list", "--json").stdout)["servers"]:
+    listed = json.loads(stack.deploy("freeze", "list", "--json").stdout)
+    for server in [*listed["servers"], *listed["fleets"]]:
         for entry in server["entries"]:
             stack.deploy(entry["kind"], "remove", entry["id"])
 
@@ -122,6 +123,30 @@ def test_a_push_waits_until_public_opens_and_goes_by_itself(stack: Stack) -> Non
     state = stack.wait("UPD-F4", lambda state: state.stage is Stage.PUSHED)
     assert state.window is None
     stack.deploy("cancel", "UPD-F4")
+
+
+def test_a_mainframe_that_a_freeze_holds_is_counted_apart_until_somebody_overrides_that(stack: Stack) -> None:
+    asked = ("--mainframe", "mainframe-1", "--omega", "omega")
+    added = stack.deploy("freeze", "add", FREEZE, "--why", "they migrate", *asked).stdout
+    assert "1 Mainframes are held now: mainframe-1" in added
+    assert "they migrate" in stack.deploy("freeze", "list").stdout
+    assert "offered nothing now: a freeze holds: they migrate" in stack.deploy("fleet", "--omega", "omega").stdout
+    stack.change("for the others")
+    stack.deploy("push", "UPD-F5", "For the others", "--allow-dirty")
+    stack.deploy("verify", "UPD-F5")
+    evidence = stack.wait_asked("UPD-F5").evidence or ""
+    given = ("--evidence", evidence[-8:], "--comment", "however noisy it was")
+    assert stack.deploy("approve", "UPD-F5", *given, check=False).returncode == 3, "not every Mainframe has it"
+    state = stack.state("UPD-F5")
+    assert (state.stage, state.reach.running, state.reach.total) == (Stage.COMPLETED, 1, 2)
+    shown = json.loads(stack.deploy("rollout", "show", "UPD-F5", "--json").stdout)
+    assert [wave["held"] for wave in shown["waves"]] == [1]
+    blank = stack.deploy("rollout", "override-freeze", "UPD-F5", "--why", " ", check=False)
+    assert (blank.returncode, "needs a reason" in blank.stderr) == (2, True)
+    stack.deploy("rollout", "override-freeze", "UPD-F5", "--why", "customers cannot sign in")
+    runs = stack.state("UPD-F5").bundle
+    eventually(lambda: stack.bundles()["mainframe-1"] == runs, "the Mainframe to run it")
+    assert "Mainframes: customers cannot sign in" in stack.deploy("history", "UPD-F5").stdout
 
 
 def sent(state: State) -> bool:

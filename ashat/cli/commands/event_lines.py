@@ -59,7 +59,7 @@ def _migrated(event: Any) -> str:
 
 
 def _where(event: Any, public: str, target: str) -> str:
-    return public if event.server == "public" else target
+    return {"public": public, "omega": target}.get(event.server, "Mainframes")
 
 
 def _before(event: Any) -> str:

@@ -199,11 +199,12 @@ def _needs(one: Mainframe) -> tuple[int, str]:
 
 def _runs(one: Mainframe, named: dict[str, str]) -> str:
     if one.bundle is None:
-        return "has reported nothing"
+        return "has reported nothing" + (f"; offered nothing now: {one.held}" if one.held else "")
     what = named.get(one.bundle, one.bundle[:12])
+    held = f"; offered nothing now: {one.held}" if one.held else ""
     unverified = "UNVERIFIED: " if one.old_protocol else ""
     why = f": {one.reason}" if one.reason else ""
-    return f"{unverified}{'runs' if one.result == 'running' else 'did not take'} {what}{why}"
+    return f"{unverified}{'runs' if one.result == 'running' else 'did not take'} {what}{why}{held}"
 
 
 def _seen(one: Mainframe) -> str:

@@ -148,6 +148,34 @@ def report(
     output.say(f"📄 {file}: the rollout of {update_id}, which is {found.status}: {_progress(found)}")
 
 
+@rollout_app.command("override-freeze")
+def override_freeze(
+    update_id: Update,
+    why: Annotated[str, typer.Option("--why", help="Why; it is recorded.", show_default=False)],
+    by: By = "",
+    omega: Omega = "",
+) -> None:
+    """Let the release go to the Mainframes that a window or a freeze holds, too, in the waves that are open."""
+    if not why.strip():
+        raise UsageError("--why needs a reason: it is recorded, and stands in the receipt.")
+    with open_omega(omega, update_id) as node:
+        found = _find(node, update_id)
+        node.override_freezes(found.id, why.strip(), by or _whoami())
+    _record_override(update_id, why.strip(), by or _whoami())
+    output.say(f"⚠️ '{update_id}' goes to the Mainframes that were held, too: {why.strip()}")
+
+
+def _record_override(update_id: str, why: str, by: str) -> None:
+    """Write the override down in the record, too, where that knows the update."""
+    from ashat.deployment.events import FreezeOverridden
+
+    event = FreezeOverridden(at=output.now(), by=by, server="mainframes", reason=why)
+    with open_ledger() as ledger:
+        state = ledger.find(update_id)
+        if state is not None:
+            ledger.append(state, event)
+
+
 def _answer(update_id: str, decision: str, why: str, by: str) -> None:
     """Hand the answer to the run that waits for it.
 

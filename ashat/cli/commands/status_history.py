@@ -214,7 +214,7 @@ def _obstacles(state: State) -> Iterator[tuple[str, str]]:
     if state.window_line:
         yield "Window", state.window_line
     for server, event in state.overridden.items():
-        name = state.the_public if server == "public" else state.the_target
+        name = {"public": state.the_public, "omega": state.the_target}.get(server, "Mainframes")
         yield "Freeze", f"of {name}, overridden by {event.by}: {event.reason}"
     if state.rollout_line:
         yield "Rollout", state.rollout_line

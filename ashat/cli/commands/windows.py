@@ -1,27 +1,38 @@
-"""Implement `deploy window` and `deploy freeze`: when a release may go to a server."""
+"""Implement `deploy window` and `deploy freeze`: when a release may go to a server, or to Mainframes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ashat.cli.control_plane.omega import Omega, open_omega
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import Json
 from ashat.common.calendar import Calendar, Entry, Kind
-from ashat.errors import NotConfiguredError, UsageError
+from ashat.errors import NodeError, NotConfiguredError, UsageError
 
 if TYPE_CHECKING:
+    from ashat.client.node import NodeClient
+    from ashat.protocol.fleet import Freeze
     from blocks.server import RaosServer
+
+    Scope = Literal["fleet", "label", "mainframe"]
 
 window_app = typer.Typer(no_args_is_help=True, help="Say when a release may go to a server.")
 freeze_app = typer.Typer(no_args_is_help=True, help="Say when no release may go to a server, whatever window is open.")
 
 On = Annotated[str, typer.Option("--on", metavar="BLOCK", help="The server: public, omega, or another block.")]
+Fleet = Annotated[bool, typer.Option("--fleet", help="For every Mainframe of the OMEGA, not for a server.")]
+Label = Annotated[str, typer.Option(metavar="KEY=VALUE", help="For the Mainframes with this label.")]
+ForMainframe = Annotated[
+    str, typer.Option("--mainframe", metavar="NAME", help="For this Mainframe, by its name or id.")
+]
 Identity = Annotated[str, typer.Argument(metavar="ENTRY", help="Which one, as the list names it.")]
 _ID_LENGTH = 8
+_NAMED = 5
 
 
 @window_app.command("add", short_help="Add a window.")
@@ -31,9 +42,16 @@ def add_window(
     ],
     on: On = "omega",
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    fleet: Fleet = False,
+    label: Label = "",
+    mainframe: ForMainframe = "",
+    omega: Omega = "",
 ) -> None:
     """Let releases go to a server in this time only; with several windows, in each. A release that is approved outside
     waits, and goes by itself once a window opens."""
+    if fleet or label or mainframe:
+        _add_to_fleet(Entry.parse("window", f"{time} {note}"), _scope(fleet, label, mainframe), omega)
+        return
     _add("window", time, on, note)
 
 
@@ -44,8 +62,15 @@ def add_freeze(
     ],
     on: On = "omega",
     why: Annotated[str, typer.Option(help="Why; whoever waits is shown it.")] = "",
+    fleet: Fleet = False,
+    label: Label = "",
+    mainframe: ForMainframe = "",
+    omega: Omega = "",
 ) -> None:
-    """Let no release go to a server in this time, whatever window is open. A rollback always may."""
+    """Let no release go to a server, or to Mainframes, in this time, whatever window is open. A rollback always may."""
+    if fleet or label or mainframe:
+        _add_to_fleet(Entry.parse("freeze", f"{time} {why}"), _scope(fleet, label, mainframe), omega)
+        return
     _add("freeze", time, on, why)
 
 
@@ -71,6 +96,67 @@ def remove_window(identity: Identity) -> None:
 def remove_freeze(identity: Identity) -> None:
     """Remove a freeze. What waits for its end goes on within a minute where nothing else holds it."""
     _remove("freeze", identity)
+
+
+def _scope(fleet: bool, label: str, mainframe: str) -> tuple[Scope, str]:
+    """Say for which Mainframes it is.
+
+    Raises:
+        UsageError: several are named.
+    """
+    from ashat.rollouts.labels import parse_label
+
+    if sum(map(bool, (fleet, label, mainframe))) > 1:
+        raise UsageError("Say for whom once: --fleet, --label KEY=VALUE or --mainframe NAME.")
+    if label:
+        return "label", "=".join(parse_label(label))
+    return ("mainframe", mainframe) if mainframe else ("fleet", "")
+
+
+def _add_to_fleet(entry: Entry, scope: tuple[Scope, str], omega: str) -> None:
+    from ashat.cli.commands.fleet import find_mainframe
+    from ashat.protocol.fleet import FreezeRequest
+
+    with open_omega(omega) as node:
+        for_whom, subject = scope
+        if for_whom == "mainframe":
+            subject = find_mainframe(node, subject).id
+        wanted = FreezeRequest(kind=entry.kind, scope=for_whom, subject=subject, time=entry.text, by=_whoami())
+        added = node.add_freeze(wanted)
+        held = [one.name for one in node.mainframes() if one.held and one.status == "active"]
+    output.say(f"✅ {node.name} has the {added.kind} {added.id} for {_for_whom(added)}: {added.time}")
+    output.say(f"  {len(held)} Mainframes are held now" + (f": {', '.join(sorted(held)[:_NAMED])}" if held else ""))
+
+
+def _for_whom(one: Freeze) -> str:
+    if one.scope == "fleet":
+        return "every Mainframe"
+    return f"{'Mainframes with' if one.scope == 'label' else 'the Mainframe'} {one.subject}"
+
+
+def _of_fleets(on: str) -> Iterator[tuple[str, NodeClient]]:
+    """Open each configured OMEGA, or the one of that block."""
+    from blocks.listing import configured_servers
+    from blocks.server import load_server
+
+    for server in configured_servers():
+        if server.role == "omega" and on in ("", server.block):
+            with load_server(server.block).client() as node:
+                yield server.block, node
+
+
+def _fleet_freezes(node: NodeClient) -> list[Freeze] | str:
+    """List the windows and freezes of an OMEGA's fleet; in words why not, where it does not say."""
+    try:
+        return node.freezes()
+    except NodeError as error:
+        return str(error)
+
+
+def _whoami() -> str:
+    from tasks.runtime.run import whoami
+
+    return whoami()
 
 
 def identity_of(kind: Kind, text: str) -> str:
@@ -104,13 +190,22 @@ def _remove(kind: Kind, identity: str) -> None:
             output.say(f"✅ {server.title} has the {kind} no more: {found[0]}")
             output.say(f"  {_standing(server)}")
             return
-    raise UsageError(f"No server has a {kind} {identity[:40]!r}: deploy {kind} list shows those that there are.")
+    for _, node in _of_fleets(""):
+        kept = _fleet_freezes(node)
+        if not isinstance(kept, str) and any((one.kind, one.id) == (kind, identity) for one in kept):
+            node.remove_freeze(identity)
+            output.say(f"✅ The fleet of {node.name} has the {kind} {identity} no more.")
+            return
+    raise UsageError(f"Nothing has a {kind} {identity[:40]!r}: deploy {kind} list shows those that there are.")
 
 
 def _list(on: str, *, as_json: bool) -> None:
     found = list(_servers(on))
+    fleets = [(name, node.name, _fleet_freezes(node)) for name, node in _of_fleets(on)]
     if as_json:
-        output.show_json({"servers": [_data(name, server) for name, server in found]})
+        output.show_json(
+            {"servers": [_data(*each) for each in found], "fleets": [_fleet_data(*each) for each in fleets]}
+        )
         return
     output.say("🕑 Windows and freezes")
     for name, server in found:
@@ -119,6 +214,21 @@ def _list(on: str, *, as_json: bool) -> None:
         rows = [(kind, identity_of(kind, text), text) for kind, texts in _kinds(server) for text in texts]
         for line in output.columns(rows):
             output.say(line)
+
+    for _, title, known in fleets:
+        if isinstance(known, str):
+            output.say()
+            output.say(f"Mainframes of {title}: not listed, {known}")
+        elif known:
+            output.say()
+            output.say(f"Mainframes of {title}")
+            for line in output.columns((one.kind, one.id, _for_whom(one), one.time) for one in known):
+                output.say(line)
+
+
+def _fleet_data(block: str, name: str, known: list[Freeze] | str) -> dict[str, Any]:
+    listed = [] if isinstance(known, str) else [one.model_dump(mode="json") for one in known]
+    return {"block": block, "name": name, "error": known if isinstance(known, str) else "", "entries": listed}
 
 
 def _kinds(server: RaosServer) -> Iterator[tuple[Kind, list[str]]]:

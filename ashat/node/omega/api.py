@@ -63,7 +63,11 @@ def omega_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
     @router.get("/mainframes", dependencies=read)
     def mainframes() -> Mainframes:
         """Every licensed install, and the last thing that it reported."""
-        return Mainframes(mainframes=fleet.mainframes.all())
+        held = fleet.freezes.held()
+        found = fleet.mainframes.all()
+        if held:
+            found = [one.model_copy(update={"held": held.get(one.id, "")}) for one in found]
+        return Mainframes(mainframes=found)
 
     @router.get("/mainframes/then", dependencies=read)
     def then(at: Dated) -> MainframesThen:

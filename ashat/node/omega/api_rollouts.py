@@ -19,6 +19,7 @@ from ashat.protocol.fleet import (
     FailureGroup,
     MemberState,
     OpenWaves,
+    Override,
     Retried,
     RolloutAction,
     RolloutMember,
@@ -75,6 +76,8 @@ def rollouts_router(fleet: Fleet, offers: Offers, bundles: Store, require: Requi
         """Begin to roll out what OMEGA runs. No Mainframe is offered it before its wave is opened."""
         offers.check(wanted.offer)
         store.begin(rollout, wanted.offer, wanted.policy, who(), _barred(fleet, offers, bundles, wanted.offer))
+        if wanted.override:
+            fleet.freezes.override(rollout, wanted.override, who())
         offers.put(wanted.offer)
         fleet.relay()
         return store.state(rollout)
@@ -133,6 +136,13 @@ def _add_decisions(router: APIRouter, fleet: Fleet, promote: list[Any]) -> None:
     def open_waves(rollout: Name, wanted: OpenWaves) -> RolloutState:
         """Open waves: their Mainframes are offered the release from now on."""
         store.open(rollout, wanted.through, wanted.why, who())
+        fleet.relay()
+        return store.state(rollout)
+
+    @router.post("/{rollout}/override-freeze", dependencies=promote, responses=refused(404, 409))
+    def override(rollout: Name, word: Override) -> RolloutState:
+        """Let the release go to the Mainframes that a window or a freeze holds, too, in the waves that are open."""
+        fleet.freezes.override(rollout, word.why, word.by or who())
         fleet.relay()
         return store.state(rollout)
 

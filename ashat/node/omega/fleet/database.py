@@ -24,7 +24,7 @@ from ashat.errors import AshatError, FleetDatabaseError
 from ashat.node.omega.fleet.tables import facts, metadata
 
 FILE: Final = "fleet.db"
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 GROUP_LIMIT: Final = 500
 _AT_ONCE: Final = 5000
 LAG_SECONDS: Final = 0.2

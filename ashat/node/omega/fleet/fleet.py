@@ -12,6 +12,7 @@ from ashat.node.core.config import NodeConfig, read_secret
 from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import Audited, audit
 from ashat.node.omega.fleet.database import FILE, FleetDatabase
+from ashat.node.omega.fleet.freezes import FreezeStore
 from ashat.node.omega.fleet.licences import LicenceStore
 from ashat.node.omega.fleet.mainframes import MainframeStore
 from ashat.node.omega.fleet.outbox import relay
@@ -33,6 +34,7 @@ class Fleet:
     licences: LicenceStore = field(init=False)
     mainframes: MainframeStore = field(init=False)
     rollouts: RolloutStore = field(init=False)
+    freezes: FreezeStore = field(init=False)
 
     def __post_init__(self) -> None:
         take_over(self.record, self.database)
@@ -40,7 +42,8 @@ class Fleet:
         self.relay()
         self.licences = LicenceStore(self.database, self.relay)
         self.mainframes = MainframeStore(self.database, self.relay)
-        self.rollouts = RolloutStore(self.database)
+        self.freezes = FreezeStore(self.database)
+        self.rollouts = RolloutStore(self.database, self.freezes)
 
     def _follow_address(self) -> None:
         """Move the fleet, where the settings name another database than before, into that one, if it is empty."""

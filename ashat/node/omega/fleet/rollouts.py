@@ -7,7 +7,8 @@ Failures are judged there too: a rollout that has too many stops by itself, whet
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
@@ -22,7 +23,9 @@ from ashat.node.core.db import from_text, now, to_text
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.fleet.barred import barred_groups, is_barred, running
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
+from ashat.node.omega.fleet.freezes import FreezeStore, give_up, held_waiting
 from ashat.node.omega.fleet.outbox import note
+from ashat.node.omega.fleet.progress import steps_of
 from ashat.node.omega.fleet.tables import labels, licences, mainframes, members, rollouts, waves
 from ashat.node.omega.fleet.troubles import cohort_troubles
 from ashat.protocol.fleet import (
@@ -45,11 +48,6 @@ GROUPS: Final = 20
 NAMES_SHOWN: Final = 5
 _AT_ONCE: Final = 5000
 _UNDER_WAY: Final = ("running", "paused", "asked")
-STEPS: Final = 400
-_SETTLED: Final = {"succeeded": "succeeded", "failed": "failed", "accepted": "failed", "unreachable": "unreachable"}
-# How many characters of a time tell the second, minute, ten minutes, hour, day and month, and how long these last.
-_SPANS: Final = ((19, 1), (16, 60), (15, 600), (13, 3600), (10, 86400), (7, 31 * 86400))
-_SPAN_BEGINS: Final = "0000-01-01T00:00:00+00:00"
 # What each Mainframe's question and report takes is spelled once: to spell it anew takes longer than to carry it out.
 _BY_RELEASE: Final = sa.select(rollouts).where(rollouts.c.release_seq == sa.bindparam("release_seq"))
 _MEMBER: Final = sa.select(members).where(
@@ -64,8 +62,10 @@ _THIS: Final = sa.and_(members.c.rollout == sa.bindparam("of"), members.c.licenc
 class RolloutStore:
     """OMEGA's rollouts. Safe to use from many threads and processes."""
 
-    def __init__(self, database: FleetDatabase) -> None:
+    def __init__(self, database: FleetDatabase, freezes: FreezeStore | None = None) -> None:
+        """Keep rollouts in `database`, of which `freezes` hold Mainframes back."""
         self._database = database
+        self._freezes = freezes or FreezeStore(database)
         self._touched: object = None
         self._version = 0
 
@@ -231,21 +231,22 @@ class RolloutStore:
         Raises:
             ApiError: 404 where there is no such rollout.
         """
+        held = self._freezes.not_counted()
         with self._database.reading() as connection:
             row = _find(connection, rollouts.c.id == identity)
             if row is None:
                 raise _unknown(identity)
-            overdue = _overdue(connection, row)
+            overdue = _overdue(connection, row, held)
         if overdue:
-            self._database.change(lambda connection: _time_out(connection, row))
+            self._database.change(lambda connection: _time_out(connection, row, held))
         with self._database.reading() as connection:
-            return _state(connection, _find(connection, rollouts.c.id == identity))
+            return _state(connection, _find(connection, rollouts.c.id == identity), held)
 
     def all(self, limit: int) -> list[RolloutState]:
         """List the newest rollouts."""
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(rollouts).order_by(rollouts.c.release_seq.desc()).limit(limit)).all()
-            return [_state(connection, row) for row in rows]
+            return [_state(connection, row, self._freezes.not_counted()) for row in rows]
 
     def members(self, identity: str, states: Sequence[str], wave: int | None, limit: int) -> list[RolloutMember]:
         """List members of a rollout, those that changed last first; of `states` and of that wave, where given."""
@@ -286,23 +287,9 @@ class RolloutStore:
             return found + (barred_groups(connection, row, _counts(to_text(now())))[:GROUPS] if row else [])
 
     def progress(self, identity: str) -> list[RolloutStep]:
-        """Count when the members of a rollout came to stand as they do, those that failed and were accepted as failed:
-        in at most `STEPS` spans of a second, a minute, ten minutes, an hour, a day or a month, the oldest first."""
-        settled = sa.and_(members.c.rollout == identity, members.c.state.in_(_SETTLED))
-        ends = sa.select(sa.func.min(members.c.changed_at), sa.func.max(members.c.changed_at)).where(settled)
+        """Count when the members of a rollout came to stand as they do (`steps_of`)."""
         with self._database.reading() as connection:
-            first, last = connection.execute(ends).one()
-            if first is None:
-                return []
-            seconds = (from_text(last) - from_text(first)).total_seconds()
-            length = next((length for length, span in _SPANS if seconds / span < STEPS), _SPANS[-1][0])
-            span = sa.func.substr(members.c.changed_at, 1, length).label("span")
-            counted = sa.select(span, members.c.state, sa.func.count()).where(settled).group_by(span, members.c.state)
-            found: dict[str, dict[str, int]] = {}
-            for at, state, count in connection.execute(counted.order_by(span)):
-                step = found.setdefault(at, {})
-                step[_SETTLED[state]] = step.get(_SETTLED[state], 0) + count
-        return [RolloutStep.model_validate({"at": at + _SPAN_BEGINS[len(at) :], **step}) for at, step in found.items()]
+            return steps_of(connection, identity)
 
     def troubles(self, identity: str) -> CohortTroubles:
         """Count what those who have the release reported beside those who have it not.
@@ -322,6 +309,8 @@ class RolloutStore:
 
         It is under way from then on. Who came after the rollout began gets its place.
         """
+        if licence in self._freezes.held():
+            return self._database.submit(lambda connection: _offer_to_held(connection, licence, offer))
         return self._database.submit(lambda connection: _offer_to(connection, licence, offer))
 
 
@@ -376,6 +365,16 @@ def _offer_to(connection: sa.Connection, licence: str, offer: Offer) -> int | No
     return int(member.tries)
 
 
+def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
+    """Do `_offer_to` for a Mainframe that a freeze holds: it is offered only what it was offered before, or what goes
+    all the same."""
+    row = _of_release(connection, offer.release_seq)
+    if row is not None and row.override:
+        return _offer_to(connection, licence, offer)
+    member = _member(connection, row.id, licence) if row is not None else None
+    return int(member.tries) if member is not None and member.state != "waiting" else None
+
+
 def _stop_if_too_many(connection: sa.Connection, row: Any) -> None:
     """Pause a rollout that too many failures stop, as its policy says, in the transaction that counts the failure."""
     state = _state(connection, row)
@@ -408,9 +407,9 @@ def _accept_failures(connection: sa.Connection, identity: str) -> None:
     connection.execute(waves.update().where(which).values(opened_at=time))
 
 
-def _overdue(connection: sa.Connection, row: Any) -> list[Wave]:
+def _overdue(connection: sa.Connection, row: Any, held: Container[str]) -> list[Wave]:
     """List the open waves in which somebody's time is over."""
-    state = _state(connection, row)
+    state = _state(connection, row, held)
     if state.status not in ("running", "completed"):
         return []
     return [wave for wave in state.opened if wave.counts.open and now() >= _deadline(state.policy, wave)]
@@ -422,16 +421,15 @@ def _deadline(policy: RolloutPolicy, wave: Wave) -> datetime:
     return wave_deadline(policy, alone)
 
 
-def _time_out(connection: sa.Connection, row: Any) -> None:
+def _time_out(connection: sa.Connection, row: Any, held: Container[str]) -> None:
     """Call those unreachable that have not answered in their wave's time."""
     time = now()
-    for wave in _overdue(connection, row):
+    for wave in _overdue(connection, row, held):
         own = to_text(time - timedelta(seconds=_policy(row).mainframe_seconds))
         late = sa.or_(members.c.offered_at.is_(None), members.c.offered_at <= own)
         for state in ("waiting", "under_way"):
             which = sa.and_(members.c.rollout == row.id, members.c.wave == wave.number, members.c.state == state, late)
-            gone = members.update().where(which).values(state="unreachable", changed_at=to_text(time))
-            found = connection.execute(gone).rowcount
+            found = give_up(connection, which, held if state == "waiting" and not row.override else (), to_text(time))
             if found:
                 changes = {state: -found, "unreachable": found}
                 _count(connection, row.id, wave.number, changes, last_answer_at=to_text(time))
@@ -552,7 +550,9 @@ def _under_way(connection: sa.Connection, rollout: str) -> int:
     return int(connection.execute(total).scalar() or 0)
 
 
-def _state(connection: sa.Connection, row: Any) -> RolloutState:
+def _state(connection: sa.Connection, row: Any, held: Container[str] = ()) -> RolloutState:
+    """Read a rollout; who waits and is among those `held` counts as held."""
+    of = Counter(member.wave for member in held_waiting(connection, row, held))
     found = connection.execute(sa.select(waves).where(waves.c.rollout == row.id).order_by(waves.c.number)).mappings()
     return RolloutState(
         id=row.id,
@@ -564,8 +564,12 @@ def _state(connection: sa.Connection, row: Any) -> RolloutState:
         changed_at=from_text(row.changed_at),
         version=row.version,
         stops=row.stops,
+        override=row.override,
         at=now(),
-        waves=[Wave.model_validate({name: wave[name] for name in wave if name != "rollout"}) for wave in found],
+        waves=[
+            Wave.model_validate({**wave, "waiting": wave["waiting"] - of[wave["number"]], "held": of[wave["number"]]})
+            for wave in found
+        ],
     )
 
 

@@ -27,7 +27,7 @@ facts = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 """Numbers that are kept: `licences_version` rises with each change of a licence, `rollouts_version` with each decision
-about a rollout, and `outbox` with each entry there."""
+about a rollout, `freezes_version` with each change of a freeze, and `outbox` with each entry there."""
 
 licences = sa.Table(
     "licences",
@@ -111,9 +111,11 @@ rollouts = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("stops", sa.Integer, nullable=False, server_default="0"),
     sa.Column("barred", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("override", sa.Text, nullable=False, server_default=""),
 )
 """`version` rises with each change, of a wave or of a decision, so that whoever waits for one sees it. `barred` is
-JSON: the bundles on which its release cannot be installed, each with the reason."""
+JSON: the bundles on which its release cannot be installed, each with the reason. `override` says why no freeze holds it
+back."""
 
 waves = sa.Table(
     "waves",
@@ -149,3 +151,16 @@ members = sa.Table(
     sa.Index("ix_members_licence", "licence"),
 )
 """One row a Mainframe and rollout: its wave, and how far it is."""
+
+freezes = sa.Table(
+    "freezes",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("scope", sa.String(16), nullable=False),
+    sa.Column("subject", sa.String(160), nullable=False, server_default=""),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False, server_default=""),
+    sa.Column("at", _TIME, nullable=False),
+)
+"""Windows and freezes: `scope` is fleet, label or mainframe, and `subject` the label `key=value`, or the licence."""

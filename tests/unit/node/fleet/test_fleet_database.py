@@ -147,7 +147,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
     with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(AshatError, match=r"A newer version .* \(schema 9999, this one reads 0002\); upgrade"):
+    with pytest.raises(AshatError, match=r"A newer version .* \(schema 9999, this one reads 0003\); upgrade"):
         FleetDatabase(tmp_path / FILE)
     assert (tmp_path / FILE).read_bytes() == before
 
