@@ -122,6 +122,7 @@ def as_then(state: State) -> dict[str, Any]:
     since = ("baselines", "commits", "output", "public_title", "target_title", "irreversible", "migrated")
     assert [found.pop(name) for name in since] == [[], [], [], "", "", False, {}]
     assert (found.pop("rollout"), found.pop("mainframes_counted")) == (None, None)
+    assert (found.pop("window"), found.pop("held"), found.pop("overridden")) == (None, False, {})
     deciders = found.pop("deciders")
     assert not found["decision"] or found["decision"]["approver"] in deciders
     assert found.pop("rollback_reason") == "" or state.rolling_back or found["rolled_back"]
@@ -129,6 +130,9 @@ def as_then(state: State) -> dict[str, Any]:
     requests, asked = found.pop("approvals"), found.pop("askings")
     assert {request.pop("obstacle") for request in requests.values()} <= {""}
     assert all(request.pop("since") for request in requests.values())
+    assert {(request.pop("not_before"), request.pop("override_freeze")) for request in requests.values()} <= {
+        (None, "")
+    }
     found |= {"gate": None, "rollback_gate": None, "askings": asked.pop("release", 0)}
     if gate := requests.pop("release", None):
         about = {name: gate.pop(name) for name in ("update_id", "attempt", "evidence")}
@@ -144,6 +148,7 @@ def as_then(state: State) -> dict[str, Any]:
     assert (requests, asked) == ({}, {})
     if found["decision"]:
         assert (found["decision"].pop("subject"), found["decision"].pop("complete")) == ("release", False)
+        assert (found["decision"].pop("not_before"), found["decision"].pop("override_freeze")) == (None, "")
         if state.decision and state.decision.signature:
             found["decision"]["signature"] = told(state.decision.signature)
     return found
@@ -156,6 +161,8 @@ SINCE = {"stuck", "mainframes_running", "mainframes_total", "not_running", "obst
     "target_name",
     "rollout",
     "rollout_run",
+    "window",
+    "window_opens",
 }
 
 
