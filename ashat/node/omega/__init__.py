@@ -19,6 +19,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.logs import change_log
     from ashat.node.omega.api import omega_router
     from ashat.node.omega.api_carried import carried_router
+    from ashat.node.omega.api_freezes import freezes_router
     from ashat.node.omega.api_licences import licences_router
     from ashat.node.omega.api_mainframe import offer_router, offered_bundle_router
     from ashat.node.omega.api_old_protocol import old_protocol_router
@@ -48,6 +49,7 @@ def install(app: FastAPI, context: NodeContext) -> None:
     app.include_router(omega_router(fleet, offers, require))
     app.include_router(licences_router(fleet, require))
     app.include_router(rollouts_router(fleet, offers, context.store, require))
+    app.include_router(freezes_router(fleet, require))
     app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
     app.include_router(offered_bundle_router(fleet, offers, context.store))
     app.include_router(carried_router(config.name, fleet, offers, trust, kept, context.proofs, require))

@@ -11,7 +11,6 @@ from pydantic import BeforeValidator
 from ashat.errors import UsageError
 from ashat.node.api.declared import refused
 from ashat.node.core.errors import ApiError
-from ashat.node.omega.api_freezes import freezes_router
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.mainframes import ReportLine
 from ashat.node.omega.offers import Offers
@@ -92,7 +91,6 @@ def omega_router(fleet: Fleet, offers: Offers, require: Require) -> APIRouter:
         fleet.mainframes.label(licence_id, labels)
         return known_mainframe(fleet, licence_id)
 
-    router.include_router(freezes_router(fleet, require))
     return router
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
@@ -10,13 +10,11 @@ from ashat.errors import UsageError
 from ashat.node.api.declared import refused
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log import who
+from ashat.node.omega.api import Require
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.protocol.fleet import Freeze, FreezeRequest
 from ashat.protocol.messages import Message, Scope
 from ashat.rollouts.labels import parse_label
-
-if TYPE_CHECKING:
-    from ashat.node.omega.api import Require
 
 Identity = Annotated[str, Path(max_length=12, pattern=r"^[0-9a-f]+$")]
 
@@ -28,8 +26,8 @@ class Freezes(Message):
 
 
 def freezes_router(fleet: Fleet, require: Require) -> APIRouter:
-    """Make the routes, to be put below `/v1`; `require(scope)` is the dependency that refuses who may not."""
-    router = APIRouter(prefix="/freezes", tags=["OMEGA"])
+    """Make the routes; `require(scope)` is the dependency that refuses who may not."""
+    router = APIRouter(prefix="/v1/freezes", tags=["OMEGA"])
     read, promote = ([Depends(require(scope))] for scope in (Scope.READ, Scope.PROMOTE))
 
     @router.get("", dependencies=read)
@@ -43,6 +41,8 @@ def freezes_router(fleet: Fleet, require: Require) -> APIRouter:
         try:
             if wanted.scope == "label":
                 parse_label(wanted.subject)
+            elif wanted.scope == "fleet" and wanted.subject:
+                raise UsageError("A window or a freeze of the whole fleet has no subject.")
             added = fleet.freezes.add(wanted, wanted.by or who())
         except UsageError as error:
             raise ApiError(400, "bad_request", str(error)) from None
