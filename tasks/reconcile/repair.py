@@ -19,6 +19,7 @@ from tasks.approval.gate import (
     ROLLBACK_DEPLOYMENT,
     SWITCH_DEPLOYMENT,
     close_gate_run,
+    follow_dead_run,
     how_it_ended,
     is_alive,
     put_anew,
@@ -172,8 +173,10 @@ def go_on_once_open(d: Deployment) -> str:
     until then, or for a push a run of `switch`; its id, or "". Raises as `restart_approve`."""
     state = d.state
     if state.stage in (Stage.AWAITING_WINDOW, Stage.DEPLOYING) and not state.reached_omega and state.gate is not None:
-        run = state.gate.run
-        return run if run and closed_to(d, "omega") is None and wake(run) else ""
+        if closed_to(d, "omega") is not None or state.too_early(now()):
+            return ""
+        run = follow_dead_run(state, state.deaths[-1].run) if state.deaths else state.gate.run
+        return run if run and wake(run) else ""
     if not state.sent or closed_to(d, "public") is not None:
         return ""
     if state.run and is_alive(state.run):
