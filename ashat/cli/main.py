@@ -44,6 +44,7 @@ from ashat.cli.commands import (
     sign,
     stats,
     status_history,
+    team,
     up_down,
     wait,
     windows,
@@ -137,6 +138,7 @@ app.command("up", short_help="Run the control plane.")(up_down.up)
 app.command("down", short_help="Stop the control plane.")(up_down.down)
 app.command("ui", short_help="Open Prefect's UI, signed in.")(up_down.ui)
 app.command("completion", short_help="Print what completes these words in your shell.")(completion.completion)
+app.add_typer(team.team_app, name="team", short_help="Run the control plane for a team.")
 app.command("worker", short_help="Run a worker for one pool.")(up_down.worker)
 
 

@@ -97,6 +97,7 @@ def worker(
     """Run a worker for one pool, here, until it is stopped."""
     from ashat.cli.control_plane import connect
     from ashat.cli.control_plane.children import POOLS, supervisor_environment, worker_command
+    from ashat.cli.control_plane.team import without_servers_own
     from ashat.errors import UsageError
     from ashat.settings import Settings
 
@@ -104,7 +105,8 @@ def worker(
         raise UsageError(f"There is no pool {pool!r}: use {' or '.join(POOLS)}.")
     settings = Settings()
     connect.ensure_control_plane(settings, output.note)
-    environment = supervisor_environment(settings) | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+    seconds = {"PREFECT_WORKER_QUERY_SECONDS": POOLS[pool]}
+    environment = without_servers_own(supervisor_environment(settings)) | seconds
     command = worker_command(pool, prefect_file, *(["--name", name] if name else []))
     output.flush()
     os.chdir(settings.home)

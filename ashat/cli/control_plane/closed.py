@@ -22,16 +22,17 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 class Closed:
-    """An ASGI application that passes on to `app` what is addressed to `HOST` and comes of no foreign page.
+    """An ASGI application that passes on to `app` what is addressed to `HOST`, or to `public`, and comes of no foreign
+    page. `public` is the address of a proxy in front of it, such as `https://prefect.example.com`.
 
     A browser that has not shown the `password` gets a page that asks for it, and is signed in by `POST` to
     `sign_in.PATH`: from then on Prefect's pages show it.
     """
 
-    def __init__(self, app: ASGIApp, password: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, password: str, port: int, *, public: str = "") -> None:
         self._app = app
         self._password = password
-        self._host = f"{HOST}:{port}"
+        self._origins = [f"http://{HOST}:{port}", *([public] if public else [])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -39,20 +40,21 @@ class Closed:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        sending = _bounded(send, next(filter(lambda own: _host_of(own) == headers.get("host"), self._origins), ""))
         signs_in = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == sign_in.PATH
-        refusal = refuse_stranger(headers, self._host, any_page=signs_in)
+        refusal = refuse_stranger(headers, *self._origins, any_page=signs_in)
         if refusal is not None and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode()})
         elif refusal is not None:
             await refusal(scope, receive, send)
         elif signs_in:
             answer = await self._sign_in(Request(scope, receive))
-            await answer(scope, receive, _bounded(send, headers["host"]))
+            await answer(scope, receive, sending)
         elif scope["type"] == "http" and "text/html" in headers.get("accept", "") and not self._is_signed_in(scope):
             asking = HTMLResponse(sign_in.ask(scope["path"]), 401, headers=_NOT_KEPT)
-            await asking(scope, receive, _bounded(send, headers["host"]))
+            await asking(scope, receive, sending)
         else:
-            await self._app(scope, receive, _bounded(send, headers["host"]))
+            await self._app(scope, receive, sending)
 
     def _is_signed_in(self, scope: Scope) -> bool:
         return Request(scope).cookies.get(_cookie(scope)) == sign_in.mark(self._password)
@@ -68,22 +70,29 @@ class Closed:
         if not hmac.compare_digest(password.encode(), self._password.encode()):
             return HTMLResponse(sign_in.ask(to, "That is not the password."), 401, headers=_NOT_KEPT)
         answer = HTMLResponse(sign_in.signed_in(password, to), headers=_NOT_KEPT)
-        answer.set_cookie(_cookie(request.scope), sign_in.mark(password), _YEAR, httponly=True, samesite="lax")
+        secure = f"https://{request.headers['host']}" in self._origins
+        name, mark = _cookie(request.scope), sign_in.mark(password)
+        answer.set_cookie(name, mark, _YEAR, secure=secure, httponly=True, samesite="lax")
         return answer
 
 
-def refuse_stranger(headers: Headers, host: str, *, any_page: bool = False) -> PlainTextResponse | None:
-    """Refuse a request that asks for another than `host`, with its port, or that the page of another server makes; None
-    if it is neither.
+def refuse_stranger(headers: Headers, *own: str, any_page: bool = False) -> PlainTextResponse | None:
+    """Refuse a request that asks for another server than at the addresses `own`, or that the page of another server
+    makes; None if it is neither.
 
     With `any_page` only the host counts.
     """
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
-    if hosts != [host]:
-        return PlainTextResponse(f"This server answers as {host} only.", 421)
-    if not any_page and any(origin != f"http://{host}" for origin in origins):
+    asked = next((each for each in own if hosts == [_host_of(each)]), None)
+    if asked is None:
+        return PlainTextResponse(f"This server answers as {_host_of(own[-1])} only.", 421)
+    if not any_page and any(origin != asked for origin in origins):
         return PlainTextResponse("This server takes no requests from the pages of another.", 403)
     return None
+
+
+def _host_of(origin: str) -> str:
+    return origin.partition("://")[2]
 
 
 def _cookie(scope: Scope) -> str:
@@ -91,12 +100,12 @@ def _cookie(scope: Scope) -> str:
     return f"ashat-signed-in-{Headers(scope=scope)['host'].partition(':')[2]}"
 
 
-def _bounded(send: Send, host: str) -> Send:
+def _bounded(send: Send, own: str) -> Send:
     """Let no other page show the answer within itself, where it could lead a person's clicks, and let the answer's page
     take from other servers pictures only: some of Prefect's would have one record what a person does.
     """
-    own = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://{host}"
-    policy = f"{own}; img-src 'self' data: blob: https:; frame-ancestors 'none'"
+    sources = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: {own.replace('http', 'ws', 1)}"
+    policy = f"{sources}; img-src 'self' data: blob: https:; frame-ancestors 'none'"
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,9 +1,12 @@
-"""Prefect's own server as the embedded control plane runs it: on this machine, with a password; run as a module."""
+"""Prefect's own server, with a password and behind our guard; run as a module.
+
+The embedded control plane runs one on this machine. A team runs several without services, behind a proxy.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -15,11 +18,17 @@ from ashat.cli.control_plane.state import HOST
 
 def main() -> None:
     """Serve at the port that the first argument names, until a signal ends it."""
-    settings, port = get_current_settings().server, int(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--public", default="", help="the proxy's address, where services run elsewhere")
+    options = parser.parse_args()
+    settings = get_current_settings().server
+    app = create_app(final=True, webserver_only=bool(options.public))
     uvicorn.run(
-        Closed(create_app(final=True), os.environ["PREFECT_SERVER_API_AUTH_STRING"], port),
-        host=HOST,
-        port=port,
+        Closed(app, os.environ["PREFECT_SERVER_API_AUTH_STRING"], options.port, public=options.public),
+        host=options.host,
+        port=options.port,
         log_level=settings.logging_level.lower(),
         timeout_keep_alive=settings.api.keepalive_timeout,
         ws_ping_interval=settings.api.websocket_ping_interval,

@@ -161,7 +161,7 @@ class FragileStack(Stack):
 
     def events(self, update_id: str, kind: str) -> list[AnyEvent]:
         """What the ledger holds of that kind about the newest attempt."""
-        with Ledger.open(f"sqlite:///{self.home / 'ledger.db'}") as ledger:
+        with Ledger.open(self.ledger_url) as ledger:
             state = ledger.load(update_id)
             return [event for event in ledger.events(update_id, state.attempt) if event.kind == kind]
 

@@ -97,9 +97,7 @@ class Stack:
             self.omega = closing.enter_context(self._node("production", Role.OMEGA, settings=signed))
             for number in range(1, self._how_many + 1):
                 self.mainframes.append(closing.enter_context(self._mainframe(f"mainframe-{number}")))
-            begin_with_empty_database(self.home)
-            closing.callback(self.deploy, "down", check=False)
-            self.deploy("up", "--detach")
+            self._start_control_plane(closing)
             self._warm = closing.enter_context(self._warmed())
             self.configure("public", self.public, Scope.PUSH)
             if self._omega:
@@ -111,6 +109,16 @@ class Stack:
     def __exit__(self, *error: object) -> None:
         self._warm = None
         self._closing.close()
+
+    def _start_control_plane(self, closing: ExitStack) -> None:
+        begin_with_empty_database(self.home)
+        closing.callback(self.deploy, "down", check=False)
+        self.deploy("up", "--detach")
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is."""
+        return f"sqlite:///{self.home / 'ledger.db'}"
 
     @property
     def warm(self) -> DeployForks:
@@ -219,12 +227,12 @@ class Stack:
 
     def state(self, update_id: str) -> State:
         """What the ledger says of an update."""
-        with Ledger.open(f"sqlite:///{self.home / 'ledger.db'}") as ledger:
+        with Ledger.open(self.ledger_url) as ledger:
             return ledger.load(update_id)
 
     def ran(self, update_id: str) -> bool:
         """Whether the ledger knows of an update."""
-        with Ledger.open(f"sqlite:///{self.home / 'ledger.db'}") as ledger:
+        with Ledger.open(self.ledger_url) as ledger:
             return ledger.find(update_id) is not None
 
     def wait(self, update_id: str, holds: Callable[[State], Any], seconds: float = 300) -> State:

@@ -75,7 +75,7 @@ def client() -> Client:
     ],
 )
 def test_only_its_own_name_and_its_own_pages_are_let_in(headers: list[tuple[str, str]], status: int | None) -> None:
-    refused = refuse_stranger(Headers(raw=[(n.encode(), v.encode()) for n, v in headers]), "127.0.0.1:4200")
+    refused = refuse_stranger(Headers(raw=[(n.encode(), v.encode()) for n, v in headers]), HOST)
     assert (refused and refused.status_code) == status
 
 
