@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError
 
 from ashat.common.documents import load_json
 from ashat.errors import BackupError, LedgerTooNewError
-from ashat.ledger.database import SCHEMA_VERSION, documents, events, first_line, log, meta, open_engine, sessions
+from ashat.ledger.database import first_line, open_engine
+from ashat.ledger.schema import SCHEMA_VERSION
+from ashat.ledger.tables import documents, events, log, meta, sessions
 
 LINE_LIMIT: Final = 64 * 1024**2
 _BATCH = 500

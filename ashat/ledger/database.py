@@ -1,4 +1,4 @@
-"""Open the ledger's database (SQLite or PostgreSQL), make its tables, and put its failures into words.
+"""Open the ledger's database (SQLite or PostgreSQL), append to its log, and put its failures into words.
 
 Every event has its place in one order over all updates (`seq`, from 0, without a gap) and the root of the Merkle tree
 that ends with it. `log` is one row: the tree's name, size and frontier. Whoever appends updates it first, which makes
@@ -8,7 +8,6 @@ others wait until the transaction ends, so that places are given out in the orde
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,69 +17,16 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, MultipleResultsFound, NoRe
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from ashat.common.shortage import shortage
-from ashat.errors import LedgerError, LedgerTooNewError
+from ashat.errors import LedgerError
+from ashat.ledger import schema
 from ashat.ledger.remembered import sqlite_address
+from ashat.ledger.tables import log
 from ashat.transparency.append_only_log import AppendOnlyLog
-from ashat.transparency.merkle import HASH_BYTES, CompactRange, leaf_hash
+from ashat.transparency.merkle import CompactRange, leaf_hash
 
-SCHEMA_VERSION = 2
 _CREATION_SECONDS = 5
 _CREATION_PAUSE = 0.05
 _CONNECT_SECONDS = 10
-
-metadata = sa.MetaData()
-meta = sa.Table(
-    "ashat_meta",
-    metadata,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.String(255), nullable=False),
-)
-events = sa.Table(
-    "events",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("update_id", sa.String(64), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("at", sa.String(40), nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("seq", sa.BigInteger, nullable=False),
-    sa.Column("root", sa.String(2 * HASH_BYTES), nullable=False),
-    sa.UniqueConstraint("update_id", "attempt", "version", name="uq_events_version"),
-    sa.UniqueConstraint("seq", name="uq_events_seq"),
-)
-log = sa.Table(
-    "log",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("origin", sa.String(64), nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("frontier", sa.Text, nullable=False),
-)
-documents = sa.Table(
-    "documents",
-    metadata,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-sessions = sa.Table(
-    "sessions",
-    metadata,
-    sa.Column("update_id", sa.String(64), primary_key=True),
-    sa.Column("attempt", sa.Integer, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("stage", sa.String(32), nullable=False, index=True),
-    sa.Column("target", sa.String(64), nullable=False),
-    sa.Column("pushed_by", sa.String(255), nullable=False),
-    sa.Column("release_seq", sa.Integer),
-    sa.Column("rollback_seq", sa.Integer),
-    sa.Column("created_at", sa.String(40), nullable=False),
-    sa.Column("updated_at", sa.String(40), nullable=False, index=True),
-    sa.Column("summary", sa.Text, nullable=False),
-    sa.UniqueConstraint("target", "release_seq", name="uq_sessions_release_seq"),
-)
 
 
 def address_of(url: str, home: Path) -> str:
@@ -95,12 +41,14 @@ def address_of(url: str, home: Path) -> str:
     return sqlite_address(home, Path(parsed.database)) if parsed.database not in (None, "", ":memory:") else ""
 
 
-def open_engine(url: str, before_making: Callable[[], None] = lambda: None) -> sa.Engine:
+def open_engine(url: str, before_making: Callable[[], None] = lambda: None, *, migrate: bool = False) -> sa.Engine:
     """Open the database at `url`; its tables are made if there are none, unless `before_making` raises.
+
+    An older schema is brought to this version's: in SQLite, or where it is told to `migrate`.
 
     Raises:
         LedgerTooNewError: a newer version of this program wrote it.
-        LedgerError: the address is wrong, the database does not answer, or an unreleased version wrote it.
+        LedgerError: the address is wrong, the database does not answer, or has a schema that cannot be used.
     """
     try:
         engine = _engine_for(url, before_making)
@@ -116,25 +64,13 @@ def open_engine(url: str, before_making: Callable[[], None] = lambda: None) -> s
     except OSError as error:
         raise LedgerError(f"The ledger does not open ({_where(url)}): {error}") from None
     try:
-        found = _prepare(engine, before_making)
-    except LedgerError:
-        engine.dispose()
-        raise
+        schema.prepare(engine, f"The ledger ({_where(url)})", before_making, migrate=migrate)
     except (DBAPIError, ValueError) as error:
         engine.dispose()
         raise LedgerError(f"The ledger does not open ({_where(url)}): {first_line(error, engine.url)}") from None
-    if found > SCHEMA_VERSION:
+    except BaseException:
         engine.dispose()
-        raise LedgerTooNewError(
-            f"The ledger ({_where(url)}) was written by a newer version of ASHAT Deploy (schema {found}; this one "
-            f"reads {SCHEMA_VERSION}). Upgrade this install; nothing was changed."
-        )
-    if found < SCHEMA_VERSION:
-        engine.dispose()
-        raise LedgerError(
-            f"The ledger ({_where(url)}) was written before 0.1.0 was released (schema {found}; this one reads "
-            f"{SCHEMA_VERSION}). Give ASHAT_LEDGER_URL another address, to begin a new one; nothing was changed."
-        )
+        raise
     return engine
 
 
@@ -207,44 +143,6 @@ def _use_wal(connection: Any) -> None:
     ):
         with attempt:
             connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _prepare(engine: sa.Engine, before_making: Callable[[], None]) -> int:
-    """Make the tables if there are none; the schema's version."""
-    found = _schema_version(engine)
-    if found is not None:
-        return found
-    before_making()
-    try:
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
-            begun = AppendOnlyLog.begin("ledger")
-            connection.execute(log.insert().values(id=1, origin=begun.origin, size=0, frontier=begun.frontier))
-    except DBAPIError as error:
-        return _made_by_another(engine, error)
-    return SCHEMA_VERSION
-
-
-def _made_by_another(engine: sa.Engine, failure: DBAPIError) -> int:
-    """Wait for the process that makes the tables in this moment; the schema's version."""
-    deadline = time.monotonic() + _CREATION_SECONDS
-    while sa.inspect(engine).has_table(meta.name):
-        found = _schema_version(engine)
-        if found is not None:
-            return found
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
-    raise failure
-
-
-def _schema_version(engine: sa.Engine) -> int | None:
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table(meta.name):
-            return None
-        value = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
-        return int(value) if value else None
 
 
 def _where(url: str) -> str:

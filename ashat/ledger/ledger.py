@@ -23,20 +23,11 @@ from ashat.common.canonical_json import canonical_json, digest_of
 from ashat.deployment.events import AnyEvent, Created, event_from_json, event_to_data
 from ashat.deployment.state_machine import State, apply, fold, start
 from ashat.errors import ConflictError, LedgerError, LedgerTooNewError, UnknownUpdateError, UpdateExistsError
-from ashat.ledger.database import (
-    address_of,
-    append_leaf,
-    documents,
-    events,
-    first_line,
-    log,
-    meta,
-    open_engine,
-    sessions,
-)
+from ashat.ledger.database import address_of, append_leaf, first_line, open_engine
 from ashat.ledger.index import index_row, summary_from_json
 from ashat.ledger.leaf import LogRow, Record, leaf_of
 from ashat.ledger.remembered import LEDGER_NAME, remember_ledger, require_ledger
+from ashat.ledger.tables import documents, events, log, meta, sessions
 from ashat.settings import Settings
 
 _CONFLICT_RETRIES = 20
@@ -55,20 +46,21 @@ class Ledger:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str, *, before_making: Callable[[], None] = lambda: None) -> Ledger:
+    def open(cls, url: str, *, before_making: Callable[[], None] = lambda: None, migrate: bool = False) -> Ledger:
         """Open the ledger at `url` (SQLAlchemy's form; SQLite or PostgreSQL); its tables are made if there are none.
 
-        `before_making` is called where there is no ledger, before anything is made, and may refuse.
+        `before_making` is called where there is no ledger, before anything is made, and may refuse. An older schema is
+        brought to this version's: in SQLite, or where it is told to `migrate`.
 
         Raises:
             LedgerTooNewError: a newer version of this program wrote it.
-            LedgerError: the address is wrong, or the database does not answer.
+            LedgerError: the address is wrong, the database does not answer, or has a schema that cannot be used.
         """
-        return cls(open_engine(url, before_making))
+        return cls(open_engine(url, before_making, migrate=migrate))
 
     @classmethod
-    def configured(cls) -> Ledger:
-        """Open the ledger that the settings name, if it is the one that this home knows there.
+    def configured(cls, *, migrate: bool = False) -> Ledger:
+        """Open the ledger that the settings name, if it is the one that this home knows there; `migrate` as in `open`.
 
         Raises:
             LedgerError: it does not open, a newer version wrote it, or the one that was there is gone, cut or another.
@@ -80,6 +72,7 @@ class Ledger:
         ledger = cls.open(
             settings.effective_ledger_url,
             before_making=lambda: require_ledger(settings.home, address, origin="", events=0),
+            migrate=migrate,
         )
         if address:
             try:

@@ -35,8 +35,7 @@ def up(
     settings = Settings()
     external = connect.external_control_plane(settings.home)
     if external is not None:
-        connect.import_prefect(settings)
-        connect.check_external(external)
+        connect.use_external(settings, external)
         _prepare(prefect_file)
         output.say(f"✅ {external.api_url} is prepared. Run its workers: deploy worker --pool control (and alpha).")
         return
@@ -104,7 +103,12 @@ def worker(
     if pool not in POOLS:
         raise UsageError(f"There is no pool {pool!r}: use {' or '.join(POOLS)}.")
     settings = Settings()
-    connect.ensure_control_plane(settings, output.note)
+    differences: list[str] = []
+    connect.ensure_control_plane(
+        settings, differences.append if connect.external_control_plane(settings.home) else output.note
+    )
+    if differences:
+        raise ControlPlaneError(f"{differences[0]} This worker did not start.")
     seconds = {"PREFECT_WORKER_QUERY_SECONDS": POOLS[pool]}
     environment = without_servers_own(supervisor_environment(settings)) | seconds
     command = worker_command(pool, prefect_file, *(["--name", name] if name else []))

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ashat import __version__
 from ashat.cli.control_plane.children import (
     CONSOLE_LEVEL,
     QUIET,
@@ -36,6 +37,7 @@ from ashat.cli.control_plane.state import (
     read_state,
     write_state,
 )
+from ashat.cli.control_plane.versions import APPLIED, Versions, applied_version, installed_version, version_difference
 from ashat.common.processes import end, last_words, start
 from ashat.errors import ControlPlaneError
 from ashat.settings import Settings
@@ -98,9 +100,8 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
         logging.lastResort = logging.NullHandler()  # Prefect's workers log under names that nobody configured
     external = external_control_plane(settings.home)
     if external is not None:
-        os.environ.update(QUIET | proxy_settings(external.api_url))
-        import_prefect(settings)
-        check_external(external)
+        if difference := use_external(settings, external):
+            say(difference)
         return external
     state = running_state(settings.home)
     if state is None:
@@ -180,14 +181,27 @@ def external_control_plane(home: Path) -> ControlPlane | None:
     return ControlPlane(url, ui, embedded=False)
 
 
+def use_external(settings: Settings, external: ControlPlane) -> str:
+    """Point Prefect's client in this process to a server that is not ours, and ask it for a sign of life; say in a line
+    how its versions differ from those of this install, "" where they do not.
+
+    Raises:
+        ControlPlaneError: it does not answer, or refuses the password.
+    """
+    os.environ.update(QUIET | proxy_settings(external.api_url))
+    import_prefect(settings)
+    return version_difference(Versions(__version__, installed_version()), check_external(external))
+
+
 def import_prefect(settings: Settings) -> None:
     """Import Prefect from our home: it reads `.env`, `prefect.toml` and `pyproject.toml` of where it stands."""
     with contextlib.chdir(settings.ensure_home()):
         importlib.import_module("prefect.main")
 
 
-def check_external(external: ControlPlane) -> None:
-    """Ask the server that `PREFECT_API_URL` names something that only those may ask whom it lets in.
+def check_external(external: ControlPlane) -> Versions:
+    """Ask the server that `PREFECT_API_URL` names for its version, which it tells only those whom it lets in, and for
+    the version whose deployments were applied last.
 
     Raises:
         ControlPlaneError: it does not answer, or refuses the password.
@@ -197,7 +211,8 @@ def check_external(external: ControlPlane) -> None:
 
     try:
         with get_client(sync_client=True) as client:
-            client.api_version()
+            applied = client.read_variable_by_name(APPLIED)
+            return Versions(applied_version(applied.value if applied else None), client.api_version())
     except httpx.HTTPStatusError as error:
         raise ControlPlaneError(_refused(external, error.response.status_code)) from None
     except (OSError, RuntimeError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:

@@ -42,13 +42,12 @@ import ashat
 from ashat.cli.control_plane.children import POOLS
 from ashat.cli.control_plane.connect import READY_TIMEOUT, wait_for
 from ashat.cli.control_plane.prefect_file import FLOWS, find_prefect_file, read_prefect_file
+from ashat.cli.control_plane.versions import APPLIED
 from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import AshatError, ControlPlaneError
 
 QUEUE, QUEUE_POOL, QUEUE_LIMIT = "omega", "control", 1
-# The Prefect variable that holds the version whose deployments were applied last.
-APPLIED = "ashat_deployments"
 _APPLIED_FIELDS = {
     *("name", "version", "description", "tags", "parameters", "parameter_openapi_schema", "enforce_parameter_schema"),
     *("entrypoint", "path", "pull_steps", "job_variables", "storage_document_id", "work_pool_name", "work_queue_name"),

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from ashat.cli.control_plane.children import child_environment, children, provision_command
 from ashat.cli.control_plane.connect import READY_TIMEOUT, Say
+from ashat.cli.control_plane.prefect_schema import note_version, require_readable
 from ashat.cli.control_plane.state import (
     LOCK_FILE,
     LOG_FILE,
@@ -103,6 +104,7 @@ class Supervisor:
                 self._say(f"Ended {left} processes that an earlier control plane left behind.")
             before = read_state(self._home)
             state = ControlState(port=free_port(before.port if before else 0), supervisor=ProcessRef.of(os.getpid()))
+            require_readable(self._home)
             ensure_password(self._home)
             write_state(self._home, state)
             try:
@@ -127,6 +129,7 @@ class Supervisor:
         if code:
             raise ControlPlaneError(self._why("provision"))
         if not self._stop.is_set():
+            note_version(self._home)
             write_state(self._home, replace(state, ready=True))
             self._say(f"Control plane ready: {state.ui_url}")
 

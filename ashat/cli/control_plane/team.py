@@ -168,7 +168,7 @@ def require_redis(url: str) -> None:
     """
     try:
         import redis
-        from prefect_redis.connection import redis_from_url
+        from prefect_redis.connection import redis_from_url  # type: ignore[import-untyped]
     except ImportError:
         raise ControlPlaneError(
             "A team's servers share Redis, which needs the extra 'team': pip install 'ashat-deploy[operator,team]'."

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from ashat import __version__
-from ashat.cli.control_plane.prefect_schema import installed_chain, installed_version, read_stamp, schema_fault
+from ashat.cli.control_plane.prefect_schema import installed_chain, read_stamp, schema_fault
 from ashat.cli.control_plane.team import DATABASE
+from ashat.cli.control_plane.versions import installed_version
 from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import ControlPlaneError
@@ -33,7 +34,7 @@ def upgrade_databases(settings: Settings, environment: Mapping[str, str]) -> Ite
         LedgerError: the ledger does not open, or a newer version wrote it.
         ControlPlaneError: Prefect's database does not answer, or is of a newer Prefect, or its migration failed.
     """
-    with Ledger.configured() as ledger:
+    with Ledger.configured(migrate=True) as ledger:
         chain, wrote = installed_chain("postgresql"), _wrote(ledger)
         yield f"✅ The ledger is ready for ASHAT Deploy {__version__}."
         with _alone(environment[DATABASE]):

@@ -1,0 +1,1 @@
+"""The schemas of the ledger, the oldest first."""
