@@ -1,13 +1,16 @@
 """The list of deployments, read at once.
 
-`Ledger.summaries` gives the same list. A ledger in SQLite is read here with the standard library alone, because
-SQLAlchemy and the types of events take 0.4 s to import, more than all else of `deploy status` takes.
+`Ledger.summaries` gives the same list. A ledger in SQLite is read here with the standard library alone, one on
+PostgreSQL with its driver alone, because SQLAlchemy and the types of events take 0.4 s to import, more than all else of
+`deploy status` takes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ashat.common.home import home
-from ashat.deployment.stages import Stage
+from ashat.deployment.stages import ENDED, Stage
 from ashat.ledger.index import summary_from_json
 from ashat.ledger.opening import open_ledger
 from ashat.ledger.remembered import require_ledger, sqlite_address
@@ -26,7 +29,21 @@ if TYPE_CHECKING:
 TROUBLES = "troubles"
 CHANNELS = "channels"
 _SCHEMAS = ("2",)
-_NEWEST = "SELECT body FROM documents JOIN ashat_meta ON digest = value WHERE key IN (?, ?) ORDER BY key DESC"
+_ALL = "SELECT summary FROM sessions ORDER BY updated_at DESC, update_id"
+# All that goes on, or waits, and so many of those that ended.
+_OPEN = (
+    "SELECT summary FROM (SELECT o.*, "
+    "ROW_NUMBER() OVER (PARTITION BY ended ORDER BY updated_at DESC, update_id) AS place FROM ("
+    "SELECT summary, updated_at, update_id, stage IN ({ended}) "
+    'AND summary NOT LIKE \'%"rolling_back": true%\' AND summary NOT LIKE \'%"rollback_expires": "%\' AS ended '
+    "FROM sessions) o) s WHERE NOT ended OR place <= {most} ORDER BY updated_at DESC, update_id"
+)
+_POSTGRESQL = re.compile(r"postgresql(?:\+psycopg)?://(?:(\w+)(?::[^@/?#]*)?@)?([\w.-]+)(?::(\d{1,5}))?/(\w+)")
+_CONNECT_SECONDS = 10
+_NEWEST = (
+    "SELECT body FROM documents JOIN ashat_meta ON digest = value "
+    "WHERE key IN ('newest:troubles', 'newest:channels') ORDER BY key DESC"
+)
 
 
 def summaries() -> list[dict[str, Any]]:
@@ -38,14 +55,18 @@ def summaries() -> list[dict[str, Any]]:
     return glance()[0]
 
 
-def glance() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def glance(most_ended: int | None = None) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """`summaries`, and what was last seen to be wrong: `server`, `kind`, `what`, `since`. `reconcile` looks at the
     servers; of the kind `channel` is a notification block by which no message gets through.
+
+    With `most_ended` it may leave out deployments that have ended, but for at least so many, the newest.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    found = None if os.environ.get("ASHAT_LEDGER_URL") else _from_sqlite(home())
+    query = _ALL if most_ended is None else _OPEN.format(ended=_quoted(ENDED), most=most_ended)
+    url = os.environ.get("ASHAT_LEDGER_URL")
+    found = _from_postgresql(home(), url, query) if url else _from_sqlite(home(), query)
     if found is not None:
         return found
     with open_ledger() as ledger:
@@ -114,7 +135,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)
 
 
-def _from_sqlite(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]] | None:
+def _quoted(stages: Sequence[Stage] | frozenset[Stage]) -> str:
+    return ", ".join(f"'{stage.value}'" for stage in sorted(stages))
+
+
+_Read = Callable[[str], Sequence[Sequence[Any]]]
+_Found = tuple[list[dict[str, Any]], list[dict[str, str]]]
+
+
+def _from_sqlite(root: Path, query: str) -> _Found | None:
     path = root / "ledger.db"
     address = sqlite_address(root, path)
     if not path.exists():
@@ -122,14 +151,38 @@ def _from_sqlite(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]
         return [], []
     try:
         with closing(_connect(path)) as connection:
-            schema = connection.execute("SELECT value FROM ashat_meta WHERE key = 'schema'").fetchone()
-            if schema is None or schema[0] not in _SCHEMAS:
-                return None
-            origin, events = connection.execute("SELECT origin, size FROM log").fetchone()
-            rows = connection.execute("SELECT summary FROM sessions ORDER BY updated_at DESC, update_id").fetchall()
-            noted = connection.execute(_NEWEST, (f"newest:{TROUBLES}", f"newest:{CHANNELS}")).fetchall()
+            return _read_all(root, address, query, lambda words: connection.execute(words).fetchall())
     except (sqlite3.Error, TypeError):
         return None  # the ledger itself says what is wrong
+
+
+def _from_postgresql(root: Path, url: str, query: str) -> _Found | None:
+    parts = _POSTGRESQL.fullmatch(url)
+    if parts is None:
+        return None  # the ledger itself reads every address that there is
+    user, host, port, name = parts.groups()
+    scheme = url.partition("://")[0]
+    address = f"{scheme}://{f'{user}@' if user else ''}{host}{f':{port}' if port else ''}/{name}"
+    try:
+        import psycopg
+    except ImportError:
+        return None
+    plain = url.replace("postgresql+psycopg", "postgresql", 1)
+    try:
+        with psycopg.connect(plain, connect_timeout=_CONNECT_SECONDS) as connection:
+            return _read_all(root, address, query, lambda words: connection.execute(words.encode()).fetchall())
+    except (psycopg.Error, TypeError):
+        return None
+
+
+def _read_all(root: Path, address: str, query: str, read: _Read) -> _Found | None:
+    """Read the deployments and the troubles; None where the schema is another one."""
+    schema = read("SELECT value FROM ashat_meta WHERE key = 'schema'")
+    if not schema or schema[0][0] not in _SCHEMAS:
+        return None
+    ((origin, events),) = read("SELECT origin, size FROM log")
+    rows = read(query)
+    noted = read(_NEWEST)
     require_ledger(root, address, str(origin), events if isinstance(events, int) else 0)
     return (
         [summary_from_json(row[0]) for row in rows],

@@ -37,7 +37,7 @@ def status(
         _status_of(update_id, as_json=as_json)
         return
     at = output.now()
-    found, troubles = glance()
+    found, troubles = glance(_LAST_ENDED)
     under_way, waiting, ended = _sorted(found, at)
     plane = control_plane()
     if as_json:

@@ -81,7 +81,7 @@ def schema_fault(found: list[str] | None, chain: PrefectChain, *, what: str, wro
     if found is None:
         return f"{what} has no tables yet: {upgrade}."
     if len(found) != 1:
-        return f"{what} is half migrated (it names {len(found)} schemas. Restore a backup; nothing was changed."
+        return f"{what} is half migrated: it names {len(found)} schemas. Restore a backup; nothing was changed."
     if found[0] not in chain.known:
         who = f"Prefect {wrote}" if wrote and wrote != chain.version else "A newer Prefect"
         return (

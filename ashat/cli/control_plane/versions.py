@@ -31,9 +31,7 @@ def version_difference(own: Versions, there: Versions) -> str:
     """Say in a line how an install differs from the control plane's versions, and what to do; "" where it does not."""
     if there.ashat and there.ashat != own.ashat:
         newer = _key(there.ashat) > _key(own.ashat)
-        todo = (
-            "upgrade this install" if newer else "deploy up, once the API servers are upgraded, applies this version's"
-        )
+        todo = "upgrade this install" if newer else "upgrade the API servers, then deploy up applies this version's"
         return f"This is ASHAT Deploy {own.ashat}, and the control plane's deployments are of {there.ashat}: {todo}."
     if there.prefect and there.prefect != own.prefect:
         newer = _key(there.prefect) > _key(own.prefect)

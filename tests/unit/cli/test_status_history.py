@@ -22,6 +22,8 @@ from ashat.common.home import LOOKED_FILE
 from ashat.common.processes import ProcessRef
 from ashat.deployment.events import RollbackStarted
 from ashat.deployment.state_machine import Stage
+from ashat.ledger.copying import dump_ledger, load_ledger
+from ashat.ledger.ledger import Ledger
 from ashat.ledger.summaries import summaries
 from tasks.reconcile.earlier import note_looked
 from tests.support.builders.deployments import LONG_AGO, open_ledger, record
@@ -338,12 +340,42 @@ def test_a_ledger_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 @requires_postgresql
 def test_a_ledger_in_postgresql_is_read_as_well(tmp_path: Path, postgresql_url: str) -> None:
-    from ashat.ledger.ledger import Ledger
-
     with Ledger.open(postgresql_url) as ledger:
         record(ledger, "UPD-1", Stage.PUSHED)
     done = deploy(tmp_path / "home", "status", "--json", env={"ASHAT_LEDGER_URL": postgresql_url})
     assert [d["update_id"] for d in json.loads(done.stdout)["under_way"]] == ["UPD-1"]
+
+
+@requires_postgresql
+def test_postgresql_and_sqlite_show_the_same(home: Path, tmp_path: Path, postgresql_url: str) -> None:
+    dump_ledger(f"sqlite:///{home / 'ledger.db'}", tmp_path / "copy")
+    load_ledger(postgresql_url, tmp_path / "copy")
+    for words in (("status", "--json"), ("history", "--json"), ("inbox", "--json")):
+        env = {"ASHAT_LEDGER_URL": postgresql_url}
+        there, here = deploy(tmp_path / "home", *words, env=env), deploy(home, *words)
+        assert (there.returncode, there.stderr) == (0, "")
+        assert json.loads(there.stdout) == json.loads(here.stdout) | _plane(there.stdout)
+    script = "import sys; from ashat.cli.main import run; run(['status']); sys.exit('sqlalchemy' in sys.modules)"
+    env = environment(tmp_path / "home") | {"ASHAT_LEDGER_URL": postgresql_url, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def _plane(printed: str) -> dict[str, Any]:
+    """What is said of the control plane, which is that of the home."""
+    return {key: value for key, value in json.loads(printed).items() if key == "control_plane"}
+
+
+@requires_postgresql
+def test_a_ledger_of_another_home_on_postgresql_is_noticed(tmp_path: Path, postgresql_url: str) -> None:
+    env = {"ASHAT_LEDGER_URL": postgresql_url}
+    with Ledger.open(postgresql_url) as ledger:
+        record(ledger, "UPD-1", Stage.PUSHED)
+    assert deploy(tmp_path / "home", "evidence", "UPD-1", env=env).stderr  # it remembers the ledger
+    (known,) = (tmp_path / "home/audit").glob("ledger-*")
+    known.rename(known.with_name("ledger-0123456789abcdef"))
+    done = deploy(tmp_path / "home", "status", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is missing: another one" in done.stderr
 
 
 def test_the_benchmark_measures_what_it_says() -> None:
