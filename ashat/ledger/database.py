@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def open_engine(url: str, before_making: Callable[[], None] = lambda: None, *, m
         engine.dispose()
         raise
     return engine
+
+
+class _NoLedgerError(Exception):
+    """There is no ledger at that address."""
+
+
+def migrate_shared_ledger(url: str) -> None:
+    """Bring a ledger on PostgreSQL to this version's schema, if there is one; SQLite's is brought there when opened.
+
+    Raises:
+        LedgerError: as `open_engine`.
+    """
+
+    def none_there() -> None:
+        raise _NoLedgerError
+
+    if not url.startswith("sqlite"):
+        with suppress(_NoLedgerError):
+            open_engine(url, none_there, migrate=True).dispose()
 
 
 def append_leaf(connection: sa.Connection, leaf: bytes) -> tuple[int, str]:

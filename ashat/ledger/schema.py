@@ -3,7 +3,7 @@
 `alembic_version` has the schema, and `ashat_meta` the same as a number, by which a version from before Alembic sees
 that the ledger is newer than itself. Both change in one transaction with the tables, one process at a time. SQLite's
 file is one machine's, and is migrated by whoever opens it. PostgreSQL's is a team's, in which an upgrade of one machine
-must not lock out the others: `deploy team upgrade` says when.
+must not lock out the others: `deploy team upgrade` or `deploy up` says when.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _require_migratable(found: int, what: str, *, may: bool) -> None:
         )
     if not may:
         raise LedgerError(
-            f"{what} has schema {found}, and this version of ASHAT Deploy needs {SCHEMA_VERSION}: deploy team upgrade, "
-            "on one machine, brings it there. Nothing was changed."
+            f"{what} has schema {found}, and this version of ASHAT Deploy needs {SCHEMA_VERSION}: deploy up, or for a "
+            "team deploy team upgrade, brings it there. Nothing was changed."
         )
 
 

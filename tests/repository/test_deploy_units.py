@@ -19,6 +19,7 @@ from tests.support.processes.deploy_cli import environment
 
 UNITS = sorted((ROOT / "deploy/systemd").iterdir())
 DEPLOY = "/home/kim/ashat-deploy/.venv/bin/deploy"
+SHARED = "/opt/ashat/bin/deploy"
 
 
 def read(path: Path) -> configparser.ConfigParser:
@@ -34,6 +35,7 @@ def test_systemd_finds_nothing_wrong_with_it(unit: Path, tmp_path: Path) -> None
     for each in UNITS:
         # What is not installed here is not what is looked at.
         text = each.read_text("utf-8").replace(f"ExecStart={DEPLOY}", f"ExecStart={sys.executable}")
+        text = text.replace(f"ExecStart={SHARED}", f"ExecStart={sys.executable}")
         (tmp_path / each.name).write_text(text)
 
     def complaints() -> list[str]:
@@ -48,7 +50,10 @@ def test_systemd_finds_nothing_wrong_with_it(unit: Path, tmp_path: Path) -> None
 
 
 def test_each_says_where_it_belongs() -> None:
-    assert [unit.name for unit in UNITS] == ["ashat-backup.service", "ashat-backup.timer", "ashat-metrics.service"]
+    assert [unit.name for unit in UNITS] == [
+        *("ashat-backup.service", "ashat-backup.timer", "ashat-metrics.service", "ashat-server@.service"),
+        *("ashat-services.service", "ashat-team.target", "ashat-worker@.service"),
+    ]
     for unit in UNITS:
         assert unit.read_text("utf-8").startswith(f"# /etc/systemd/system/{unit.name}: ")
 

@@ -46,6 +46,8 @@ from ashat.cli.control_plane.versions import APPLIED
 from ashat.common.processes import python_module
 from ashat.common.text import last_line
 from ashat.errors import AshatError, ControlPlaneError
+from ashat.ledger.database import migrate_shared_ledger
+from ashat.settings import Settings
 
 QUEUE, QUEUE_POOL, QUEUE_LIMIT = "omega", "control", 1
 _APPLIED_FIELDS = {
@@ -253,6 +255,7 @@ def main() -> int:
             load_flows(prefect_file, entries)
         if not options.external and not wait_for(f"{get_current_settings().api.url}/health", READY_TIMEOUT):
             raise ControlPlaneError("Prefect's server does not answer.")
+        migrate_shared_ledger(Settings().effective_ledger_url)
         provision(prefect_file, entries, embedded=not options.external)
     except AshatError as error:
         sys.stderr.write(f"{error}\n")

@@ -14,6 +14,7 @@ from alembic.operations import Operations
 
 from ashat.errors import LedgerError, LedgerTooNewError
 from ashat.ledger import schema
+from ashat.ledger.database import migrate_shared_ledger
 from ashat.ledger.ledger import Ledger
 from ashat.ledger.tables import metadata
 from tests.support.builders.ledgers import ROOT, begin
@@ -40,6 +41,7 @@ def upgrade():
 OPEN = """
 import sys, pathlib
 from ashat.ledger import schema
+from ashat.ledger.database import migrate_shared_ledger
 schema.SCHEMA_VERSION, schema.MIGRATIONS = 3, pathlib.Path(sys.argv[2])
 from ashat.ledger.ledger import Ledger
 with Ledger.open(sys.argv[1], migrate=True) as ledger:
@@ -129,7 +131,7 @@ def test_an_older_one_is_migrated_and_then_newer_than_the_old_version(
     with monkeypatch.context() as newer:
         upgraded(newer, next_version(tmp_path))
         if url.startswith("postgresql"):
-            assert "has schema 2, and this version of ASHAT Deploy needs 3: deploy team upgrade" in said(url)
+            assert "has schema 2, and this version of ASHAT Deploy needs 3: deploy up, or for a" in said(url)
             assert "notes" not in tables(url)
         with Ledger.open(url, migrate=True) as ledger:
             assert ledger.load("UPD-1").version == 1
@@ -138,6 +140,17 @@ def test_an_older_one_is_migrated_and_then_newer_than_the_old_version(
     assert "written by a newer version of ASHAT Deploy (schema 3; this one reads 2). Upgrade" in said(url)
     with pytest.raises(LedgerTooNewError):
         Ledger.open(url, migrate=True)
+
+
+def test_deploy_up_migrates_one_that_is_there_and_makes_none(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgraded(monkeypatch, next_version(tmp_path))
+    migrate_shared_ledger(url)
+    assert ("notes" in tables(url)) is url.startswith("postgresql")
+    execute(url, *(f"DROP TABLE {name}" for name in tables(url)))
+    migrate_shared_ledger(url)
+    assert tables(url) == set()
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
