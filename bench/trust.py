@@ -30,10 +30,10 @@ from ashat.audit.sign import sign_on  # noqa: E402
 from ashat.cli.commands.inspect import check_log  # noqa: E402
 from ashat.client.http import Transport  # noqa: E402
 from ashat.common.canonical_json import canonical_json  # noqa: E402
-from ashat.ledger.tables import events as events_table  # noqa: E402
-from ashat.ledger.tables import log as log_table  # noqa: E402
 from ashat.ledger.leaf import leaf_of  # noqa: E402
 from ashat.ledger.ledger import Ledger  # noqa: E402
+from ashat.ledger.tables import events as events_table  # noqa: E402
+from ashat.ledger.tables import log as log_table  # noqa: E402
 from ashat.node.core.db import Database  # noqa: E402
 from ashat.node.omega.ledger_log import KeptLog  # noqa: E402
 from ashat.node.omega.trust import OmegaTrust  # noqa: E402

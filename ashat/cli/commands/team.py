@@ -25,7 +25,10 @@ def init(
     database: Annotated[str, typer.Option(help="Prefect's database: postgresql://user@host/name.")],
     ledger: Annotated[str, typer.Option(help="The ledger's database, another one: postgresql://user@host/name.")],
     redis: Annotated[str, typer.Option(help="The Redis of all servers: redis://host:6379/0.")],
-    url: Annotated[str, typer.Option(help="Where the proxy in front answers: https://prefect.example.com.")],
+    url: Annotated[str, typer.Option(help="Where the proxy in front answers machines: https://prefect.example.com.")],
+    people_url: Annotated[
+        str, typer.Option(help="Where a proxy answers that knows people, if there is one.", show_default="--url")
+    ] = "",
     directory: Annotated[Path, typer.Option("--to", metavar="DIRECTORY", help="Where to write them.")] = Path(
         "/etc/ashat"
     ),
@@ -34,7 +37,7 @@ def init(
     and for people, with a new password, mode 0600. Both overwrite nothing."""
     from ashat.cli.control_plane import team
 
-    given = team.check_addresses(team.TeamAddresses(database, ledger, redis, url))
+    given = team.check_addresses(team.TeamAddresses(database, ledger, redis, url, people_url))
     try:
         team.write_files(directory, team.files_for(given))
     except OSError as error:
@@ -60,15 +63,17 @@ def server(
     port: Annotated[int, typer.Option(help="The port to listen at.", min=1, max=65535)] = 4200,
     host: Annotated[str, typer.Option(help="The address to listen at; the proxy reaches it.")] = "127.0.0.1",
 ) -> None:
-    """Run one of the team's API servers, without services, until it is stopped. It answers as PREFECT_UI_URL, which the
-    proxy in front of it serves."""
+    """Run one of the team's API servers, without services, until it is stopped. It answers by the names of
+    PREFECT_API_URL and PREFECT_UI_URL, which the proxies in front of it serve."""
     settings, environment = _prepared()
     _require_databases(environment)
-    from ashat.cli.control_plane.team import PUBLIC
+    from ashat.cli.control_plane.team import SECRET, public_addresses
     from ashat.common.processes import python_module
 
-    words = [str(port), "--host", host, "--public", os.environ[PUBLIC]]
-    _become(settings, python_module("ashat.cli.control_plane.server", *words), environment)
+    public = [word for address in public_addresses() for word in ("--public", address)]
+    vouching = {SECRET: os.environ[SECRET]} if os.environ.get(SECRET) else {}
+    command = python_module("ashat.cli.control_plane.server", str(port), "--host", host, *public)
+    _become(settings, command, environment | vouching)
 
 
 @team_app.command("services", short_help="Run the team's one set of services.")

@@ -6,6 +6,7 @@ A name that somebody else's DNS turns into 127.0.0.1 would make their page one o
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,24 +16,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ashat.cli.control_plane import sign_in
 from ashat.cli.control_plane.state import HOST
+from ashat.cli.control_plane.vouched import VOUCHED
 
 _LARGEST_FORM = 4096
 _YEAR = 365 * 86400
+# What a browser shows instead of the password where a proxy vouches for it, and shows the password itself.
+_PROXYS = "proxy:proxy"
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 class Closed:
-    """An ASGI application that passes on to `app` what is addressed to `HOST`, or to `public`, and comes of no foreign
-    page. `public` is the address of a proxy in front of it, such as `https://prefect.example.com`.
+    """An ASGI application that passes on to `app` what is addressed to `HOST`, or to one of `public`, and comes of no
+    foreign page. `public` are the addresses of proxies in front of it, such as `https://prefect.example.com`.
 
     A browser that has not shown the `password` gets a page that asks for it, and is signed in by `POST` to
     `sign_in.PATH`: from then on Prefect's pages show it.
     """
 
-    def __init__(self, app: ASGIApp, password: str, port: int, *, public: str = "") -> None:
+    def __init__(self, app: ASGIApp, password: str, port: int, *, public: Sequence[str] = ()) -> None:
         self._app = app
         self._password = password
-        self._origins = [f"http://{HOST}:{port}", *([public] if public else [])]
+        self._origins = [f"http://{HOST}:{port}", *public]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -51,8 +55,11 @@ class Closed:
             answer = await self._sign_in(Request(scope, receive))
             await answer(scope, receive, sending)
         elif scope["type"] == "http" and "text/html" in headers.get("accept", "") and not self._is_signed_in(scope):
-            asking = HTMLResponse(sign_in.ask(scope["path"]), 401, headers=_NOT_KEPT)
-            await asking(scope, receive, sending)
+            if scope.get(VOUCHED):
+                page = self._let_in(Request(scope), _PROXYS, scope["path"])
+            else:
+                page = HTMLResponse(sign_in.ask(scope["path"]), 401, headers=_NOT_KEPT)
+            await page(scope, receive, sending)
         else:
             await self._app(scope, receive, sending)
 
@@ -69,9 +76,13 @@ class Closed:
         password, to = form.get("password", [""])[0], form.get("to", ["/"])[0]
         if not hmac.compare_digest(password.encode(), self._password.encode()):
             return HTMLResponse(sign_in.ask(to, "That is not the password."), 401, headers=_NOT_KEPT)
-        answer = HTMLResponse(sign_in.signed_in(password, to), headers=_NOT_KEPT)
+        return self._let_in(request, password, to)
+
+    def _let_in(self, request: Request, shown: str, to: str) -> Response:
+        """Answer with the page that lets this browser show `shown` as its password from now on."""
+        answer = HTMLResponse(sign_in.signed_in(shown, to), headers=_NOT_KEPT)
         secure = f"https://{request.headers['host']}" in self._origins
-        name, mark = _cookie(request.scope), sign_in.mark(password)
+        name, mark = _cookie(request.scope), sign_in.mark(self._password)
         answer.set_cookie(name, mark, _YEAR, secure=secure, httponly=True, samesite="lax")
         return answer
 

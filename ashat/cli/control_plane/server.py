@@ -14,6 +14,7 @@ from prefect.settings import get_current_settings
 
 from ashat.cli.control_plane.closed import Closed
 from ashat.cli.control_plane.state import HOST
+from ashat.cli.control_plane.vouched import Vouched
 
 
 def main() -> None:
@@ -21,12 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--host", default=HOST)
-    parser.add_argument("--public", default="", help="the proxy's address, where services run elsewhere")
+    parser.add_argument("--public", action="append", default=[], help="a proxy's address; services run elsewhere then")
     options = parser.parse_args()
     settings = get_current_settings().server
+    password, secret = os.environ["PREFECT_SERVER_API_AUTH_STRING"], os.environ.pop("ASHAT_PROXY_SECRET", "")
     app = create_app(final=True, webserver_only=bool(options.public))
+    guarded = Closed(app, password, options.port, public=options.public)
     uvicorn.run(
-        Closed(app, os.environ["PREFECT_SERVER_API_AUTH_STRING"], options.port, public=options.public),
+        Vouched(guarded, password, secret) if options.public else guarded,
         host=options.host,
         port=options.port,
         log_level=settings.logging_level.lower(),

@@ -22,7 +22,10 @@ SERVER_FILE, CLIENT_FILE = "server.env", "client.env"
 DATABASE: Final = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 REDIS: Final = "PREFECT_REDIS_MESSAGING_URL"
 PASSWORD: Final = "PREFECT_SERVER_API_AUTH_STRING"  # noqa: S105  a name
+API: Final = "PREFECT_API_URL"
 PUBLIC: Final = "PREFECT_UI_URL"
+# What the proxy of people shows with each name that it gives.
+SECRET: Final = "ASHAT_PROXY_SECRET"  # noqa: S105  a name
 LEDGER: Final = "ASHAT_LEDGER_URL"
 # All that several servers have to share is in Redis: messages, their order, leases, work of the services.
 _SHARED = {
@@ -38,12 +41,13 @@ _CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class TeamAddresses:
-    """Where a team's databases are, and at which address people and machines reach its API."""
+    """Where a team's databases are, at which address machines reach its API, and at which people reach its pages."""
 
     database: str
     ledger: str
     redis: str
     public: str
+    people: str = ""
 
 
 def check_addresses(given: TeamAddresses) -> TeamAddresses:
@@ -61,11 +65,13 @@ def check_addresses(given: TeamAddresses) -> TeamAddresses:
         raise UsageError("--database and --ledger are one database: give the ledger one of its own.")
     if urlsplit(given.redis).scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel"):
         raise UsageError("--redis is an address such as redis://redis.example.com:6379/0.")
-    return TeamAddresses(database, ledger, given.redis, public_address(given.public))
+    public = public_address("--url", given.public)
+    people = public_address("--people-url", given.people) if given.people else public
+    return TeamAddresses(database, ledger, given.redis, public, people)
 
 
-def public_address(url: str) -> str:
-    """Return the address at which the proxy answers, without a path.
+def public_address(name: str, url: str) -> str:
+    """Return the address at which a proxy answers, without a path; `name` is the setting's.
 
     Raises:
         UsageError: it is none, or it has a path, or it is no HTTPS and not on this machine.
@@ -73,9 +79,9 @@ def public_address(url: str) -> str:
     parts = urlsplit(url)
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if _UNSAFE.search(url) or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
-        raise UsageError("--url is the address of the proxy, such as https://prefect.example.com, without a path.")
+        raise UsageError(f"{name} is the address of a proxy, such as https://prefect.example.com, without a path.")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise UsageError("--url begins with https://: a password and a gate's answer go over it.")
+        raise UsageError(f"{name} begins with https://: a password and a gate's answer go over it.")
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -95,8 +101,10 @@ def files_for(addresses: TeamAddresses, password: str = "") -> dict[str, str]:
     """Write the two settings files, by name; `password` is made where none is given."""
     auth = password or f"admin:{secrets.token_urlsafe(32)}"
     server = {DATABASE: addresses.database, REDIS: addresses.redis, PASSWORD: auth}
-    client = {"PREFECT_API_URL": f"{addresses.public}/api", "PREFECT_API_AUTH_STRING": auth}
-    both = {PUBLIC: addresses.public, LEDGER: addresses.ledger}
+    if addresses.people != addresses.public:
+        server[SECRET] = secrets.token_urlsafe(32)
+    client = {"PREFECT_API_AUTH_STRING": auth}
+    both = {API: f"{addresses.public}/api", PUBLIC: addresses.people, LEDGER: addresses.ledger}
     return {SERVER_FILE: _env_file(server | both), CLIENT_FILE: _env_file(client | both)}
 
 
@@ -111,7 +119,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         ControlPlaneError: a setting is missing; the message names it.
         UsageError: `PREFECT_UI_URL` is no address of a proxy.
     """
-    lacking = [name for name in (DATABASE, REDIS, PASSWORD, PUBLIC, LEDGER) if not os.environ.get(name)]
+    lacking = [name for name in (DATABASE, REDIS, PASSWORD, API, PUBLIC, LEDGER) if not os.environ.get(name)]
     if lacking:
         raise ControlPlaneError(
             f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not set: deploy team init writes the file "
@@ -121,7 +129,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         raise ControlPlaneError(f"{DATABASE} is not PostgreSQL, and several servers cannot share anything else.")
     if ":" not in os.environ[PASSWORD]:
         raise ControlPlaneError(f"{PASSWORD} is user:password, as admin:… in {SERVER_FILE}.")
-    public = public_address(os.environ[PUBLIC])
+    public = public_address(PUBLIC, os.environ[PUBLIC])
     own = {name: os.environ[name] for name in os.environ if name.startswith("PREFECT_") and "_PROFILE" not in name}
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"):
         own.pop(name, None)
@@ -148,6 +156,16 @@ def server_environment(settings: Settings) -> dict[str, str]:
             "PREFECT_UI_API_URL": f"{public}/api",
         }
     )
+
+
+def public_addresses() -> list[str]:
+    """List the addresses at which the proxies in front of the API servers answer: machines', then people's.
+
+    Raises:
+        UsageError: one is none.
+    """
+    machines = public_address(API, os.environ[API].rstrip("/").removesuffix("/api"))
+    return list(dict.fromkeys([machines, public_address(PUBLIC, os.environ[PUBLIC])]))
 
 
 def without_servers_own(environment: dict[str, str]) -> dict[str, str]:

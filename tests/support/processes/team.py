@@ -11,7 +11,8 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from tests.support.processes.stack import eventually
 DEPLOY = f"{sys.executable} -m ashat.cli"
 UNITS = ROOT / "deploy/systemd"
 NGINX = ROOT / "deploy/nginx/ashat-team.conf"
+_RESTART_SECONDS = 2.0
 SECTION = "From nothing to the first release"
 
 
@@ -79,6 +81,9 @@ class Team(FragileStack):
         super().__init__(directory, mainframes=mainframes)
         self._settings = directory / "etc"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._again: dict[str, Callable[[], subprocess.Popen[bytes]]] = {}
+        self._changing = threading.RLock()
+        self._ended = threading.Event()
         self._ports = [free_port() for _ in range(api_servers)]
         self._front = free_port()
         self._redis_port = free_port()
@@ -111,21 +116,38 @@ class Team(FragileStack):
     # Processes
 
     def start(self, unit: str, *more: str, name: str = "", env: Mapping[str, str] | None = None) -> None:
-        """Start what a unit of deploy/systemd starts, under the name `name`, else the unit's."""
+        """Start what a unit of deploy/systemd starts, under the name `name`, else the unit's; it is started again when
+        it ends, as by systemd, until it is killed or stopped here."""
         command, file = unit_command(unit)
         inherited = {k: v for k, v in self.environment.items() if k not in self.client}
-        with (self._logs / f"{name or unit}.log").open("ab") as log:
-            self._running[name or unit] = subprocess.Popen(
-                [*command, *more],
-                env={**inherited, **read_env(self._settings / file), "PYTHONPATH": str(ROOT), **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        environment = {**inherited, **read_env(self._settings / file), "PYTHONPATH": str(ROOT), **(env or {})}
+
+        def begin() -> subprocess.Popen[bytes]:
+            with (self._logs / f"{name or unit}.log").open("ab") as log:
+                return subprocess.Popen(
+                    [*command, *more], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+
+        with self._changing:
+            self._again[name or unit] = begin
+            self._running[name or unit] = begin()
+
+    def _restart_the_dead(self) -> None:
+        while not self._ended.wait(_RESTART_SECONDS):
+            with self._changing:
+                for name, begin in self._again.items():
+                    if self._running[name].poll() is not None:
+                        self._running[name] = begin()
+
+    def _take(self, name: str) -> subprocess.Popen[bytes]:
+        """Take a process out of those that are started again."""
+        with self._changing:
+            self._again.pop(name, None)
+            return self._running.pop(name)
 
     def kill(self, name: str) -> None:
         """SIGKILL for a process of the team and all below it."""
-        root = self._running.pop(name)
+        root = self._take(name)
         below = psutil.Process(root.pid).children(recursive=True)
         root.kill()
         for process in below:
@@ -138,7 +160,7 @@ class Team(FragileStack):
 
     def stop(self, name: str) -> None:
         """SIGTERM for a process of the team, as systemd does; it has ended on return."""
-        process = self._running.pop(name)
+        process = self._take(name)
         process.terminate()
         process.wait(90)
 
@@ -155,6 +177,12 @@ class Team(FragileStack):
     def api_servers(self) -> list[str]:
         """The API servers that were started and not ended."""
         return [name for name in self._running if name.startswith("ashat-server")]
+
+    def suspended(self) -> list[dict[str, Any]]:
+        """Every flow run that waits for an answer."""
+        wanted = {"flow_runs": {"state": {"name": {"any_": ["Suspended"]}}}, "limit": 200}
+        found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", wanted)
+        return found
 
     def reconcile(self) -> bool:
         """Let `reconcile` look once, now; whether it could."""
@@ -178,8 +206,12 @@ class Team(FragileStack):
     # The team
 
     def _start_control_plane(self, closing: ExitStack) -> None:
-        closing.callback(self._end)
         self._logs.mkdir()
+        closing.callback(self._end)
+        watching = threading.Thread(target=self._restart_the_dead)
+        watching.start()
+        closing.callback(watching.join)
+        closing.callback(self._ended.set)
         certificate, key, self.authority = make_certificate(self._directory / "front")
         prefect, ledger = (closing.enter_context(new_postgresql_database()) for _ in range(2))
         self.ledger_address = ledger.render_as_string(hide_password=False)
@@ -203,14 +235,12 @@ class Team(FragileStack):
         """Run a command of the document as it is shown, but for addresses and systemd; what it printed."""
         if "systemctl" in line:
             for unit in target_units():
-                for old, port in zip(("4200", "4201"), self._ports, strict=True):
+                for old, port in zip(("4200", "4201"), self._ports, strict=False):
                     unit = unit.replace(old, str(port))
                 self.start(unit)
-            # systemd starts again what found no server yet; here it is waited for.
-            eventually(self._answers, "the API servers to answer", 240)
-            for unit in target_units():
-                if "worker" in unit and self._running[unit].poll() is not None:
-                    self.start(unit)
+            for port in self._ports[2:]:
+                self.start(f"ashat-server@{port}")
+            eventually(self._answers, "the API servers to answer", 400)
             return ""
         for old, new in self._stand_ins.items():
             line = line.replace(old, new)
@@ -240,7 +270,7 @@ class Team(FragileStack):
         directory.mkdir()
         changes = {
             "127.0.0.1:4200": f"127.0.0.1:{self._ports[0]}",
-            "127.0.0.1:4201": f"127.0.0.1:{self._ports[-1]}",
+            "127.0.0.1:4201": "; server ".join(f"127.0.0.1:{port}" for port in self._ports[1:]),
             "listen 443 ssl": f"listen 127.0.0.1:{self._front} ssl",
             "    listen [::]:443 ssl;\n": "",
             "/etc/ssl/ashat/prefect.pem": str(certificate),
@@ -263,8 +293,6 @@ class Team(FragileStack):
             self._running["nginx"] = subprocess.Popen([str(shutil.which("nginx")), "-c", str(path)], stderr=log)
 
     def _answers(self) -> bool:
-        for unit, process in self._running.items():
-            assert process.poll() is None or "worker" in unit, f"{unit}: {self.log(unit)}"
         return all(_listens(port) for port in self._ports)
 
     def _warmed(self) -> DeployForks:
@@ -274,7 +302,7 @@ class Team(FragileStack):
     def _end(self) -> None:
         names = sorted(self._running, key=lambda name: (name in ("redis", "nginx"), "server" in name))
         for name in names:
-            if name in self._running:
+            if self._running[name].poll() is None:
                 self._running[name].send_signal(signal.SIGTERM)
                 try:
                     self._running[name].wait(30)

@@ -45,6 +45,12 @@ def test_only_the_servers_file_leads_to_the_databases_of_prefect() -> None:
     assert server[team.DATABASE] == "postgresql+asyncpg://ashat@db/prefect"
     assert server[team.PASSWORD] == client["PREFECT_API_AUTH_STRING"]
     assert client["PREFECT_API_URL"] == "https://prefect.example.com/api"
+    assert client[team.PUBLIC] == server[team.PUBLIC] == "https://prefect.example.com"
+    assert team.SECRET not in server
+    people = team.files_for(team.check_addresses(given(people="https://deploy.example.com")))
+    assert len(read(people["server.env"])[team.SECRET]) > 40
+    assert team.SECRET not in people["client.env"]
+    assert read(people["client.env"])[team.PUBLIC] == "https://deploy.example.com"
     assert not {team.DATABASE, team.REDIS, team.PASSWORD} & client.keys()
     assert len(server[team.PASSWORD]) > 40
     assert team.files_for(team.check_addresses(given()))["server.env"] != files["server.env"]
@@ -63,6 +69,7 @@ def test_only_the_servers_file_leads_to_the_databases_of_prefect() -> None:
         ({"public": "http://prefect.example.com"}, "--url begins with https://"),
         ({"public": "https://prefect.example.com/prefect"}, "without a path"),
         ({"public": "prefect.example.com"}, "without a path"),
+        ({"people": "http://deploy.example.com"}, "--people-url begins with https://"),
     ],
 )
 def test_an_address_that_is_none_is_refused(changes: dict[str, str], words: str) -> None:
