@@ -65,3 +65,54 @@ def test_a_worker_and_an_api_server_die_in_the_middle_and_nothing_is_lost(team: 
     eventually(lambda: team.reconcile() and team.state("UPD-2").stage is Stage.COMPLETED, "the release to go on", 600)
     team.check_runs("UPD-2", team.public, team.omega, *team.mainframes)
     assert [len(team.events("UPD-2", kind)) for kind in ("answered", "promoted", "distributed")] == [1, 1, 1]
+
+
+def test_postgresql_and_redis_go_away_in_the_middle_and_come_back(team: Team) -> None:
+    team.change("for the third release")
+    team.deploy("push", "UPD-3", "The third release", "--allow-dirty")
+    verifying = team.warm.deploy("verify", "UPD-3")
+    team.wait("UPD-3", lambda state: state.stage is Stage.TESTING)
+    team.postgresql.go_away()
+    team.kill("redis")
+    line = team.run_shown("deploy history UPD-3", check=False)
+    assert line.count("\n") == 1
+    assert "The ledger does not open" in line
+    team.postgresql.come_back()
+    team.start_redis()
+    verifying.wait()
+    assert "Traceback" not in verifying.output
+    if team.state("UPD-3").stage is Stage.TESTING:  # what it was doing ended with a line
+        team.deploy("verify", "UPD-3", check=False)
+    eventually(lambda: team.reconcile() and team.state("UPD-3").gate is not None, "the gate to open", 600)
+    assert team.wait_asked("UPD-3").stage is Stage.AWAITING_APPROVAL
+    assert len(team.events("UPD-3", "verified")) == len(team.events("UPD-3", "gate_opened")) == 1
+
+
+def test_a_team_is_upgraded_while_a_gate_waits(team: Team) -> None:
+    """The steps of docs/team.md, with UPD-3 at its gate."""
+    asked = team.wait_asked("UPD-3")
+    servers = team.api_servers()
+    for name in (*team.workers(), *servers, "ashat-services"):
+        team.stop(name)
+    team.prefect_at("-1")
+    refused = team.run_shown("set -a; . /etc/ashat/server.env; deploy team server", check=False)
+    assert refused.count("\n") == 1
+    assert "has an older schema" in refused
+    team.be_version("0.2.0")
+    assert "it has it now" in team.run_shown("set -a; . /etc/ashat/server.env; deploy team upgrade")
+    for name in (*servers, "ashat-services"):
+        team.start(name)
+    eventually(team.answers, "the API server to answer", 400)
+    said = team.run_shown("deploy worker --pool control", check=False)
+    assert "This is ASHAT Deploy 0.2.0, and the control plane's deployments are of 0.1.0" in said
+    team.run_shown("set -a; . /etc/ashat/client.env; deploy up")
+    team.be_version("0.1.0")
+    old = team.run_shown("deploy worker --pool control", check=False)
+    assert old.count("\n") == 1
+    assert "This is ASHAT Deploy 0.1.0, and the control plane's deployments are of 0.2.0: upgrade this install." in old
+    team.be_version("0.2.0")
+    for name in ("ashat-worker@alpha", "ashat-worker@control"):
+        team.start(name)
+    assert team.answer(asked, "approve", "however noisy it was")["status"] == "ACCEPT"
+    team.wait("UPD-3", lambda state: state.stage is Stage.COMPLETED, 600)
+    team.check_runs("UPD-3", team.public, team.omega, *team.mainframes)

@@ -48,6 +48,7 @@ requires_caddy = pytest.mark.needs("caddy")
 requires_nginx = pytest.mark.needs("nginx")
 requires_haproxy = pytest.mark.needs("haproxy")
 requires_promtool = pytest.mark.needs("promtool")
+requires_compose = pytest.mark.needs("compose")
 requires_faketime = pytest.mark.needs("faketime")
 
 
@@ -82,6 +83,7 @@ def missing(need: str) -> str:
         "nginx": lambda: "" if shutil.which("nginx") and shutil.which("openssl") else "there is no nginx on the PATH",
         "haproxy": lambda: "" if shutil.which("haproxy") else "there is no haproxy on the PATH",
         "promtool": lambda: "" if shutil.which("promtool") else "there is no promtool on the PATH",
+        "compose": lambda: "" if shutil.which("docker-compose") else "there is no docker-compose on the PATH",
         "faketime": lambda: "" if shutil.which("faketime") else "there is no faketime on the PATH",
     }
     if need not in checks:

@@ -20,6 +20,7 @@ from ashat.cli.control_plane.vouched import VOUCHED
 
 _LARGEST_FORM = 4096
 _YEAR = 365 * 86400
+_PROBES = ("/api/health", "/api/ready")
 # What a browser shows instead of the password where a proxy vouches for it, and shows the password itself.
 _PROXYS = "proxy:proxy"
 _NOT_KEPT = {"Cache-Control": "no-store"}
@@ -47,6 +48,8 @@ class Closed:
         sending = _bounded(send, next(filter(lambda own: _host_of(own) == headers.get("host"), self._origins), ""))
         signs_in = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == sign_in.PATH
         refusal = refuse_stranger(headers, *self._origins, any_page=signs_in)
+        if self._is_probe(scope):
+            refusal = None
         if refusal is not None and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode()})
         elif refusal is not None:
@@ -62,6 +65,12 @@ class Closed:
             await page(scope, receive, sending)
         else:
             await self._app(scope, receive, sending)
+
+    def _is_probe(self, scope: Scope) -> bool:
+        """Say whether somebody asks for a sign of life only, as Kubernetes does of an address that has no name."""
+        return (
+            len(self._origins) > 1 and scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in _PROBES
+        )
 
     def _is_signed_in(self, scope: Scope) -> bool:
         return Request(scope).cookies.get(_cookie(scope)) == sign_in.mark(self._password)

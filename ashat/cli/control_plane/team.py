@@ -36,6 +36,7 @@ _SHARED = {
     "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
 }
 _UNSAFE = re.compile(r"[\s'\"\\$`\x00-\x1f\x7f]")
+_PLAIN = re.compile(r"[\w@%+=:,./?-]*", re.ASCII)
 _CONNECT_SECONDS = 10
 
 
@@ -109,7 +110,8 @@ def files_for(addresses: TeamAddresses, password: str = "") -> dict[str, str]:
 
 
 def _env_file(values: dict[str, str]) -> str:
-    return "".join(f"{name}='{value}'\n" for name, value in values.items())
+    # kubectl takes quotes for a part of the value, and a shell takes some characters for its own.
+    return "".join(f"{name}={value if _PLAIN.fullmatch(value) else repr(value)}\n" for name, value in values.items())
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

@@ -79,6 +79,14 @@ def test_an_address_that_is_none_is_refused(changes: dict[str, str], words: str)
     assert "\n" not in str(told.value)
 
 
+def test_a_value_is_quoted_only_where_a_shell_would_not_take_it_as_it_is() -> None:
+    long = "postgresql://ashat@db/prefect?sslmode=require&connect_timeout=5"
+    text = team.files_for(team.check_addresses(given(database=long)))["server.env"]
+    lines = dict(line.split("=", 1) for line in text.splitlines())
+    assert lines[team.REDIS] == "redis://redis:6379/0"
+    assert lines[team.DATABASE] == f"'{long.replace('postgresql', 'postgresql+asyncpg', 1)}'"
+
+
 def test_init_writes_two_private_files_and_overwrites_none(tmp_path: Path) -> None:
     words = [word for name, value in GIVEN.items() for word in (f"--{'url' if name == 'public' else name}", value)]
     done = deploy(tmp_path / "home", "team", "init", *words, "--to", str(tmp_path / "etc"))

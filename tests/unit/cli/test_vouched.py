@@ -131,3 +131,11 @@ def test_another_name_or_the_page_of_another_server_is_refused_for_all_that_the_
     foreign = {**VOUCHING, "Origin": "https://evil.example"}
     assert ask("POST", ANSWER, headers=foreign, body={}).status_code == 403
     assert ask("GET", "/api/x", at=MACHINES).status_code == 200
+
+
+def test_a_probe_of_an_address_without_a_name_gets_a_sign_of_life_and_no_more() -> None:
+    for method, path, status in (
+        *(("GET", "/api/health", 200), ("GET", "/api/ready", 200)),
+        *(("GET", "/api/flow_runs/x", 421), ("POST", "/api/health", 421), ("GET", "/api/health/x", 421)),
+    ):
+        assert ask(method, path, at="http://10.1.2.3:4200").status_code == status, path

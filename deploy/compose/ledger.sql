@@ -1,0 +1,1 @@
+CREATE DATABASE ashat OWNER ashat;
