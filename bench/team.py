@@ -6,7 +6,7 @@ PostgreSQL and Redis are real, and so are nginx, three API servers, the services
 OMEGA and a Mainframe, all on this machine (`tests/support/processes/team.py` starts what docs/team.md shows).
 
 - `approve_to_switch_s`: from the moment in which Prefect accepts a gate's answer until OMEGA runs the bundle; median.
-- `status_s`: `deploy status` as a whole process with a ledger of 10,000 releases on PostgreSQL; median. A tenth of
+- `status_s`: `deploy status` as a whole process with a ledger of 10,000 releases on PostgreSQL; median. A hundredth of
   them is written through the ledger; their rows in the list, all that this reads, are repeated under other ids.
 - `lost`, `doubled`: so many of the releases that were all asked for at once, of four workers by three API servers, have
   no gate that waits; or have an event, or a gate's run, twice that there may be once.
@@ -46,7 +46,7 @@ LIMITS = {"approve_to_switch_s": 6.0, "status_s": 0.4, "lost": 0, "doubled": 0}
 NO_BLUEGREEN = "a node switches by stopping one program and starting the next; it has no blue-green switch yet"
 _ONCE = ("created", "packaged", "pushed", "verified", "gate_opened")
 _API_SERVERS = 3
-_REPEATED = 10
+_REPEATED = 100
 _LOOK_SECONDS = 0.02
 _PATIENCE_SECONDS = 3600.0
 
