@@ -26,7 +26,6 @@ class CuttingProxy:
         self._again = again
         self.passed = {"up": 0, "down": 0}
         self.cuts = 0
-        self._away = False
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -45,15 +44,6 @@ class CuttingProxy:
         for thread in self._threads:
             thread.join()
 
-    def go_away(self) -> None:
-        """Cut every connection, and take none until it comes back."""
-        self._away = True
-        self._cut()
-
-    def come_back(self) -> None:
-        """Take connections again."""
-        self._away = False
-
     def _start(self, target: Any, *args: Any) -> None:
         thread = threading.Thread(target=target, args=args)
         self._threads.append(thread)
@@ -65,9 +55,6 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._away:
-                client.close()
-                continue
             server = socket.create_connection(("127.0.0.1", self._target))
             with self._lock:
                 self._open += [client, server]

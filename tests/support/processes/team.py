@@ -89,7 +89,6 @@ class Team(FragileStack):
         self._redis_port = free_port()
         self._logs = directory / "team-logs"
         self.client: dict[str, str] = {}
-        self.python_path = str(ROOT)
         self.authority: Path
         self.postgresql: CuttingProxy
         self.prefect_url = self.ledger_address = ""
@@ -121,7 +120,7 @@ class Team(FragileStack):
         it ends, as by systemd, until it is killed or stopped here."""
         command, file = unit_command(unit)
         inherited = {k: v for k, v in self.environment.items() if k not in self.client}
-        environment = {**inherited, **read_env(self._settings / file), "PYTHONPATH": self.python_path, **(env or {})}
+        environment = {**inherited, **read_env(self._settings / file), "PYTHONPATH": str(ROOT), **(env or {})}
 
         def begin() -> subprocess.Popen[bytes]:
             with (self._logs / f"{name or unit}.log").open("ab") as log:
@@ -159,12 +158,6 @@ class Team(FragileStack):
         root.wait(30)
         psutil.wait_procs(below, timeout=30)
 
-    def stop(self, name: str) -> None:
-        """SIGTERM for a process of the team, as systemd does; it has ended on return."""
-        process = self._take(name)
-        process.terminate()
-        process.wait(90)
-
     def pid(self, name: str) -> int:
         """The process of that name."""
         return self._running[name].pid
@@ -179,10 +172,6 @@ class Team(FragileStack):
         """The API servers that were started and not ended."""
         return [name for name in self._running if name.startswith("ashat-server")]
 
-    def workers(self) -> list[str]:
-        """The workers that were started and not ended."""
-        return [name for name in self._running if "worker" in name or name in ("second",)]
-
     def suspended(self) -> list[dict[str, Any]]:
         """Every flow run that waits for an answer."""
         wanted = {"flow_runs": {"state": {"name": {"any_": ["Suspended"]}}}, "limit": 200}
@@ -196,12 +185,6 @@ class Team(FragileStack):
     def log(self, name: str) -> str:
         """What a process of the team wrote."""
         return (self._logs / f"{name}.log").read_text("utf-8", "replace")
-
-    def prefect_at(self, revision: str) -> None:
-        """Take Prefect's database back to an earlier schema, as an older Prefect left it."""
-        env = {**self.environment, **read_env(self._settings / "server.env")}
-        command = [sys.executable, "-m", "prefect", "server", "database", "downgrade", "--yes", "--revision", revision]
-        subprocess.run(command, env=env, check=True, capture_output=True, timeout=400)
 
     def start_redis(self) -> None:
         """Start the team's Redis, with what it had."""
@@ -242,18 +225,8 @@ class Team(FragileStack):
         for line in shown_commands()[1:5]:
             self.run_shown(line)
 
-    def be_version(self, version: str) -> None:
-        """From now on, what is started is of that version of ASHAT Deploy."""
-        directory = self._directory / f"version-{version}"
-        directory.mkdir(exist_ok=True)
-        (directory / "sitecustomize.py").write_text(f"import ashat\nashat.__version__ = {version!r}\n")
-        self.python_path = f"{directory}:{ROOT}"
-
-    def run_shown(self, line: str, *, check: bool = True) -> str:
-        """Run a command of the document as it is shown, but for addresses and systemd; what it printed.
-
-        With `check` it must end with 0, else with another code, and what counts is what it says on stderr.
-        """
+    def run_shown(self, line: str) -> str:
+        """Run a command of the document as it is shown, but for addresses and systemd; what it printed."""
         if "systemctl" in line:
             for unit in target_units():
                 for old, port in zip(("4200", "4201"), self._ports, strict=False):
@@ -269,17 +242,17 @@ class Team(FragileStack):
             line += f" --to {self._settings}"
         done = subprocess.run(
             ["sh", "-c", line],
-            env={**self.environment, "PYTHONPATH": self.python_path},
+            env={**self.environment, "PYTHONPATH": str(ROOT)},
             cwd=self.source,
             capture_output=True,
             text=True,
             timeout=480,
             check=False,
         )
-        assert (done.returncode == 0) is check, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         if (self._settings / "client.env").exists() and not self.client:
             self.client = read_env(self._settings / "client.env")
-        return done.stdout if check else done.stderr
+        return done.stdout
 
     def _through_proxy(self, url: str) -> str:
         found = re.fullmatch(r"postgresql\+psycopg://(\w+)@([\w.]+)(?::\d+)?/(\w+)", url)
