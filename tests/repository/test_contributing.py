@@ -89,7 +89,7 @@ def test_what_the_code_imports_is_a_dependency_or_comes_with_one() -> None:
     direct = {canonicalize_name(each.name) for group in direct_dependencies().values() for each in group}
     found = {canonicalize_name(distributions[name][0]) for name in foreign if name in distributions}
     assert found - direct <= BROUGHT
-    drivers = {"psycopg", "pymysql", "python-pkcs11"}  # SQLAlchemy and securesystemslib import these
+    drivers = {"pymysql", "python-pkcs11"}  # SQLAlchemy and securesystemslib import these
     assert direct - found == drivers | {"whenever"}  # which Prefect imports: only its version is ours to say
 
 
