@@ -191,7 +191,8 @@ def require_redis(url: str) -> None:
         from prefect_redis.connection import redis_from_url  # type: ignore[import-untyped]
     except ImportError:
         raise ControlPlaneError(
-            "A team's servers share Redis, which needs the extra 'team': pip install 'ashat-deploy[operator,postgres,team]'."
+            "A team's servers share Redis, which needs the extra 'team': pip install "
+            "'ashat-deploy[operator,postgres,team]'."
         ) from None
     try:
         client = redis_from_url(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_CONNECT_SECONDS)
