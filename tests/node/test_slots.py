@@ -234,6 +234,7 @@ def test_what_was_kept_long_enough_is_ended(front: Front, tmp_path: Path) -> Non
         succeeded(switch(client, new, expected=old))
         node.kill9()
         node.start()
+        eventually(lambda: slots(client)[0].bundle == new, "both taken over", node)
         eventually(lambda: slots(client)[1].status == "stopped", "the old release, ended", node)
         with Load(front.url) as load:
             succeeded(switch(client, old, expected=new))

@@ -45,7 +45,8 @@ class SlottedProgram(Program):
         self._config = config
         self._db = db
         self._turn = threading.RLock()
-        self._switching = False
+        self._switching = 0
+        self._taken_over = False
         self._try_at = 0.0
         self.traffic = Traffic(config, db, spend)
         self.slots = {place.name: SupervisedProgram(config, db, user, place) for place in slots_of(config)}
@@ -75,16 +76,18 @@ class SlottedProgram(Program):
             for slot in self.slots.values():
                 if slot.release() is None and not slot.adopt_recorded(self._config.data / "releases"):
                     slot.restart(None, None)
+            self._taken_over = True
 
     @contextmanager
     def switching(self) -> Iterator[None]:
         """Have `expire` end nothing and redirect nothing for as long as the block lasts."""
         with self._turn:
-            self._switching = True
+            self._switching += 1
         try:
             yield
         finally:
-            self._switching = False
+            with self._turn:
+                self._switching -= 1
 
     def holding(self, release: Release) -> str | None:
         """Find the slot that runs `release`, the one with the traffic first; None where none does."""
@@ -138,8 +141,11 @@ class SlottedProgram(Program):
                 self.slots[now.other].restart(None, None)
 
     def expire(self) -> None:
-        """End what has been kept for long enough; have the proxy go by the record, where it did not yet."""
-        if self.traffic.read().rests():
+        """End what has been kept for long enough; have the proxy go by the record, where it did not yet.
+
+        Before `take_over`, and while a switch is under way, that is left to others.
+        """
+        if not self._taken_over or self.traffic.read().rests():
             return
         with self._turn:
             now = self.traffic.read()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from ashat.common.failpoints import fault_point
 from ashat.node.app_process.health import Health
@@ -120,13 +120,16 @@ class SlotSwitch:
             if beside not in self._program.bundles():
                 self._program.end_idle()
 
-    def take_over(self) -> None:
-        """Take over what an earlier process of the node left in the slots.
+    @contextmanager
+    def taking_over(self) -> Iterator[None]:
+        """Take over what an earlier process of the node left in the slots; nothing expires until the block ends.
 
         Raises:
             ProgramError: something that it left cannot be ended.
         """
-        self._program.take_over()
+        with self._program.switching():
+            self._program.take_over()
+            yield
 
     def has_moved(self, bundle: str | None) -> bool:
         """Tell whether the traffic goes to `bundle` by the record."""

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from ashat.common.failpoints import fault_point
@@ -124,8 +124,10 @@ class Switcher:
             Interrupted: the node is stopping.
         """
         self._migrations.end_left()
-        if self._slots is not None:
-            self._slots.take_over()
+        with self._slots.taking_over() if self._slots is not None else nullcontext():
+            self._recover(left)
+
+    def _recover(self, left: Unfinished | None) -> None:
         action = recovery.plan(left)
         match action:
             case recovery.Resume(operation):
