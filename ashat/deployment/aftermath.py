@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ashat.deployment.stages import Stage
-from ashat.deployment.state import State
+
+if TYPE_CHECKING:
+    from ashat.deployment.state import State
 
 # Stands between why a flow run was refused and what goes on without it, in the message of its final state.
 AND_THEN = "\n\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ashat.common.identifiers import check_licence_key
 from ashat.common.text import hidden_character
@@ -36,10 +36,19 @@ class LicenceRequests(Message):
     licences: list[LicenceRequest] = Field(min_length=1, max_length=AT_ONCE)
 
 
+def _dated(value: object) -> object:
+    """Refuse a number, which would count as seconds since 1970."""
+    if isinstance(value, datetime) or value is None:
+        return value
+    if not isinstance(value, str) or not value[:4].isdigit() or value[4:5] != "-":
+        raise ValueError("a time is written as 2026-11-30T12:00:00Z")
+    return value
+
+
 class LicenceTerm(Message):
     """When a licence ends from now on; None: never."""
 
-    expires: Moment | None
+    expires: Annotated[Moment | None, BeforeValidator(_dated)]
 
 
 class LicenceState(Message):

@@ -130,6 +130,8 @@ def as_then(state: State) -> dict[str, Any]:
     requests, asked = found.pop("approvals"), found.pop("askings")
     assert {request.pop("obstacle") for request in requests.values()} <= {""}
     assert all(request.pop("since") for request in requests.values())
+    policies = [(request.pop("rollout_policy"), request.pop("rollout_policy_name")) for request in requests.values()]
+    assert set(policies) <= {(None, "")}
     assert {(request.pop("not_before"), request.pop("override_freeze")) for request in requests.values()} <= {
         (None, "")
     }
