@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ashat.deployment import events as e
 from ashat.deployment.state_machine import Stage
+from ashat.verification.evidence import Evidence
 from blocks.server import RaosServer
 from flows.release import _free_name
+from tasks.approval import release
 from tasks.reconcile import repair
 from tasks.runtime.connections import connections, this_run
 from tasks.runtime.deployment import Deployment, deployment
 from tasks.servers.windows import closed_now, hold
 from tests.support.builders.deployments import record
+from tests.support.builders.evidence import BEGAN
 
 ALWAYS = "FREQ=DAILY P1D UTC the year ends"
 
@@ -66,6 +70,21 @@ def test_an_override_is_recorded_with_its_reason_and_what_it_overrides(omega: Ra
     assert event.closed.startswith("a freeze holds: the year ends")
     assert hold(d, "omega") is None, "it holds from then on"
     assert d.state.stage is Stage.DEPLOYING
+
+
+def test_evidence_counts_when_it_goes_not_when_it_is_approved(
+    omega: RaosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    d = approved()
+    evidence = Evidence.read(d.ledger.document(d.state.evidence or ""))
+    policy = SimpleNamespace(digest=evidence.policy_digest, evidence_max_age=72 * 3600)
+    monkeypatch.setattr(release, "load_policy", lambda _: SimpleNamespace(policy=lambda: policy))
+    monkeypatch.setattr(release, "current_versions", lambda _: {})
+    monkeypatch.setattr(release, "now", lambda: BEGAN + timedelta(hours=1))
+    runs = evidence.target.bundle if evidence.target else None
+    assert release.Release().stale_reason(d, d.state, runs) == ""
+    later = release.Release().stale_reason(d, d.state, runs, BEGAN + timedelta(days=30))
+    assert later == "the evidence is older than 72 hours"
 
 
 def test_what_crashed_while_it_waited_is_woken_in_the_run_that_followed(
