@@ -125,6 +125,23 @@ def test_a_push_waits_until_public_opens_and_goes_by_itself(stack: Stack) -> Non
     stack.deploy("cancel", "UPD-F4")
 
 
+def test_a_scheduled_release_sleeps_while_public_is_closed_and_then_goes_on_to_its_gate(stack: Stack) -> None:
+    identity = freeze(stack, "public", "a demo is shown")
+    stack.change("on a schedule")
+    stack.deploy("configure", "source", "windowed", str(stack.source))
+    given = {"source": "windowed", "update_id": "UPD-F6", "allow_dirty": True}
+    path = f"/deployments/{stack.deployment('release/release')}/create_flow_run"
+    run = stack.api("POST", path, {"parameters": given})["id"]
+    assert stack.wait_run(run, "AwaitingWindow")["state_type"] == "SCHEDULED"
+    assert sent(stack.state("UPD-F6"))
+    stack.deploy("freeze", "remove", identity)
+    reconcile(stack)
+    assert stack.wait_asked("UPD-F6").stage is Stage.AWAITING_APPROVAL
+    stack.wait_run(run, "AwaitingApproval")
+    assert kinds(stack, "UPD-F6").count("packaged") == 1, "what was sent is not packed again"
+    stack.deploy("cancel", "UPD-F6")
+
+
 def test_a_mainframe_that_a_freeze_holds_is_counted_apart_until_somebody_overrides_that(stack: Stack) -> None:
     asked = ("--mainframe", "mainframe-1", "--omega", "omega")
     added = stack.deploy("freeze", "add", FREEZE, "--why", "they migrate", *asked).stdout
