@@ -69,9 +69,9 @@ def main() -> int:
     if options.requests:
         switched = measure_bluegreen(options.requests)
         result |= {name: switched[name] for name in ("bluegreen_requests", "bluegreen_failed")}
-    within = {name: result[name] is None or result[name] <= limit for name, limit in LIMITS.items()}
+    within = {name: None if result[name] is None else result[name] <= limit for name, limit in LIMITS.items()}
     print(json.dumps({**result, "reached": within}, indent=2) if options.json else _table(result, options))
-    return 0 if all(within.values()) else 1
+    return 1 if False in within.values() else 0
 
 
 def _with_a_team(directory: Path, approvals: int, releases: int) -> dict[str, Any]:
