@@ -24,7 +24,7 @@ _SECRETS = re.compile(r"ashat_[A-Za-z0-9_-]{20,}|RACORE(-[0-9A-Fa-f]{8}){3}")
 def printable(text: str) -> str:
     """Write `text` in one line in which everything is seen: spaces of all kinds and line ends as a space, and what
     nobody sees, or what a terminal obeys, escaped, such as `\\x1b` or `\\u202e`."""
-    if text.isprintable() and not _IGNORED.search(text):
+    if text.isprintable() and (text.isascii() or not _IGNORED.search(text)):
         return text
     return "".join(map(_seen, text))
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
 
 from ashat import __version__
 from ashat.node import maintenance
@@ -49,7 +50,6 @@ def create_app(context: NodeContext) -> FastAPI:
     )
     app.state.context = context
     install_error_handlers(app)
-    app.add_middleware(RequestLogMiddleware, context=context)
     app.include_router(node.router)
     app.include_router(transfer_router(context.store, context.room, require))
     app.include_router(logs.router)
@@ -59,6 +59,12 @@ def create_app(context: NodeContext) -> FastAPI:
     _install_role(app, context)
     declare(app)
     return app
+
+
+def create_server(context: NodeContext) -> ASGIApp:
+    """Make what serves the node `context`: its application, and around that what is done for every request."""
+    app = create_app(context)
+    return RequestLogMiddleware(context.around(app), context=context)
 
 
 def _install_role(app: FastAPI, context: NodeContext) -> None:

@@ -23,6 +23,8 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ashat.node.plain_requests import PlainReader, PlainRequest, plain_cycle, read_plain
+
 log = logging.getLogger("ashat.node")
 
 MOST_DESCRIPTORS = 65_536
@@ -224,6 +226,7 @@ class NodeProtocol(H11Protocol):
 
     A large body of announced length passes h11 by: it would only copy it, three times, on the one thread that all
     connections share. h11 then never hears of its end, and each such request is followed by a fresh `h11.Connection`.
+    Of a plain request h11 hears nothing at all; what follows one waits for its answer.
     """
 
     def __init__(self, connections: Connections, **given: Any) -> None:
@@ -235,8 +238,11 @@ class NodeProtocol(H11Protocol):
         self._stalled = 0.0
         self._rank = 0
         self._passes = False
+        self._plain = False
+        self._reader = PlainReader()
         self._left = 0
         self._next = b""
+        self._of_connection: dict[str, Any] = {}
 
     @property
     def rank(self) -> int:
@@ -249,6 +255,13 @@ class NodeProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin."""
         super().connection_made(transport)
+        self._of_connection = {
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+        }
         if connection := self._connections.find(transport.get_extra_info("socket").fileno()):
             connection.protocol = self
 
@@ -258,6 +271,13 @@ class NodeProtocol(H11Protocol):
             self._received += len(data)
             self._pass_on(data)
             return
+        if self._plain:
+            self._next += data
+            self.flow.pause_reading()
+            return
+        if self._between and (plain := read_plain(data, self._reader)):
+            self._serve(plain)
+            return
         if self.conn.their_state is h11.IDLE and not self._in_headers:
             self._in_headers, self._received, self._waited = True, 0, 0.0
         self._received += len(data)
@@ -266,10 +286,36 @@ class NodeProtocol(H11Protocol):
             self._in_headers, self._received, self._waited = False, 0, 0.0
             self._begin_to_pass()
 
+    @property
+    def _between(self) -> bool:
+        """Whether h11 has nothing of a request."""
+        return (
+            self.conn.their_state is h11.IDLE
+            and self.conn.our_state is h11.IDLE
+            and self.conn.trailing_data == (b"", False)
+        )
+
+    def _serve(self, request: PlainRequest) -> None:
+        """Serve a request that is here as a whole."""
+        self._unset_keepalive_if_required()
+        self._plain, self._in_headers = True, False
+        self._received, self._waited = 0, 0.0
+        self.headers = request.headers
+        self.scope = cast(Any, {**request.scope(self._of_connection), "state": self.app_state.copy()})
+        self.cycle = plain_cycle(request, cast(Any, self.scope), self)
+        task = self.loop.create_task(self.cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def on_response_complete(self) -> None:
         """Be ready for the next request."""
         self._rank = self.rank  # the next request has a state of its own
         super().on_response_complete()
+        if self._plain:
+            self._plain = False
+            following, self._next = self._next, b""
+            if following and not self.transport.is_closing():
+                self.data_received(following)
         if self._passes and not self._left:
             self._renew()
 
@@ -319,7 +365,8 @@ class NodeProtocol(H11Protocol):
 
     def end(self, answer: bytes) -> None:
         """Answer so, where no answer has begun, and close."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
+        begun = self._plain and self.cycle.response_started
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not begun and not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
         else:

@@ -11,9 +11,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from filelock import FileLock, Timeout
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp
 
 from ashat.common.shortage import reason
 from ashat.errors import UsageError
@@ -62,6 +63,10 @@ def _nothing_offered() -> Offer | None:
     return None
 
 
+def _nothing_around(app: FastAPI) -> ASGIApp:
+    return app
+
+
 def _no_agent() -> MainframeStatus | None:
     return None
 
@@ -72,9 +77,9 @@ class NodeContext:
 
     A role's part (`ashat.node.omega.install`, `ashat.node.mainframe.agent.install`) adds its routes to the application
     and here: rules with `operations.add_rule`, `services` that run while the node serves, `offer` and `agent` for the
-    state's fields of those names, `keep` functions naming bundles that the store must not drop, and `at_end` what is
-    closed when all else has ended. `stopping` is set as soon as the node was told to stop: who waits, stops waiting.
-    `leaves_program` says that its program goes on then.
+    state's fields of those names, `around` what answers some requests past the application, `keep` functions naming
+    bundles that the store must not drop, and `at_end` what is closed when all else has ended. `stopping` is set as soon
+    as the node was told to stop: who waits, stops waiting. `leaves_program` says that its program goes on then.
     """
 
     config: NodeConfig
@@ -97,6 +102,7 @@ class NodeContext:
     services: list[Service] = field(default_factory=list)
     offer: Callable[[], Offer | None] = _nothing_offered
     agent: Callable[[], MainframeStatus | None] = _no_agent
+    around: Callable[[FastAPI], ASGIApp] = _nothing_around
     keep: list[Callable[[], Iterable[str]]] = field(default_factory=list)
 
     def ended_threads(self) -> list[str]:

@@ -215,27 +215,41 @@ async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def object_response(store: Store, digest: str, request: Request) -> Response:
     """Answer with one object, or the part of it that `Range` asks for; 304 where the client has it."""
-    with _damage_is_ours():
-        content = store.read(digest)
-    headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
+    whole = object_answer(store, digest)
+    headers = _object_headers(digest)
     if _client_has(request, digest):
         return Response(status_code=304, headers=headers)
+    content = whole.body
     asked = byte_range(request, digest, len(content))
     if asked is None:
-        return Response(content, headers=headers, media_type="application/octet-stream")
+        return whole
     first, last = asked
     headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
     return Response(content[first : last + 1], status_code=206, headers=headers, media_type="application/octet-stream")
 
 
+def object_answer(store: Store, digest: str) -> Response:
+    """Answer with one object, whole."""
+    with _damage_is_ours():
+        content = store.read(digest)
+    return Response(content, headers=_object_headers(digest), media_type="application/octet-stream")
+
+
+def _object_headers(digest: str) -> dict[str, str]:
+    return {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
+
+
 def manifest_response(store: Store, digest: str, request: Request) -> Response:
     """Answer with a bundle's manifest; 304 where the client has it."""
+    whole = manifest_answer(store, digest)
+    return Response(status_code=304, headers={"ETag": f'"{digest}"'}) if _client_has(request, digest) else whole
+
+
+def manifest_answer(store: Store, digest: str) -> Response:
+    """Answer with a bundle's manifest, whole."""
     with _damage_is_ours():
         raw = store.manifest_bytes(digest)
-    headers = {"ETag": f'"{digest}"'}
-    if _client_has(request, digest):
-        return Response(status_code=304, headers=headers)
-    return Response(raw, headers=headers, media_type="application/json")
+    return Response(raw, headers={"ETag": f'"{digest}"'}, media_type="application/json")
 
 
 class _Feeder:

@@ -9,10 +9,11 @@ import json
 import logging
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import Headers
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,6 +59,8 @@ class _Exchange:
     @property
     def detail(self) -> str:
         """The one line with which it was refused."""
+        if not self.refusal:
+            return ""
         try:
             return str(json.loads(self.refusal)["detail"])
         except (ValueError, KeyError, TypeError):
@@ -80,14 +83,15 @@ class RequestLogMiddleware:
     def __init__(self, app: ASGIApp, context: NodeContext) -> None:
         self._app = app
         self._context = context
+        self._counters: dict[tuple[str, int], Counter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        token = self._token(headers)
+        asked, announced = _of_headers(scope["headers"])
+        token = self._token(asked)
         state = scope.setdefault("state", {})
         known = token is not None and not token.expired(now())
         state |= {"token": token, "licence": "", "known": known}
@@ -96,7 +100,7 @@ class RequestLogMiddleware:
             scope["method"],
             without_secrets(path),
             (scope.get("client") or ("",))[0],
-            read_count(headers.get("content-length", "")) or 0,
+            read_count(announced) or 0,
             _limit(scope["path"]) if known else STRANGER_LIMIT,
             state,
         )
@@ -111,8 +115,8 @@ class RequestLogMiddleware:
         finally:
             self._close(exchange)
 
-    def _token(self, headers: Headers) -> Token | None:
-        kind, _, presented = headers.get("authorization", "").partition(" ")
+    def _token(self, authorization: str) -> Token | None:
+        kind, _, presented = authorization.partition(" ")
         if kind.lower() != "bearer" or not presented:
             return None
         try:
@@ -156,10 +160,13 @@ class RequestLogMiddleware:
         exchange.closed = True
         method = exchange.method if exchange.method in _METHODS else "other"
         status = exchange.status or _CLIENT_LEFT
-        self._context.metrics.requests.labels(method, status).inc()
+        counter = self._counters.get((method, status))
+        if counter is None:
+            counter = self._counters[method, status] = self._context.metrics.requests.labels(method, status)
+        counter.inc()
         token: Token | None = exchange.state["token"]
         line = cleaned(
-            AccessLogLine(
+            AccessLogLine.model_construct(  # by us, of what is of the types already
                 at=now(),
                 method=exchange.method,
                 path=exchange.path,
@@ -184,6 +191,15 @@ class RequestLogMiddleware:
             line.token or "-",
         )
         self._context.access_log.append(line)
+
+
+def _of_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """Find the first `Authorization` and the first `Content-Length`, "" where there is none."""
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        if name in (b"authorization", b"content-length"):
+            found.setdefault(name, value.decode("latin-1"))
+    return found.get(b"authorization", ""), found.get(b"content-length", "")
 
 
 def _limit(path: str) -> int:

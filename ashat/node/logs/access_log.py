@@ -53,15 +53,15 @@ class AccessLog:
 
 
 def cleaned(line: AccessLogLine) -> AccessLogLine:
-    """Copy `line` with its texts cut to what a log can hold, printable, and without secrets."""
-    return line.model_copy(
-        update={
-            "method": printable(line.method)[:20],
-            "path": printable(without_secrets(line.path))[:PATH_LENGTH],
-            "client": printable(line.client)[:64],
-            "detail": printable(without_secrets(line.detail))[:DETAIL_LENGTH],
-        }
-    )
+    """Return `line` with its texts cut to what a log can hold, printable, and without secrets."""
+    texts = {
+        "method": printable(line.method)[:20],
+        "path": printable(without_secrets(line.path))[:PATH_LENGTH],
+        "client": printable(line.client)[:64],
+        "detail": printable(without_secrets(line.detail))[:DETAIL_LENGTH],
+    }
+    same = all(getattr(line, name) == text for name, text in texts.items())
+    return line if same else line.model_copy(update=texts)
 
 
 def read_access_log(

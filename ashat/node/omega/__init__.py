@@ -21,12 +21,13 @@ def install(app: FastAPI, context: NodeContext) -> None:
     from ashat.node.omega.api_carried import carried_router
     from ashat.node.omega.api_freezes import freezes_router
     from ashat.node.omega.api_licences import licences_router
-    from ashat.node.omega.api_mainframe import offer_router, offered_bundle_router
+    from ashat.node.omega.api_mainframe import MainframeDesk, offer_router, offered_bundle_router
     from ashat.node.omega.api_old_protocol import old_protocol_router
     from ashat.node.omega.api_rollouts import rollouts_router
     from ashat.node.omega.api_trust import mainframe_trust_router, trust_router
     from ashat.node.omega.authorization import SCHEMA, AuthorizationRule
     from ashat.node.omega.ledger_log import KeptLog
+    from ashat.node.omega.mainframe_calls import MainframeCalls
     from ashat.node.omega.offers import Offers
     from ashat.node.omega.old_protocol import OldInstalls
     from ashat.node.omega.release_zip import ReleaseZips
@@ -50,8 +51,10 @@ def install(app: FastAPI, context: NodeContext) -> None:
     app.include_router(licences_router(fleet, require))
     app.include_router(rollouts_router(fleet, offers, context.store, require))
     app.include_router(freezes_router(fleet, require))
-    app.include_router(offer_router(fleet, offers, context.proofs, context.stopping))
-    app.include_router(offered_bundle_router(fleet, offers, context.store))
+    desk = MainframeDesk(fleet, offers, context.proofs, context.store, context.stopping)
+    app.include_router(offer_router(desk))
+    app.include_router(offered_bundle_router(desk))
+    context.around = lambda app: MainframeCalls(app, desk, trust)
     app.include_router(carried_router(config.name, fleet, offers, trust, kept, context.proofs, require))
     zips, old = ReleaseZips(config.data / "archives", context.store), OldInstalls(fleet.mainframes)
     app.include_router(old_protocol_router(fleet, old, offers, context.store, zips))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.security import APIKeyHeader
@@ -17,6 +18,7 @@ from ashat.node.api.bundles import DigestList, manifest_response, object_respons
 from ashat.node.api.declared import DOCUMENT, OBJECT, OBJECTS, Responses, refused
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
+from ashat.node.omega.fleet.awaited import awaited
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
 from ashat.node.omega.long_poll import Answer, OfferLongPoll
@@ -35,8 +37,9 @@ from ashat.protocol.messages import (
 )
 
 WAIT_LIMIT = 30.0
-_PREFIX = "/v1/mainframe"
+PREFIX = "/v1/mainframe"
 _TAG = "For a Mainframe"
+_AGENT, _RUN = AGENT_HEADER.lower(), RUN_HEADER.lower()
 _NO_OFFER: Responses = {
     204: {"description": "Nothing is offered"},
     304: {"description": "What is offered is what the caller knows"},
@@ -46,46 +49,83 @@ _licence = APIKeyHeader(
 )
 
 
-def offer_router(fleet: Fleet, offers: Offers, proofs: ChangeLogProofs, stopping: threading.Event) -> APIRouter:
-    """Make the routes for what is offered, what came of it, and OMEGA's change log. `stopping`: the node goes down."""
-    router = APIRouter(prefix=_PREFIX, tags=[_TAG])
-    poll = OfferLongPoll(offers, fleet, stopping)
-    licensed = Depends(require_licence(fleet))
+@dataclass
+class MainframeDesk:
+    """What a Mainframe asks in every rollout, whichever way its question came in."""
 
-    @router.get("/release", response_model=Offer, responses=_NO_OFFER)
+    fleet: Fleet
+    offers: Offers
+    proofs: ChangeLogProofs
+    store: Store
+    stopping: threading.Event
+
+    def __post_init__(self) -> None:
+        self._poll = OfferLongPoll(self.offers, self.fleet, self.stopping)
+        self.offered = OfferedObjects(self.offers, self.store)
+
+    def check_licence(self, headers: Mapping[str, str], state: MutableMapping[str, Any]) -> Licence:
+        """Find the licence that counts; see the function of that name."""
+        return check_licence(self.fleet, headers, state)
+
+    async def release(
+        self,
+        headers: Mapping[str, str],
+        state: MutableMapping[str, Any],
+        after: int | None,
+        tries: int | None,
+        wait: float,
+    ) -> Response:
+        """Answer what is offered to the Mainframe that asks with those headers, as the route says."""
+        licence = self.check_licence(headers, state)
+        told = await self._poll.offer_for(licence.id, after, tries, wait)
+        if wait:
+            self.check_licence(headers, state)
+        return _release_response(told, headers.get("if-none-match", ""), after, self.proofs.size())
+
+    async def report(self, licence: Licence, report: MainframeReport) -> None:
+        """Keep what the Mainframe with that licence reported; on return it is durable.
+
+        Raises:
+            ApiError: 404 for what OMEGA never ran.
+        """
+        self.offers.check_reported(report.release_seq, report.bundle)
+        await awaited(self.fleet.mainframes.report(licence, report))
+
+
+def offer_router(desk: MainframeDesk) -> APIRouter:
+    """Make the routes for what is offered, what came of it, and OMEGA's change log."""
+    router = APIRouter(prefix=PREFIX, tags=[_TAG])
+    licensed = Depends(require_licence(desk.fleet))
+
+    @router.get("/release", dependencies=[licensed], response_model=Offer, responses=_NO_OFFER)
     async def release(
         request: Request,
         after: Count | None = None,
         tries: Count | None = None,
         wait: Annotated[float, Query(ge=0, le=WAIT_LIMIT)] = 0,
-        licence: Licence = licensed,
     ) -> Response:
         """What is offered to this Mainframe. With `after`, a `release_seq` (0: none), it waits up to `wait` seconds for
         another, or until it is told more than `tries` times to try that one again."""
-        told = await poll.offer_for(licence.id, after, tries, wait)
-        if wait:
-            check_licence(fleet, request)
-        return _release_response(told, request, after, proofs.size())
+        return await desk.release(request.headers, request.scope["state"], after, tries, wait)
 
     @router.post("/report", status_code=204, responses=refused(404))
     async def report(report: MainframeReport, licence: Licence = licensed) -> None:
         """What this Mainframe made of an offer."""
-        offers.check_reported(report.release_seq, report.bundle)
-        await asyncio.wrap_future(fleet.mainframes.report(licence, report))
+        await desk.report(licence, report)
 
     @router.get("/journal", dependencies=[licensed], responses=refused(409))
     def changes(since: Count = 0) -> SignedCheckpoint:
         """A signed checkpoint of what was done to OMEGA, with proof that it continues the one of size `since`."""
-        return proofs.since(since)
+        return desk.proofs.since(since)
 
     return router
 
 
-def offered_bundle_router(fleet: Fleet, offers: Offers, store: Store) -> APIRouter:
+def offered_bundle_router(desk: MainframeDesk) -> APIRouter:
     """Make the routes for the bytes of the offered bundle."""
-    licensed = Depends(require_licence(fleet))
-    router = APIRouter(prefix=_PREFIX, tags=[_TAG], dependencies=[licensed])
-    offered = OfferedObjects(offers, store)
+    licensed = Depends(require_licence(desk.fleet))
+    router = APIRouter(prefix=PREFIX, tags=[_TAG], dependencies=[licensed])
+    offered, store = desk.offered, desk.store
 
     @router.get("/bundles/{digest}", response_class=Response, responses=DOCUMENT)
     async def bundle(digest: Digest, request: Request) -> Response:
@@ -112,18 +152,20 @@ def require_licence(fleet: Fleet) -> Callable[..., Awaitable[Licence]]:
     """Make a dependency that is the licence which asks; raises as `check_licence` does."""
 
     async def licensed(request: Request, _: Annotated[str | None, Depends(_licence)] = None) -> Licence:
-        return check_licence(fleet, request)
+        return check_licence(fleet, request.headers, request.scope["state"])
 
     return licensed
 
 
-def check_licence(fleet: Fleet, request: Request) -> Licence:
-    """Find the licence that `request` comes with, if it counts; its Mainframe is noted as seen either way.
+def check_licence(fleet: Fleet, headers: Mapping[str, str], state: MutableMapping[str, Any]) -> Licence:
+    """Find the licence that a request with those headers comes with, if it counts, and note it in its `state`.
+
+    Its Mainframe is noted as seen either way.
 
     Raises:
         ApiError: 401 `unauthenticated` without a licence that is kept here; 403 `licence_expired`, `licence_revoked`.
     """
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "licence":
         raise _unauthenticated("This call needs a licence: send 'Authorization: Licence KEY'.")
     try:
@@ -132,9 +174,8 @@ def check_licence(fleet: Fleet, request: Request) -> Licence:
         raise _unauthenticated(str(error)) from None
     if licence is None:
         raise _unauthenticated("OMEGA does not know this licence key. Check it, or ask for a licence.")
-    request.state.licence = licence.id
-    told = request.headers
-    fleet.mainframes.seen(licence, told.get(AGENT_HEADER, ""), told.get(RUN_HEADER, ""))
+    state["licence"] = licence.id
+    fleet.mainframes.seen(licence, headers.get(_AGENT, ""), headers.get(_RUN, ""))
     if licence.status == "revoked":
         raise ApiError(
             403, "licence_revoked", f"The licence {licence.id} ({licence.name}) was revoked. Ask for another."
@@ -179,6 +220,11 @@ class OfferedObjects:
         if outside is not None:
             raise _not_offered("object", outside)
 
+    def effective_bundle(self) -> str | None:
+        """Return the digest of the offered bundle, None: nothing is offered."""
+        offer = self._offers.effective()
+        return offer.bundle if offer else None
+
     def _allowed(self) -> frozenset[str]:
         offer = self._offers.effective()
         if offer is None:
@@ -190,8 +236,8 @@ class OfferedObjects:
             return self._objects
 
 
-def _release_response(told: Answer, request: Request, after: int | None, log_size: int) -> Response:
-    """Answer what is offered, and how many entries the change log has."""
+def _release_response(told: Answer, known: str, after: int | None, log_size: int) -> Response:
+    """Answer what is offered, unless it has the ETag `known`, and how many entries the change log has."""
     headers = {CHANGE_LOG_HEADER: str(log_size)}
     if told.tries:
         headers[TRIES_HEADER] = str(told.tries)
@@ -199,10 +245,14 @@ def _release_response(told: Answer, request: Request, after: int | None, log_siz
     if offer is None:
         return Response(status_code=304 if after and not told.news else 204, headers=headers)
     headers["ETag"] = f'"{offer.release_seq}"'
-    known = request.headers.get("if-none-match", "")
     if not told.news or headers["ETag"] in known:
         return Response(status_code=304, headers=headers)
-    return Response(offer.model_dump_json(), headers=headers, media_type="application/json")
+    return Response(_offer_json(offer), headers=headers, media_type="application/json")
+
+
+@lru_cache(8)
+def _offer_json(offer: Offer) -> bytes:
+    return offer.model_dump_json().encode()
 
 
 def _unauthenticated(detail: str) -> ApiError:

@@ -23,6 +23,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from ashat.common.clocks import SKEW_LIMIT
 from ashat.common.failpoints import fault_point
 from ashat.common.files import make_directory, replace_file, sync_directory
+from ashat.common.remembered_files import RememberedFiles
 from ashat.errors import MixAndMatchError, NoReleaseError, TrustError, UnprovenError
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.online_keys import OnlineKeyFiles, public_keys
@@ -58,6 +59,7 @@ class OmegaTrust:
         self._keys = OnlineKeyFiles(directory / "keys")
         self._changing = threading.Lock()
         self._published: tuple[int, str] | None = None
+        self._remembered = RememberedFiles()
 
     @property
     def repository(self) -> Repository:
@@ -354,7 +356,7 @@ class OmegaTrust:
         """
         if _SERVED.fullmatch(name):
             try:
-                return (self._files / name).read_bytes()
+                return self._remembered.read(f"{self._files}/{name}")
             except FileNotFoundError:
                 pass  # answered below, as any other name that is not there
         raise ApiError(404, "not_found", f"There is no {name[:80]!r} in OMEGA's repository.")

@@ -10,11 +10,11 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -26,6 +26,8 @@ from ashat.node.omega.fleet.tables import facts, metadata
 FILE: Final = "fleet.db"
 HEAD: Final = "0003"
 GROUP_LIMIT: Final = 500
+GATHER_SECONDS: Final = 0.01
+_BUSY_SECONDS: Final = 0.05
 _AT_ONCE: Final = 5000
 LAG_SECONDS: Final = 0.2
 _WRITES: Final = "writes"
@@ -35,7 +37,19 @@ _VERSION_TABLE: Final = "alembic_version"
 _migrating = threading.Lock()
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 T = TypeVar("T")
+Item = TypeVar("Item")
 Change = Callable[[sa.Connection], T]
+Batch = Callable[[sa.Connection, Sequence[Item]], Sequence[T]]
+"""Makes a change for each of many, and returns what came of each, in order; it raises where one of them cannot be made,
+and is then asked for each of them alone."""
+
+
+class _Waiting(NamedTuple):
+    """One that waits for the writer, of those that `batch` makes together."""
+
+    batch: Batch[Any, Any]
+    item: Any
+    future: Future[Any]
 
 
 class FleetDatabase:
@@ -54,7 +68,7 @@ class FleetDatabase:
         self._engine = _engine(url)
         self.name = str(url) if isinstance(url, Path) else self._engine.url.render_as_string(hide_password=True)
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[Change[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._writes = self._engine.execution_options(**{_WRITES: True})
         with self._said():
@@ -76,10 +90,10 @@ class FleetDatabase:
             self._look.close()
         self._engine.dispose()
 
-    def read(self, statement: sa.Select[Any]) -> list[sa.Row[Any]]:
-        """Read every row of what is committed."""
+    def read(self, statement: sa.Select[Any], values: Mapping[str, object] | None = None) -> list[sa.Row[Any]]:
+        """Read every row of what is committed; `values` are those of the statement's parameters."""
         with self._said(), self._engine.connect() as connection:
-            return list(connection.execute(statement).all())
+            return list(connection.execute(statement, values).all())
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -112,12 +126,26 @@ class FleetDatabase:
         """Read the number that is kept under `key`."""
         return int(self.read(sa.select(facts.c.value).where(facts.c.key == key))[0].value)
 
+    def glance(self, key: str) -> int:
+        """Read the number that is kept under `key`, as cheaply as `touched` looks, and with the same lag."""
+        if self._look is None:
+            rows = cast("list[sa.Row[Any]]", self.touched())
+            return int(next(row.value for row in rows if row.key == key))
+        with self._looking:
+            try:
+                return int(self._look.execute("SELECT value FROM fleet WHERE key = ?", (key,)).fetchone()[0])
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
     def touched(self) -> object:
         """Return what is another thing whenever anybody has written since, at a cost of microseconds; on PostgreSQL it
         may lag by `LAG_SECONDS`."""
-        with self._looking, self._said():
+        with self._looking:
             if self._look is not None:
-                return self._look.execute("PRAGMA data_version").fetchone()[0]
+                try:
+                    return self._look.execute("PRAGMA data_version").fetchone()[0]
+                except sqlite3.Error as error:
+                    raise self._error(error) from error
             if time.monotonic() >= self._looked + LAG_SECONDS:
                 self._touched, self._looked = self.read(sa.select(facts).order_by("key")), time.monotonic()
             return self._touched
@@ -132,11 +160,15 @@ class FleetDatabase:
 
         One that raises undoes itself only. Where the writer does not run, it is made at once.
         """
+        return self.submit_to(lambda connection, _: [change(connection)], None)
+
+    def submit_to(self, batch: Batch[Item, T], item: Item) -> Future[T]:
+        """Do `submit` for a change that `batch` makes of `item`, together with all others that are for it."""
         future: Future[T] = Future()
         if self._writer is None:
-            _settle(future, lambda: self.change(change))
+            _settle(future, lambda: self.change(lambda connection: batch(connection, [item])[0]))
         else:
-            self._queue.put((change, future))
+            self._queue.put(_Waiting(batch, item, future))
         return future
 
     @property
@@ -157,7 +189,10 @@ class FleetDatabase:
             self._writer = None
 
     def _write_groups(self) -> None:
+        wrote = 0.0
         while (first := self._queue.get()) is not None:
+            if time.monotonic() - wrote < _BUSY_SECONDS:
+                time.sleep(GATHER_SECONDS)  # where many come, a transaction for each costs more than this wait
             group, last = [first], False
             while len(group) < GROUP_LIMIT and not last:
                 try:
@@ -169,31 +204,24 @@ class FleetDatabase:
                 else:
                     group.append(further)
             self._write_group(group)
+            wrote = time.monotonic()
             if last:
                 return
 
-    def _write_group(self, group: list[tuple[Change[Any], Future[Any]]]) -> None:
+    def _write_group(self, group: list[_Waiting]) -> None:
         made: list[tuple[Future[Any], Any]] = []
+        batches: dict[Batch[Any, Any], list[_Waiting]] = {}
         try:
             with self._said(), self._lock, self._writes.begin() as connection:
-                for change, future in group:
-                    if not future.set_running_or_notify_cancel():
-                        continue  # who asked has gone; from here on nobody can cancel it
-                    try:
-                        with connection.begin_nested():
-                            made.append((future, change(connection)))
-                    except DBAPIError as error:
-                        if error.connection_invalidated:
-                            raise
-                        refused = FleetDatabaseError(f"The fleet's database took no change: {_words(error)}.")
-                        refused.__cause__ = error
-                        future.set_exception(refused)
-                    except Exception as error:  # noqa: BLE001  it is the caller's, who gets it
-                        future.set_exception(error)
+                for each in group:
+                    if each.future.set_running_or_notify_cancel():  # from here on nobody can cancel it
+                        batches.setdefault(each.batch, []).append(each)
+                for several in batches.values():
+                    made += _make(connection, several)
         except FleetDatabaseError as error:
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
+            for each in group:
+                if not each.future.done():
+                    each.future.set_exception(error)
             return
         for future, found in made:
             future.set_result(found)
@@ -204,13 +232,36 @@ class FleetDatabase:
         try:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
-            raise FleetDatabaseError(f"The fleet's database {self.name} does not answer: {_words(error)}.") from error
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> FleetDatabaseError:
+        return FleetDatabaseError(f"The fleet's database {self.name} does not answer: {_words(error)}.")
 
 
 def next_number(connection: sa.Connection, key: str) -> int:
     """Raise the number under `key` and return it; whoever asks for the same waits until this transaction ends."""
     raised = facts.update().where(facts.c.key == key).values(value=facts.c.value + 1).returning(facts.c.value)
     return int(connection.execute(raised).scalar_one())
+
+
+def _make(connection: sa.Connection, several: list[_Waiting]) -> list[tuple[Future[Any], Any]]:
+    """Make what waits for the same batch; where that fails, each alone, and those that fail alone are told so."""
+    try:
+        with connection.begin_nested():
+            found = several[0].batch(connection, [each.item for each in several])
+            return [(each.future, result) for each, result in zip(several, found, strict=True)]
+    except Exception as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        if len(several) > 1:
+            return [made for each in several for made in _make(connection, [each])]
+        if isinstance(error, DBAPIError):
+            refused = FleetDatabaseError(f"The fleet's database took no change: {_words(error)}.")
+            refused.__cause__ = error
+            several[0].future.set_exception(refused)
+        else:
+            several[0].future.set_exception(error)
+        return []
 
 
 def _settle(future: Future[T], work: Callable[[], T]) -> None:

@@ -138,7 +138,7 @@ class FreezeStore:
         touched = self._database.touched()
         with self._lock:
             if touched != self._touched:
-                self._touched, self._version = touched, self._database.number("freezes_version")
+                self._touched, self._version = touched, self._database.glance("freezes_version")
             if self._known != (self._version, at):
                 held = self._look()
                 self._let_go |= dict.fromkeys(self._held.keys() - held.keys(), now())

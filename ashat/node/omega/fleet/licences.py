@@ -25,6 +25,7 @@ from ashat.node.omega.fleet.tables import licences, mainframes
 from ashat.protocol.licences import LicenceState, LicenceStatus
 
 REMEMBERED = 200_000
+_WITH_KEY = sa.select(licences).where(licences.c.key_hash == sa.bindparam("key_hash"))
 
 
 def licence_status(*, expires: datetime | None, revoked_at: datetime | None, now: datetime) -> LicenceStatus:
@@ -176,7 +177,7 @@ class LicenceStore:
             known = self._remembered.get(wanted)
         if known is not None:
             return known
-        rows = self._database.read(sa.select(licences).where(licences.c.key_hash == wanted))
+        rows = self._database.read(_WITH_KEY, {"key_hash": wanted})
         if not rows:
             return None
         found = _licence(rows[0])
@@ -190,10 +191,11 @@ class LicenceStore:
         seen = self._database.touched()
         if seen == self._seen:
             return
-        changed = sa.select(licences.c.key_hash, licences.c.version).where(licences.c.version > self._version)
+        newest = self._database.glance("licences_version")
         if self._version < 0:
-            self._version = self._database.number("licences_version")
-        else:
+            self._version = newest
+        elif newest > self._version:
+            changed = sa.select(licences.c.key_hash, licences.c.version).where(licences.c.version > self._version)
             for row in self._database.read(changed):
                 self._remembered.pop(row.key_hash, None)
                 self._version = max(self._version, row.version)

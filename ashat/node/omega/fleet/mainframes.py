@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -21,6 +21,7 @@ from ashat.node.omega.fleet.licences import Licence, licence_status
 from ashat.node.omega.fleet.outbox import note
 from ashat.node.omega.fleet.rollouts import reported
 from ashat.node.omega.fleet.tables import labels, licences, mainframes, reports
+from ashat.node.omega.fleet.together import reported_all
 from ashat.protocol.fleet import Mainframe, MainframeReport, MainframeThen
 from ashat.protocol.messages import OUTPUT_WIDTH, Moment
 
@@ -44,6 +45,7 @@ class MainframeStore:
         self._changed = changed
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[datetime, str, bool]] = {}
+        self._keeping: dict[str, tuple[datetime, str, bool]] = {}
         self._runs: dict[str, tuple[str, str]] = {}
 
     def seen(self, licence: Licence, agent: str = "", run: str = "") -> None:
@@ -68,7 +70,7 @@ class MainframeStore:
     def keep_seen(self) -> None:
         """Keep, durably, when those were seen who were seen since the last time, and what they said of themselves."""
         with self._lock:
-            seen, self._seen = self._seen, {}
+            seen, self._seen, self._keeping = self._seen, {}, self._seen
         if not seen:
             return
         of = mainframes.update().where(mainframes.c.licence == sa.bindparam("of"))
@@ -83,7 +85,10 @@ class MainframeStore:
             if twins:
                 connection.execute(of.values(twin_at=sa.bindparam("at")), twins)
 
-        self._database.submit(keep).result()
+        try:
+            self._database.submit(keep).result()
+        finally:
+            self._keeping = {}
 
     def report(self, licence: Licence, report: MainframeReport, *, seen: bool = True) -> Future[None]:
         """Add a report to the Mainframe's history; the same again only counts up. Why an offer waits there is no part
@@ -93,12 +98,7 @@ class MainframeStore:
         Its texts are a stranger's, and end up on terminals: they are kept as one printable line each.
         """
         told = report.model_copy(update={"reason": printable(report.reason), "journal": printable(report.journal)})
-
-        def add(connection: sa.Connection) -> None:
-            add_report(connection, licence.id, told, seen=seen)
-            reported(connection, licence.id, told)
-
-        return self._database.submit(add)
+        return self._database.submit_to(_add_all, (licence.id, told, seen))
 
     def says_old(self, licence: str, version: str) -> None:
         """Note which version the install says that it runs, by the old protocol."""
@@ -168,12 +168,12 @@ class MainframeStore:
         return next(iter(self._list(_INSTALLS.where(licences.c.id == licence))), None)
 
     def _list(self, wanted: sa.Select[Any]) -> list[Mainframe]:
+        with self._lock:  # first: what is here no more is in the database
+            seen = {licence: at for licence, (at, _, _) in {**self._keeping, **self._seen}.items()}
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
             labelled = _labels(connection, [row.id for row in rows] if len(rows) == 1 else None)
             barred = newest_barred(connection)
-        with self._lock:
-            seen = {licence: at for licence, (at, _, _) in self._seen.items()}
         found = (_mainframe(row, seen.get(row.id), labelled.get(row.id, {})) for row in rows)
         return [_barred(one, barred) for one in found]
 
@@ -183,6 +183,51 @@ _INSTALL = sa.select(mainframes).where(mainframes.c.licence == sa.bindparam("who
 _INSTALLS = sa.select(licences, mainframes).join(mainframes, mainframes.c.licence == licences.c.id)
 
 
+_RAN: Final = sa.select(mainframes).where(mainframes.c.licence.in_(sa.bindparam("those", expanding=True)))
+
+
+def _add_all(connection: sa.Connection, given: Sequence[tuple[str, MainframeReport, bool]]) -> list[None]:
+    """Add many reports: those together that say that what was offered runs there now, as most do."""
+    together: dict[str, MainframeReport] = {}
+    alone = []
+    for licence, report, seen in given:
+        if seen and report.result == "running" and not report.output and licence not in together:
+            together[licence] = report
+        else:
+            alone.append((licence, report, seen))
+    if len(together) > 1:
+        alone = [*_add_those_that_run(connection, together), *alone]
+    for licence, report, seen in alone if len(together) > 1 else given:
+        add_report(connection, licence, report, seen=seen)
+        reported(connection, licence, report)
+    return [None] * len(given)
+
+
+def _add_those_that_run(
+    connection: sa.Connection, said: dict[str, MainframeReport]
+) -> list[tuple[str, MainframeReport, bool]]:
+    """Add the reports, by licence, that are not what is kept already, and return those that are."""
+    rows = {row.licence: row for row in connection.execute(_RAN, {"those": sorted(said)})}
+    new = {licence: said[licence] for licence, row in sorted(rows.items()) if _said(said[licence]) != _said(row)}
+    if new:
+        time = to_text(now())
+        both = {"first_at": time, "last_at": time}
+        connection.execute(
+            reports.insert(), [{"licence": licence, **_said(report), **both} for licence, report in new.items()]
+        )
+        told = {"output": "[]", "waits": "", "reported_at": time, "last_seen": time}
+        values = [{"doubt": report.journal, **told, **_said(report)} for report in new.values()]
+        renamed = [{f"new_{name}": value for name, value in each.items()} for each in values]
+        bound = [{"whose": licence, **each} for licence, each in zip(new, renamed, strict=True)]
+        connection.execute(_telling(tuple(values[0])), bound)
+        reported_all(connection, new)
+    return [(licence, report, True) for licence, report in said.items() if licence not in new]
+
+
+def _said(of: Any) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in _SAID}
+
+
 def add_report(connection: sa.Connection, licence: str, report: MainframeReport, *, seen: bool = True) -> None:
     """Add a report to a Mainframe's history as a part of a transaction; see `MainframeStore.report`."""
     time, reason = to_text(now()), report.reason
@@ -190,13 +235,13 @@ def add_report(connection: sa.Connection, licence: str, report: MainframeReport,
     if report.result == "waiting":
         connection.execute(of.values(waits=reason, **({"last_seen": time} if seen else {})))
         return
-    said = {name: getattr(report, name) for name in _SAID}
+    said = _said(report)
     row = connection.execute(_INSTALL, {"whose": licence}).one()
     lines = json.dumps([cut(printable(line), OUTPUT_WIDTH) for line in report.output])
     told = {"doubt": report.journal, "output": lines, "waits": "", "reported_at": time}
     if seen:
         told["last_seen"] = time
-    if said == {name: getattr(row, name) for name in _SAID}:
+    if said == _said(row):
         last = sa.select(sa.func.max(reports.c.seq)).where(reports.c.licence == licence).scalar_subquery()
         again = reports.update().where(reports.c.seq == last).values(times=reports.c.times + 1, last_at=time)
         connection.execute(again)

@@ -84,7 +84,7 @@ class RolloutStore:
         def begin(connection: sa.Connection) -> None:
             known = _find(connection, rollouts.c.release_seq == offer.release_seq)
             if known is not None:
-                if (known.id, known.bundle, _policy(known)) != (identity, offer.bundle, policy):
+                if (known.id, known.bundle, policy_of(known)) != (identity, offer.bundle, policy):
                     raise _conflict(f"The release {offer.release_seq} is rolled out as {known.id} already.")
                 return
             if _find(connection, rollouts.c.id == identity) is not None:
@@ -159,8 +159,8 @@ class RolloutStore:
 
         def open_waves(connection: sa.Connection) -> None:
             found = _require(connection, identity, ("running",), "open a wave of")
-            if through >= len(_policy(found).rules()):
-                raise _conflict(f"{identity} has no wave {through}; the last is {len(_policy(found).rules()) - 1}.")
+            if through >= len(policy_of(found).rules()):
+                raise _conflict(f"{identity} has no wave {through}; the last is {len(policy_of(found).rules()) - 1}.")
             which = sa.and_(waves.c.rollout == identity, waves.c.number <= through, waves.c.opened_at.is_(None))
             opened = connection.execute(waves.update().where(which).values(opened_at=to_text(now()), why=why)).rowcount
             if opened:
@@ -206,7 +206,7 @@ class RolloutStore:
                 which = sa.and_(members.c.rollout == identity, members.c.state == state)
                 per_wave = sa.select(members.c.wave, sa.func.count()).where(which).group_by(members.c.wave)
                 for wave, found in connection.execute(per_wave).all():
-                    _count(connection, identity, wave, {state: -found, "waiting": found})
+                    count_moved(connection, identity, wave, {state: -found, "waiting": found})
                     count += found
                 fresh = {"state": "waiting", "reason": "", "offered_at": None, "changed_at": time}
                 connection.execute(members.update().where(which).values(**fresh, tries=members.c.tries + 1))
@@ -222,7 +222,7 @@ class RolloutStore:
         """Return what is another number once anything of any rollout was decided."""
         touched = self._database.touched()
         if touched != self._touched:
-            self._touched, self._version = touched, self._database.number("rollouts_version")
+            self._touched, self._version = touched, self._database.glance("rollouts_version")
         return self._version
 
     def state(self, identity: str) -> RolloutState:
@@ -303,20 +303,24 @@ class RolloutStore:
                 raise _unknown(identity)
             return cohort_troubles(connection, row)
 
+    def holds(self, licence: str) -> bool:
+        """Tell whether a window or a freeze holds that Mainframe now."""
+        return licence in self._freezes.held()
+
     def offer_to(self, licence: str, offer: Offer) -> Future[int | None]:
         """Tell whether that Mainframe may have `offer` now, by its wave: None where not, else how often it was told to
         try again. What has no rollout is for everybody.
 
         It is under way from then on. Who came after the rollout began gets its place.
         """
-        if licence in self._freezes.held():
+        if self.holds(licence):
             return self._database.submit(lambda connection: _offer_to_held(connection, licence, offer))
-        return self._database.submit(lambda connection: _offer_to(connection, licence, offer))
+        return self._database.submit(lambda connection: offer_to_one(connection, licence, offer))
 
 
 def reported(connection: sa.Connection, licence: str, report: MainframeReport) -> None:
     """Note what a Mainframe reported in the rollout of that release, if there is one, as a part of a transaction."""
-    row = _of_release(connection, report.release_seq)
+    row = of_release(connection, report.release_seq)
     if row is None:
         return
     member = _member(connection, row.id, licence)
@@ -340,12 +344,12 @@ def leave(connection: sa.Connection, licence: str) -> None:
     open_still = sa.and_(members.c.licence == licence, members.c.state.in_(("waiting", "under_way")))
     wanted = sa.select(members).join(rollouts, rollouts.c.id == members.c.rollout)
     for member in connection.execute(wanted.where(open_still, rollouts.c.status.in_(_UNDER_WAY))).all():
-        _count(connection, member.rollout, member.wave, {member.state: -1})
+        count_moved(connection, member.rollout, member.wave, {member.state: -1})
         connection.execute(members.delete().where(members.c.rollout == member.rollout, members.c.licence == licence))
 
 
-def _offer_to(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
-    row = _of_release(connection, offer.release_seq)
+def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
+    row = of_release(connection, offer.release_seq)
     if row is None:
         return 0
     member = _member(connection, row.id, licence)
@@ -358,19 +362,19 @@ def _offer_to(connection: sa.Connection, licence: str, offer: Offer) -> int | No
     wave = _wave(connection, row.id, member.wave)
     if row.status not in ("running", "completed") or wave.opened_at is None:
         return None
-    policy = _policy(row)
-    if policy.at_once and _under_way(connection, row.id) >= policy.at_once:
+    policy = policy_of(row)
+    if policy.at_once and under_way_in(connection, row.id) >= policy.at_once:
         return None
     _move(connection, member, "under_way", offered_at=to_text(now()))
     return int(member.tries)
 
 
 def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
-    """Do `_offer_to` for a Mainframe that a freeze holds: it is offered only what it was offered before, or what goes
+    """Do `offer_to_one` for a Mainframe that a freeze holds: it is offered only what it was offered before, or what goes
     all the same."""
-    row = _of_release(connection, offer.release_seq)
+    row = of_release(connection, offer.release_seq)
     if row is not None and row.override:
-        return _offer_to(connection, licence, offer)
+        return offer_to_one(connection, licence, offer)
     member = _member(connection, row.id, licence) if row is not None else None
     return int(member.tries) if member is not None and member.state != "waiting" else None
 
@@ -400,7 +404,7 @@ def _accept_failures(connection: sa.Connection, identity: str) -> None:
         which = sa.and_(members.c.rollout == identity, members.c.state == state)
         per_wave = sa.select(members.c.wave, sa.func.count()).where(which).group_by(members.c.wave)
         for wave, found in connection.execute(per_wave).all():
-            _count(connection, identity, wave, {state: -found, "accepted": found})
+            count_moved(connection, identity, wave, {state: -found, "accepted": found})
         connection.execute(members.update().where(which).values(state="accepted", changed_at=time))
     newest = sa.select(sa.func.max(waves.c.number)).where(waves.c.rollout == identity, waves.c.opened_at.is_not(None))
     which = sa.and_(waves.c.rollout == identity, waves.c.number == newest.scalar_subquery())
@@ -425,14 +429,14 @@ def _time_out(connection: sa.Connection, row: Any, held: Container[str]) -> None
     """Call those unreachable that have not answered in their wave's time."""
     time = now()
     for wave in _overdue(connection, row, held):
-        own = to_text(time - timedelta(seconds=_policy(row).mainframe_seconds))
+        own = to_text(time - timedelta(seconds=policy_of(row).mainframe_seconds))
         late = sa.or_(members.c.offered_at.is_(None), members.c.offered_at <= own)
         for state in ("waiting", "under_way"):
             which = sa.and_(members.c.rollout == row.id, members.c.wave == wave.number, members.c.state == state, late)
             found = give_up(connection, which, held if state == "waiting" and not row.override else (), to_text(time))
             if found:
                 changes = {state: -found, "unreachable": found}
-                _count(connection, row.id, wave.number, changes, last_answer_at=to_text(time))
+                count_moved(connection, row.id, wave.number, changes, last_answer_at=to_text(time))
 
 
 def _reported_before(connection: sa.Connection, offer: Offer) -> list[Any]:
@@ -465,10 +469,10 @@ def _counts(time: str) -> sa.ColumnElement[bool]:
 def _join(connection: sa.Connection, row: Any, licence: str) -> Any:
     """Give a Mainframe that came after the rollout began its place in it."""
     own = {each.key: each.value for each in connection.execute(sa.select(labels).where(labels.c.licence == licence))}
-    wave = place(_policy(row), row.id, licence, own)
+    wave = place(policy_of(row), row.id, licence, own)
     values = {"rollout": row.id, "licence": licence, "wave": wave, "state": "waiting", "changed_at": to_text(now())}
     connection.execute(members.insert().values(**values))
-    _count(connection, row.id, wave, {"waiting": 1})
+    count_moved(connection, row.id, wave, {"waiting": 1})
     return _member(connection, row.id, licence)
 
 
@@ -477,14 +481,14 @@ def _move(connection: sa.Connection, member: Any, state: MemberState, **values: 
     time = to_text(now())
     given = {"state": state, "changed_at": time, **values}
     renamed = {f"new_{name}": value for name, value in given.items()}
-    connection.execute(_moving(tuple(given)), {"of": member.rollout, "whose": member.licence, **renamed})
+    connection.execute(moving(tuple(given)), {"of": member.rollout, "whose": member.licence, **renamed})
     if member.state != state:
         counted = {"of": member.rollout, "which": member.wave, "time": time}
         connection.execute(_counting(member.state, state), counted)
 
 
 @cache
-def _moving(columns: tuple[str, ...]) -> sa.Update:
+def moving(columns: tuple[str, ...]) -> sa.Update:
     return members.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in columns})
 
 
@@ -500,7 +504,7 @@ def _counting(before: MemberState, after: MemberState) -> sa.Update:
     return waves.update().where(which).values(values)
 
 
-def _count(connection: sa.Connection, rollout: str, wave: int, changes: dict[str, int], **values: Any) -> None:
+def count_moved(connection: sa.Connection, rollout: str, wave: int, changes: dict[str, int], **values: Any) -> None:
     counted = {name: waves.c[name] + by for name, by in changes.items()}
     which = sa.and_(waves.c.rollout == rollout, waves.c.number == wave)
     connection.execute(waves.update().where(which).values(**counted, **values))
@@ -533,7 +537,7 @@ def _find(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Any:
     return connection.execute(sa.select(rollouts).where(which)).one_or_none()
 
 
-def _of_release(connection: sa.Connection, release_seq: int) -> Any:
+def of_release(connection: sa.Connection, release_seq: int) -> Any:
     return connection.execute(_BY_RELEASE, {"release_seq": release_seq}).one_or_none()
 
 
@@ -545,7 +549,7 @@ def _wave(connection: sa.Connection, rollout: str, number: int) -> Any:
     return connection.execute(_WAVE, {"rollout": rollout, "wave": number}).one()
 
 
-def _under_way(connection: sa.Connection, rollout: str) -> int:
+def under_way_in(connection: sa.Connection, rollout: str) -> int:
     total = sa.select(sa.func.sum(waves.c.under_way)).where(waves.c.rollout == rollout)
     return int(connection.execute(total).scalar() or 0)
 
@@ -557,7 +561,7 @@ def _state(connection: sa.Connection, row: Any, held: Container[str] = ()) -> Ro
     return RolloutState(
         id=row.id,
         offer=Offer(release_seq=row.release_seq, bundle=row.bundle, update_id=row.update_id, attempt=row.attempt),
-        policy=_policy(row),
+        policy=policy_of(row),
         status=row.status,
         why=row.why,
         began_at=from_text(row.began_at),
@@ -573,7 +577,7 @@ def _state(connection: sa.Connection, row: Any, held: Container[str] = ()) -> Ro
     )
 
 
-def _policy(row: Any) -> RolloutPolicy:
+def policy_of(row: Any) -> RolloutPolicy:
     return _read_policy(row.policy)
 
 
