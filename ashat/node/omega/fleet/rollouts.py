@@ -370,7 +370,7 @@ def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int |
 
 
 def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
-    """Do `offer_to_one` for a Mainframe that a freeze holds: it is offered only what it was offered before, or what goes
+    """Do `offer_to_one` for who is held by a freeze: it is offered only what it was offered before, or what goes
     all the same."""
     row = of_release(connection, offer.release_seq)
     if row is not None and row.override:

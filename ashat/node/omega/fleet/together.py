@@ -91,7 +91,7 @@ def _tell_members(connection: sa.Connection, row: Any, those: Mapping[str, Any])
         if not has_it and member.wave in may and len(moved) < left:
             moved.append((member, {"offered_at": to_text(now())}))
             has_it = True
-        told.append((licence, Told(int(member.tries), True) if has_it else Told(None, not policy.at_once)))
+        told.append((licence, Told(int(member.tries), True) if has_it else Told(None, member.wave not in may)))
     if moved:
         _move_all(connection, moved, "under_way")
     return told

@@ -17,6 +17,7 @@ from ashat.node.omega.fleet import rollouts as module
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
 from ashat.node.omega.fleet.progress import STEPS
+from ashat.node.omega.fleet.together import Told, tell
 from ashat.protocol.fleet import PROGRAM_ENDED, PROGRAM_UNHEALTHY, GroupTroubles, MainframeReport
 from ashat.protocol.messages import Offer
 from ashat.rollouts.policy import RolloutPolicy, WaveRule
@@ -47,11 +48,9 @@ def members(fleet: Fleet) -> Members:
 
 def told(fleet: Fleet, licences: list[Licence], offer: Offer = OFFER) -> list[Licence]:
     """Who of them is offered it now, all of whom ask at once."""
-    asked: list[tuple[Licence, Future[int | None]]] = [
-        (each, fleet.rollouts.offer_to(each.id, offer)) for each in licences
-    ]
+    asked: list[tuple[Licence, Future[Told]]] = [(each, tell(fleet.database, each.id, offer)) for each in licences]
     wait([future for _, future in asked])
-    return [each for each, future in asked if future.result() is not None]
+    return [each for each, future in asked if future.result().tries is not None]
 
 
 def say(fleet: Fleet, licence: Licence, result: str, reason: str = "", offer: Offer = OFFER) -> None:
@@ -131,6 +130,36 @@ def test_who_failed_tries_again_when_told_and_nobody_else(fleet: Fleet, members:
     assert fleet.rollouts.offer_to(one.id, OFFER).result() == 1
     assert fleet.rollouts.offer_to(other.id, OFFER).result() == 0
     assert counts(fleet) == counted_anew(fleet) == [(0, 1, 1, 0, 0, 0)]
+
+
+def test_what_many_report_in_one_moment_is_counted_as_if_each_were_alone(fleet: Fleet, members: Members) -> None:
+    fleet_of = members(40)
+    fleet.rollouts.begin("r", OFFER, TWO_WAVES.model_copy(update={"failure_least": 30}), "kim")
+    fleet.rollouts.open("r", 1, "all at once", "kim")
+    assert len(told(fleet, fleet_of + fleet_of)) == 80, "who asks twice in one moment is told twice, and counted once"
+    newcomer = members(1)[0]
+    results = ["failed" if number % 5 == 0 else "running" for number in range(40)]
+    said = [
+        MainframeReport.model_validate({"release_seq": 7, "bundle": OFFER.bundle, "result": result, "reason": result})
+        for result in results
+    ]
+    reports = [*zip(fleet_of, said, strict=True), *zip(fleet_of, said, strict=True), (newcomer, said[1])]
+    wait([fleet.mainframes.report(licence, report) for licence, report in reports])
+    assert counts(fleet) == counted_anew(fleet)
+    state = fleet.rollouts.state("r").counts
+    assert (state.succeeded, state.failed, state.open) == (33, 8, 0)
+    assert [line.times for licence in fleet_of for line in fleet.mainframes.reports(licence.id)] == [2] * 40
+
+
+def test_what_a_mainframe_is_told_stays_until_something_is_decided_but_where_it_hangs_on_others(
+    fleet: Fleet, members: Members
+) -> None:
+    one, other = members(2)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once().model_copy(update={"at_once": 1}), "kim")
+    assert tell(fleet.database, one.id, OFFER).result() == Told(None, stays=True)
+    fleet.rollouts.open("r", 0, "", "kim")
+    assert tell(fleet.database, one.id, OFFER).result() == Told(0, stays=True)
+    assert tell(fleet.database, other.id, OFFER).result() == Told(None, stays=False)
 
 
 def test_at_once_bounds_how_many_are_under_way(fleet: Fleet, members: Members) -> None:
