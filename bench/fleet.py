@@ -38,6 +38,7 @@ from fleet_agents import Done, Work, simulate  # noqa: E402
 
 from ashat.client.node import NodeClient  # noqa: E402
 from ashat.common.identifiers import key_hash, licence_id, new_key  # noqa: E402
+from ashat.errors import NodeUnreachableError  # noqa: E402
 from ashat.node.connections import raise_descriptor_limit  # noqa: E402
 from ashat.node.core.db import RECORD_FILE, Database, now, to_text  # noqa: E402
 from ashat.node.omega.fleet.database import FILE, next_number  # noqa: E402
@@ -58,6 +59,8 @@ ROLLOUT = "UPD-1.1.1"
 _LOOK_SECONDS = 0.5
 _GIVE_UP_SECONDS = 900.0
 _PARTS = 5000
+_SETTLE_SECONDS = 120.0
+_AT_REST = 0.4
 
 
 def main() -> int:
@@ -128,14 +131,15 @@ def hold(directory: Path, mainframes: int, processes: int, seconds: float) -> di
     """Measure what long polls cost that nothing comes of, once all are held."""
     with (
         _ready_omega(directory, mainframes) as (omega, _, work, keys),
-        _agents(work._replace(ends=seconds), keys, processes) as (ready, futures),
+        _agents(work._replace(ends=seconds + _SETTLE_SECONDS), keys, processes) as (ready, futures),
     ):
         ready.wait(600)
+        _settle(omega)
         spent, began = _processor_seconds(omega.pid), time.monotonic()
-        time.sleep(seconds - 2)
+        time.sleep(seconds)
         used, passed = _processor_seconds(omega.pid) - spent, time.monotonic() - began
         held, memory = _connections(omega), round(_memory_mb(omega.pid))
-        done = [future.result(seconds + 120) for future in futures]
+        done = [future.result(seconds + _SETTLE_SECONDS + 60) for future in futures]
     share = round(used / passed, 3)
     result: dict[str, Any] = {
         "idle": mainframes,
@@ -202,21 +206,38 @@ def _agents(work: Work, keys: list[str], processes: int) -> Iterator[tuple[Any, 
 def _roll_out(omega: NodeProcess, client: NodeClient, ready: Any, give_up: float) -> dict[str, Any]:
     """Open the wave and watch its counters until everybody has answered."""
     ready.wait(600)
-    time.sleep(2)
+    _settle(omega)
     spent, began, own = _processor_seconds(omega.pid), time.monotonic(), time.process_time()
     client.open_waves(ROLLOUT, 0, "the bench")
-    while (state := client.rollout(ROLLOUT)).counts.open and time.monotonic() - began < give_up:
+    state, missed = None, 0
+    while (state is None or state.counts.open) and time.monotonic() - began < give_up:
         time.sleep(_LOOK_SECONDS)
+        try:
+            state = client.rollout(ROLLOUT)
+        except NodeUnreachableError:
+            missed += 1
+    assert state is not None
     client.decide_rollout(ROLLOUT, "complete", "the bench")
     seconds = time.monotonic() - began
     used, size = _processor_seconds(omega.pid) - spent, state.counts.size
     return {
         "seconds": round(seconds, 2),
         "control_plane_s": round(time.process_time() - own, 3),
+        "looks_missed": missed,
         "omega_mb": round(_memory_mb(omega.pid)),
         "omega_cpu_s": round(used, 2),
         "omega_ms_a_mainframe": round(1000 * used / max(size, 1), 2),
     }
+
+
+def _settle(omega: NodeProcess) -> None:
+    """Wait until OMEGA has done what the agents asked of it when they came."""
+    ends = time.monotonic() + _SETTLE_SECONDS
+    while time.monotonic() < ends:
+        spent = _processor_seconds(omega.pid)
+        time.sleep(2)
+        if _processor_seconds(omega.pid) - spent < _AT_REST:
+            return
 
 
 def _accounted(client: NodeClient, omega: NodeProcess, mainframes: int) -> dict[str, Any]:
