@@ -90,7 +90,7 @@ class OfferLongPoll:
             self._told_at, self._known = at, {}
         if licence in self._known:
             return self._known[licence]
-        if self._fleet.rollouts.holds(licence):
+        if licence in self._fleet.freezes.held():
             return await awaited(self._fleet.rollouts.offer_to(licence, seen.offer))
         told = await awaited(tell(self._fleet.database, licence, seen.offer))
         if told.stays and at == self._told_at and len(self._known) < REMEMBERED:

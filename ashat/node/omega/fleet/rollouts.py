@@ -303,17 +303,13 @@ class RolloutStore:
                 raise _unknown(identity)
             return cohort_troubles(connection, row)
 
-    def holds(self, licence: str) -> bool:
-        """Tell whether a window or a freeze holds that Mainframe now."""
-        return licence in self._freezes.held()
-
     def offer_to(self, licence: str, offer: Offer) -> Future[int | None]:
         """Tell whether that Mainframe may have `offer` now, by its wave: None where not, else how often it was told to
         try again. What has no rollout is for everybody.
 
         It is under way from then on. Who came after the rollout began gets its place.
         """
-        if self.holds(licence):
+        if licence in self._freezes.held():
             return self._database.submit(lambda connection: _offer_to_held(connection, licence, offer))
         return self._database.submit(lambda connection: offer_to_one(connection, licence, offer))
 
@@ -349,6 +345,7 @@ def leave(connection: sa.Connection, licence: str) -> None:
 
 
 def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
+    """Do `RolloutStore.offer_to` as a part of a transaction."""
     row = of_release(connection, offer.release_seq)
     if row is None:
         return 0
@@ -489,6 +486,7 @@ def _move(connection: sa.Connection, member: Any, state: MemberState, **values: 
 
 @cache
 def moving(columns: tuple[str, ...]) -> sa.Update:
+    """Spell that a member of a rollout has other values in those columns."""
     return members.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in columns})
 
 
@@ -505,6 +503,7 @@ def _counting(before: MemberState, after: MemberState) -> sa.Update:
 
 
 def count_moved(connection: sa.Connection, rollout: str, wave: int, changes: dict[str, int], **values: Any) -> None:
+    """Change the counters of a wave by so many."""
     counted = {name: waves.c[name] + by for name, by in changes.items()}
     which = sa.and_(waves.c.rollout == rollout, waves.c.number == wave)
     connection.execute(waves.update().where(which).values(**counted, **values))
@@ -538,6 +537,7 @@ def _find(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Any:
 
 
 def of_release(connection: sa.Connection, release_seq: int) -> Any:
+    """Find the rollout of that release, None: it has none."""
     return connection.execute(_BY_RELEASE, {"release_seq": release_seq}).one_or_none()
 
 
@@ -550,6 +550,7 @@ def _wave(connection: sa.Connection, rollout: str, number: int) -> Any:
 
 
 def under_way_in(connection: sa.Connection, rollout: str) -> int:
+    """Count who is under way in a rollout."""
     total = sa.select(sa.func.sum(waves.c.under_way)).where(waves.c.rollout == rollout)
     return int(connection.execute(total).scalar() or 0)
 
@@ -578,6 +579,7 @@ def _state(connection: sa.Connection, row: Any, held: Container[str] = ()) -> Ro
 
 
 def policy_of(row: Any) -> RolloutPolicy:
+    """Read the policy of a row of `rollouts`."""
     return _read_policy(row.policy)
 
 
