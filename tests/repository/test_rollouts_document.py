@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ashat.raos_toml.schema import RaosSection
 from ashat.rollouts.cohorts import assign, expected_sizes, wave_sizes
 from ashat.rollouts.decide import needed
 from ashat.rollouts.forecast import forecast
@@ -31,8 +32,9 @@ def test_the_tables_have_the_keys_and_defaults_of_the_policy() -> None:
 
 
 def test_the_example_is_a_policy_and_so_is_each_wave_of_the_table() -> None:
-    (example,) = re.findall(r"```toml\n(.+?)```", TEXT, re.DOTALL)
+    example, promised = re.findall(r"```toml\n(.+?)```", TEXT, re.DOTALL)
     assert policy_of(tomllib.loads(example)).rules()[1].ask_after
+    assert RaosSection.model_validate(tomllib.loads(promised)["raos"]).installable_from == ["9.4.0", "9.4.1"]
     lines = re.findall(r"^\| `(\w+: .+?)` \|", TEXT, re.MULTILINE)
     assert len(lines) == 5
     for line in lines:
