@@ -169,7 +169,7 @@ def test_a_repository_with_a_submodule_and_a_pointer(omega: NodeProcess, baker: 
     make_repository(tmp_path / "lib", {"lib.txt": "lib\n"})
     (tmp_path / "lib" / "same").symlink_to("lib.txt")
     commit(tmp_path / "lib", {})
-    make_repository(tmp_path / "origin", {"raos.toml": "x", "asset.bin": _POINTER})
+    make_repository(tmp_path / "origin", {"raos.toml": "x = 1\n", "asset.bin": _POINTER})
     git(tmp_path / "origin", "submodule", "--quiet", "add", (tmp_path / "lib").as_uri(), "vendor/lib")
     (tmp_path / "origin" / "lib").symlink_to("vendor/lib")
     commit(tmp_path / "origin", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from ashat.common.files import read_bounded
 from ashat.common.shortage import reason
@@ -48,6 +49,9 @@ def stored_commands(store: Store, bundle: str) -> Commands:
         return Commands()
 
 
+CANNOT_BE_READ: Final = "from which versions it can be installed cannot be read"
+
+
 def is_urgent(store: Store, bundle: str) -> bool:
     """Tell whether a bundle that is here is marked as urgent by its raos.toml; one that cannot be read is not."""
     try:
@@ -63,11 +67,13 @@ def why_barred(store: Store, bundle: str, current: str | None) -> str:
     Raises:
         BundleError: its raos.toml cannot be read.
     """
+    if current is None or current == bundle:
+        return ""
     try:
         release = stored_commands(store, bundle).release
     except ValueError as error:
-        return f"from which versions it can be installed cannot be read: {error}"
-    if release.origins is None or current is None or current == bundle:
+        return f"{CANNOT_BE_READ}: {str(error).rstrip('.')}"
+    if release.origins is None:
         return ""
     try:
         version = stored_commands(store, current).release.version

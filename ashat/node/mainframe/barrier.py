@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ashat.errors import AshatError
-from ashat.node.app_process.commands import why_barred
+from ashat.node.app_process.commands import CANNOT_BE_READ, why_barred
 from ashat.node.context import NodeContext
 
 _RAN = "SELECT 1 FROM operations WHERE status = 'succeeded' AND to_bundle = ? LIMIT 1"
@@ -17,4 +17,4 @@ def barrier(context: NodeContext, bundle: str, running: str | None) -> str:
     try:
         return why_barred(context.store, bundle, running)
     except AshatError as error:
-        return f"from which versions it can be installed cannot be read: {error}"
+        return f"{CANNOT_BE_READ}: {str(error).rstrip('.')}"
