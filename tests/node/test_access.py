@@ -45,6 +45,7 @@ INCLUDES = {
     Scope.READ: {Scope.READ},
     Scope.PUSH: {Scope.READ, Scope.PUSH},
     Scope.PROMOTE: {Scope.READ, Scope.PROMOTE},
+    Scope.LICENCES: {Scope.READ, Scope.LICENCES},
     Scope.ADMIN: set(Scope),
 }
 

@@ -88,7 +88,7 @@ def test_one_rejects_and_nothing_changes(stack: Stack, region: NodeProcess, keys
     assert runs(region) == "BACK-2"
     state = stack.state("BACK-2")
     assert (state.stage, state.rolling_back) == (Stage.COMPLETED, False)
-    assert stack.run(state.approvals["rollback"].run)["state_name"] == "Rejected"
+    stack.wait_run(state.approvals["rollback"].run, "Rejected")
 
 
 def test_a_run_that_is_cancelled_in_prefect_asks_no_more(

@@ -64,6 +64,7 @@ def test_status_sorts_what_is_under_way_from_what_waits_and_what_ended(home: Pat
         "UPD-Planning",
         "UPD-Pushed",
         "UPD-Testing",
+        "UPD-AwaitingWindow",
         "UPD-DeployingToOmega",
         "UPD-Distributing",
         "UPD-Cancelled",
