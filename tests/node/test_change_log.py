@@ -281,9 +281,10 @@ def test_an_omega_writes_down_all_that_is_done_to_it(tmp_path: Path, run: Run) -
             checkpoint = open_checkpoint(kept["checkpoint"], [Verifier.parse(kept["key"])])
             assert audit(database, [checkpoint]).checkpoints == 1
             said = [(change.facts["kind"], change.facts["by"]) for change in read_changes(database)]
-        assert said[:5] == [("journal-began", "the node"), *[("token-added", "the node")] * 4]
+        begun = [("journal-began", "the node"), *[("token-added", "the node")] * len(Scope)]
+        assert said[: len(begun)] == begun
         change = [("operation-began", admin), ("operation-ended", "the node")]
-        assert said[5:-2] == [
+        assert said[len(begun) : -2] == [
             ("licence-kept", admin), *change, *change, ("offered", admin), *change, ("licence-revoked", admin),
         ]  # fmt: skip
         assert [kind for kind, _ in said[-2:]] == ["token-removed", "token-added"]

@@ -174,7 +174,7 @@ def test_a_prefect_server_that_does_not_answer_is_named(home: Path) -> None:
 def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken() -> None:
+    def broken(*_: object, **__: object) -> None:
         raise LookupError("a part is\nmissing")
 
     monkeypatch.setattr("ashat.cli.commands.status_history.glance", broken)
@@ -189,7 +189,7 @@ def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
 
 
 def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted() -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ashat.cli.commands.status_history.glance", interrupted)
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_an_error_of_ours_keeps_its_words(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused() -> None:
+    def refused(*_: object, **__: object) -> None:
         raise LedgerError("The ledger \x1b[31mis away.")
 
     monkeypatch.setattr("ashat.cli.commands.status_history.glance", refused)
