@@ -43,6 +43,8 @@ _CHUNK = 256 * 1024
 
 # How long to wait, in seconds, before each try to go on with a transfer that was cut, as long as it gets on.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+# How often in a row it may be cut before anything more is there: a cut loses what still lies in sockets.
+_IN_VAIN = 3
 _SMALLEST_BATCH = 256 * 1024
 
 Progress = Callable[[int, int], None]
@@ -298,12 +300,12 @@ def _fill(
 ) -> TransferReport:
     """Move what is lacking until the manifest is taken: an object may have been dropped since it was asked about.
 
-    A transfer that is cut goes on where it was, however often, as long as more is there each time.
+    A transfer that is cut goes on where it was, however often, as long as more is there by and by.
     """
     started = time.monotonic()
     sizes = manifest.objects
     moved: dict[str, int] = {}
-    refusals, lack = 0, ask(sizes)
+    refusals, in_vain, lack = 0, 0, ask(sizes)
     if lack.digests:
         room(room_for(manifest, lack.digests))
     total = least = _left(lack, sizes)
@@ -324,9 +326,10 @@ def _fill(
         except NodeUnreachableError as error:
             lack = _ask_again(lambda: ask(sizes), error, tell(least))
             left = _left(lack, sizes)
-            if left >= least:
+            in_vain = in_vain + 1 if left >= least else 0
+            if in_vain > _IN_VAIN:
                 raise
-            least = left
+            least = min(left, least)
     return TransferReport(
         bundle=manifest.digest,
         files=len(manifest.files),

@@ -194,8 +194,8 @@ def test_uploads_survive_a_restart_of_the_node(tmp_path: Path, packed: Packed) -
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cut is tried again at once, eight times."""
-    monkeypatch.setattr(transfer, "PAUSES", (0.05,) * 8)
+    """What is cut is tried again at once, three times."""
+    monkeypatch.setattr(transfer, "PAUSES", (0.05, 0.05, 0.05))
 
 
 @pytest.mark.usefixtures("soon")
