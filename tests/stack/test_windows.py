@@ -20,9 +20,9 @@ FREEZE = "FREQ=DAILY P1D UTC"
 def opened(stack: Stack) -> Iterator[None]:
     yield
     listed = json.loads(stack.deploy("freeze", "list", "--json").stdout)
-    for server in [*listed["servers"], *listed["fleets"]]:
-        for entry in server["entries"]:
-            stack.deploy(entry["kind"], "remove", entry["id"])
+    servers = [*listed["servers"], *listed["fleets"]]  # an OMEGA that has two names is there twice
+    for kind, identity in {(entry["kind"], entry["id"]) for server in servers for entry in server["entries"]}:
+        stack.deploy(kind, "remove", identity)
 
 
 def freeze(stack: Stack, on: str, why: str) -> str:
