@@ -122,9 +122,9 @@ class FreezeStore:
         with self._lock:
             self._touched = None
 
-    def not_counted(self) -> Collection[str]:
-        """Name, by their licences, who is held now or was within the last `GRACE`, in which it asks what is offered: a
-        wave neither waits for them nor gives them up."""
+    def not_given_up(self) -> Collection[str]:
+        """Name, by their licences, who is held now or was within the last `GRACE`, in which it asks what is offered:
+        nobody gives them up. A wave waits for those who are held no more."""
         held, begins = self.held(), now() - GRACE
         if not self._let_go:
             return held.keys()

@@ -231,7 +231,7 @@ class RolloutStore:
         Raises:
             ApiError: 404 where there is no such rollout.
         """
-        held = self._freezes.not_counted()
+        held = self._freezes.not_given_up()
         with self._database.reading() as connection:
             row = _find(connection, rollouts.c.id == identity)
             if row is None:
@@ -240,13 +240,13 @@ class RolloutStore:
         if overdue:
             self._database.change(lambda connection: _time_out(connection, row, held))
         with self._database.reading() as connection:
-            return _state(connection, _find(connection, rollouts.c.id == identity), held)
+            return _state(connection, _find(connection, rollouts.c.id == identity), self._freezes.held())
 
     def all(self, limit: int) -> list[RolloutState]:
         """List the newest rollouts."""
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(rollouts).order_by(rollouts.c.release_seq.desc()).limit(limit)).all()
-            return [_state(connection, row, self._freezes.not_counted()) for row in rows]
+            return [_state(connection, row, self._freezes.held()) for row in rows]
 
     def members(self, identity: str, states: Sequence[str], wave: int | None, limit: int) -> list[RolloutMember]:
         """List members of a rollout, those that changed last first; of `states` and of that wave, where given."""

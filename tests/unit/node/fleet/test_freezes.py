@@ -92,7 +92,7 @@ def test_who_is_held_is_offered_nothing_is_counted_apart_and_is_not_given_up(
     later(monkeypatch, hours=2)
     assert counts(fleet) == [(0, 0, 1, 1)], "its time is not over, since it did not begin"
     fleet.freezes.remove(one.id, "kim")
-    assert counts(fleet) == [(0, 0, 1, 1)], "it has not asked since"
+    assert counts(fleet) == [(1, 0, 1, 0)], "it is waited for from now on"
     assert offered(fleet, held)
     assert counts(fleet) == [(0, 1, 1, 0)]
 
@@ -114,7 +114,7 @@ def test_who_never_asks_once_it_is_held_no_more_is_given_up_after_the_grace(
     fleet.rollouts.open("r", 0, "it begins", "kim")
     assert counts(fleet) == [(0, 0, 0, 1)]
     fleet.freezes.remove(one.id, "kim")
-    assert counts(fleet) == [(0, 0, 0, 1)]
+    assert counts(fleet) == [(1, 0, 0, 0)]
     later(monkeypatch, seconds=module.GRACE.total_seconds() + 61)
     assert fleet.rollouts.state("r").waves[0].unreachable == 1
 
