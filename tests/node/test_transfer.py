@@ -52,6 +52,7 @@ from ashat.node.store.store import Store
 from ashat.protocol.frames import frame_header
 from ashat.protocol.messages import FRAMES, REQUEST_LIMIT, Role, Scope
 from tests.support.fakes.bad_network import CuttingProxy, answering, make_certificate
+from tests.support.fakes.flaky_proxy import Cut, MoodyProxy
 from tests.support.processes.node import NodeProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,6 +230,27 @@ def test_a_pull_over_a_line_that_is_cut_within_every_object_ends_and_fetches_lit
         assert proxy.cuts >= total // (3 * MB)
         assert proxy.passed["down"] < 2 * total
         assert all(store.read(name) == packed.read_object(name) for name in packed.manifest.objects)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("ends", [True, False], ids=["three cuts", "four cuts"])
+def test_a_push_that_is_cut_and_brings_nothing_is_tried_again_three_times(
+    tmp_path: Path, packed: Packed, ends: bool
+) -> None:
+    with (
+        NodeProcess(tmp_path / "node") as process,
+        MoodyProxy(process.port) as proxy,
+        Transport(proxy.url, token=process.token()) as cut,
+    ):
+        for _ in range(3 if ends else 4):
+            proxy.expect("POST", "/v1/objects$", Cut())
+        if ends:
+            assert push_bundle(cut, packed, connections=1).objects_sent == len(packed.manifest.objects)
+        else:
+            with pytest.raises(NodeUnreachableError, match="the connection was cut; try again"):
+                push_bundle(cut, packed, connections=1)
+            assert len(proxy.requests("POST", "/v1/objects$")) == 4
+        assert proxy.pending == []
 
 
 @pytest.mark.usefixtures("soon")
