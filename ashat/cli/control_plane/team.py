@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ashat.cli.control_plane.children import QUIET, supervisor_environment
 from ashat.errors import ControlPlaneError, UsageError
@@ -64,7 +64,7 @@ def check_addresses(given: TeamAddresses) -> TeamAddresses:
     ledger = _postgresql("--ledger", given.ledger)
     if _place(ledger) == _place(database):
         raise UsageError("--database and --ledger are one database: give the ledger one of its own.")
-    if urlsplit(given.redis).scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel"):
+    if _read("--redis", given.redis).scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel"):
         raise UsageError("--redis is an address such as redis://redis.example.com:6379/0.")
     public = public_address("--url", given.public)
     people = public_address("--people-url", given.people) if given.people else public
@@ -77,7 +77,7 @@ def public_address(name: str, url: str) -> str:
     Raises:
         UsageError: it is none, or it has a path, or it is no HTTPS and not on this machine.
     """
-    parts = urlsplit(url)
+    parts = _read(name, url)
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if _UNSAFE.search(url) or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
         raise UsageError(f"{name} is the address of a proxy, such as https://prefect.example.com, without a path.")
@@ -86,8 +86,19 @@ def public_address(name: str, url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _read(name: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  it is read only now
+    except ValueError:  # its words may have a part of the password
+        raise UsageError(
+            f"{name} is no address: its host or its port cannot be read. Write / and @ of a password as %2F and %40."
+        ) from None
+    return parts
+
+
 def _postgresql(option: str, url: str) -> str:
-    parts = urlsplit(url)
+    parts = _read(option, url)
     if parts.scheme.partition("+")[0] != "postgresql" or not parts.hostname or len(parts.path) < 2:
         raise UsageError(f"{option} is an address such as postgresql://user@db.example.com/name.")
     return url.replace(parts.scheme, "postgresql", 1)
@@ -119,7 +130,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
 
     Raises:
         ControlPlaneError: a setting is missing; the message names it.
-        UsageError: `PREFECT_UI_URL` is no address of a proxy.
+        UsageError: one is no address, or `PREFECT_UI_URL` none of a proxy.
     """
     lacking = [name for name in (DATABASE, REDIS, PASSWORD, API, PUBLIC, LEDGER) if not os.environ.get(name)]
     if lacking:
@@ -127,7 +138,8 @@ def server_environment(settings: Settings) -> dict[str, str]:
             f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not set: deploy team init writes the file "
             f"{SERVER_FILE} that says it; read it first (set -a; . {SERVER_FILE}; set +a)."
         )
-    if urlsplit(os.environ[DATABASE]).scheme.partition("+")[0] != "postgresql":
+    _read(REDIS, os.environ[REDIS])
+    if _read(DATABASE, os.environ[DATABASE]).scheme.partition("+")[0] != "postgresql":
         raise ControlPlaneError(f"{DATABASE} is not PostgreSQL, and several servers cannot share anything else.")
     if ":" not in os.environ[PASSWORD]:
         raise ControlPlaneError(f"{PASSWORD} is user:password, as admin:… in {SERVER_FILE}.")

@@ -70,6 +70,13 @@ def test_only_the_servers_file_leads_to_the_databases_of_prefect() -> None:
         ({"public": "https://prefect.example.com/prefect"}, "without a path"),
         ({"public": "prefect.example.com"}, "without a path"),
         ({"people": "http://deploy.example.com"}, "--people-url begins with https://"),
+        ({"database": "postgresql://ashat@db:five/prefect"}, "--database is no address: its host or its port"),
+        ({"database": "postgresql://ashat@db:99999/prefect"}, "--database is no address"),
+        ({"ledger": "postgresql://ashat:hunter2/@db/ashat"}, "--ledger is no address"),
+        ({"redis": "redis://[redis"}, "--redis is no address"),
+        ({"redis": "redis://redis:five"}, "--redis is no address"),
+        ({"public": "https://prefect.example.com:five"}, "--url is no address"),
+        ({"people": "https://[deploy"}, "--people-url is no address"),
     ],
 )
 def test_an_address_that_is_none_is_refused(changes: dict[str, str], words: str) -> None:
@@ -77,6 +84,7 @@ def test_an_address_that_is_none_is_refused(changes: dict[str, str], words: str)
         team.check_addresses(given(**changes))
     assert words in str(told.value)
     assert "\n" not in str(told.value)
+    assert "hunter2" not in str(told.value)
 
 
 def test_a_value_is_quoted_only_where_a_shell_would_not_take_it_as_it_is() -> None:
@@ -109,6 +117,14 @@ def test_a_server_without_its_settings_says_which_in_a_line(tmp_path: Path) -> N
         done = deploy(tmp_path / "home", "team", *words)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
         assert "PREFECT_REDIS_MESSAGING_URL" in done.stderr
+
+
+@pytest.mark.parametrize("name", [team.DATABASE, team.REDIS, team.PUBLIC])
+def test_a_setting_that_is_no_address_is_a_line(tmp_path: Path, name: str) -> None:
+    env = read(team.files_for(team.check_addresses(given()))["server.env"]) | {name: "https://[db:five"}
+    done = deploy(tmp_path / "home", "team", "server", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{name} is no address" in done.stderr
 
 
 def test_databases_that_do_not_answer_are_named_in_a_line_without_their_passwords(tmp_path: Path) -> None:
