@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +16,7 @@ from ashat.client.node import NodeClient
 from ashat.protocol.messages import Scope
 from tests.support.fakes.certificates import make_certificate
 from tests.support.needs import requires_nginx
+from tests.support.processes.nginx import listens, write_nginx
 from tests.support.processes.node import ROOT, NodeProcess, free_port, push, switch, tiny_app, tiny_bundle
 
 pytestmark = requires_nginx
@@ -33,20 +33,7 @@ def configured(directory: Path, node_port: int, port: int) -> tuple[Path, Path]:
         "/etc/ssl/ashat/omega.pem": str(certificate),
         "/etc/ssl/private/ashat/omega.key": str(key),
     }
-    text = CONFIGURATION
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    paths = "".join(
-        f"{kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    whole = (
-        f"pid {directory}/pid;\nerror_log stderr;\ndaemon off;\nworker_processes 1;\nevents {{ }}\n"
-        f"http {{\naccess_log off;\n{paths}{text}\n}}\n"
-    )
-    path = directory / "nginx.conf"
-    path.write_text(whole)
-    return path, authority
+    return write_nginx(directory, CONFIGURATION, changes), authority
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +58,6 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProces
             finally:
                 nginx.terminate()
                 nginx.wait(20)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_release_goes_through_it_both_ways(front: tuple[NodeProcess, str, Path], tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.processes.nginx import listens, write_nginx
 from tests.support.processes.node import ROOT, free_port
 
 _SHOWN = ROOT / "examples" / "bluegreen"
@@ -36,8 +36,7 @@ class Front:
         shown, name = _FILES[kind]
         self.snippet = directory / name
         self.path = directory / shown
-        text = (_SHOWN / shown).read_text("utf-8")
-        self.path.write_text(self._adapted(text.replace(f"/var/lib/ashat/traffic/{name}", str(self.snippet))))
+        self._write((_SHOWN / shown).read_text("utf-8").replace(f"/var/lib/ashat/traffic/{name}", str(self.snippet)))
         self._process: subprocess.Popen[bytes] | None = None
 
     def slots(self, **more: Any) -> dict[str, Any]:
@@ -121,20 +120,17 @@ class Front:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _adapted(self, text: str) -> str:
-        """The example for this port and directory, and without the rights of root."""
+    def _write(self, text: str) -> None:
+        """Write the example for this port and directory, and without the rights of root."""
+        if self.kind == "nginx":
+            write_nginx(self.directory, text, {"listen 80;": f"listen 127.0.0.1:{self.port};"}, workers=2)
+            return
         if self.kind == "caddy":
             site = text.replace("http://raos.example.com:80", f"http://127.0.0.1:{self.port}")
-            return f"{{\n\tadmin 127.0.0.1:{self.admin}\n\tauto_https off\n}}\n{site}"
-        if self.kind == "haproxy":
-            return text.replace("bind :80", f"bind 127.0.0.1:{self.port}")
-        site = text.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        paths = "".join(f"{kind}_temp_path {self.directory}/{kind};\n" for kind in kinds)
-        return (
-            f"pid {self.directory}/pid;\nerror_log stderr;\ndaemon off;\nworker_processes 2;\nevents {{ }}\n"
-            f"http {{\naccess_log off;\n{paths}{site}\n}}\n"
-        )
+            text = f"{{\n\tadmin 127.0.0.1:{self.admin}\n\tauto_https off\n}}\n{site}"
+        else:
+            text = text.replace("bind :80", f"bind 127.0.0.1:{self.port}")
+        self.path.write_text(text)
 
 
 def program(name: str) -> str:
@@ -142,9 +138,3 @@ def program(name: str) -> str:
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin")
     assert found is not None
     return found
-
-
-def listens(port: int) -> bool:
-    """Tell whether something takes connections there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

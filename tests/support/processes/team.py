@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from tests.support.fakes.bad_network import CuttingProxy
 from tests.support.fakes.certificates import make_certificate
 from tests.support.processes.deploy_forks import DeployForks
 from tests.support.processes.fragile_stack import FragileStack
+from tests.support.processes.nginx import listens, write_nginx
 from tests.support.processes.node import ROOT
 from tests.support.processes.stack import eventually
 
@@ -195,7 +195,7 @@ class Team(FragileStack):
             self._running["redis"] = subprocess.Popen(
                 [str(shutil.which("redis-server")), *words, "--save", ""], stdout=log, stderr=log
             )
-        eventually(lambda: _listens(self._redis_port), "Redis to listen", 60)
+        eventually(lambda: listens(self._redis_port), "Redis to listen", 60)
 
     # The team
 
@@ -270,25 +270,13 @@ class Team(FragileStack):
             "/etc/ssl/ashat/prefect.pem": str(certificate),
             "/etc/ssl/private/ashat/prefect.key": str(key),
         }
-        text = NGINX.read_text("utf-8")
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        temporary = "".join(
-            f"{kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        whole = (
-            f"pid {directory}/pid;\nerror_log stderr;\ndaemon off;\nworker_processes 1;\nevents {{ }}\n"
-            f"http {{\naccess_log off;\n{temporary}{text}\n}}\n"
-        )
-        path = directory / "nginx.conf"
-        path.write_text(whole)
+        path = write_nginx(directory, NGINX.read_text("utf-8"), changes)
         with (self._logs / "nginx.log").open("ab") as log:
             self._running["nginx"] = subprocess.Popen([str(shutil.which("nginx")), "-c", str(path)], stderr=log)
 
     def answers(self) -> bool:
         """Whether every API server that was started listens."""
-        return all(_listens(int(name.partition("@")[2])) for name in self.api_servers())
+        return all(listens(int(name.partition("@")[2])) for name in self.api_servers())
 
     def _warmed(self) -> DeployForks:
         env = {**self.environment, "PREFECT_HOME": str(self.home.resolve() / "prefect")}
@@ -323,8 +311,3 @@ class Team(FragileStack):
 
 def _trusting(authority: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(authority))
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
