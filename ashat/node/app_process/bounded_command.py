@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from ashat.common.processes import kill_group, last_words, start
+from ashat.common.processes import kill_group, last_words, start, wait_ended
 from ashat.common.rotation import rotate_in_place
 from ashat.common.shortage import reason
 from ashat.errors import AshatError
@@ -61,7 +62,9 @@ class BoundedCommand:
         kill_group(process.pid)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_KILLED_SECONDS)
-        left = [other for other in psutil.process_iter(["username"]) if _is_in_session(other.pid, process.pid)]
+        deadline = time.monotonic() + _KILLED_SECONDS  # what is killed may take a while to end
+        members = [other for other in psutil.process_iter(["username"]) if _is_in_session(other.pid, process.pid)]
+        left = [other for other in members if not _killed(other, deadline)]
         if not left:
             return f"was killed; {self.setting} gives it more time"
         named = ", ".join(f"pid {other.pid} of the user {other.info['username']}" for other in left)
@@ -73,3 +76,14 @@ def _is_in_session(pid: int, session: int) -> bool:
         return os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except (OSError, psutil.Error):
         return False
+
+
+def _killed(process: psutil.Process, deadline: float) -> bool:
+    """Kill it and wait until `deadline`; False where this user may not, or it has not ended."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+    return wait_ended(process, max(deadline - time.monotonic(), 0))
