@@ -22,6 +22,7 @@ MOST: Final = 50
 """How many windows, and how many freezes, one calendar has at most."""
 LONGEST_FREEZE: Final = timedelta(days=92)
 _NOTE: Final = 200
+_EXAMPLES: Final = {"window": "FREQ=DAILY;BYHOUR=2 PT4H Europe/Berlin", "freeze": "2026-12-20 P2W Europe/Berlin"}
 _SPANS: Final = 20_000
 _WORDS = re.compile(r"\s*(\S+\s+\S+\s+\S+)(?:\s+(.*))?", re.DOTALL)
 
@@ -41,10 +42,19 @@ class Entry:
         Raises:
             UsageError: it is none; one line that says what is wrong.
         """
-        found = _WORDS.fullmatch(text)
-        time, note = (found[1], found[2] or "") if found else (text, "")
+        time, note = _words(kind, text)
         period = parse_period(" ".join(time.split()), LONGEST_FREEZE) if kind == "freeze" else parse_period(time)
         return cls(kind, period, cut(printable(note.strip()), _NOTE))
+
+    @classmethod
+    def noted(cls, kind: Kind, time: str, note: str) -> Entry:
+        """Read a time as `parse` does, and give it that note.
+
+        Raises:
+            UsageError: it is none; one line that says what is wrong.
+        """
+        _words(kind, time)  # else a part of the note would be read as one of the time
+        return cls.parse(kind, f"{time} {note}")
 
     @property
     def text(self) -> str:
@@ -115,6 +125,17 @@ class Calendar:
             if free < end:
                 return free
         return None
+
+
+def _words(kind: Kind, text: str) -> tuple[str, str]:
+    """Take the time and the note apart."""
+    found = _WORDS.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"{text[:80]!r} is no {kind}: write when it recurs or begins, how long it lasts or when it ends, and a "
+            f"time zone, such as '{_EXAMPLES[kind]}'."
+        )
+    return found[1], found[2] or ""
 
 
 def _holds(period: Period, at: datetime) -> bool:

@@ -20,7 +20,7 @@ FREEZE = "FREQ=DAILY P1D UTC"
 def opened(stack: Stack) -> Iterator[None]:
     yield
     listed = json.loads(stack.deploy("freeze", "list", "--json").stdout)
-    servers = [*listed["servers"], *listed["fleets"]]  # an OMEGA that has two names is there twice
+    servers = [*listed["servers"], *listed["fleets"]]
     for kind, identity in {(entry["kind"], entry["id"]) for server in servers for entry in server["entries"]}:
         stack.deploy(kind, "remove", identity)
 

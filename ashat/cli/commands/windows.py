@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -50,7 +50,7 @@ def add_window(
     """Let releases go to a server in this time only; with several windows, in each. A release that is approved outside
     waits, and goes by itself once a window opens."""
     if fleet or label or mainframe:
-        _add_to_fleet(Entry.parse("window", f"{time} {note}"), _scope(fleet, label, mainframe), omega)
+        _add_to_fleet(Entry.noted("window", time, note), _scope(fleet, label, mainframe), omega)
         return
     _add("window", time, on, note)
 
@@ -69,7 +69,7 @@ def add_freeze(
 ) -> None:
     """Let no release go to a server, or to Mainframes, in this time, whatever window is open. A rollback always may."""
     if fleet or label or mainframe:
-        _add_to_fleet(Entry.parse("freeze", f"{time} {why}"), _scope(fleet, label, mainframe), omega)
+        _add_to_fleet(Entry.noted("freeze", time, why), _scope(fleet, label, mainframe), omega)
         return
     _add("freeze", time, on, why)
 
@@ -165,7 +165,7 @@ def identity_of(kind: Kind, text: str) -> str:
 
 
 def _add(kind: Kind, time: str, on: str, note: str) -> None:
-    entry = Entry.parse(kind, f"{time} {note}")
+    entry = Entry.noted(kind, time, note)
     _ready()
 
     from blocks.server import load_server
@@ -201,11 +201,10 @@ def _remove(kind: Kind, identity: str) -> None:
 
 def _list(on: str, *, as_json: bool) -> None:
     found = list(_servers(on))
-    fleets = [(name, node.name, _fleet_freezes(node)) for name, node in _of_fleets(on)]
+    fleets = merge_fleets((name, node.name, _fleet_freezes(node)) for name, node in _of_fleets(on))
     if as_json:
-        output.show_json(
-            {"servers": [_data(*each) for each in found], "fleets": [_fleet_data(*each) for each in fleets]}
-        )
+        told = {"servers": [_data(*each) for each in found], "fleets": [_fleet_data(each) for each in fleets]}
+        output.show_json(told)
         return
     output.say("🕑 Windows and freezes")
     for name, server in found:
@@ -215,7 +214,8 @@ def _list(on: str, *, as_json: bool) -> None:
         for line in output.columns(rows):
             output.say(line)
 
-    for _, title, known in fleets:
+    for fleet in fleets:
+        known, title = fleet.known, " and ".join(fleet.names)
         if isinstance(known, str):
             output.say()
             output.say(f"Mainframes of {title}: not listed, {known}")
@@ -226,9 +226,34 @@ def _list(on: str, *, as_json: bool) -> None:
                 output.say(line)
 
 
-def _fleet_data(block: str, name: str, known: list[Freeze] | str) -> dict[str, Any]:
-    listed = [] if isinstance(known, str) else [one.model_dump(mode="json") for one in known]
-    return {"block": block, "name": name, "error": known if isinstance(known, str) else "", "entries": listed}
+class FleetFreezes(NamedTuple):
+    """The windows and freezes of a fleet, in words why they are not known; and the blocks of its OMEGA, each with the
+    name that this has by it."""
+
+    blocks: list[str]
+    names: list[str]
+    known: list[Freeze] | str
+
+
+def merge_fleets(listed: Iterable[tuple[str, str, list[Freeze] | str]]) -> list[FleetFreezes]:
+    """Put together what several blocks say of one fleet, such as those of an OMEGA that is configured twice: no two
+    fleets have windows and freezes that were added in the same moment. Pure."""
+    found: list[FleetFreezes] = []
+    for block, name, known in listed:
+        same = next((each for each in found if known and each.known == known and not isinstance(known, str)), None)
+        if same is None:
+            found.append(FleetFreezes([block], [name], known))
+        else:
+            same.blocks.append(block)
+            same.names.extend({name} - set(same.names))
+    return found
+
+
+def _fleet_data(fleet: FleetFreezes) -> dict[str, Any]:
+    failed = isinstance(fleet.known, str)
+    listed = [] if isinstance(fleet.known, str) else [one.model_dump(mode="json") for one in fleet.known]
+    named = {"block": fleet.blocks[0], "blocks": fleet.blocks, "name": fleet.names[0]}
+    return {**named, "error": fleet.known if failed else "", "entries": listed}
 
 
 def _kinds(server: RaosServer) -> Iterator[tuple[Kind, list[str]]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
-from ashat.common.calendar import MOST, Calendar, Entry
+from ashat.common.calendar import MOST, Calendar, Entry, Kind
 from ashat.errors import UsageError
 
 NIGHT = "FREQ=DAILY;BYHOUR=2 PT2H Europe/Berlin"
@@ -71,8 +72,8 @@ def test_it_is_closed_at_each_moment_before_it_opens() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is no window"),
-        ("2026-12-20 P2W", "is no time"),
+        ("", "is no freeze"),
+        ("2026-12-20 P2W", "is no freeze"),
         ("2026-12-20 P2W Mars/Olympus", "is no time zone"),
         ("2026-12-20 2026-12-20 UTC", "ends before it begins"),
         ("2026-12-20 2028-12-20 UTC", "longer than a year"),
@@ -90,6 +91,23 @@ def test_what_is_no_freeze_is_one_line(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as refused:
         Entry.parse("freeze", text)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("time", ["", "   ", "2026-12-20", "2026-12-20 P2W"])
+def test_no_word_of_a_note_is_read_as_one_of_the_time(time: str) -> None:
+    for kind in get_args(Kind):
+        with pytest.raises(UsageError, match=f"is no {kind}: write when") as refused:
+            Entry.noted(kind, time, "UTC the year ends")
+        assert "\n" not in str(refused.value)
+    assert Entry.noted("freeze", "2026-12-20 P2W UTC", "the year ends").note == "the year ends"
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_the_time_that_a_refusal_shows_is_one(kind: Kind) -> None:
+    with pytest.raises(UsageError) as refused:
+        Entry.noted(kind, "", "")
+    shown = str(refused.value).split("such as '")[1].removesuffix("'.")
+    assert Entry.noted(kind, shown, "").text == shown
 
 
 def test_a_note_is_one_printable_line_and_is_kept() -> None:

@@ -3,34 +3,49 @@
 Who is held is worked out for the whole fleet once a minute, and anew once a freeze was added or removed: a Mainframe's
 question takes a look into a table in memory, and none where there is no freeze. A label that a Mainframe is given
 counts within a minute.
+
+Once somebody is held no more, the open wave in which it waits has its whole time again, as after a person resumed: it
+could not answer before. Of that no restart loses anything: a change that lets go begins the time anew in its own
+transaction, and when who is held was last worked out is kept, so that whom the time let go since is known.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from datetime import datetime, timedelta
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from ashat.common.calendar import MOST, Calendar, Entry
+from ashat.errors import FleetDatabaseError
 from ashat.node.core.db import now, to_text
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.outbox import note
-from ashat.node.omega.fleet.tables import freezes, labels, licences, members, rollouts
+from ashat.node.omega.fleet.tables import facts, freezes, labels, licences, members, rollouts, waves
 from ashat.protocol.fleet import Freeze, FreezeRequest
 
 GRACE: Final = timedelta(seconds=120)
 _ID_LENGTH: Final = 8
 _AT_ONCE: Final = 5000
+_LOOKED: Final = "freezes_looked"
+_EACH: Final = sa.select(freezes).order_by(freezes.c.at, freezes.c.id)
 _GIVEN_UP: Final = (
     members.update()
     .where(members.c.rollout == sa.bindparam("of"), members.c.licence == sa.bindparam("whose"))
     .values(state="unreachable", changed_at=sa.bindparam("time"))
 )
+
+
+class Held(NamedTuple):
+    """Who is held `now`, with the reason, by the licence's id; and who is `spared`, too: nobody gives those up."""
+
+    now: Mapping[str, str]
+    spared: Collection[str]
 
 
 class FreezeStore:
@@ -44,11 +59,12 @@ class FreezeStore:
         self._known: tuple[int, datetime] | None = None
         self._held: Mapping[str, str] = {}
         self._let_go: dict[str, datetime] = {}
+        self._renewed: tuple[Collection[str], Future[None]] = (), Future()
+        self._renewed[1].set_result(None)
 
     def all(self) -> list[Freeze]:
         """List the windows and freezes, in the order in which they were added."""
-        rows = self._database.read(sa.select(freezes).order_by(freezes.c.at, freezes.c.id))
-        return [_freeze(row) for row in rows]
+        return [_freeze(row) for row in self._database.read(_EACH)]
 
     def add(self, wanted: FreezeRequest, by: str) -> Freeze:
         """Keep a window or a freeze; the same again changes nothing.
@@ -110,6 +126,7 @@ class FreezeStore:
                 raise ApiError(404, "not_found", f"There is no rollout {rollout[:80]!r}; GET /v1/rollouts lists them.")
             if status in ("aborted", "superseded"):
                 raise ApiError(409, "rollout", f"The rollout {rollout} is {status}: it goes to nobody else.")
+            begin_anew(connection, _held_now(connection))
             version = next_number(connection, "rollouts_version")
             values = {"override": why, "version": version, "changed_at": to_text(now())}
             connection.execute(rollouts.update().where(rollouts.c.id == rollout).values(**values))
@@ -118,19 +135,37 @@ class FreezeStore:
         self._change(override)
 
     def _change(self, change: Callable[[sa.Connection], None]) -> None:
-        self._database.change(change)
+        """Make a change, and begin anew the time of the waves in which it lets somebody go."""
+
+        def letting_go(connection: sa.Connection) -> None:
+            before = _held_now(connection)
+            change(connection)
+            begin_anew(connection, before.keys() - _held_now(connection).keys())
+            _note_look(connection, now())
+
+        self._database.change(letting_go)
         with self._lock:
             self._touched = None
 
-    def not_given_up(self) -> Collection[str]:
-        """Name, by their licences, who is held now or was within the last `GRACE`, in which it asks what is offered:
-        nobody gives them up. A wave waits for those who are held no more."""
+    def settled(self) -> Held:
+        """Say who is held now, once the waves have their time again in which somebody was let go. Spared is who is held
+        now or was within the last `GRACE`, in which it asks what is offered. A wave waits for who is held no more.
+
+        Raises:
+            FleetDatabaseError: the database does not answer.
+        """
         held, begins = self.held(), now() - GRACE
-        if not self._let_go:
-            return held.keys()
         with self._lock:
+            gone, renewed = self._renewed
             self._let_go = {licence: at for licence, at in self._let_go.items() if at > begins}
-            return held.keys() | self._let_go.keys()
+            spared = held.keys() | self._let_go.keys()
+        try:
+            renewed.result()
+        except FleetDatabaseError:
+            with self._lock:  # the next look lets them go again
+                self._known, self._held = None, {**self._held, **dict.fromkeys(gone, "")}
+            raise
+        return Held(held, spared)
 
     def held(self) -> Mapping[str, str]:
         """Say why each Mainframe is offered nothing now that is held, by its licence's id."""
@@ -140,20 +175,24 @@ class FreezeStore:
             if touched != self._touched:
                 self._touched, self._version = touched, self._database.glance("freezes_version")
             if self._known != (self._version, at):
-                held = self._look()
-                self._let_go |= dict.fromkeys(self._held.keys() - held.keys(), now())
+                before, held = self._look()
+                gone = (self._held.keys() | before) - held.keys()
+                self._let_go |= dict.fromkeys(gone, now())
+                if held or gone:
+                    self._renewed = gone, self._database.submit(lambda connection: _let_go(connection, gone, at))
                 self._held, self._known = held, (self._version, at)
             return self._held
 
-    def _look(self) -> Mapping[str, str]:
-        found = self.all()
-        if not found:
-            return {}
+    def _look(self) -> tuple[Collection[str], Mapping[str, str]]:
+        """Work out who was held when that was worked out last, by whichever process, and who is held now."""
         with self._database.reading() as connection:
-            fleet: dict[str, set[str]] = {one: set() for one in connection.execute(sa.select(licences.c.id)).scalars()}
-            for row in connection.execute(sa.select(labels)):
-                fleet.setdefault(row.licence, set()).add(f"{row.key}={row.value}")
-        return who_is_held(found, fleet, now())
+            found = _all(connection)
+            if not found:
+                return (), {}
+            fleet = _labelled(connection)
+            looked = connection.execute(sa.select(facts.c.value).where(facts.c.key == _LOOKED)).scalar()
+        before = who_is_held(found, fleet, datetime.fromtimestamp(looked, UTC)) if looked else {}
+        return before.keys(), who_is_held(found, fleet, now())
 
 
 def who_is_held(found: Iterable[Freeze], fleet: Mapping[str, Iterable[str]], at: datetime) -> dict[str, str]:
@@ -172,6 +211,48 @@ def who_is_held(found: Iterable[Freeze], fleet: Mapping[str, Iterable[str]], at:
         if whys[key]:
             held[licence] = whys[key]
     return held
+
+
+def begin_anew(connection: sa.Connection, let_go: Collection[str]) -> None:
+    """Have each open wave of the newest rollout its whole time again in which one of those waits, who were held."""
+    if not let_go:
+        return
+    newest = sa.select(sa.func.max(rollouts.c.release_seq)).scalar_subquery()
+    going = sa.and_(rollouts.c.release_seq == newest, rollouts.c.override == "", rollouts.c.status != "aborted")
+    wanted = sa.select(members.c.rollout, members.c.wave, members.c.licence)
+    wanted = wanted.join(rollouts, rollouts.c.id == members.c.rollout).where(members.c.state == "waiting", going)
+    found = {(row.rollout, row.wave) for row in connection.execute(wanted) if row.licence in let_go}
+    for rollout, wave in sorted(found):
+        of = sa.and_(waves.c.rollout == rollout, waves.c.number == wave, waves.c.opened_at.is_not(None))
+        connection.execute(waves.update().where(of).values(opened_at=to_text(now())))
+
+
+def _let_go(connection: sa.Connection, those: Collection[str], at: datetime) -> None:
+    begin_anew(connection, those)
+    _note_look(connection, at)
+
+
+def _note_look(connection: sa.Connection, at: datetime) -> None:
+    """Keep when who is held was worked out last."""
+    value = {"value": int(at.timestamp())}
+    if not connection.execute(facts.update().where(facts.c.key == _LOOKED).values(value)).rowcount:
+        connection.execute(facts.insert().values(key=_LOOKED, **value))
+
+
+def _held_now(connection: sa.Connection) -> Mapping[str, str]:
+    return who_is_held(_all(connection), _labelled(connection), now())
+
+
+def _all(connection: sa.Connection) -> list[Freeze]:
+    return [_freeze(row) for row in connection.execute(_EACH)]
+
+
+def _labelled(connection: sa.Connection) -> dict[str, set[str]]:
+    """Read the labels `key=value` of each licence."""
+    fleet: dict[str, set[str]] = {one: set() for one in connection.execute(sa.select(licences.c.id)).scalars()}
+    for row in connection.execute(sa.select(labels)):
+        fleet.setdefault(row.licence, set()).add(f"{row.key}={row.value}")
+    return fleet
 
 
 def held_waiting(connection: sa.Connection, row: Any, held: Container[str]) -> list[Any]:

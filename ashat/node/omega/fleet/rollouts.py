@@ -231,16 +231,16 @@ class RolloutStore:
         Raises:
             ApiError: 404 where there is no such rollout.
         """
-        held = self._freezes.not_given_up()
+        held, spared = self._freezes.settled()
         with self._database.reading() as connection:
             row = _find(connection, rollouts.c.id == identity)
             if row is None:
                 raise _unknown(identity)
-            overdue = _overdue(connection, row, held)
+            overdue = _overdue(connection, row, spared)
         if overdue:
-            self._database.change(lambda connection: _time_out(connection, row, held))
+            self._database.change(lambda connection: _time_out(connection, row, spared))
         with self._database.reading() as connection:
-            return _state(connection, _find(connection, rollouts.c.id == identity), self._freezes.held())
+            return _state(connection, _find(connection, rollouts.c.id == identity), held)
 
     def all(self, limit: int) -> list[RolloutState]:
         """List the newest rollouts."""

@@ -27,7 +27,8 @@ facts = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 """Numbers that are kept: `licences_version` rises with each change of a licence, `rollouts_version` with each decision
-about a rollout, `freezes_version` with each change of a freeze, and `outbox` with each entry there."""
+about a rollout, `freezes_version` with each change of a freeze, and `outbox` with each entry there. `freezes_looked`,
+where there is one, is the second in which it was last worked out whom the freezes hold."""
 
 licences = sa.Table(
     "licences",

@@ -15,8 +15,10 @@ from ashat.node.logs.change_log_audit import read_changes
 from ashat.node.omega.fleet import freezes as module
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
+from ashat.node.omega.fleet.rollouts import RolloutStore
 from ashat.protocol.fleet import FreezeRequest, MainframeReport
 from ashat.protocol.messages import Offer
+from ashat.rollouts.decide import decide
 from ashat.rollouts.policy import RolloutPolicy, WaveRule
 
 OFFER = Offer(release_seq=1, bundle="a" * 64, update_id="UPD-1", attempt=1)
@@ -119,6 +121,79 @@ def test_who_never_asks_once_it_is_held_no_more_is_given_up_after_the_grace(
     assert fleet.rollouts.state("r").waves[0].unreachable == 1
 
 
+SOAKS = POLICY.model_copy(update={"soak_seconds": 86_400, "success_percent": 90})
+
+
+def decided(fleet: Fleet) -> str:
+    """What follows for the rollout, in a word."""
+    state = fleet.rollouts.state("r")
+    return type(decide(state.policy, state.as_rollout(), module.now())).__name__
+
+
+def partly_held(fleet: Fleet, time: str = ALWAYS) -> tuple[Licence, str]:
+    """A rollout of which one Mainframe runs it, and one is held: that, and the freeze's id."""
+    free, held = licensed(fleet), licensed(fleet)
+    one = fleet.freezes.add(freeze("mainframe", held.id, time), "kim")
+    fleet.rollouts.begin("r", OFFER, SOAKS, "kim")
+    fleet.rollouts.open("r", 0, "it begins", "kim")
+    assert (offered(fleet, free), offered(fleet, held)) == (True, False)
+    fleet.mainframes.report(free, MainframeReport(release_seq=1, bundle="a" * 64, result="running")).result(10)
+    assert counts(fleet) == [(0, 0, 1, 1)]
+    return held, one.id
+
+
+@pytest.mark.parametrize("lets_go", ["removed", "overridden", "a window is added", "killed once it was removed"])
+def test_a_wave_whose_time_is_over_has_it_again_once_those_are_let_go_that_it_did_not_wait_for(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, lets_go: str
+) -> None:
+    held, one = partly_held(fleet)
+    if lets_go == "a window is added":
+        fleet.freezes.add(freeze("fleet", time="2024-02-01 P1D UTC", kind="window"), "kim")
+        fleet.freezes.remove(one, "kim")
+        assert set(fleet.freezes.held()) > {held.id}
+    later(monkeypatch, hours=2)
+    assert decided(fleet) == "Wait", "it soaks"
+    if lets_go == "overridden":
+        fleet.freezes.override("r", "customers cannot sign in", "kim")
+    elif lets_go == "a window is added":
+        fleet.freezes.add(freeze("mainframe", held.id, "FREQ=DAILY P1D UTC", "window"), "kim")
+    else:
+        fleet.freezes.remove(one, "kim")
+    if lets_go.startswith("killed"):
+        started_anew(fleet)
+    assert counts(fleet) == [(1, 0, 1, 0)]
+    assert decided(fleet) == "Wait", "it is waited for, and nobody is asked"
+    assert offered(fleet, held)
+    later(monkeypatch, hours=2, seconds=module.GRACE.total_seconds() + 61)
+    assert decided(fleet) == "Pause", "its time is limited all the same"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_it_has_its_time_again_also_where_the_freeze_ends_by_itself(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    begins = now() - timedelta(minutes=1)
+    held, _ = partly_held(fleet, f"{begins:%Y-%m-%dT%H:%M} PT3H UTC")
+    later(monkeypatch, hours=2)
+    assert counts(fleet) == [(0, 0, 1, 1)]
+    if killed:
+        started_anew(fleet)
+    later(monkeypatch, hours=4)
+    assert decided(fleet) == "Wait"
+    assert counts(fleet) == [(1, 0, 1, 0)]
+    assert offered(fleet, held)
+    later(monkeypatch, hours=4, seconds=30)
+    assert decided(fleet) == "Wait"
+    later(monkeypatch, hours=4, seconds=61)
+    assert decided(fleet) == "Pause"
+
+
+def started_anew(fleet: Fleet) -> None:
+    """Forget what only the process knew."""
+    fleet.freezes = module.FreezeStore(fleet.database)
+    fleet.rollouts = RolloutStore(fleet.database, fleet.freezes)
+
+
 def test_what_was_offered_before_a_freeze_goes_on_and_an_override_goes_to_all(fleet: Fleet) -> None:
     early, late = licensed(fleet), licensed(fleet)
     fleet.rollouts.begin("r", OFFER, POLICY, "kim")
@@ -139,7 +214,7 @@ def test_what_was_offered_before_a_freeze_goes_on_and_an_override_goes_to_all(fl
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (lambda: freeze("fleet", time="2026-12-20 P2W"), UsageError, "is no time"),
+        (lambda: freeze("fleet", time="2026-12-20 P2W"), UsageError, "is no freeze"),
         (lambda: freeze("fleet", time="9999-12-31 P1W UTC"), UsageError, "is in no year"),
         (lambda: freeze("mainframe", "a" * 12), ApiError, "There is no licence"),
     ],
