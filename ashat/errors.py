@@ -62,6 +62,10 @@ class AshatError(Exception):
 
     exit_code = 1
 
+    def lines(self) -> list[str]:
+        """Return what a person is told, with the notes that were added to the error: one line."""
+        return [" ".join([str(self), *getattr(self, "__notes__", ())])]
+
 
 class UsageError(AshatError):
     """The words of a command, a parameter or a setting are wrong."""
@@ -74,7 +78,16 @@ class DocumentError(AshatError, ValueError):
 
 
 class BundleError(AshatError):
-    """The source tree cannot become a bundle."""
+    """The source tree cannot become a bundle. With `by_kind`, `text` has a line for each kind of what is wrong, in which
+    every name is escaped."""
+
+    def __init__(self, text: str, *, by_kind: bool = False) -> None:
+        super().__init__(text)
+        self.by_kind = by_kind
+
+    def lines(self) -> list[str]:
+        """Return what a person is told: one line, or one for each kind."""
+        return [line for told in super().lines() for line in (told.splitlines() if self.by_kind else [told])]
 
 
 class SourceChangedError(BundleError):

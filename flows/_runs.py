@@ -24,8 +24,8 @@ from ashat.deployment.state import ApprovalRequest
 from ashat.deployment.state_machine import Stage, State
 from ashat.errors import AshatError, ConflictError
 from tasks.approval.decided import decision_line
-from tasks.approval.gate import GateForm, RejectForm
-from tasks.approval.page import headline, page_key
+from tasks.approval.gate import form_that_asks
+from tasks.approval.page import headline, page_key, verdict_lines
 from tasks.approval.request import ask, form_text, judge, page_text
 from tasks.approval.subject import Subject
 from tasks.runtime.artifacts import publish_markdown
@@ -139,11 +139,10 @@ def await_approval(d: Deployment, subject: Subject) -> State:
         asked_now = state.version != before.version
         key = subject.key(request.ordinal)
         publish_markdown(page_key(d, subject), page_text(d.ledger, request), "What is to be decided")
+        text = form_text(d.ledger, request)
         try:
             form = suspend_flow_run(
-                wait_for_input=(RejectForm if request.obstacle else GateForm).with_initial_data(
-                    description=form_text(d.ledger, request)
-                ),
+                wait_for_input=form_that_asks(text, verdict_lines(text), only_reject=bool(request.obstacle)),
                 key=key,
                 timeout=max(1, int((request.expires - now()).total_seconds())),
             )

@@ -136,8 +136,9 @@ def newest_commits(path: Path, commit: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in said.stdout.decode("utf-8", "replace").split("\n") if line.strip())
 
 
-def commit_tracked(path: Path, message: str) -> str:
-    """Commit the tracked changes below `path` with `message`; the commit's id, or the head's where nothing changed.
+def commit_tracked(path: Path, message: str) -> tuple[str, bool]:
+    """Commit the tracked changes below `path` with `message`; the id of the head then, and whether that is a new commit:
+    it is none where git sees no change, as of a file that is ignored or marked `skip-worktree`.
 
     It is `git commit` as its user would type it, with the hooks and filters of the repository.
 
@@ -146,9 +147,10 @@ def commit_tracked(path: Path, message: str) -> str:
     """
     theirs = git_env(fetches=True)
     run_git(path, "add", "--update", "--", ".", env=theirs)
-    if run_git(path, "diff", "--cached", "--quiet", check=False, env=theirs).returncode != 0:
+    changed = run_git(path, "diff", "--cached", "--quiet", check=False, env=theirs).returncode != 0
+    if changed:
         run_git(path, "commit", "--quiet", "--file=-", stdin=message.encode(), env=theirs)
-    return resolve(path, "HEAD")
+    return resolve(path, "HEAD"), changed
 
 
 def clone(url: str, directory: Path, ref: str | None = None) -> None:

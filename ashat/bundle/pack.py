@@ -318,7 +318,7 @@ class _Tree:
         paths = self.states if files is None else files
         self.refusals.merge(tree_refusals(paths, self.links, self.directories, windows=windows_names))
         if self.refusals:
-            raise BundleError(str(self.refusals))
+            raise BundleError(str(self.refusals), by_kind=True)
 
     def manifest(self, files: Iterable[FileEntry]) -> Manifest:
         """Make the manifest of a tree that was found shippable."""

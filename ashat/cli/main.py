@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run `deploy` with `arguments`; its exit code. Every error becomes one line on stderr."""
+    """Run `deploy` with `arguments`; its exit code. Every error becomes a line on stderr."""
     try:
         code = _deploy_with(arguments)
         if code == INTERRUPTED:  # as Typer answers a Ctrl-C that nobody met
@@ -182,7 +182,7 @@ def run(arguments: list[str]) -> int:
     except output.PipeClosedError:
         return _nobody_listens()
     except AshatError as error:
-        return _end(" ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
+        return _end(error.lines(), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "deploy"
@@ -213,12 +213,15 @@ def commands() -> Any:
     return completion.prepare(get_command(app))
 
 
-def _end(message: str, code: int) -> int:
+def _end(told: str | list[str], code: int) -> int:
     if os.environ.get("ASHAT_DEBUG"):
         traceback.print_exc()
     try:
         output.flush()
-        output.note(f"❌ {message}")
+        first, *others = [told] if isinstance(told, str) else told
+        output.note(f"❌ {first}")
+        for line in others:
+            output.note(line)
     except output.PipeClosedError:
         return _nobody_listens()
     return code

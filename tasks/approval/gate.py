@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput
 from prefect.states import Cancelled, Scheduled
 from prefect.utilities.urls import url_for
-from pydantic import Field
+from pydantic import Field, create_model
 
 from ashat.deployment.aftermath import AND_THEN
 from ashat.deployment.approval_rules import Answer
@@ -41,7 +41,7 @@ class GateForm(RunInput):
     )
     evidence: str = Field(
         title="The evidence's last 8 characters",
-        description="Line 3 above has them: what you read is what you approve.",
+        description="Line 3 above the decision has them: what you read is what you approve.",
         max_length=64,
     )
     approver: str = Field(default="", title="Who you are", description="Recorded as you type it.", max_length=200)
@@ -81,9 +81,24 @@ class RejectForm(GateForm):
 
     decision: Literal["reject"] = Field(
         title="Decision",
-        description="It cannot be approved yet; the text above says why.",
+        description="It cannot be approved yet, and can only be rejected.",
         json_schema_extra={"enum": ["reject"]},
     )
+
+
+def form_that_asks(text: str, head: str, *, only_reject: bool) -> type[GateForm]:
+    """Make the form that shows Markdown `text` above its fields, and its `head` once more at the first field.
+
+    The first of Prefect's UIs gives the text what room the fields leave, which in most windows is none.
+    """
+    form = RejectForm if only_reject else GateForm
+    field = form.model_fields["decision"]
+    described = Field(
+        title=field.title, description=f"{head}\n\n{field.description}", json_schema_extra=field.json_schema_extra
+    )
+    annotation: Any = field.annotation
+    asking: type[GateForm] = create_model(form.__name__, __base__=form, decision=(annotation, described))
+    return asking.with_initial_data(description=text)
 
 
 def start_approve_run(state: State, *, again: str = "") -> str:

@@ -78,6 +78,14 @@ def headline(form: str) -> str:
     return "\n".join(unescape_markdown(line) for line in lines if line.strip())
 
 
+def verdict_lines(form: str) -> str:
+    """Return of a form's text, as paragraphs of Markdown, why people are asked again, if they are, and the three lines
+    below the question: the verdict, how much changes, and what to type."""
+    lines = form.splitlines()[1:]
+    last = next((at for at, line in enumerate(lines) if line.startswith("3. ")), -1)
+    return "\n\n".join(line for line in lines[: last + 1] if line)
+
+
 def page_key(d: Deployment, subject: Subject) -> str:
     """Name the artifact that shows the whole page."""
     return artifact_key(f"{subject.prefix}-{d.update_id}-{d.attempt}")

@@ -287,7 +287,7 @@ def _verify(blobs: Blobs, descriptors: list[Descriptor], name: str) -> None:
             text = f"{name}: the blob {descriptor.digest} {fault}; build or fetch the image again."
             refusals.add(Refusal(Kind.DIGEST, descriptor.digest, text))
     if refusals:
-        raise BundleError(str(refusals))
+        raise BundleError(str(refusals), by_kind=True)
 
 
 def _layer(blobs: Blobs, layer: Descriptor, name: str, spool: Spool, budget: Budget) -> Contents:

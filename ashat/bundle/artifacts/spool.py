@@ -209,7 +209,7 @@ def pack_contents(
         refusals.add(wrong.refusal)
     refusals.merge(tree_refusals(files, links, directories, windows=windows_names))
     if refusals:
-        raise BundleError(str(refusals))
+        raise BundleError(str(refusals), by_kind=True)
     if not files:
         raise BundleError(f"{name} holds no file to ship{f' in {subdirectory}' if subdirectory else ''}.")
     entries = (

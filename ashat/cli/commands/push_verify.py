@@ -202,7 +202,8 @@ def _commit(source: Path, message: str) -> None:
 
     if git_info(source) is None:
         raise UsageError(f"{source} is in no git repository: there is nothing to commit to.")
-    output.say(f"Committed as {commit_tracked(source, message)[:12]}")
+    commit, new = commit_tracked(source, message)
+    output.say(f"Committed as {commit[:12]}" if new else f"Nothing to commit: git sees no change since {commit[:12]}")
 
 
 def _refuse_not_to_verify(update_id: str) -> None:

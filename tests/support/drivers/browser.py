@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Dialog, Locator, Page, Response, sync_playwright
+from playwright.sync_api import Dialog, Locator, Page, Response, expect, sync_playwright
 
 from ashat.cli.control_plane.sign_in import write_sign_in
 from ashat.cli.control_plane.state import read_state
@@ -103,6 +103,12 @@ class PrefectUi:
         dialog.locator("h3").first.wait_for()
         _field(dialog, "Decision").wait_for()
         return dialog
+
+    def read_asked(self) -> str:
+        """Read what the open gate's first field says of the decision, all of which is to be seen without scrolling."""
+        described = _field(self._dialog(), "Decision").locator(".markdown-renderer").first
+        expect(described).to_be_in_viewport(ratio=1)
+        return described.inner_text()
 
     def fill_gate(self, decision: str, evidence: str, approver: str = "", comment: str = "") -> None:
         """Fill in the gate's form, which is open."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ashat.common.text import unescape_markdown
-from tasks.approval.page import headline
+from tasks.approval.page import headline, verdict_lines
 from tasks.runtime.artifacts import escape
 
 FORM = r"""### May UPD\-1 go to production?
@@ -33,6 +33,13 @@ def test_the_head_of_a_form_is_told_as_plain_text() -> None:
         "- Pushed by kim@alpha",
         "- Will reach production and 2 Licensed Mainframes",
     ]
+
+
+def test_the_lines_below_the_question_are_the_verdict_the_size_and_what_to_type_and_why_it_is_asked_again() -> None:
+    lines = FORM.splitlines()
+    assert verdict_lines(FORM).split("\n\n") == lines[2:5]
+    asked_again = "\n".join([lines[0], "", "> ⚠️ **Asked again:** it changed", *lines[1:]])
+    assert verdict_lines(asked_again).split("\n\n") == ["> ⚠️ **Asked again:** it changed", *lines[2:5]]
 
 
 def test_what_was_escaped_for_markdown_reads_as_it_was_written() -> None:

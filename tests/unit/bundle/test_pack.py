@@ -398,10 +398,16 @@ def test_another_repositorys_environment_is_not_believed(
 
 def test_tracked_changes_are_committed_with_the_message_given(repository: Path) -> None:
     first = resolve(repository, "HEAD")
-    assert commit_tracked(repository, "nothing to do") == first
+    assert commit_tracked(repository, "nothing to do") == (first, False)
+    (repository / "run.sh").chmod(0o700)
+    git(repository, "update-index", "--skip-worktree", "run.sh")
+    (repository / "run.sh").write_text("changed, and hidden from git\n")
+    assert commit_tracked(repository, "hidden") == (first, False)
+    git(repository, "update-index", "--no-skip-worktree", "run.sh")
     (repository / "run.sh").write_text("#!/bin/sh\nexit 0\n")
     (repository / "untracked").touch()
-    commit_tracked(repository, "--UPD-1: a description")
+    second, new = commit_tracked(repository, "--UPD-1: a description")
+    assert (second, new) == (resolve(repository, "HEAD"), True)
     assert git(repository, "log", "-1", "--format=%s") == "--UPD-1: a description"
     assert git(repository, "status", "--porcelain") == "?? untracked"
 
@@ -410,7 +416,7 @@ def test_a_clone_has_the_tree_of_the_ref_asked_for(repository: Path, tmp_path: P
     first = resolve(repository, "HEAD")
     git(repository, "checkout", "--quiet", "-b", "feature")
     (repository / "run.sh").write_text("feature")
-    second = commit_tracked(repository, "feature")
+    second, _ = commit_tracked(repository, "feature")
     git(repository, "checkout", "--quiet", "main")
     for number, (ref, commit) in enumerate([(None, first), ("feature", second), (second, second)]):
         directory = tmp_path / f"clone{number}"
