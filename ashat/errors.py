@@ -78,8 +78,8 @@ class DocumentError(AshatError, ValueError):
 
 
 class BundleError(AshatError):
-    """The source tree cannot become a bundle. With `by_kind`, `text` has a line for each kind of what is wrong, in which
-    every name is escaped."""
+    """The source tree cannot become a bundle. With `by_kind`, `text` has a line for each kind of what is wrong, in
+    which every name is escaped."""
 
     def __init__(self, text: str, *, by_kind: bool = False) -> None:
         super().__init__(text)

@@ -137,8 +137,8 @@ def newest_commits(path: Path, commit: str) -> tuple[str, ...]:
 
 
 def commit_tracked(path: Path, message: str) -> tuple[str, bool]:
-    """Commit the tracked changes below `path` with `message`; the id of the head then, and whether that is a new commit:
-    it is none where git sees no change, as of a file that is ignored or marked `skip-worktree`.
+    """Commit the tracked changes below `path` with `message`; the id of the head then, and whether that is a new
+    commit: it is none where git sees no change, as of a file that is ignored or marked `skip-worktree`.
 
     It is `git commit` as its user would type it, with the hooks and filters of the repository.
 

@@ -278,8 +278,8 @@ def _pack_directory(origin: Origin) -> tuple[Packed, Source]:
     if found.count and not origin.allow_dirty:
         raise BundleError(
             f"{origin.directory} has uncommitted changes, against its commit {info.commit[:12]}: {found}. Commit them "
-            "(--commit takes what git commit --all takes: nothing that git ignores or was told to leave alone), push the "
-            "commit without them (--ref HEAD), or push the files as they are (--allow-dirty)."
+            "(--commit takes what git commit --all takes: nothing that git ignores or was told to leave alone), push "
+            "the commit without them (--ref HEAD), or push the files as they are (--allow-dirty)."
         )
     return packed, _source(origin, info, info.commit, info.branch, found)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ashat.bundle.pack import pack_directory
 from ashat.cli.main import run
 from ashat.cli.terminal import output
 from ashat.cli.terminal.progress import TerminalReporter
@@ -186,6 +187,31 @@ def test_what_nobody_expected_is_one_line_and_the_traceback_on_demand(
     monkeypatch.setenv("ASHAT_DEBUG", "1")
     assert run(["status"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_all_that_is_wrong_with_a_tree_is_a_line_for_each_kind_and_no_name_makes_another(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "raos.toml").touch()
+    os.mkfifo(tree / "pipe")
+    (tree / "out\n✅ done").symlink_to("../elsewhere")
+    (tree / "away").symlink_to("/etc")
+
+    def packing(*_: object, **__: object) -> None:
+        pack_directory(tree)
+
+    monkeypatch.setattr("ashat.cli.commands.status_history.glance", packing)
+    assert run(["status"]) == 1
+    first, *kinds = capsys.readouterr().err.splitlines()
+    assert first == "❌ The tree holds 4 paths that a bundle cannot hold:"
+    assert sorted(line.split(";")[0] for line in kinds) == [
+        "  1 devices, pipes or sockets",
+        "  1 names with a control character",
+        "  1 symbolic links that lead out of the tree",
+        "  1 symbolic links to an absolute path",
+    ]
 
 
 def test_ctrl_c_ends_with_130(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
