@@ -1,15 +1,18 @@
-"""A release of about 10,000 files and 160 MB, verified the first time and, with one page changed, the second.
+"""A release of many files, verified the first time and, with one page changed, the second.
 
-The tree is the sample program with Wagtail and what it depends on installed into `vendor/` from the package index.
+The tree is the sample program with a `vendor/`: Wagtail and what it depends on from the package index, which is about
+10,000 files and 130 MB; or as many files as are asked for, each of 40 lines of the standard library and of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
@@ -25,14 +28,19 @@ PACKAGES = ("wagtail==8.0.1",)
 _PAGE = Path("Modules", "Content", "pages", "welcome.html")
 _FIRST, _SECOND = "VENDORED-1", "VENDORED-2"
 _COMMAND_SECONDS = 900.0
+_LINES_EACH = 40
+_FILES_EACH = 100
 _Verified = tuple[float, dict[str, float]]
 
 
-def measure() -> dict[str, Any]:
-    """Ship the tree twice; how many files and MB it has, and how long both verifications took, in seconds."""
+def measure(written: int = 0) -> dict[str, Any]:
+    """Ship the tree twice; how many files and MB it has, and how long both verifications took, in seconds.
+
+    Its `vendor/` has `written` files, or Wagtail where that is 0.
+    """
     with tempfile.TemporaryDirectory(prefix="ashat-bench-") as name:
         directory = Path(name)
-        tree = _make_tree(directory / "tree")
+        tree = _make_tree(directory / "tree", written)
         files = [path for path in tree.rglob("*") if path.is_file() and ".git" not in path.relative_to(tree).parts]
         size = sum(path.stat().st_size for path in files)
         deploy = _Deploy(directory / "alpha")
@@ -42,7 +50,11 @@ def measure() -> dict[str, Any]:
         finally:
             deploy.run("down", check=False)
             end_nodes(nodes)
-        result: dict[str, Any] = {"files": len(files), "mb": round(size / 1e6)}
+        result: dict[str, Any] = {
+            "files": len(files),
+            "mb": round(size / 1e6),
+            "load": [round(n) for n in os.getloadavg()],
+        }
         for which, (seconds, checks) in {"first": first, "second": second}.items():
             result |= {f"{which}_seconds": seconds, f"{which}_checks": checks}
         return result
@@ -101,10 +113,25 @@ class _Deploy:
         return seconds, {check["name"]: round(check["milliseconds"] / 1000, 1) for check in evidence["checks"]}
 
 
-def _make_tree(to: Path) -> Path:
+def _write_files(to: Path, count: int) -> None:
+    """Write `count` files of code, no two alike, a hundred in each directory; the same ones each time."""
+    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    lines = [line for source in sources for line in source.read_text("utf-8").splitlines()]
+    chosen = random.Random(1)
+    for number in range(count):
+        folder = to / f"package{number // _FILES_EACH}"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = chosen.randrange(len(lines) - _LINES_EACH)
+        content = "\n".join([f"# {number}", *lines[start : start + _LINES_EACH], ""])
+        (folder / f"module{number}.py").write_text(content, "utf-8")
+
+
+def _make_tree(to: Path, written: int = 0) -> Path:
     shutil.copytree(sample_directory(), to, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    install = ("pip", "install", "--quiet", "--python", sys.executable, "--target", str(to / "vendor"))
-    subprocess.run([str(ROOT / "scripts" / "uv"), *install, *PACKAGES], check=True)
+    if written:
+        _write_files(to / "vendor", written)
+    else:
+        _install_packages(to / "vendor")
     own = ("-c", "user.name=ALPHA", "-c", "user.email=alpha@localhost", "-c", "commit.gpgsign=false")
     for words in (
         ("init", "--quiet", "--template="),
@@ -115,3 +142,8 @@ def _make_tree(to: Path) -> Path:
     for setting, value in (("user.name", "ALPHA"), ("user.email", "alpha@localhost")):
         subprocess.run(["git", "-C", str(to), "config", setting, value], check=True)
     return to
+
+
+def _install_packages(to: Path) -> None:
+    install = ("pip", "install", "--quiet", "--python", sys.executable, "--target", str(to))
+    subprocess.run([str(ROOT / "scripts" / "uv"), *install, *PACKAGES], check=True)

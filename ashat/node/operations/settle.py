@@ -12,6 +12,7 @@ from ashat.node.core.config import AppConfig
 from ashat.node.store.releases import Release
 
 _LOOK_EVERY = 0.2
+_FIRST_PAUSE = 0.05  # a program that has just started is looked at again soon, and then ever less often
 
 
 class Interrupted(Exception):
@@ -36,6 +37,7 @@ def settle(
         return
     began = time.monotonic()
     healthy_since: float | None = None
+    pause = _FIRST_PAUSE
     while True:
         seen = health.look(url, bundle=release.bundle)
         at = time.monotonic()
@@ -47,7 +49,9 @@ def settle(
                 raise UnhealthyError(f"not healthy within {app.start_timeout:g} s: {seen.detail}")
         elif healthy_since is None:
             healthy_since = at
-        if healthy_since is not None and at - healthy_since >= app.settle:
+        left = app.settle - (at - healthy_since) if healthy_since is not None else _LOOK_EVERY
+        if left <= 0:
             return
-        if stopping.wait(_LOOK_EVERY):
+        if stopping.wait(min(pause, left)):
             raise Interrupted
+        pause = min(pause * 1.5, _LOOK_EVERY)

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from ashat.bundle.manifest import FileEntry, Manifest
 from ashat.common.text import cut, printable
+from ashat.node.store.trees import BLOCK, WORKERS
 from ashat.protocol.probes import ListedPaths, ReleaseProbe
 
-WORKERS = 4
 NAMES = 20
 _WIDTH = 300
-_BLOCK = 1024 * 1024
 _LOOSE = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
 _CACHES = "__pycache__"
 _KINDS = ("changed", "missing", "modes", "extra", "cached", "unread")
@@ -123,9 +122,10 @@ class _Comparison:
 
     def hash_files(self, files: Iterator[FileEntry]) -> None:
         """Hash the next file, until none is left or the time is over."""
+        block = memoryview(bytearray(BLOCK))
         for file in files:
             try:
-                state = self._is_as_before(file)
+                state = self._is_as_before(file, block)
             except OSError:
                 with self._lock:
                     self._unhashed += 1
@@ -139,21 +139,22 @@ class _Comparison:
                 self._hashed += 1
                 self._bytes += file.size
 
-    def _is_as_before(self, file: FileEntry) -> bool | None:
+    def _is_as_before(self, file: FileEntry, block: memoryview) -> bool | None:
         """Tell whether a file has the manifest's bytes; None where the time is over before that is known."""
         whole = hashlib.sha256()
-        fd = os.open(self._root / file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0) as source:
+        fd = os.open(f"{self._root}/{file.path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
             if os.fstat(fd).st_size != file.size:
                 return False
-            block = memoryview(bytearray(min(file.size, _BLOCK) or 1))
             while True:
                 if time.monotonic() > self._ends:
                     return None
-                count = source.readinto(block)
+                count = os.readv(fd, (block,))
                 if not count:
                     return whole.hexdigest() == file.sha256
                 whole.update(block[:count])
+        finally:
+            os.close(fd)
 
     def _note(self, kind: str, path: str) -> None:
         with self._lock:

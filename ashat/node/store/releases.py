@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,14 +30,12 @@ from ashat.common.files import sync_directory, sync_filesystem
 from ashat.errors import IntegrityError, ManifestError, NotStoredError
 from ashat.node.store.sharing import MARK, Means, Shared, separate
 from ashat.node.store.store import Store
+from ashat.node.store.trees import WORKERS, read_tree
 from ashat.node.store.written import WrittenFiles
-from ashat.protocol.messages import Tree, TreeFile
 
-WORKERS = 4
 _NAME = re.compile(r"[0-9a-f]{64}(\.[0-9]+)?")
 _BLOCK = 1024 * 1024
 _FICLONERANGE = 0x4020940D  # <linux/fs.h>: _IOW(0x94, 13, struct file_clone_range)
-EXTRA_SHOWN = 1000
 _BUILDING = ".building-"
 _DOOMED = ".doomed-"
 
@@ -48,30 +46,6 @@ class Release:
 
     bundle: str
     path: Path
-
-
-@dataclass(frozen=True)
-class TreeState:
-    """A release directory as it lies on disk: what its manifest names and is there, and `extra` paths."""
-
-    files: dict[str, TreeFile] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    directories: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
-
-    def matches(self, manifest: Manifest) -> bool:
-        """Tell whether exactly what the manifest names is there, each file with its bytes and mode."""
-        return not self.extra and self.as_message(None).listing == manifest.listing
-
-    def as_message(self, bundle: str | None) -> Tree:
-        """Write it as it is told to who asks for the tree of `bundle`."""
-        return Tree(
-            bundle=bundle,
-            files=dict(sorted(self.files.items())),
-            links=dict(sorted(self.links.items())),
-            directories=sorted(self.directories),
-            extra=self.extra,
-        )
 
 
 class Releases:
@@ -267,47 +241,6 @@ class Releases:
         return state
 
 
-def read_tree(root: Path, manifest: Manifest, notes: WrittenFiles | None = None) -> TreeState:
-    """Read the directory `root` as it lies on disk, every file of `manifest` hashed, but for those that `notes` say
-    are untouched. Links are not followed.
-
-    Raises:
-        OSError: a file or directory cannot be read.
-    """
-    named: list[str] = []
-    found = TreeState()
-    empty = set(manifest.directories)
-    for directory, folders, names in os.walk(root, onerror=_reraise):
-        place = os.path.relpath(directory, root).replace(os.sep, "/")
-        if place in empty:
-            found.directories.append(place)
-        elif not folders and not names and place != ".":
-            found.extra.append(f"{place}/")
-        for name in [*names, *folders]:
-            path = name if place == "." else f"{place}/{name}"
-            mode = os.lstat(os.path.join(directory, name)).st_mode
-            if stat.S_ISREG(mode) and path in manifest.by_path:
-                named.append(path)
-            elif stat.S_ISLNK(mode) and path in manifest.targets:
-                found.links[path] = os.readlink(os.path.join(directory, name))
-            elif not stat.S_ISDIR(mode):
-                found.extra.append(path)
-    found.extra[:] = sorted(found.extra)[:EXTRA_SHOWN]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        states = pool.map(lambda path: _file_state(root / path, manifest.by_path[path].sha256, notes), named)
-        found.files.update(zip(named, states, strict=True))
-    return found
-
-
-def _file_state(path: Path, expected: str, notes: WrittenFiles | None) -> TreeFile:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        known = notes is not None and notes.holds(info, expected)
-        digest = expected if known else hashlib.file_digest(file, "sha256").hexdigest()
-    return TreeFile(sha256=digest, mode=stat.S_IMODE(info.st_mode), size=info.st_size)
-
-
 def _make_directories(root: Path, manifest: Manifest) -> None:
     for folder in manifest.folders:
         path = root / folder
@@ -343,7 +276,3 @@ def _clone(source: int, target: int, offset: int) -> bool:
 def _write_all(fd: int, data: memoryview) -> None:
     while data:
         data = data[os.write(fd, data) :]
-
-
-def _reraise(error: OSError) -> None:
-    raise error

@@ -26,6 +26,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from ashat.bundle.manifest import Manifest
+from ashat.bundle.parsed import ParsedManifests
 from ashat.common.canonical_json import is_digest
 from ashat.common.clocks import written_at
 from ashat.common.failpoints import fault_point
@@ -80,6 +81,7 @@ class Store:
         self._lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._totals: tuple[int, int] | None = None
+        self._parsed = ParsedManifests()
         self._file_lock = FileLock(root / "lock", timeout=0, thread_local=False)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -272,7 +274,7 @@ class Store:
 
     def manifest(self, digest: str) -> Manifest:
         """Read a bundle's manifest; raises as `manifest_bytes` does."""
-        return Manifest.parse(self.manifest_bytes(digest), windows_names=False)
+        return self._parsed.parse(self.manifest_bytes(digest), digest)
 
     def has_bundle(self, digest: str) -> bool:
         """Tell whether the bundle is here."""

@@ -172,12 +172,12 @@ def head_has_body(context: CheckContext, path: str, headers: Mapping[str, str]) 
     """
     url = urlsplit(context.app_url)
     seconds = min(HEAD_SECONDS, context.left())
-    tls = context.tls or httpx.create_ssl_context()
-    connection = (
-        http.client.HTTPSConnection(url.hostname or "", url.port, timeout=seconds, context=tls)
-        if url.scheme == "https"
-        else http.client.HTTPConnection(url.hostname or "", url.port, timeout=seconds)
-    )
+    connection: http.client.HTTPConnection
+    if url.scheme == "https":
+        tls = context.tls or httpx.create_ssl_context()
+        connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=seconds, context=tls)
+    else:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=seconds)
     with closing(connection):
         connection.connect()
         held = connection.sock

@@ -20,8 +20,9 @@ from ashat.node.core.config import NodeConfig
 from ashat.node.maintenance import collect, needed_bundles
 from ashat.node.operations import records
 from ashat.node.store import releases as materialise
-from ashat.node.store.releases import Release, Releases, read_tree
+from ashat.node.store.releases import Release, Releases
 from ashat.node.store.store import Store
+from ashat.node.store.trees import read_tree
 from ashat.protocol.frames import frame_header
 from ashat.protocol.messages import OperationRequest
 
@@ -142,6 +143,22 @@ def test_a_directory_that_differs_is_left_and_built_again_under_its_next_name(
     releases.prune([], 1)
     assert [path.name for path in first.path.parent.iterdir()] == [again.path.name]
     assert releases.materialise(manifest.digest) == again
+
+
+def test_other_bytes_are_found_though_size_and_time_were_set_back(
+    releases: Releases, store: Store, source: Path
+) -> None:
+    manifest = keep(store, source)
+    first = releases.materialise(manifest.digest)
+    target = first.path / "run.sh"
+    before = target.stat()
+    target.write_text("#!/bin/hs\n")
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = target.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    again = releases.materialise(manifest.digest)
+    assert again.path != first.path
+    assert contents(again.path) == contents(source)
 
 
 def test_damage_in_the_store_never_becomes_a_release(

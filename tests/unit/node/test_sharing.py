@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from ashat.bundle.manifest import PART_SIZE, Manifest
-from ashat.node.store import sharing, written
-from ashat.node.store.releases import Release, Releases, read_tree
+from ashat.node.store import sharing, trees, written
+from ashat.node.store.releases import Release, Releases
 from ashat.node.store.sharing import MARK
 from ashat.node.store.store import Store
+from ashat.node.store.trees import read_tree
 from tests.support.needs import SYSTEM_PYTHON, requires_reflinks, requires_root
 from tests.unit.node.test_releases import contents, keep
 
@@ -48,7 +49,7 @@ def source(tmp_path: Path) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:
     """The objects that were read from the store, and the files that were read to be hashed."""
     found: list[str] = []
-    path_of, file_digest = store.path, sharing.hashlib.file_digest
+    path_of, file_digest, sha256_of = store.path, sharing.hashlib.file_digest, trees.sha256_of
 
     def path(digest: str) -> Path:
         found.append(digest)
@@ -58,8 +59,13 @@ def read(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:
         found.append(str(file.name))  # type: ignore[attr-defined]
         return file_digest(file, name)  # type: ignore[arg-type]
 
+    def of_tree(fd: int, block: memoryview) -> str:
+        found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        return sha256_of(fd, block)
+
     monkeypatch.setattr(store, "path", path)
     monkeypatch.setattr(sharing.hashlib, "file_digest", digest)
+    monkeypatch.setattr(trees, "sha256_of", of_tree)
     return found
 
 

@@ -200,6 +200,7 @@ def test_a_damaged_manifest_is_not_served_and_can_be_put_again(store: Store) -> 
     manifest = bundle_of(b"content")
     put_objects(store, b"content")
     put(store, manifest)
+    assert store.manifest(manifest.digest) == manifest
     (store.root / "bundles" / manifest.digest).write_bytes(b"{}")
     with pytest.raises(IntegrityError, match="damaged"):
         store.manifest(manifest.digest)
