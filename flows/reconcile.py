@@ -73,7 +73,11 @@ def reconcile() -> PrefectState[Any]:
     report = Report()
     for line in mark_dead_runs():
         report.done.append(line)
-    for summary in this_run().ledger.summaries():
+    summaries = this_run().ledger.summaries()
+    asked = (one for one in summaries if one["release_seq"] or one["stage"] == Stage.AWAITING_APPROVAL)
+    for target in sorted({one["target"] for one in asked}):
+        this_run().knock(target)
+    for summary in summaries:
         d = deployment(summary["update_id"], summary["attempt"])
         for owed in (repair_gate, repair_window, repair_rollback, repair_questions, repair_public, remind):
             try:

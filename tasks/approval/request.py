@@ -26,6 +26,7 @@ from tasks.approval.page import Composed, compose, running
 from tasks.approval.rollout_policy import HeldPolicy, keep, policy_asked_by, policy_here
 from tasks.approval.signing import Countersigned, countersign, proposed
 from tasks.approval.subject import Subject
+from tasks.runtime.connections import this_run
 from tasks.runtime.deployment import Deployment
 from tasks.runtime.run import now, run_id, whoami
 from tasks.runtime.step import step
@@ -245,6 +246,7 @@ def _starts(answer: Answer) -> datetime | None:
 
 def look_at_target(d: Deployment) -> tuple[NodeState | None, str]:
     """Read the target's state, and why it cannot be asked, or not for a change ("" if it can)."""
+    this_run().knock(d.target_name)
     try:
         return see_target(d), why_not_owner(d)
     except NotConfiguredError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 
 from ashat.client.node import NodeClient
+from ashat.errors import AshatError, NodeUnreachableError
 from ashat.ledger.ledger import Ledger
 from ashat.ledger.opening import open_ledger
+from ashat.settings import Settings
 from blocks.server import RaosServer, load_server
 
+_KNOCK_SECONDS = 20.0
 _open: ContextVar[Connections | None] = ContextVar("connections", default=None)
 
 
@@ -24,6 +28,7 @@ class Connections:
         self._closing = ExitStack()
         self._servers = dict(servers or {})
         self._clients: dict[str, NodeClient] = {}
+        self._silent: dict[str, str] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -49,10 +54,30 @@ class Connections:
 
         Raises:
             NotConfiguredError: there is no such server.
+            NodeUnreachableError: it said nothing when this run knocked.
         """
+        if name in self._silent:
+            silent = NodeUnreachableError(self._silent[name])
+            silent.transient = False
+            raise silent
         if name not in self._clients:
             self._clients[name] = self._closing.enter_context(self.server(name).client())
         return self._clients[name]
+
+    def knock(self, name: str) -> None:
+        """Ask a server who it is, with little patience. Where it lets that pass in silence, this run asks it nothing
+        more: a server that hangs would have each question and each retry wait for `read_timeout` anew."""
+        settings = Settings()
+        quick = settings.model_copy(update={"read_timeout": min(settings.read_timeout, _KNOCK_SECONDS)})
+        began = time.monotonic()
+        try:
+            with self.server(name).client(quick) as client:
+                client.identity()
+        except NodeUnreachableError as error:
+            if time.monotonic() - began >= min(quick.connect_timeout, quick.read_timeout):
+                self._silent[name] = str(error)
+        except AshatError:
+            return  # whoever asks it for something is told why
 
     def close(self) -> None:
         """Close the ledger and every client."""

@@ -49,7 +49,7 @@ def export(
     if left_out not in ("", carry.REPORTED) and not is_digest(left_out):
         raise UsageError("--from takes a bundle's digest, 64 lower-case hex digits, or the word 'reported'.")
 
-    with open_omega(omega, update_id) as node, _doing(f"Writing {file}", silent=as_json):
+    with open_omega(omega, update_id, tells=True) as node, _doing(f"Writing {file}", silent=as_json):
         found = carry.find_mainframe(node, mainframe)
         written = carry.export(node, update_id, attempt, found, file, left_out=left_out or None)
     if as_json:

@@ -23,6 +23,7 @@ import typer
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import Json
+from ashat.cli.terminal.progress import waiting_for
 from ashat.common import findings
 from ashat.common.findings import Finding, Look, look_at_all, look_at_disk, look_at_private
 from ashat.common.home import home
@@ -38,7 +39,8 @@ SECONDS = 30.0
 def doctor(as_json: Json = False) -> None:
     """Look for what is wrong here, in the control plane and at the servers, and say what to do. Exit code 1: something
     is wrong. Nothing is changed or started."""
-    found = examine()
+    with waiting_for("looking here, at the control plane and at the servers"):
+        found = examine()
     if as_json:
         output.show_json(findings.as_json(found))
     else:

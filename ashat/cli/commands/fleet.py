@@ -134,7 +134,7 @@ def watch(
 ) -> None:
     """Show every two seconds how many Mainframes run what; a line whenever that has changed. Ctrl-C ends it."""
     shown, looks, named = "", 0, _updates()
-    with open_omega(omega) as node:
+    with open_omega(omega, tells=True) as node:
         while True:
             line = _counted(node.mainframes(), named)
             if line != shown:

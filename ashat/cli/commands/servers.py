@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import MAINFRAME_MARKS, Json
+from ashat.cli.terminal.progress import waiting_for
 from ashat.common.clocks import skew
 from ashat.common.identifiers import name_of_release
 from ashat.errors import AshatError
@@ -35,7 +36,7 @@ def servers(as_json: Json = False) -> None:
     from blocks.listing import configured_servers
 
     found = configured_servers()
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with waiting_for("asking the servers"), ThreadPoolExecutor(max_workers=8) as pool:
         rows = list(pool.map(_look, found))
         fleets = list(pool.map(_fleet, (row for row in rows if row["role"] == "omega" and row["answers"])))
     if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ashat.cli.terminal import output
+from ashat.cli.terminal.progress import waiting_for
 from ashat.errors import NotConfiguredError
 from ashat.ledger.opening import open_ledger
 
@@ -22,9 +24,10 @@ Omega = Annotated[
 ]
 
 
-def open_omega(name: str, update_id: str = "") -> AbstractContextManager[NodeClient]:
+@contextmanager
+def open_omega(name: str, update_id: str = "", *, tells: bool = False) -> Iterator[NodeClient]:
     """Open the OMEGA that is configured as `name`, else the one that the update goes to by the record, else the only
-    one, with its token.
+    one, with its token. Where what is asked takes long, that is said, unless whoever asks `tells` how it gets on.
 
     Raises:
         NotConfiguredError: there is none of that name, none at all, or several and none is named.
@@ -44,7 +47,10 @@ def open_omega(name: str, update_id: str = "") -> AbstractContextManager[NodeCli
     if not name and len(known) != 1:
         which = f"Several are configured: {', '.join(known)}. Say which: --omega" if known else "No OMEGA is configured"
         raise NotConfiguredError(f"{which}.")
-    return load_server(name or known[0]).client()
+    server = load_server(name or known[0])
+    told = nullcontext() if tells else waiting_for(f"asking {server.title}")
+    with told, server.client() as node:
+        yield node
 
 
 def _target_of(update_id: str) -> str:

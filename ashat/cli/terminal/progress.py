@@ -24,6 +24,27 @@ _STEPS = 4
 _QUARTER = 25
 
 
+@contextmanager
+def waiting_for(what: str, *, silence: float = 3.0, pause: float = 10.0) -> Iterator[None]:
+    """Say on stderr that `what` is being waited for, where the `with` block takes longer than `silence` seconds, and
+    again after each `pause`. Nothing may be asked or shown within the block."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        wait = silence
+        while not ended.wait(wait):
+            output.note(f"  … {what}: {time.monotonic() - began:.0f} s so far")
+            wait = pause
+
+    watch = threading.Thread(target=speak, name="waiting", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.join()
+
+
 class TerminalReporter:
     """Shows a flow's progress on a terminal with a progress bar, or on anything else with plain lines.
 

@@ -14,7 +14,7 @@ import pytest
 from ashat.bundle.pack import pack_directory
 from ashat.cli.main import run
 from ashat.cli.terminal import output
-from ashat.cli.terminal.progress import TerminalReporter
+from ashat.cli.terminal.progress import TerminalReporter, waiting_for
 from ashat.errors import LedgerError, UsageError
 from ashat.protocol.messages import Lease
 from tasks.runtime.reporting import LogReporter
@@ -263,6 +263,21 @@ def test_silence_is_broken_by_what_is_being_done_and_only_silence(capsys: pytest
     with closing(TerminalReporter()) as reporter, reporter.doing("What is done at once"):
         reporter.say("  done")
     assert capsys.readouterr().out == "  done\n"
+
+
+def test_a_server_that_is_waited_for_is_named_beside_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def heard() -> list[str]:
+        told.extend(capsys.readouterr().err.splitlines())
+        return told
+
+    with waiting_for("asking production", silence=0.05, pause=0.05):
+        eventually(lambda: len(heard()) >= 2, "a line, and another one")
+    assert all(re.fullmatch(r"  … asking production: \d+ s so far", line) for line in heard())
+    with waiting_for("asking staging"):
+        pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_every_step_of_a_flow_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
