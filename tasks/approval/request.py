@@ -198,14 +198,8 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
     Raises:
         ConflictError: somebody else's event came first; the answer is not recorded, nor used.
     """
-    request, (seen, missing), starts = state.approvals[subject.name], look_at_target(d), _starts(answer)
-    context = ApprovalContext(
-        now=now(),
-        target_bundle=running(seen),
-        target_missing=missing,
-        decay=subject.stale_reason(d, state, running(seen), starts),
-        rollout_policy=policy_here().digest if subject.rolls_out else "",
-    )
+    request, starts = state.approvals[subject.name], _starts(answer)
+    context, seen = context_of_answer(d, state, subject, answer)
     why = refusal(state, subject.name, answer, context)
     signed: Countersigned | None = None
     if not why and answer.decision == "approve" and seen is not None:
@@ -234,6 +228,21 @@ def judge(d: Deployment, state: State, subject: Subject, answer: Answer) -> Stat
     state = d.ledger.append(state, event)
     fault_point("approval.judged")
     return state
+
+
+def context_of_answer(
+    d: Deployment, state: State, subject: Subject, answer: Answer
+) -> tuple[ApprovalContext, NodeState | None]:
+    """Look at what an answer is judged by, and at the target's state (None: it cannot be asked)."""
+    seen, missing = look_at_target(d)
+    context = ApprovalContext(
+        now=now(),
+        target_bundle=running(seen),
+        target_missing=missing,
+        decay=subject.stale_reason(d, state, running(seen), _starts(answer)),
+        rollout_policy=policy_here().digest if subject.rolls_out else "",
+    )
+    return context, seen
 
 
 def _starts(answer: Answer) -> datetime | None:

@@ -118,6 +118,11 @@ def must_push(begun: State | None) -> bool:
 
 @step("package", description="Pack the tree: hash every file, and refuse what the servers could misread.")
 def package(origin: Origin) -> Package:
+    """Pack the tree or the artifact at `origin` into a bundle, as a task of a flow; raises as `pack`."""
+    return pack(origin)
+
+
+def pack(origin: Origin) -> Package:
     """Pack the tree or the artifact at `origin` into a bundle.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from ashat.client.node import NodeClient
@@ -20,18 +21,38 @@ def heal(server: NodeClient, sources: Iterable[NodeClient], say: Say) -> int:
         SessionError: nobody holds one of them, or a server did not play along; the message says why.
         NodeError: `server` does not answer.
     """
-    state, sources = server.state(), list(sources)
-    all_lost = list(_look(server, state))
+    sources, all_lost = list(sources), find_lost(server)
     for lost in all_lost:
-        named = f"{_update(state, lost)} (bundle {lost.bundle[:12]}), which {lost.why} there"
-        say(f"{server.name} lost {_what(lost)} of {named}")
-        source = _from_one_of(sources, server, lost.bundle, named)
+        say(f"{server.name} lost {lost.words}")
+        source = _from_one_of(sources, server, lost)
         say(f"{source.name} had it: every byte is back on {server.name}, verified by its digest")
     return len(all_lost)
 
 
-def _look(server: NodeClient, state: NodeState) -> Iterator[LostBundle]:
+@dataclass(frozen=True)
+class Lost:
+    """A bundle of which `server` lost parts: how it is `named`, and `what` of it."""
+
+    bundle: str
+    named: str
+    what: str
+
+    @property
+    def words(self) -> str:
+        """Say what was lost."""
+        return f"{self.what} of {self.named}"
+
+
+def find_lost(server: NodeClient) -> list[Lost]:
     """Ask now what the server's store lacks of what it runs and of what it ran before."""
+    state = server.state()
+    return [
+        Lost(each.bundle, f"{_update(state, each)} (bundle {each.bundle[:12]}), which {each.why} there", _what(each))
+        for each in _look(server, state)
+    ]
+
+
+def _look(server: NodeClient, state: NodeState) -> Iterator[LostBundle]:
     releases: dict[str, Literal["runs", "ran before"]] = {}
     if state.current:
         releases[state.current.bundle] = "runs"
@@ -49,17 +70,17 @@ def _look(server: NodeClient, state: NodeState) -> Iterator[LostBundle]:
                 yield LostBundle(bundle=bundle, why=why, objects=absent)
 
 
-def _from_one_of(sources: list[NodeClient], server: NodeClient, bundle: str, named: str) -> NodeClient:
+def _from_one_of(sources: list[NodeClient], server: NodeClient, lost: Lost) -> NodeClient:
     reasons = []
     for source in sources:
         try:
-            source.relay_bundle(server, bundle)
+            source.relay_bundle(server, lost.bundle)
         except AshatError as error:
             reasons.append(str(error))
         else:
             return source
     raise SessionError(
-        f"Nobody has {named}: {' '.join(reasons) or 'no other server is configured.'} Push the same tree again "
+        f"Nobody has {lost.named}: {' '.join(reasons) or 'no other server is configured.'} Push the same tree again "
         "(deploy push)."
     )
 

@@ -43,22 +43,25 @@ def restore_public(public: str, update_id: str = "", reason: str = "") -> Restor
     """
     opened = this_run()
     client, ledger = opened.client(public), opened.ledger
-    found = _standing(client, ledger, public)
-    target = _target(ledger, public, update_id, found.update)
-    recorded = found.update or (ledger.load(target.update_id, target.attempt) if target.update_id else None)
-    if recorded is None:
-        raise SessionError(f"Nothing was pushed to {client.name} yet: deploy push.")
-    _refuse_under_way(found, target)
+    found, target, recorded = _chosen(client, ledger, public, update_id)
     with public_lease(Deployment(opened, recorded), "restore") as holder:
         found = _standing(client, ledger, public)
         _refuse_under_way(found, target)
-        if found.bundle == target.bundle and (target.bundle is None or client.probe_health().healthy):
+        if _is_well(client, found, target):
             return Restored(target, found.name, changed=False)
         if target.bundle is not None:
             _bring(client, ledger, target)
         _switch(client, found, target, holder, reason)
     _record(ledger, found.update or recorded, target)
     return Restored(target, found.name, changed=True)
+
+
+def plan_restore(public: str, update_id: str = "") -> Restored:
+    """Say what `restore_public` would let Public run, from what runs there now; raises as that does."""
+    opened = this_run()
+    client = opened.client(public)
+    found, target, _ = _chosen(client, opened.ledger, public, update_id)
+    return Restored(target, found.name, changed=not _is_well(client, found, target))
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,23 @@ class _Standing:
     @property
     def name(self) -> str:
         return name_of_release(self.bundle, self.current.update_id if self.current else "")
+
+
+def _chosen(
+    client: NodeClient, ledger: Ledger, public: str, update_id: str
+) -> tuple[_Standing, PreviousRelease, State]:
+    """Look at what runs, choose what Public is brought back to, and find the update under whose lease that is done."""
+    found = _standing(client, ledger, public)
+    target = _target(ledger, public, update_id, found.update)
+    recorded = found.update or (ledger.load(target.update_id, target.attempt) if target.update_id else None)
+    if recorded is None:
+        raise SessionError(f"Nothing was pushed to {client.name} yet: deploy push.")
+    _refuse_under_way(found, target)
+    return found, target, recorded
+
+
+def _is_well(client: NodeClient, found: _Standing, target: PreviousRelease) -> bool:
+    return found.bundle == target.bundle and (target.bundle is None or client.probe_health().healthy)
 
 
 def _standing(client: NodeClient, ledger: Ledger, public: str) -> _Standing:

@@ -72,6 +72,16 @@ class Report:
     sbom: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """Hold what a verification asks: its checks, in order, and which answers of `earlier` evidence are `kept`."""
+
+    checks: list[Check]
+    kept: Mapping[str, ReusedResult]
+    earlier: Evidence | None
+    proofs: Mapping[str, SelfTestResult]
+
+
 def start_verification(d: Deployment, policy: str) -> State:
     """Record that the checks begin.
 
@@ -88,18 +98,10 @@ def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: 
     """
     began, policy, state = now(), block.policy(), d.state
     before = restore_target(state, d.ledger.find)
-    earlier = Evidence.read(d.ledger.document(state.evidence_before)) if state.evidence_before else None
-    proofs = known_proofs(d.ledger.newest(SELF_TEST))
     target = _look_at_target(d)
     context = context_of(d, state, before, block)
-    checks = checks_for(context.raos)
-    previous = context.previous.digest if context.previous else None
-    seen = d.public.state().current
-    kept = (
-        {}
-        if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended)
-        else reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=policy, at=began)
-    )
+    planned = answers_to_keep(d, state, context, fresh=fresh, began=began)
+    checks, kept, earlier, proofs = planned.checks, planned.kept, planned.earlier, planned.proofs
     watched = not {RuntimeCheck.name} & {*kept, *policy.skips}
     context = replace(context, first=take_look(context.public, context.manifest) if watched else None)
     rehearsed = _rehearse(state, context, before, holder, earlier if kept.keys() >= _COMPARING else None)
@@ -119,6 +121,18 @@ def run_checks(d: Deployment, holder: str, block: VerificationPolicy, *, fresh: 
         taken[loosens.name] = now()
     sbom = sbom_of(context.raos.raos.name, context.raos.raos.version, context.manifest, declared_packages(context))
     return Report(began, results, taken, kept, rehearsed, policy, proofs, target, sbom)
+
+
+def answers_to_keep(d: Deployment, state: State, context: CheckContext, *, fresh: bool, began: datetime) -> Planned:
+    """Plan which checks are run in a verification that `began` then, and which earlier answers are good still."""
+    earlier = Evidence.read(d.ledger.document(state.evidence_before)) if state.evidence_before else None
+    proofs, checks = known_proofs(d.ledger.newest(SELF_TEST)), checks_for(context.raos)
+    previous = context.previous.digest if context.previous else None
+    seen = d.public.state().current
+    if fresh or earlier is None or seen is None or seen.since > datetime.fromisoformat(earlier.ended):
+        return Planned(checks, {}, earlier, proofs)
+    kept = reusable(earlier, checks, proofs, bundle=context.bundle, previous=previous, policy=context.policy, at=began)
+    return Planned(checks, kept, earlier, proofs)
 
 
 def _rehearse(

@@ -14,12 +14,15 @@ import typer
 
 from ashat.cli.commands.aftermath import told_what_goes_on
 from ashat.cli.commands.cancel_rollback import say_rolled_back, tell_rollback
+from ashat.cli.commands.dry_runs import plan_answer
 from ashat.cli.commands.given_public import PublicCa, PublicToken, PublicUrl, given_public
 from ashat.cli.commands.inspect import evidence_of
 from ashat.cli.commands.recheck import recheck as check_again
 from ashat.cli.commands.sign import OwnPolicy, Recheck, inspected, signature_line
 from ashat.cli.commands.wait import NOT_EVERYWHERE
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import MAINFRAME_MARKS
 from ashat.cli.terminal.prompts import Decided, ask_answer, show_page
 from ashat.cli.trust.setup import PassphraseFile
@@ -72,6 +75,7 @@ def approve(
     public_token_stdin: PublicToken = False,
     public_ca: PublicCa = None,
     no_wait: NoWait = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Read the evidence, decide, and watch what was approved go to OMEGA and the Licensed Mainframes."""
     from ashat.deployment.approval_rules import needs_comment
@@ -85,6 +89,9 @@ def approve(
     with told_what_goes_on(update_id, lambda newest: _if_interrupted(newest, given)):
         with open_ledger() as ledger:
             state = ledger.load(update_id)
+        if dry_run:
+            _plan(state, decided)
+            return
         if override_freeze and state.stage is Stage.AWAITING_WINDOW:
             let_go(state, decided.override_freeze, by)
             return
@@ -102,6 +109,20 @@ def approve(
             line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
             answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
         _give(state, request, answer, given, watches=not no_wait)
+
+
+def _plan(state: State, decided: Decided) -> None:
+    """Say what the answer would do.
+
+    Raises:
+        SessionError: nobody is asked, or it would not count.
+    """
+    if decided.override_freeze and state.stage is Stage.AWAITING_WINDOW and state.window is not None:
+        would(f"let '{state.update_id}' go to {state.the_target} now, although {state.window.why}")
+        return
+    request = state.awaited(output.now())
+    refuse_decision(state, request.subject if request else "release", output.now())
+    plan_answer(state, request, decided)
 
 
 def _if_interrupted(state: State | None, given: list[Answer]) -> str:
@@ -125,11 +146,8 @@ def _shown(state: State, subject: Subject, *, reject: bool) -> tuple[State, Appr
         SessionError: nobody is asked.
         NotConfiguredError: it could not be done here; a rejection can.
     """
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
     refuse_decision(state, subject, output.now())
-    plane = ensure_control_plane(Settings(), output.note)
+    plane = ready()
 
     from ashat.cli.control_plane.runs import warn_if_nobody_works
     from blocks.listing import is_configured
@@ -206,11 +224,9 @@ def given_reason(text: str) -> str:
 
 def let_go(state: State, why: str, by: str) -> None:
     """Let what waits for a server that is closed go at once, and record why."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
     from ashat.deployment.events import FreezeOverridden
-    from ashat.settings import Settings
 
-    ensure_control_plane(Settings(), output.note)
+    ready()
 
     from tasks.runtime.run import whoami
     from tasks.runtime.sleep import wake

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 
 if TYPE_CHECKING:
@@ -41,11 +42,20 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What deploy backup wrote.")],
     as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Put a backup into an empty ASHAT_HOME, and its ledger into an empty database. Nothing is overwritten."""
-    from ashat.cli.control_plane.home_backup import restore_home
+    from ashat.cli.control_plane.home_backup import check_backup, restore_home
     from ashat.settings import Settings
 
+    if dry_run:
+        header = check_backup(Settings(), file)
+        would(
+            f"put {len(header.files)} files into {Settings().home}, as of {header.made_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"Written by version {header.version}, {'with' if header.secrets else 'without'} secrets",
+            "Whether the ledger's place is free was not looked at." if Settings().ledger_url else "With its ledger",
+        )
+        return
     found = restore_home(Settings(), file)
     if as_json:
         output.show_json(_facts(file, found))

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli.commands.aftermath import told_what_goes_on
+from ashat.cli.commands.dry_runs import plan_cancel, plan_rollback
 from ashat.cli.commands.wait import NOT_EVERYWHERE
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun
 from ashat.common.identifiers import name_of_release
 from ashat.errors import SessionError
 from ashat.ledger.opening import open_ledger
@@ -28,6 +31,7 @@ def cancel(
     update_id: Annotated[str, typer.Argument(metavar="ID", help="The update to call off.")],
     reason: Annotated[str, typer.Option(help="Why; it is recorded.")] = "",
     by: By = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Call an update off before it is approved, or its rollback before a server has gone back."""
     from ashat.deployment import state_machine
@@ -37,9 +41,12 @@ def cancel(
     with open_ledger() as ledger:
         state = ledger.load(update_id)
     if state.rolling_back:
-        _call_off_rollback(state, reason, by)
+        _call_off_rollback(state, reason, by, dry_run=dry_run)
         return
-    state_machine.apply(state, Cancelled(at=output.now(), reason=reason))
+    then = state_machine.apply(state, Cancelled(at=output.now(), reason=reason))
+    if dry_run:
+        plan_cancel(state, then)
+        return
 
     def show(event: AnyEvent, state: State) -> None:
         if event.kind == "public_restored":
@@ -54,11 +61,14 @@ def cancel(
     output.say(f"🚫 Deployment '{update_id}' cancelled.")
 
 
-def _call_off_rollback(state: State, reason: str, by: str) -> None:
+def _call_off_rollback(state: State, reason: str, by: str, *, dry_run: bool) -> None:
     from ashat.deployment import state_machine
     from ashat.deployment.events import RollbackStopped
 
-    state_machine.apply(state, RollbackStopped(at=output.now(), reason=reason))
+    then = state_machine.apply(state, RollbackStopped(at=output.now(), reason=reason))
+    if dry_run:
+        plan_cancel(state, then)
+        return
     _run("cancel/cancel", state, reason, by, lambda *_: None, lambda newest: not newest.rolling_back)
     output.say(f"🚫 The rollback of '{state.update_id}' is called off: no server was changed.")
 
@@ -67,6 +77,7 @@ def rollback(
     update_id: Annotated[str, typer.Argument(metavar="ID", help="The update to take back.")],
     reason: Annotated[str, typer.Option(help="Why; it is recorded.")] = "",
     by: By = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Let every server that the update reached run again what it ran before, unless another runs there by now."""
     from ashat.deployment.stages import NO_WAY_BACK
@@ -77,6 +88,9 @@ def rollback(
     refuse_rollback(state)
     if state.irreversible:
         output.warn(f"{state.update_id}: {NO_WAY_BACK}. What ran before may not work with it.")
+    if dry_run:
+        plan_rollback(update_id, reason)
+        return
 
     def show(event: AnyEvent, state: State) -> None:
         if event.kind == "asked":
@@ -138,10 +152,7 @@ def _run(
     done: Done,
     before: Callable[[], None] = lambda: None,
 ) -> State:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready()
 
     from ashat.cli.control_plane.follow import follow
     from ashat.cli.control_plane.runs import warn_if_nobody_works

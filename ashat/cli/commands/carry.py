@@ -11,6 +11,7 @@ import typer
 
 from ashat.cli.control_plane.omega import Omega, open_omega
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.common.canonical_json import is_digest
 from ashat.common.documents import load_json
@@ -70,12 +71,16 @@ def export(
 def import_report(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What ashat-node import wrote as its report.")],
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Give OMEGA what a Mainframe without a network reported of a release that was carried to it."""
     given = _read_report(file)
-    with open_omega(omega) as node:
-        seen = node.put_carried_report(given)
     told = given.report
+    with open_omega(omega, dry_run=dry_run) as node:
+        if dry_run:
+            would(f"give {node.name} the report of {given.mainframe}: release_seq {told.release_seq}, {told.result}")
+            return
+        seen = node.put_carried_report(given)
     reason = seen.waits if told.result == "waiting" else seen.reason
     output.say(f"{seen.name} reported release_seq {told.release_seq} as {told.result}: {reason}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,9 @@ from typer.core import TyperGroup
 
 from ashat.cli.commands.policies import configure_policy, configure_rollout_policy
 from ashat.cli.commands.servers import anonymous, runs_now
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.errors import AshatError, NodeError, UsageError, WrongRoleError
 
 if TYPE_CHECKING:
@@ -64,9 +67,11 @@ def configure_public(
     token_stdin: TokenStdin = False,
     ca: Ca = None,
     insecure_http: InsecureHttp = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Configure the Public Server. Its token: a prompt, --token-stdin, or ASHAT_PUBLIC_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
-    _configure("public", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+    given = Given("public", url, name, block, ca, insecure_http=insecure_http)
+    _configure(given, token_stdin=token_stdin, dry_run=dry_run)
 
 
 @configure_app.command("omega")
@@ -77,9 +82,11 @@ def configure_omega(
     token_stdin: TokenStdin = False,
     ca: Ca = None,
     insecure_http: InsecureHttp = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Configure OMEGA. Its token: a prompt, --token-stdin, or ASHAT_OMEGA_TOKEN (ASHAT_<BLOCK>_TOKEN)."""
-    _configure("omega", url, name, block, token_stdin=token_stdin, ca=ca, insecure_http=insecure_http)
+    given = Given("omega", url, name, block, ca, insecure_http=insecure_http)
+    _configure(given, token_stdin=token_stdin, dry_run=dry_run)
 
 
 @configure_app.command("source")
@@ -94,6 +101,7 @@ def configure_source(
     ref: Annotated[str, typer.Option(help="The commit, branch or tag to pack.")] = "",
     subdirectory: Annotated[str, typer.Option(help="The part of the tree to pack.")] = "",
     digest: Annotated[str, typer.Option(help="The sha256 that an archive, wheel or image must have.")] = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Configure where a tree is, for pushes from the UI and on a schedule."""
     from ashat.bundle.artifacts.pack import is_artifact, parse_digest
@@ -112,7 +120,10 @@ def configure_source(
         location = str(place.resolve())
     if digest and (remote or not is_artifact(Path(location))):
         raise UsageError("--digest is for an archive, a wheel or an OCI image layout.")
-    _ready()
+    ready(dry_run=dry_run)
+    if dry_run:
+        would(f"configure the source {name}", f"Location: {location}", f"Ref: {ref or 'as it lies there'}")
+        return
 
     from blocks.source import Source
 
@@ -121,21 +132,32 @@ def configure_source(
     _facts(("Name", name), ("Location", location), ("Ref", ref or "as it lies there"))
 
 
-def _configure(
-    kind: Kind, url: str, name: str, block: str, *, token_stdin: bool, ca: Path | None, insecure_http: bool
-) -> None:
+@dataclass(frozen=True)
+class Given:
+    """What the words of the command say of a server."""
+
+    kind: Kind
+    url: str
+    name: str
+    block: str
+    ca: Path | None = None
+    insecure_http: bool = False
+
+
+def _configure(words: Given, *, token_stdin: bool, dry_run: bool) -> None:
     from ashat.client.http import normalise_url
     from ashat.common.identifiers import check_server_name
 
+    kind, name, block, insecure_http = words.kind, words.name, words.block, words.insecure_http
     check_server_name(block)
     if block in ("public", "omega") and block != kind:
         raise UsageError(f"The block {block!r} is for a server of that kind: choose another name with --as.")
     if not name.strip() or len(name) > _NAME_LIMIT:
         raise UsageError(f"A server's name has 1 to {_NAME_LIMIT} characters.")
-    address = normalise_url(url)
-    authority = pem_of(ca) if ca else None
+    address = normalise_url(words.url)
+    authority = pem_of(words.ca) if words.ca else None
     given = given_token(block, stdin=token_stdin)
-    _ready()
+    ready(dry_run=dry_run)
     kept = _configured_before(block)
     keeps = kept is not None and kept.token is not None
     token = given or prompted_token(name, "nothing keeps the one it has" if keeps else "nothing gives it none")
@@ -143,13 +165,18 @@ def _configure(
         token = token or (kept.token.get_secret_value() if kept.token else None)
         authority = authority or kept.ca
     answers = _answers(kind, address, name, authority)
+    named = [] if block == kind else [("Block", block)]
+    facts = (("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
+    if dry_run:
+        change = "change the server" if kept else "configure a server"
+        would(change, *(f"{fact}: {value}" for fact, value in facts), f"Token: {'given' if token else 'none'}")
+        return
     found = _server(kind, name, address, token, authority, insecure_http=insecure_http)
     if kept is not None:
         found.windows, found.freezes = kept.windows, kept.freezes
     found.save(block, overwrite=True)
     output.say("✅ Server configured successfully")
-    named = [] if block == kind else [("Block", block)]
-    _facts(("Type", kind.upper()), ("Name", name), ("URL", address), *named, ("Answers", answers))
+    _facts(*facts)
     _warn(name, address, token, insecure_http=insecure_http)
     if token is not None and answers.startswith("yes"):
         _warn_of_scopes(kind, name, block)
@@ -235,13 +262,6 @@ def _server(
 def _facts(*facts: tuple[str, str]) -> None:
     for name, value in facts:
         output.say(f"  {name}: {value}")
-
-
-def _ready() -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
 
 
 def given_token(block: str, *, stdin: bool) -> str | None:

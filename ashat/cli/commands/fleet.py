@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from ashat.cli.commands.ages import parse_age
 from ashat.cli.control_plane.omega import Omega, open_omega
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import MAINFRAME_MARKS, Json
 from ashat.errors import UsageError
 from ashat.ledger.summaries import summaries
@@ -78,7 +80,7 @@ def show(
     output.say(f"{MAINFRAME_MARKS.get(one.result, '⏳')} {one.name} ({one.id}): its licence is {one.status}")
     output.say(f"  {_runs(one, named)}, {_seen(one)}")
     if one.labels:
-        output.say(f"  labels: {_labels(one)}")
+        output.say(f"  labels: {_labels(one.labels)}")
     if one.twin_at:
         output.say(f"  ⚠️ two machines used this licence, last at {one.twin_at:%Y-%m-%d %H:%M:%S} UTC")
     for words in filter(None, (one.reason, one.journal, one.waits)):
@@ -96,15 +98,19 @@ def label(
         list[str], typer.Argument(metavar="KEY=VALUE...", help="Labels to give it; KEY- takes one away.")
     ],
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Give a Mainframe labels, by which a rollout policy may choose its wave. It keeps its others."""
     given = dict(parse_label(text) for text in labels if not text.endswith("-"))
     gone = {text[:-1] for text in labels if text.endswith("-")}
-    with open_omega(omega) as node:
+    with open_omega(omega, dry_run=dry_run) as node:
         one = find_mainframe(node, name)
         kept = {key: value for key, value in {**one.labels, **given}.items() if key not in gone}
+        if dry_run:
+            would(f"label {one.name}: {_labels(kept) or 'no labels'}; now: {_labels(one.labels) or 'no labels'}")
+            return
         one = node.label(one.id, kept)
-    output.say(f"{one.name}: {_labels(one) or 'no labels'}")
+    output.say(f"{one.name}: {_labels(one.labels) or 'no labels'}")
 
 
 @fleet_app.command()
@@ -177,7 +183,8 @@ def _tell(
     if not total:
         output.say("No Mainframe is licensed: deploy licences create, or ashat-node licence add on OMEGA's machine.")
     for line in output.columns(
-        (MAINFRAME_MARKS.get(one.result, "⏳"), one.name, _seen(one), _runs(one, named), _labels(one)) for one in shown
+        (MAINFRAME_MARKS.get(one.result, "⏳"), one.name, _seen(one), _runs(one, named), _labels(one.labels))
+        for one in shown
     ):
         output.say(line)
     if total:
@@ -189,7 +196,18 @@ def _record(one: Mainframe, named: dict[str, str]) -> tuple[object, ...]:
     seen = one.last_seen.isoformat() if one.last_seen else ""
     told = "; ".join(filter(None, (one.reason, one.journal, one.waits)))
     update = named.get(one.bundle or "", "")
-    return one.id, one.name, one.status, one.result, update, one.bundle, one.release_seq, seen, _labels(one), told
+    return (
+        one.id,
+        one.name,
+        one.status,
+        one.result,
+        update,
+        one.bundle,
+        one.release_seq,
+        seen,
+        _labels(one.labels),
+        told,
+    )
 
 
 def _needs(one: Mainframe) -> tuple[int, str]:
@@ -211,8 +229,8 @@ def _seen(one: Mainframe) -> str:
     return f"seen {output.span(output.now() - one.last_seen)} ago" if one.last_seen else "never seen"
 
 
-def _labels(one: Mainframe) -> str:
-    return " ".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
+def _labels(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def _counted(found: list[Mainframe], named: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ import typer
 from ashat.cli.commands.ages import parse_age
 from ashat.cli.control_plane.omega import Omega, open_omega
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.common.files import create_file, read_bounded
 from ashat.common.identifiers import check_licence_key, licence_id, new_key
@@ -32,6 +33,7 @@ Named = Annotated[str, typer.Argument(metavar="NAME", help="Its name or id.")]
 Expires = Annotated[
     str, typer.Option(help="The last day on which it counts (2027-12-31, in UTC), or a time.", show_default="no end")
 ]
+_NAMED = 5
 MARKS = {"active": "✅", "expired": "⏳", "revoked": "🚫"}
 
 
@@ -46,13 +48,19 @@ def create(
         bool, typer.Option("--old-protocol", help="For an install that checks no signature (see docs/node.md).")
     ] = False,
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Make a licence, and print its key, which is shown only now."""
     from ashat.protocol.licences import LicenceRequest, check_licence_name, parse_expiry
 
     until = parse_expiry(expires) if expires else None
     name, key = check_licence_name(name), new_key()
-    with _keeping(omega) as node:
+    with _keeping(omega, dry_run=dry_run) as node:
+        if dry_run:
+            alike = [each.id for each in node.licences() if each.name == name]
+            warned = f"{node.name} has a licence of that name already: {', '.join(alike[:_NAMED])}" if alike else ""
+            would(f"make a licence for {name} on {node.name}, {_until(until)}", *filter(None, (_kept_in(out), warned)))
+            return
         if out is not None:
             _write_key(out, key)
         try:
@@ -77,12 +85,17 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Lines of KEY,NAME[,EXPIRES] as CSV; - reads stdin.")],
     omega: Omega = "",
     as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Keep licences that exist, or renew those that OMEGA keeps: all of them or none."""
     from ashat.protocol.licences import LicenceRequest
 
     rows = _read(file)
-    with _keeping(omega) as node:
+    with _keeping(omega, dry_run=dry_run) as node:
+        if dry_run:
+            known = {each.id: each for each in node.licences()}
+            would(f"keep {len(rows)} licences on {node.name}", *(_imported(row, known) for row in rows))
+            return
         kept = node.put_licences([LicenceRequest(key=row.key, name=row.name, expires=row.expires) for row in rows])
     if as_json:
         output.show_json({"licences": [each.model_dump(mode="json") for each in kept]})
@@ -148,6 +161,7 @@ def renew(
     expires: Expires = "",
     no_end: Annotated[bool, typer.Option("--no-end", help="It counts without an end.")] = False,
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Have a licence end at another time; its key stays the same."""
     from ashat.protocol.licences import parse_expiry
@@ -155,8 +169,12 @@ def renew(
     if bool(expires) == no_end:
         raise UsageError("Say until when it counts, --expires 2027-12-31, or --no-end.")
     until = parse_expiry(expires) if expires else None
-    with _keeping(omega) as node:
-        found = node.renew_licence(_find(node, name).id, until)
+    with _keeping(omega, dry_run=dry_run) as node:
+        found = _find(node, name)
+        if dry_run:
+            would(f"let the licence {found.id} of {found.name} count {_until(until)}", f"now: {_standing(found)}")
+            return
+        found = node.renew_licence(found.id, until)
     output.say(f"{MARKS[found.status]} {found.name} ({found.id}): {_standing(found)}")
 
 
@@ -165,10 +183,14 @@ def revoke(
     name: Named,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nobody.")] = False,
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Honour a licence no more, for good: nothing is offered to it from now on. What runs there keeps running."""
-    with _keeping(omega) as node:
+    with _keeping(omega, dry_run=dry_run) as node:
         found = _find(node, name)
+        if dry_run:
+            would(f"revoke the licence {found.id} of {found.name} for good", f"now: {_standing(found)}")
+            return
         if not yes and not _confirmed(found):
             output.say("Nothing was revoked.")
             return
@@ -183,13 +205,13 @@ def _confirmed(found: LicenceState) -> bool:
 
 
 @contextmanager
-def _asking(omega: str) -> Iterator[NodeClient]:
+def _asking(omega: str, *, dry_run: bool = False) -> Iterator[NodeClient]:
     """Open that OMEGA.
 
     Raises:
         UsageError: it is of a version that answers no such calls.
     """
-    with open_omega(omega) as node:
+    with open_omega(omega, dry_run=dry_run) as node:
         try:
             yield node
         except NodeRefusedError as error:
@@ -201,9 +223,9 @@ def _asking(omega: str) -> Iterator[NodeClient]:
 
 
 @contextmanager
-def _keeping(omega: str) -> Iterator[NodeClient]:
+def _keeping(omega: str, *, dry_run: bool) -> Iterator[NodeClient]:
     """Open that OMEGA to change its licences; say how its token may, where it may not."""
-    with _asking(omega) as node:
+    with _asking(omega, dry_run=dry_run) as node:
         try:
             yield node
         except NodeAuthError as error:
@@ -275,6 +297,27 @@ def _standing(found: LicenceState) -> str:
     left = found.expires - output.now()
     said = f"in {output.span(left)}" if left > timedelta() else f"{output.span(-left)} ago"
     return f"{'ended' if found.status == 'expired' else 'ends'} {found.expires:%Y-%m-%d %H:%M} UTC, {said}"
+
+
+def _kept_in(out: Path | None) -> str:
+    """Say where a new key would be put.
+
+    Raises:
+        UsageError: it could not be, since the file is there.
+    """
+    if out is None:
+        return "and print its key, which would be shown only then"
+    if out.exists():
+        raise UsageError(f"{out} is there already; give --out a new file.")
+    return f"and write its key to {out}"
+
+
+def _imported(row: LicenceRow, known: dict[str, LicenceState]) -> str:
+    """Say what would become of a row of the file."""
+    identity = licence_id(row.key)
+    before = known.get(identity)
+    became = "new" if before is None else "revoked before, and stays so" if before.revoked_at else "renewed"
+    return f"{identity}  {row.name}  {_until(row.expires)}  {became}"
 
 
 def _until(expires: datetime | None) -> str:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.common.channels import VARIABLE, Channel, channels_of
 from ashat.common.files import read_bounded
@@ -44,16 +46,21 @@ def add(
     escalations_only: Annotated[
         bool, typer.Option("--escalations-only", help="Tell it only of what nobody answers and what ends soon.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Add a channel by which people are told, at once and without a restart. Its secrets, such as the address of a
     webhook, are asked for, or read from a file; never give them as words of the command."""
     check_server_name(name)
-    _ready()
+    ready(dry_run=dry_run)
 
     from blocks.channels import Given, make_channel, save_channel, secrets_of
 
     given = _given(secrets, secrets_of(kind, account))
     block = make_channel(kind, Given(name, tuple(to or ()), sender, account, given))
+    if dry_run:
+        told = "escalations only" if escalations_only else "everything"
+        would(f"tell the channel {name} ({kind}) of {told}", "Whether it would get through was not looked at.")
+        return
     channel = save_channel(block, name, escalations_only=escalations_only)
     output.say(f"✅ {channel.block} is told of {_hears(channel)} from now on.")
     output.say(f"Whether it gets through: deploy notify test {name}")
@@ -90,7 +97,7 @@ def list_channels(as_json: Json = False) -> None:
 def test(name: Name) -> None:
     """Send a message by a channel from this machine, and say what became of it."""
     channel = _find(name)
-    _ready()
+    ready()
 
     from tasks.runtime.connections import connections
     from tasks.runtime.notify import send
@@ -103,12 +110,15 @@ def test(name: Name) -> None:
 
 
 @notify_app.command("remove", short_help="Remove a channel, with its secrets.")
-def remove(name: Name) -> None:
+def remove(name: Name, dry_run: DryRun = False) -> None:
     """Remove a channel: nobody is told by it any more, and its block, which holds its secrets, is deleted."""
     channel = _find(name)
     if not channel.added:
         raise UsageError(f"ASHAT_NOTIFY names {channel.block}: take it out there, then deploy down and deploy up.")
-    _ready()
+    if dry_run:
+        would(f"remove {channel.block} with its secrets; it is told of {_hears(channel)} now")
+        return
+    ready()
 
     from blocks.channels import remove_channel
     from tasks.runtime.connections import connections
@@ -196,10 +206,3 @@ def _row(channel: Channel, last: dict[str, str] | None) -> tuple[str, ...]:
         mark = "❌" if last["why"] else "✅"
         what = f"{ago} ago: {last['why']}" if last["why"] else f"the last message got through, {ago} ago"
     return mark, channel.block, _hears(channel), "" if channel.added else "ASHAT_NOTIFY", what
-
-
-def _ready() -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)

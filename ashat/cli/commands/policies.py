@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.errors import DocumentError, PolicyError, UsageError
 
 if TYPE_CHECKING:
@@ -23,15 +25,14 @@ def configure_policy(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A TOML file: the keys of docs/checks.md, such as warns.")
     ],
+    dry_run: DryRun = False,
 ) -> None:
     """Configure what a verification asks of a release. Credentials are set in Prefect's UI, and are kept."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
     from ashat.common.identifiers import check_server_name
-    from ashat.settings import Settings
 
     check_server_name(name)
     policy = read_policy(file)
-    ensure_control_plane(Settings(), output.note)
+    ready(dry_run=dry_run)
 
     from blocks.find import find_block
     from blocks.policy import VerificationPolicy
@@ -42,6 +43,10 @@ def configure_policy(
     except PolicyError as error:
         raise UsageError(f"{file}: {error}") from None
     before = find_block(VerificationPolicy, name)
+    if dry_run:
+        now = f"now: {before.policy().digest}" if before else "there is none of that name yet"
+        would(f"configure the verification policy {name}", f"Digest: {policy.digest}; {now}")
+        return
     credentials = before.secrets() if before else {}
     VerificationPolicy.model_validate({**policy.model_dump(), "credentials": credentials}).save(name, overwrite=True)
     output.say("✅ Verification policy configured successfully")
@@ -80,17 +85,16 @@ def configure_rollout_policy(
         int, typer.Option(metavar="N", min=1, max=10_000_000, help="The size of the fleet that is shown.")
     ] = 1000,
     json: output.Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Configure in which waves a release reaches the Mainframes; show the waves, and what a bad release would break."""
     from ashat.common.identifiers import check_server_name
 
     check_server_name(name)
     policy = read_rollout_policy(file)
+    check = check or dry_run
     if not check:
-        from ashat.cli.control_plane.connect import ensure_control_plane
-        from ashat.settings import Settings
-
-        ensure_control_plane(Settings(), output.note)
+        ready()
 
         from blocks.rollout_policy import RolloutPolicy as Block
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.interrupts import StoppedError
 from ashat.common.identifiers import name_of_release
 
@@ -21,22 +23,28 @@ def restore(
     ] = "",
     public: Annotated[str, typer.Option(help="The Public Server, by the name of its block.")] = "public",
     reason: Annotated[str, typer.Option(help="Why; the server's change log keeps it.")] = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Let the Public Server run again the release that was approved last, or the one named, where what runs there came
     to nothing and could not be put back."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
     from ashat.common.identifiers import check_server_name, check_update_id
-    from ashat.settings import Settings
 
     check_server_name(public)
     if update_id:
         check_update_id(update_id)
-    ensure_control_plane(Settings(), output.note)
+    ready(dry_run=dry_run)
 
     from ashat.cli.terminal.progress import TerminalReporter
     from tasks.runtime.connections import connections
     from tasks.runtime.reporting import use_reporter
-    from tasks.servers.restore import restore_public
+    from tasks.servers.restore import plan_restore, restore_public
+
+    if dry_run:
+        with connections():
+            plan = plan_restore(public, update_id)
+        named = name_of_release(plan.runs.bundle, plan.runs.update_id)
+        would(f"let {public} run {named}" if plan.changed else "change nothing", f"It runs {plan.before} now")
+        return
 
     try:
         with closing(TerminalReporter()) as reporter, use_reporter(reporter), connections():

@@ -11,7 +11,9 @@ import typer
 
 from ashat.cli.commands.aftermath import told_what_goes_on
 from ashat.cli.commands.approve import OverrideFreeze, given_reason
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun
 from ashat.common.identifiers import name_of_release
 from ashat.deployment.stages import Stage
 from ashat.errors import SessionError, UsageError
@@ -45,11 +47,10 @@ def push(
     override_freeze: OverrideFreeze = "",
     public: Annotated[str, typer.Option(help="The Public Server to push to.")] = "public",
     target: Annotated[str, typer.Option(help="Where it goes once it is approved.")] = "omega",
+    dry_run: DryRun = False,
 ) -> None:
     """Pack a source tree, bring it to the Public Server, and let that run it."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
     from ashat.common.identifiers import check_server_name, check_update_id
-    from ashat.settings import Settings
 
     check_update_id(update_id)
     for block in (public, target):
@@ -57,7 +58,9 @@ def push(
     _check_words(description, info)
     override = given_reason(override_freeze)
     wanted = _artifact_digest(source, digest, subdirectory, ref if commit else None)
-    ensure_control_plane(Settings(), output.note)
+    if dry_run and commit:
+        raise UsageError("A dry run commits nothing: give --dry-run with --allow-dirty, to see what would be packed.")
+    ready(dry_run=dry_run)
 
     from tasks.push.package import Origin, PushRequest, check_free
     from tasks.push.route import find_route
@@ -72,6 +75,11 @@ def push(
             _commit(directory, f"{update_id}: {description}")
         origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
         request = PushRequest(update_id, description, info, public, target, whoami(), resume, override)
+        if dry_run:
+            from ashat.cli.commands.dry_runs import plan_push
+
+            plan_push(request, origin, route)
+            return
         _tell_pushed(_push(request, origin, route))
 
 
@@ -98,22 +106,25 @@ def verify(
         bool, typer.Option("--self-test", help="Try the checks themselves, on bad releases made on purpose.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --self-test: end with one JSON object.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run every check on the Public Server; what passes them awaits approval."""
     if self_test:
         from ashat.cli.commands.selftest import self_test as try_checks
 
-        if update_id:
-            raise UsageError("--self-test tries the checks, not an update: leave the id away.")
+        if update_id or dry_run:
+            raise UsageError("--self-test tries the checks, not an update: leave the id and --dry-run away.")
         try_checks(as_json=as_json)
         return
     if not update_id:
         raise UsageError("Say which update: deploy verify <id>.")
     _refuse_not_to_verify(update_id)
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
+    if dry_run:
+        from ashat.cli.commands.dry_runs import plan_verify
 
-    ensure_control_plane(Settings(), output.note)
+        plan_verify(update_id, policy, fresh=fresh)
+        return
+    ready()
 
     from ashat.cli.control_plane.runs import warn_if_nobody_works
     from flows._runs import run_here

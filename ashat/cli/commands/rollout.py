@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli.control_plane.omega import Omega, open_omega
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.errors import SessionError, UsageError
 from ashat.ledger.opening import open_ledger
 
 if TYPE_CHECKING:
     from ashat.client.node import NodeClient
+    from ashat.deployment.rollout_record import RolloutRecord
     from ashat.protocol.fleet import RolloutState
 
 rollout_app = typer.Typer(no_args_is_help=True, help="How a release goes out to the Mainframes, wave after wave.")
 Update = Annotated[str, typer.Argument(metavar="ID", help="The update that goes out.")]
 Why = Annotated[str, typer.Option("--why", help="Why; it is recorded.", show_default=False)]
 By = Annotated[str, typer.Option(help="Who you are; recorded as you type it.", show_default="user@host")]
+_NAMED = 10
 MARKS = {"running": "🔄", "paused": "⏸️", "asked": "❓", "completed": "✅", "aborted": "🛑", "superseded": "➡️"}
 
 
@@ -68,33 +72,48 @@ def show(update_id: Update, omega: Omega = "", as_json: Json = False) -> None:
 
 
 @rollout_app.command()
-def pause(update_id: Update, why: Why = "", by: By = "", omega: Omega = "") -> None:
+def pause(update_id: Update, why: Why = "", by: By = "", omega: Omega = "", dry_run: DryRun = False) -> None:
     """Offer the release to nobody else for now. Who was offered it goes on; a form in Prefect asks what follows."""
-    with open_omega(omega, update_id) as node:
+    with open_omega(omega, update_id, dry_run=dry_run) as node:
         found = _find(node, update_id)
+        if dry_run:
+            _refuse_ended(found)
+            would(f"pause the rollout of '{update_id}' on {node.name}, which is {found.status}", _progress(found))
+            return
         node.decide_rollout(found.id, "pause", why or "a person paused it", by or _whoami())
     output.say(f"⏸️ The rollout of '{update_id}' is paused: deploy rollout resume {update_id} lets it go on.")
 
 
 @rollout_app.command()
-def resume(update_id: Update, why: Why = "", by: By = "") -> None:
+def resume(update_id: Update, why: Why = "", by: By = "", dry_run: DryRun = False) -> None:
     """Let a rollout that stopped go on. Those that failed are accepted as they are; only further ones stop it again."""
+    if dry_run:
+        would(f"let the rollout of '{update_id}' go on", _stopped(update_id))
+        return
     _answer(update_id, "resume", why, by)
     output.say(f"▶️ The rollout of '{update_id}' goes on.")
 
 
 @rollout_app.command()
-def abort(update_id: Update, why: Why = "", by: By = "") -> None:
+def abort(update_id: Update, why: Why = "", by: By = "", dry_run: DryRun = False) -> None:
     """End a rollout that stopped: nobody else gets the release, and who runs it keeps it."""
+    if dry_run:
+        would(f"end the rollout of '{update_id}' as it is", _stopped(update_id))
+        return
     _answer(update_id, "abort", why, by)
     output.say(f"🛑 The rollout of '{update_id}' ends as it is; deploy rollback {update_id} takes it back everywhere.")
 
 
 @rollout_app.command("retry-failed")
-def retry_failed(update_id: Update, by: By = "", omega: Omega = "") -> None:
+def retry_failed(update_id: Update, by: By = "", omega: Omega = "", dry_run: DryRun = False) -> None:
     """Have those Mainframes try again that failed, or were not reached; nobody else is touched."""
-    with open_omega(omega, update_id) as node:
+    with open_omega(omega, update_id, dry_run=dry_run) as node:
         found = _find(node, update_id)
+        if dry_run:
+            failed = [each for each in node.rollout_failures(found.id) if each.state != "barred"]
+            said = (f"{each.count} {each.state}: {each.reason}" for each in failed)
+            would(f"have {sum(each.count for each in failed)} Mainframes try '{update_id}' again", *said)
+            return
         count = node.retry_rollout(found.id, by or _whoami())
     when = "now" if found.status in ("running", "completed") else f"once it goes on: deploy rollout resume {update_id}"
     output.say(f"🔁 {count} Mainframe{'' if count == 1 else 's'} may try again, {when}.")
@@ -154,12 +173,18 @@ def override_freeze(
     why: Annotated[str, typer.Option("--why", help="Why; it is recorded.", show_default=False)],
     by: By = "",
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Let the release go to the Mainframes that a window or a freeze holds, too, in the waves that are open."""
     if not why.strip():
         raise UsageError("--why needs a reason: it is recorded, and stands in the receipt.")
-    with open_omega(omega, update_id) as node:
+    with open_omega(omega, update_id, dry_run=dry_run) as node:
         found = _find(node, update_id)
+        if dry_run:
+            _refuse_ended(found)
+            held = [f"{one.name}: {one.held}" for one in node.mainframes() if one.held and one.status == "active"]
+            would(f"offer '{update_id}' to those that are held, too, of the waves that are open", *held[:_NAMED])
+            return
         node.override_freezes(found.id, why.strip(), by or _whoami())
     _record_override(update_id, why.strip(), by or _whoami())
     output.say(f"⚠️ '{update_id}' goes to the Mainframes that were held, too: {why.strip()}")
@@ -182,6 +207,21 @@ def _answer(update_id: str, decision: str, why: str, by: str) -> None:
     Raises:
         SessionError: the rollout did not stop, or no run asks yet.
     """
+    rollout = _waiting(update_id)
+    ready()
+
+    from tasks.approval.gate import answer_run
+
+    given = {"decision": decision, "approver": by or _whoami(), "comment": why}
+    answer_run(rollout.run, given, f"the rollout of '{update_id}'")
+
+
+def _waiting(update_id: str) -> RolloutRecord:
+    """Read the rollout by the record, which waits for an answer.
+
+    Raises:
+        SessionError: it does not.
+    """
     with open_ledger() as ledger:
         state = ledger.load(update_id)
     if state.rollout is None or not state.rollout.waits:
@@ -189,14 +229,21 @@ def _answer(update_id: str, decision: str, why: str, by: str) -> None:
             f"The rollout of '{update_id}' does not wait for an answer: deploy rollout show {update_id}. Where it was "
             "paused just now, it does so within seconds."
         )
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
+    return state.rollout
 
-    ensure_control_plane(Settings(), output.note)
-    from tasks.approval.gate import answer_run
 
-    given = {"decision": decision, "approver": by or _whoami(), "comment": why}
-    answer_run(state.rollout.run, given, f"the rollout of '{update_id}'")
+def _stopped(update_id: str) -> str:
+    return f"It has stopped: {_waiting(update_id).stopped}"
+
+
+def _refuse_ended(found: RolloutState) -> None:
+    """Refuse what only a rollout takes that goes on, as its OMEGA would.
+
+    Raises:
+        SessionError: it has ended.
+    """
+    if found.status in ("completed", "aborted", "superseded"):
+        raise SessionError(f"The rollout of '{found.offer.update_id}' is {found.status}: nothing of it goes on.")
 
 
 def _find(node: NodeClient, update_id: str) -> RolloutState:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.common.home import home
 from ashat.common.identifiers import check_server_name
@@ -37,11 +39,12 @@ def add(
     unanswered: Annotated[
         Literal["keep", "supersede"], typer.Option(help="What becomes of earlier releases that still wait.")
     ] = "keep",
+    dry_run: DryRun = False,
 ) -> None:
     """Release a source by itself at these times, up to the gate. A slot that passes while no worker is there is not
     made up for: when one is back, one run stands for all that passed."""
     check_server_name(name)
-    _ready()
+    ready(dry_run=dry_run)
     made = _schedule(cron, rrule, timezone)
 
     from prefect.client.orchestration import get_client
@@ -49,6 +52,10 @@ def add(
 
     if any(schedule.get("slug") == name for schedule in _deployment(_api())["schedules"]):
         raise UsageError(f"There is a schedule {name!r} already: remove it first, or choose another name.")
+    if dry_run:
+        when = _words(made.model_dump(mode="json"))
+        would(f"release {source} to {target} by the schedule {name}, up to its gate: {when}")
+        return
     parameters = {"source": source, "target": target, "unanswered": unanswered}
     with get_client(sync_client=True) as client:
         wanted = DeploymentScheduleCreate(schedule=made, active=True, parameters=parameters, slug=name)
@@ -85,25 +92,36 @@ def list_schedules(as_json: Json = False) -> None:
 
 
 @schedule_app.command("pause", short_help="Let a schedule rest.")
-def pause(name: Name) -> None:
+def pause(name: Name, dry_run: DryRun = False) -> None:
     """Let a schedule rest; runs of it that were planned are taken back."""
+    if dry_run:
+        _find(name, dry_run=True)
+        would(f"let the schedule {name} rest, and take back the runs of it that are planned")
+        return
     _switch(name, active=False)
     output.say(f"✅ The schedule {name} rests until deploy schedule resume {name}.")
 
 
 @schedule_app.command("resume", short_help="Let a schedule go on.")
-def resume(name: Name) -> None:
+def resume(name: Name, dry_run: DryRun = False) -> None:
     """Let a schedule go on from its next slot."""
+    if dry_run:
+        _find(name, dry_run=True)
+        would(f"let the schedule {name} go on from its next slot")
+        return
     _switch(name, active=True)
     output.say(f"✅ The schedule {name} goes on: deploy schedule list shows when it is due next.")
 
 
 @schedule_app.command("remove", short_help="Remove a schedule.")
-def remove(name: Name) -> None:
+def remove(name: Name, dry_run: DryRun = False) -> None:
     """Remove a schedule; runs of it that were planned are taken back."""
     if name == SHIPPED:
         raise UsageError(f"The schedule {name} comes with each deploy up: deploy schedule pause {name} lets it rest.")
-    deployment, schedule = _find(name)
+    deployment, schedule = _find(name, dry_run=dry_run)
+    if dry_run:
+        would(f"remove the schedule {name}, and take back the runs of it that are planned")
+        return
 
     from prefect.client.orchestration import get_client
 
@@ -166,11 +184,11 @@ def _due(api: PrefectApi, deployment: str) -> dict[str, str]:
     return found
 
 
-def _find(name: str) -> tuple[UUID, UUID]:
+def _find(name: str, *, dry_run: bool = False) -> tuple[UUID, UUID]:
     """Find a schedule by its name, or by its id; the ids of the deployment and of the schedule."""
     from uuid import UUID
 
-    _ready()
+    ready(dry_run=dry_run)
     deployment = _deployment(_api())
     for schedule in deployment["schedules"]:
         if name in (schedule.get("slug"), schedule["id"]):
@@ -206,10 +224,3 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         at = datetime.fromisoformat(one["next"])
         due = f"next {at:%Y-%m-%d %H:%M} UTC, in {output.span(at - output.now())}"
     return mark, one["name"] or one["id"], f"{one['source']} → {one['to']}", due, one["when"]
-
-
-def _ready() -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)

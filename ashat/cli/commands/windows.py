@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from ashat.cli.control_plane.omega import Omega, open_omega
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.common.calendar import Calendar, Entry, Kind
 from ashat.errors import NodeError, NotConfiguredError, UsageError
@@ -46,13 +48,14 @@ def add_window(
     label: Label = "",
     mainframe: ForMainframe = "",
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Let releases go to a server in this time only; with several windows, in each. A release that is approved outside
     waits, and goes by itself once a window opens."""
     if fleet or label or mainframe:
-        _add_to_fleet(Entry.noted("window", time, note), _scope(fleet, label, mainframe), omega)
+        _add_to_fleet(Entry.noted("window", time, note), _scope(fleet, label, mainframe), omega, dry_run=dry_run)
         return
-    _add("window", time, on, note)
+    _add("window", time, on, note, dry_run=dry_run)
 
 
 @freeze_app.command("add", short_help="Add a freeze.")
@@ -66,12 +69,13 @@ def add_freeze(
     label: Label = "",
     mainframe: ForMainframe = "",
     omega: Omega = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Let no release go to a server, or to Mainframes, in this time, whatever window is open. A rollback always may."""
     if fleet or label or mainframe:
-        _add_to_fleet(Entry.noted("freeze", time, why), _scope(fleet, label, mainframe), omega)
+        _add_to_fleet(Entry.noted("freeze", time, why), _scope(fleet, label, mainframe), omega, dry_run=dry_run)
         return
-    _add("freeze", time, on, why)
+    _add("freeze", time, on, why, dry_run=dry_run)
 
 
 @window_app.command("list", short_help="Each window, and whether it is open.")
@@ -87,15 +91,15 @@ def list_freezes(on: Annotated[str, typer.Argument(metavar="[BLOCK]")] = "", as_
 
 
 @window_app.command("remove", short_help="Remove a window.")
-def remove_window(identity: Identity) -> None:
+def remove_window(identity: Identity, dry_run: DryRun = False) -> None:
     """Remove a window. What waits for it goes on within a minute where nothing else holds it."""
-    _remove("window", identity)
+    _remove("window", identity, dry_run=dry_run)
 
 
 @freeze_app.command("remove", short_help="Remove a freeze.")
-def remove_freeze(identity: Identity) -> None:
+def remove_freeze(identity: Identity, dry_run: DryRun = False) -> None:
     """Remove a freeze. What waits for its end goes on within a minute where nothing else holds it."""
-    _remove("freeze", identity)
+    _remove("freeze", identity, dry_run=dry_run)
 
 
 def _scope(fleet: bool, label: str, mainframe: str) -> tuple[Scope, str]:
@@ -113,25 +117,30 @@ def _scope(fleet: bool, label: str, mainframe: str) -> tuple[Scope, str]:
     return ("mainframe", mainframe) if mainframe else ("fleet", "")
 
 
-def _add_to_fleet(entry: Entry, scope: tuple[Scope, str], omega: str) -> None:
+def _add_to_fleet(entry: Entry, scope: tuple[Scope, str], omega: str, *, dry_run: bool) -> None:
     from ashat.cli.commands.fleet import find_mainframe
     from ashat.protocol.fleet import FreezeRequest
 
-    with open_omega(omega) as node:
+    with open_omega(omega, dry_run=dry_run) as node:
         for_whom, subject = scope
         if for_whom == "mainframe":
             subject = find_mainframe(node, subject).id
+        if dry_run:
+            would(f"give {node.name} the {entry.kind} for {_for_whom(for_whom, subject)}: {entry.text}")
+            return
         wanted = FreezeRequest(kind=entry.kind, scope=for_whom, subject=subject, time=entry.text, by=_whoami())
         added = node.add_freeze(wanted)
         held = [one.name for one in node.mainframes() if one.held and one.status == "active"]
-    output.say(f"✅ {node.name} has the {added.kind} {added.id} for {_for_whom(added)}: {added.time}")
+    output.say(
+        f"✅ {node.name} has the {added.kind} {added.id} for {_for_whom(added.scope, added.subject)}: {added.time}"
+    )
     output.say(f"  {len(held)} Mainframes are held now" + (f": {', '.join(sorted(held)[:_NAMED])}" if held else ""))
 
 
-def _for_whom(one: Freeze) -> str:
-    if one.scope == "fleet":
+def _for_whom(scope: Scope, subject: str) -> str:
+    if scope == "fleet":
         return "every Mainframe"
-    return f"{'Mainframes with' if one.scope == 'label' else 'the Mainframe'} {one.subject}"
+    return f"{'Mainframes with' if scope == 'label' else 'the Mainframe'} {subject}"
 
 
 def _of_fleets(on: str) -> Iterator[tuple[str, NodeClient]]:
@@ -164,9 +173,9 @@ def identity_of(kind: Kind, text: str) -> str:
     return sha256(f"{kind} {text}".encode()).hexdigest()[:_ID_LENGTH]
 
 
-def _add(kind: Kind, time: str, on: str, note: str) -> None:
+def _add(kind: Kind, time: str, on: str, note: str, *, dry_run: bool) -> None:
     entry = Entry.noted(kind, time, note)
-    _ready()
+    ready(dry_run=dry_run)
 
     from blocks.server import load_server
 
@@ -175,17 +184,25 @@ def _add(kind: Kind, time: str, on: str, note: str) -> None:
     if entry.text not in known:
         known.append(entry.text)
         Calendar.of(server.windows, server.freezes)
+        if dry_run:
+            would(f"give {server.title} the {kind}: {entry.text}", f"{server.title} would be {_standing(server)}")
+            return
         server.save(on, overwrite=True)
     output.say(f"✅ {server.title} has the {kind} {identity_of(kind, entry.text)}: {entry.text}")
     output.say(f"  {_standing(server)}")
 
 
-def _remove(kind: Kind, identity: str) -> None:
-    for name, server in _servers(""):
+def _remove(kind: Kind, identity: str, *, dry_run: bool) -> None:
+    for name, server in _servers("", dry_run=dry_run):
         known = server.windows if kind == "window" else server.freezes
         found = [text for text in known if identity_of(kind, text) == identity]
         if found:
             known.remove(found[0])
+            if dry_run:
+                would(
+                    f"take the {kind} from {server.title}: {found[0]}", f"{server.title} would be {_standing(server)}"
+                )
+                return
             server.save(name, overwrite=True)
             output.say(f"✅ {server.title} has the {kind} no more: {found[0]}")
             output.say(f"  {_standing(server)}")
@@ -193,6 +210,9 @@ def _remove(kind: Kind, identity: str) -> None:
     for _, node in _of_fleets(""):
         kept = _fleet_freezes(node)
         if not isinstance(kept, str) and any((one.kind, one.id) == (kind, identity) for one in kept):
+            if dry_run:
+                would(f"take the {kind} {identity} from the fleet of {node.name}")
+                return
             node.remove_freeze(identity)
             output.say(f"✅ The fleet of {node.name} has the {kind} {identity} no more.")
             return
@@ -222,7 +242,9 @@ def _list(on: str, *, as_json: bool) -> None:
         elif known:
             output.say()
             output.say(f"Mainframes of {title}")
-            for line in output.columns((one.kind, one.id, _for_whom(one), one.time) for one in known):
+            for line in output.columns(
+                (one.kind, one.id, _for_whom(one.scope, one.subject), one.time) for one in known
+            ):
                 output.say(line)
 
 
@@ -283,9 +305,9 @@ def _standing(server: RaosServer) -> str:
     return f"closed, {closed.words}" if closed else "open now"
 
 
-def _servers(on: str) -> Iterator[tuple[str, RaosServer]]:
+def _servers(on: str, *, dry_run: bool = False) -> Iterator[tuple[str, RaosServer]]:
     """Load the configured servers, or the one of that block."""
-    _ready()
+    ready(dry_run=dry_run)
 
     from blocks.listing import configured_servers
     from blocks.server import load_server
@@ -295,10 +317,3 @@ def _servers(on: str) -> Iterator[tuple[str, RaosServer]]:
         raise NotConfiguredError("No server is configured: deploy configure public <url> <name>.")
     for name in names:
         yield name, load_server(name)
-
-
-def _ready() -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)

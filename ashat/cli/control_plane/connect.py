@@ -85,14 +85,15 @@ def require_prefect() -> None:
             )
 
 
-def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> ControlPlane:
+def ensure_control_plane(settings: Settings, say: Say = lambda line: None, *, may_start: bool = True) -> ControlPlane:
     """Find the control plane to use; where none runs, start it, detached, and `say` so in one line.
 
     Prefect's client in this process uses it from then on. With `PREFECT_API_URL` set, that server is used and nothing
     is started.
 
     Raises:
-        ControlPlaneError: Prefect is not installed, the server does not answer, or ours does not start.
+        ControlPlaneError: Prefect is not installed, the server does not answer, or ours does not start, or does not run
+            and may not be started.
     """
     require_prefect()
     if not os.environ.get("ASHAT_DEBUG"):
@@ -104,6 +105,8 @@ def ensure_control_plane(settings: Settings, say: Say = lambda line: None) -> Co
             say(difference)
         return external
     state = running_state(settings.home)
+    if state is None and not may_start:
+        raise ControlPlaneError("The control plane does not run, and a dry run starts none: deploy up.")
     if state is None:
         say("Starting the control plane (deploy down stops it) …")
         state = start_detached(settings)

@@ -131,6 +131,19 @@ def _own_files(home: Path) -> Iterator[str]:
             yield path
 
 
+def check_backup(settings: Settings, source: Path) -> Header:
+    """Read the whole backup `source`, and see that the home is empty; return what it says of itself.
+
+    Raises:
+        UsageError: the home holds something, or there is no such backup.
+        BackupError: the backup is damaged, or of another kind.
+    """
+    home = settings.home.absolute()
+    _require_empty(home)
+    with staging_beside(home) as staging:
+        return read_backup(source, staging, "home")
+
+
 def restore_home(settings: Settings, source: Path) -> HomeBackup:
     """Put the backup `source` back: the files into the home, the ledger to where the settings say.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ashat.cli.terminal import output
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal.progress import waiting_for
 from ashat.errors import NotConfiguredError
 from ashat.ledger.opening import open_ledger
@@ -25,17 +25,16 @@ Omega = Annotated[
 
 
 @contextmanager
-def open_omega(name: str, update_id: str = "", *, tells: bool = False) -> Iterator[NodeClient]:
+def open_omega(
+    name: str, update_id: str = "", *, tells: bool = False, dry_run: bool = False
+) -> Iterator[NodeClient]:
     """Open the OMEGA that is configured as `name`, else the one that the update goes to by the record, else the only
     one, with its token. Where what is asked takes long, that is said, unless whoever asks `tells` how it gets on.
 
     Raises:
         NotConfiguredError: there is none of that name, none at all, or several and none is named.
     """
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready(dry_run=dry_run)
 
     from blocks.listing import configured_servers
     from blocks.server import load_server

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.trust.setup import Target, authority_of, named_key, omega_client, say_change, say_counts
 from ashat.errors import UsageError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from ashat.trust.authority.authority import Authority, AuthorityState
     from ashat.trust.tuf.metadata import Roles
 
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would change and who must sign it, and write nothing.")
-]
 Threshold = Annotated[int | None, typer.Option(help="How many it takes from then on; by default as many as before.")]
 
 
@@ -119,9 +117,7 @@ def publish(
     in_flight: Annotated[
         bool, typer.Option("--in-flight", help="Also while a release is between OMEGA and the Mainframes.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what OMEGA would be given, and give nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Give OMEGA what enough have signed: the change that is under way, which is put in force here, too; or, where it
     keeps none, the first root. Again ends what was cut short."""
@@ -132,7 +128,7 @@ def publish(
     if not pending.exists():
         _hand_over(target, authority, held, dry_run=dry_run)
     elif dry_run:
-        with omega_client(target) as omega:
+        with omega_client(target, dry_run=True) as omega:
             pending.ready(omega, target, in_flight=in_flight)
         say_change(pending.read(), held)
         output.say(f"{target} would be given it. Nothing was changed.")
@@ -152,7 +148,7 @@ def _hand_over(target: str, authority: Authority, held: AuthorityState, *, dry_r
 
     if not held.complete:
         raise UnsignedError(f"The root is signed by {held.root_signatures}: deploy trust sign --key FILE.pem.")
-    with omega_client(target) as omega:
+    with omega_client(target, dry_run=dry_run) as omega:
         if not dry_run:
             hand_over(authority, omega, target)
             return
@@ -171,11 +167,15 @@ def _hand_over(target: str, authority: Authority, held: AuthorityState, *, dry_r
     output.say("Nothing was changed.")
 
 
-def abandon(target: Target = "omega") -> None:
+def abandon(target: Target = "omega", dry_run: DryRun = False) -> None:
     """Give up the change that is being signed. What was signed of it elsewhere ends there: destroy the copies."""
     from ashat.trust.authority.pending_change import PendingChange
 
     pending = PendingChange(authority_of(target))
+    if dry_run:
+        out = "Enough have signed it: OMEGA would be asked first whether it keeps it already."
+        would("give up the change that is being signed", *([out] if pending.may_be_out() else []))
+        return
     if pending.exists() and pending.may_be_out():
         with omega_client(target) as omega:
             pending.abandon(omega.trust())
@@ -195,7 +195,7 @@ def _begin(target: str, rearrange: Callable[[Roles], Roles] | None, *, dry_run: 
     authority = authority_of(target)
     held, pending = authority.read(), PendingChange(authority)
     pending.refuse_second()
-    with omega_client(target) as omega:
+    with omega_client(target, dry_run=dry_run) as omega:
         seen = omega.trust()
         change = pending.plan(
             seen,

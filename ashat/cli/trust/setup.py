@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
 from ashat.errors import UsageError
 
@@ -235,16 +236,13 @@ def _seen(target: str, file: Path | None) -> tuple[OnlinePublicKeys, str | None]
 
 
 @contextmanager
-def omega_client(target: str) -> Iterator[NodeClient]:
+def omega_client(target: str, *, dry_run: bool = False) -> Iterator[NodeClient]:
     """Connect to the OMEGA that is configured as `target`.
 
     Raises:
         NotConfiguredError: there is none of that name.
     """
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready(dry_run=dry_run)
 
     from blocks.server import load_server
 
