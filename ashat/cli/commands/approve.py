@@ -81,9 +81,7 @@ def approve(
     from ashat.deployment.approval_rules import needs_comment
 
     decided = Decided(evidence, reject, reason, comment, by, _not_before(at), given_reason(override_freeze))
-    _refuse_words(decided, recheck=recheck, policy=policy)
-    if public and (reject or not (recheck or key)):
-        raise UsageError("--public says where --recheck and --key look: give one of them.")
+    _refuse_words(decided, recheck=recheck, policy=policy, key=key, public=public, dry_run=dry_run)
     known = given_public(public, public_ca, token_stdin=public_token_stdin)
     given: list[Answer] = []
     with told_what_goes_on(update_id, lambda newest: _if_interrupted(newest, given)):
@@ -243,7 +241,13 @@ def let_go(state: State, why: str, by: str) -> None:
     output.say(f"What comes of it: deploy wait {state.update_id}")
 
 
-def _refuse_words(decided: Decided, *, recheck: bool, policy: Path | None) -> None:
+def _refuse_words(
+    decided: Decided, *, recheck: bool, policy: Path | None, key: Path | None, public: str, dry_run: bool
+) -> None:
+    if public and (decided.reject or not (recheck or key)):
+        raise UsageError("--public says where --recheck and --key look: give one of them.")
+    if dry_run and (recheck or key):
+        raise UsageError("A dry run signs nothing and looks at nothing anew: leave --key and --recheck away.")
     if decided.reject and (decided.not_before or decided.override_freeze):
         raise UsageError("--at and --override-freeze say when an approved release goes; a rejection ships nothing.")
     if decided.not_before and decided.override_freeze:

@@ -58,8 +58,7 @@ def push(
     _check_words(description, info)
     override = given_reason(override_freeze)
     wanted = _artifact_digest(source, digest, subdirectory, ref if commit else None)
-    if dry_run and commit:
-        raise UsageError("A dry run commits nothing: give --dry-run with --allow-dirty, to see what would be packed.")
+    _refuse_to_commit(commit=commit, dry_run=dry_run)
     ready(dry_run=dry_run)
 
     from tasks.push.package import Origin, PushRequest, check_free
@@ -75,12 +74,7 @@ def push(
             _commit(directory, f"{update_id}: {description}")
         origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
         request = PushRequest(update_id, description, info, public, target, whoami(), resume, override)
-        if dry_run:
-            from ashat.cli.commands.dry_runs import plan_push
-
-            plan_push(request, origin, route)
-            return
-        _tell_pushed(_push(request, origin, route))
+        _push(request, origin, route, dry_run=dry_run)
 
 
 def _tell_pushed(state: State) -> None:
@@ -138,7 +132,12 @@ def verify(
     _tell_verified(state)
 
 
-def _push(request: PushRequest, origin: Origin, route: Route) -> State:
+def _push(request: PushRequest, origin: Origin, route: Route, *, dry_run: bool) -> None:
+    if dry_run:
+        from ashat.cli.commands.dry_runs import plan_push
+
+        plan_push(request, origin, route)
+        return
     from flows._runs import run_here
     from flows.push import PLAN, push_directory
 
@@ -151,7 +150,8 @@ def _push(request: PushRequest, origin: Origin, route: Route) -> State:
         output.say(f"📋 Deployment Plan: {len(PLAN)} steps")
         for number, title in enumerate(PLAN, 1):
             output.say(f"  {number}. {title}")
-        return run_here(push_directory, request.update_id, request=request, origin=origin)
+        state = run_here(push_directory, request.update_id, request=request, origin=origin)
+    _tell_pushed(state)
 
 
 @contextmanager
@@ -175,6 +175,11 @@ def _tell_verified(state: State) -> None:
     if state.outcome == "attention":
         output.say("⚠️ A check did not pass cleanly: approving needs a comment that says why.")
     output.say(f"Next: deploy approve {update_id}")
+
+
+def _refuse_to_commit(*, commit: bool, dry_run: bool) -> None:
+    if commit and dry_run:
+        raise UsageError("A dry run commits nothing: give --dry-run with --allow-dirty, to see what would be packed.")
 
 
 def _check_words(description: str, info: str) -> None:
