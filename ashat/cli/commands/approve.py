@@ -87,11 +87,7 @@ def approve(
     with told_what_goes_on(update_id, lambda newest: _if_interrupted(newest, given)):
         with open_ledger() as ledger:
             state = ledger.load(update_id)
-        if dry_run:
-            _plan(state, decided)
-            return
-        if override_freeze and state.stage is Stage.AWAITING_WINDOW:
-            let_go(state, decided.override_freeze, by)
+        if _needs_no_answer(state, decided, dry_run=dry_run):
             return
         request = state.awaited(output.now())
         if recheck and request is not None and request.subject != "release":
@@ -107,6 +103,17 @@ def approve(
             line = signature_line(seen, key, passphrase_file) if key is not None and seen is not None else ""
             answer = replace(answer, signature=line, comment=f"{answer.comment} {rechecked}".strip())
         _give(state, request, answer, given, watches=not no_wait)
+
+
+def _needs_no_answer(state: State, decided: Decided, *, dry_run: bool) -> bool:
+    """Do what asks nobody: a dry run, or letting go what waits for a window; say whether it was that."""
+    if dry_run:
+        _plan(state, decided)
+    elif decided.override_freeze and state.stage is Stage.AWAITING_WINDOW:
+        let_go(state, decided.override_freeze, decided.by)
+    else:
+        return False
+    return True
 
 
 def _plan(state: State, decided: Decided) -> None:

@@ -25,9 +25,7 @@ Omega = Annotated[
 
 
 @contextmanager
-def open_omega(
-    name: str, update_id: str = "", *, tells: bool = False, dry_run: bool = False
-) -> Iterator[NodeClient]:
+def open_omega(name: str, update_id: str = "", *, tells: bool = False, dry_run: bool = False) -> Iterator[NodeClient]:
     """Open the OMEGA that is configured as `name`, else the one that the update goes to by the record, else the only
     one, with its token. Where what is asked takes long, that is said, unless whoever asks `tells` how it gets on.
 
