@@ -29,6 +29,8 @@ from tasks.runtime.deployment import Deployment
 from tasks.runtime.run import now
 
 _LINK = re.compile(r"\[([^\]\\]+)\]\((https?://[^)\s]+)\)")
+# Within a line these are no marks of Markdown by themselves.
+_HARMLESS = re.compile(r"(?<=\w)\\([-.+#()])")
 _FILES_SHOWN = 40
 _FORM_CHARACTERS = 4_000
 _PAGE_CHARACTERS = 200_000
@@ -79,11 +81,16 @@ def headline(form: str) -> str:
 
 
 def verdict_lines(form: str) -> str:
-    """Return of a form's text, as paragraphs of Markdown, why people are asked again, if they are, and the three lines
-    below the question: the verdict, how much changes, and what to type."""
+    """Return of a form's text, as paragraphs, why people are asked again, if they are, and the three lines below the
+    question: the verdict, how much changes, and what to type.
+
+    Prefect's first UI shows them as Markdown and its second as they are, so they hold no marks but the escapes without
+    which somebody's words would be marks.
+    """
     lines = form.splitlines()[1:]
     last = next((at for at, line in enumerate(lines) if line.startswith("3. ")), -1)
-    return "\n\n".join(line for line in lines[: last + 1] if line)
+    plain = (_LINK.sub(r"\1: \2", line.replace("**", "").replace("`", "")) for line in lines[: last + 1] if line)
+    return _HARMLESS.sub(r"\1", "\n\n".join(plain))
 
 
 def page_key(d: Deployment, subject: Subject) -> str:
