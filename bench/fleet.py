@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -29,22 +28,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fleet_agents import Done, Work, simulate  # noqa: E402
+from fleet_kit import account, license_fleet  # noqa: E402
 
 from ashat.client.node import NodeClient  # noqa: E402
-from ashat.common.identifiers import key_hash, licence_id, new_key  # noqa: E402
+from ashat.common.identifiers import new_key  # noqa: E402
 from ashat.errors import NodeUnreachableError  # noqa: E402
 from ashat.node.connections import raise_descriptor_limit  # noqa: E402
-from ashat.node.core.db import RECORD_FILE, Database, now, to_text  # noqa: E402
-from ashat.node.omega.fleet.database import FILE, next_number  # noqa: E402
-from ashat.node.omega.fleet.fleet import open_fleet  # noqa: E402
-from ashat.node.omega.fleet.tables import licences  # noqa: E402
-from ashat.node.omega.fleet.tables import mainframes as installs  # noqa: E402
+from ashat.node.omega.fleet.database import FILE, FleetDatabase  # noqa: E402
 from ashat.protocol.messages import Offer  # noqa: E402
 from ashat.rollouts.policy import RolloutPolicy  # noqa: E402
 from tests.support.builders.signers import People, demanding_omega, install_root  # noqa: E402
@@ -58,7 +52,6 @@ IDLE_LIMITS = {"omega_share_of_a_core": 0.1}
 ROLLOUT = "UPD-1.1.1"
 _LOOK_SECONDS = 0.5
 _GIVE_UP_SECONDS = 900.0
-_PARTS = 5000
 _SETTLE_SECONDS = 120.0
 _AT_REST = 0.4
 
@@ -162,28 +155,11 @@ def _ready_omega(directory: Path, mainframes: int) -> Iterator[tuple[NodeProcess
             bundle = push(client, tiny_bundle(directory / "program"))
             request, _ = people.promotion(client, bundle, "UPD-1")
             perform(client, request)
-            _license(omega, keys)
+            license_fleet(omega.data, None, keys)
             offer = Offer.model_validate(running(client), from_attributes=True)
             client.begin_rollout(ROLLOUT, offer, RolloutPolicy.all_at_once(int(_GIVE_UP_SECONDS)))
             digest = next(iter(next(iter(client.manifest(bundle).by_path.values())).objects()))[0]
             yield omega, client, Work(omega.port, 0, [], bundle, digest), keys
-
-
-def _license(omega: NodeProcess, keys: list[str]) -> None:
-    """Keep the licences, past the change log, which would take longer than what is measured."""
-    database = Database(omega.data / RECORD_FILE)
-
-    def keep(connection: sa.Connection) -> None:
-        common = {"created_at": to_text(now()), "version": next_number(connection, "licences_version")}
-        for start in range(0, len(keys), _PARTS):
-            part = keys[start : start + _PARTS]
-            rows = [{"id": licence_id(key), "key_hash": key_hash(key), "name": licence_id(key)} for key in part]
-            connection.execute(licences.insert(), [{**row, **common} for row in rows])
-            connection.execute(installs.insert(), [{"licence": row["id"]} for row in rows])
-
-    with open_fleet(database, omega.data, None) as fleet:
-        fleet.database.change(keep)
-    database.close()
 
 
 @contextmanager
@@ -247,15 +223,12 @@ def _accounted(client: NodeClient, omega: NodeProcess, mainframes: int) -> dict[
         AssertionError: a Mainframe is in the rollout twice or not at all, its report was not kept once, or the counters
             say something else than the rows.
     """
-    counts = client.rollout(ROLLOUT).counts
-    rows = sqlite3.connect(f"file:{omega.data / FILE}?mode=ro", uri=True)
-    states = Counter(dict(rows.execute("SELECT state, count(DISTINCT licence) FROM members GROUP BY state").fetchall()))
-    members, distinct = rows.execute("SELECT count(*), count(DISTINCT licence) FROM members").fetchone()
-    said = rows.execute("SELECT count(*), count(DISTINCT licence) FROM reports WHERE result = 'running'").fetchone()
-    rows.close()
-    assert members == distinct == mainframes, (members, distinct)
-    assert said == (counts.succeeded, counts.succeeded), said
-    assert (states["succeeded"], states["failed"]) == (counts.succeeded, counts.failed), states
+    rollout = client.rollout(ROLLOUT)
+    database = FleetDatabase(omega.data / FILE)
+    faults = account(database, ROLLOUT, rollout.offer.release_seq).faults(mainframes)
+    database.close()
+    assert not faults, "; ".join(faults)
+    counts = rollout.counts
     missing = mainframes - counts.succeeded - counts.failed
     return {"completed": counts.succeeded, "failed": counts.failed, "missing": missing}
 

@@ -16,13 +16,13 @@ import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from ashat import __version__
+from fleet_kit import content_length, head_of, report_of
+
 from ashat.node.connections import raise_descriptor_limit
 
 POLL_SECONDS = 30.0
 FILES = ("timestamp.json", "1.snapshot.json", "1.production.json", "1.targets.json")
 _CONNECTING = 200
-_LENGTH = b"content-length:"
 
 
 class Work(NamedTuple):
@@ -85,7 +85,7 @@ class _Crowd:
         self._epoll = select.epoll()
         self._of: dict[int, _Agent] = {}
         self._later: list[tuple[float, int, _Agent]] = []
-        self._agents = [_Agent(work.first + number, _head(key)) for number, key in enumerate(work.keys)]
+        self._agents = [_Agent(work.first + number, head_of(key)) for number, key in enumerate(work.keys)]
         poll = 0 if work.spread else work.poll
         self._ask = f"GET /v1/mainframe/release?after=0&wait={poll} HTTP/1.1\r\n".encode()
         self._fetches = [f"GET /v1/mainframe/trust/{name} HTTP/1.1\r\n".encode() for name in FILES]
@@ -190,7 +190,7 @@ class _Crowd:
             return
         received = agent.received + data if agent.received else data
         end = received.find(b"\r\n\r\n")
-        if end < 0 or len(received) < end + 4 + _length(received[:end]):
+        if end < 0 or len(received) < end + 4 + content_length(received[:end]):
             agent.received = received
             return
         agent.received = b""
@@ -226,20 +226,4 @@ class _Crowd:
             self._drop(agent)
 
     def _said(self, offer: bytes) -> bytes:
-        wanted = json.loads(offer)
-        told = {"release_seq": wanted["release_seq"], "bundle": self._work.bundle, "result": "running"}
-        return json.dumps({**told, "reason": "", "journal": "", "output": []}).encode()
-
-
-def _length(head: bytes) -> int:
-    at = head.lower().find(_LENGTH)
-    return int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-
-
-def _head(key: str) -> bytes:
-    """The headers that a Mainframe's client sends."""
-    return (
-        "Host: 127.0.0.1\r\nAccept: application/json\r\nAccept-Encoding: identity\r\nConnection: keep-alive\r\n"
-        f"User-Agent: ashat-deploy\r\nAuthorization: Licence {key}\r\n"
-        f"Ashat-Agent: {__version__}\r\nAshat-Run: {key[-8:]}{key[-8:]}\r\n"
-    ).encode()
+        return json.dumps(report_of(json.loads(offer), "running")).encode()

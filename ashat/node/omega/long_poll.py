@@ -75,6 +75,8 @@ class OfferLongPoll:
             number = seen.offer.release_seq if seen.offer else 0
             if told is not None and (number != (known or 0) or known is None or tries not in (None, told)):
                 return Answer(seen.offer, True, told)
+            if told is None and known and known == number:
+                return Answer(None, True)  # it knows what is offered, and may have it no more
             left = ends - time.monotonic()
             if known is None or self._stopping.is_set() or not await self._changes(seen, left):
                 return Answer(seen.offer if told is not None else None, False, told or 0)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,7 +21,9 @@ from ashat.common.failpoints import fault_point
 from ashat.errors import PolicyError
 from ashat.node.core.db import from_text, now, to_text
 from ashat.node.core.errors import ApiError
+from ashat.node.omega.fleet.answers import accept_failures, try_again, withdraw_offers
 from ashat.node.omega.fleet.barred import barred_groups, is_barred, running
+from ashat.node.omega.fleet.counters import count_moved, counting, moving
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.freezes import FreezeStore, give_up, held_waiting
 from ashat.node.omega.fleet.outbox import note
@@ -56,7 +58,6 @@ _MEMBER: Final = sa.select(members).where(
 _WAVE: Final = sa.select(waves).where(
     waves.c.rollout == sa.bindparam("rollout"), waves.c.number == sa.bindparam("wave")
 )
-_THIS: Final = sa.and_(members.c.rollout == sa.bindparam("of"), members.c.licence == sa.bindparam("whose"))
 
 
 class RolloutStore:
@@ -172,7 +173,8 @@ class RolloutStore:
     def set(self, identity: str, status: RolloutStatus, why: str, by: str) -> None:
         """Pause, resume (`running`), abort or complete a rollout, or say that people are asked.
 
-        Resumed, it goes on although some have failed: these were seen, and count as `accepted` from then on.
+        Resumed, it goes on although some have failed: these were seen, and count as `accepted` from then on. Aborted,
+        it is offered only to who runs it; who was offered it before, and did not answer, waits again.
 
         Raises:
             ApiError: 404 where there is no such rollout, 409 `rollout` where it has ended.
@@ -183,7 +185,9 @@ class RolloutStore:
             if found.status == status:
                 return
             if status == "running":
-                _accept_failures(connection, identity)
+                accept_failures(connection, identity)
+            elif status == "aborted":
+                withdraw_offers(connection, identity)
             _set(connection, identity, status, why)
             _decided(connection, identity, f"rollout-{status}", by, why=why)
 
@@ -199,20 +203,9 @@ class RolloutStore:
         """
 
         def retry(connection: sa.Connection) -> int:
-            found = _require(connection, identity, (*_UNDER_WAY, "completed"), "try again in")
-            _refuse_superseded(connection, found)
-            time, count = to_text(now()), 0
-            for state in ("failed", "unreachable", "accepted"):
-                which = sa.and_(members.c.rollout == identity, members.c.state == state)
-                per_wave = sa.select(members.c.wave, sa.func.count()).where(which).group_by(members.c.wave)
-                for wave, found in connection.execute(per_wave).all():
-                    count_moved(connection, identity, wave, {state: -found, "waiting": found})
-                    count += found
-                fresh = {"state": "waiting", "reason": "", "offered_at": None, "changed_at": time}
-                connection.execute(members.update().where(which).values(**fresh, tries=members.c.tries + 1))
+            _refuse_superseded(connection, _require(connection, identity, (*_UNDER_WAY, "completed"), "try again in"))
+            count = try_again(connection, identity)
             if count:
-                again = waves.update().where(waves.c.rollout == identity, waves.c.opened_at.is_not(None))
-                connection.execute(again.values(opened_at=time))
                 _decided(connection, identity, "rollout-retried", by, mainframes=count)
             return count
 
@@ -354,7 +347,7 @@ def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int |
         return None
     if member is None:
         member = _join(connection, row, licence)
-    if member.state != "waiting":
+    if has_it(row, member):
         return int(member.tries)
     wave = _wave(connection, row.id, member.wave)
     if row.status not in ("running", "completed") or wave.opened_at is None:
@@ -366,6 +359,11 @@ def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int |
     return int(member.tries)
 
 
+def has_it(row: Any, member: Any) -> bool:
+    """Tell whether a member was offered the release of a rollout, and still is: once that is aborted, who runs it."""
+    return bool(member.state == "succeeded" if row.status == "aborted" else member.state != "waiting")
+
+
 def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int | None:
     """Do `offer_to_one` for who is held by a freeze: it is offered only what it was offered before, or what goes
     all the same."""
@@ -373,7 +371,7 @@ def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int
     if row is not None and row.override:
         return offer_to_one(connection, licence, offer)
     member = _member(connection, row.id, licence) if row is not None else None
-    return int(member.tries) if member is not None and member.state != "waiting" else None
+    return int(member.tries) if member is not None and has_it(row, member) else None
 
 
 def _stop_if_too_many(connection: sa.Connection, row: Any) -> None:
@@ -392,20 +390,6 @@ def _stop_if_too_many(connection: sa.Connection, row: Any) -> None:
 def _set(connection: sa.Connection, identity: str, status: str, why: str) -> None:
     stopped = {"stops": rollouts.c.stops + 1} if status in ("paused", "asked") else {}
     connection.execute(rollouts.update().where(rollouts.c.id == identity).values(status=status, why=why, **stopped))
-
-
-def _accept_failures(connection: sa.Connection, identity: str) -> None:
-    """Count those that failed or were not reached as seen; a wave that is open has its whole time again."""
-    time = to_text(now())
-    for state in ("failed", "unreachable"):
-        which = sa.and_(members.c.rollout == identity, members.c.state == state)
-        per_wave = sa.select(members.c.wave, sa.func.count()).where(which).group_by(members.c.wave)
-        for wave, found in connection.execute(per_wave).all():
-            count_moved(connection, identity, wave, {state: -found, "accepted": found})
-        connection.execute(members.update().where(which).values(state="accepted", changed_at=time))
-    newest = sa.select(sa.func.max(waves.c.number)).where(waves.c.rollout == identity, waves.c.opened_at.is_not(None))
-    which = sa.and_(waves.c.rollout == identity, waves.c.number == newest.scalar_subquery())
-    connection.execute(waves.update().where(which).values(opened_at=time))
 
 
 def _overdue(connection: sa.Connection, row: Any, held: Container[str]) -> list[Wave]:
@@ -481,32 +465,7 @@ def _move(connection: sa.Connection, member: Any, state: MemberState, **values: 
     connection.execute(moving(tuple(given)), {"of": member.rollout, "whose": member.licence, **renamed})
     if member.state != state:
         counted = {"of": member.rollout, "which": member.wave, "time": time}
-        connection.execute(_counting(member.state, state), counted)
-
-
-@cache
-def moving(columns: tuple[str, ...]) -> sa.Update:
-    """Spell that a member of a rollout has other values in those columns."""
-    return members.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in columns})
-
-
-@cache
-def _counting(before: MemberState, after: MemberState) -> sa.Update:
-    """Spell that one member of a wave is no more as `before`, but as `after`."""
-    which = sa.and_(waves.c.rollout == sa.bindparam("of"), waves.c.number == sa.bindparam("which"))
-    values: dict[str, Any] = {before: waves.c[before] - 1, after: waves.c[after] + 1}
-    if after in ("succeeded", "failed"):
-        values["last_answer_at"] = sa.bindparam("time")
-    if after == "succeeded":
-        values["last_success_at"] = sa.bindparam("time")
-    return waves.update().where(which).values(values)
-
-
-def count_moved(connection: sa.Connection, rollout: str, wave: int, changes: dict[str, int], **values: Any) -> None:
-    """Change the counters of a wave by so many."""
-    counted = {name: waves.c[name] + by for name, by in changes.items()}
-    which = sa.and_(waves.c.rollout == rollout, waves.c.number == wave)
-    connection.execute(waves.update().where(which).values(**counted, **values))
+        connection.execute(counting(member.state, state), counted)
 
 
 def _decided(connection: sa.Connection, identity: str, kind: str, by: str, **facts: Any) -> None:

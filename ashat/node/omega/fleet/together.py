@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from ashat.node.core.db import now, to_text
+from ashat.node.omega.fleet.counters import count_moved, moving
 from ashat.node.omega.fleet.database import FleetDatabase
 from ashat.node.omega.fleet.rollouts import (
-    count_moved,
-    moving,
+    has_it,
     of_release,
     offer_to_one,
     policy_of,
@@ -87,11 +87,11 @@ def _tell_members(connection: sa.Connection, row: Any, those: Mapping[str, Any])
     told: list[tuple[str, Told]] = []
     moved: _Moved = []
     for licence, member in those.items():
-        has_it = member.state != "waiting"
-        if not has_it and member.wave in may and len(moved) < left:
+        has = has_it(row, member)
+        if not has and member.wave in may and len(moved) < left:
             moved.append((member, {"offered_at": to_text(now())}))
-            has_it = True
-        told.append((licence, Told(int(member.tries), True) if has_it else Told(None, member.wave not in may)))
+            has = True
+        told.append((licence, Told(int(member.tries), True) if has else Told(None, member.wave not in may)))
     if moved:
         _move_all(connection, moved, "under_way")
     return told

@@ -94,6 +94,25 @@ def test_a_wave_has_it_when_it_is_open_and_the_counters_are_those_of_the_members
     assert kinds[-3:] == ["rollout-began", "wave-opened", "wave-opened"]
 
 
+def test_what_is_aborted_is_offered_only_to_who_runs_it(fleet: Fleet, members: Members) -> None:
+    runs, asked, failed, late = members(4)
+    fleet.rollouts.begin("r", OFFER, RolloutPolicy.all_at_once(), "kim")
+    fleet.rollouts.open("r", 0, "it begins", "kim")
+    assert told(fleet, [runs, asked, failed]) == [runs, asked, failed]
+    say(fleet, runs, "running")
+    say(fleet, failed, "failed", "it does not start")
+    say(fleet, asked, "waiting", "UPD-7 is here and waits for whoever runs this machine")
+    assert next(one for one in fleet.mainframes.all() if one.id == asked.id).waits
+    fleet.rollouts.set("r", "aborted", "the customers complain", "kim")
+    assert counts(fleet) == counted_anew(fleet) == [(2, 0, 1, 1, 0, 0)]
+    assert next(one for one in fleet.mainframes.all() if one.id == asked.id).waits == ""
+    assert told(fleet, [runs, asked, failed, late]) == [runs]
+    assert [fleet.rollouts.offer_to(one.id, OFFER).result() is None for one in (runs, asked)] == [False, True]
+    say(fleet, asked, "running")
+    assert told(fleet, [runs, asked]) == [runs, asked], "it was in the middle of it"
+    assert counts(fleet) == counted_anew(fleet) == [(1, 0, 2, 1, 0, 0)]
+
+
 def test_it_stops_by_itself_with_the_failure_that_is_one_too_many(fleet: Fleet, members: Members) -> None:
     fleet_of = members(12)
     fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")

@@ -1,0 +1,53 @@
+"""Change how the members of a rollout stand, and the counters of its waves with that: nobody counts members anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ashat.node.omega.fleet.tables import members, waves
+from ashat.protocol.fleet import MemberState
+
+# What each Mainframe's question and report takes is spelled once: to spell it anew takes longer than to carry it out.
+_THIS: Final = sa.and_(members.c.rollout == sa.bindparam("of"), members.c.licence == sa.bindparam("whose"))
+
+
+@cache
+def moving(columns: tuple[str, ...]) -> sa.Update:
+    """Spell that a member of a rollout has other values in those columns."""
+    return members.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in columns})
+
+
+@cache
+def counting(before: MemberState, after: MemberState) -> sa.Update:
+    """Spell that one member of a wave is no more as `before`, but as `after`."""
+    which = sa.and_(waves.c.rollout == sa.bindparam("of"), waves.c.number == sa.bindparam("which"))
+    values: dict[str, Any] = {before: waves.c[before] - 1, after: waves.c[after] + 1}
+    if after in ("succeeded", "failed"):
+        values["last_answer_at"] = sa.bindparam("time")
+    if after == "succeeded":
+        values["last_success_at"] = sa.bindparam("time")
+    return waves.update().where(which).values(values)
+
+
+def count_moved(connection: sa.Connection, rollout: str, wave: int, changes: dict[str, int], **values: Any) -> None:
+    """Change the counters of a wave by so many."""
+    counted = {name: waves.c[name] + by for name, by in changes.items()}
+    which = sa.and_(waves.c.rollout == rollout, waves.c.number == wave)
+    connection.execute(waves.update().where(which).values(**counted, **values))
+
+
+def move_all(
+    connection: sa.Connection, rollout: str, before: MemberState, after: MemberState, **values: Any
+) -> list[str]:
+    """Move each member of a rollout that is as `before` to `after`, with other values in other columns; whose they are,
+    by the licence."""
+    which = sa.and_(members.c.rollout == rollout, members.c.state == before)
+    moved = members.update().where(which).values(state=after, **values)
+    found = connection.execute(moved.returning(members.c.licence, members.c.wave)).all()
+    for wave, count in sorted(Counter(row.wave for row in found).items()):
+        count_moved(connection, rollout, wave, {before: -count, after: count})
+    return [row.licence for row in found]
