@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -41,13 +42,35 @@ def count_moved(connection: sa.Connection, rollout: str, wave: int, changes: dic
 
 
 def move_all(
-    connection: sa.Connection, rollout: str, before: MemberState, after: MemberState, **values: Any
+    connection: sa.Connection,
+    rollout: str,
+    before: MemberState,
+    after: MemberState,
+    values: Mapping[str, Any],
+    which: sa.ColumnElement[bool] | None = None,
 ) -> list[str]:
-    """Move each member of a rollout that is as `before` to `after`, with other values in other columns; whose they are,
-    by the licence."""
-    which = sa.and_(members.c.rollout == rollout, members.c.state == before)
-    moved = members.update().where(which).values(state=after, **values)
+    """Move each member of a rollout that is as `before`, and for which `which` holds, to `after`, with those values in
+    other columns; whose they are, by the licence."""
+    those = sa.and_(members.c.rollout == rollout, members.c.state == before, sa.true() if which is None else which)
+    moved = members.update().where(those).values(state=after, **values)
     found = connection.execute(moved.returning(members.c.licence, members.c.wave)).all()
     for wave, count in sorted(Counter(row.wave for row in found).items()):
         count_moved(connection, rollout, wave, {before: -count, after: count})
     return [row.licence for row in found]
+
+
+def switching_in(connection: sa.Connection, rollout: str, limit: int) -> int:
+    """Count who is under way in a rollout. Where these are as many as `limit`, those are not counted that said that it
+    waits there, as for its owner's word: others need not wait for them."""
+    total = sa.select(sa.func.sum(waves.c.under_way)).where(waves.c.rollout == rollout)
+    found = int(connection.execute(total).scalar() or 0)
+    if found < limit:
+        return found
+    opened = sa.select(waves.c.number).where(waves.c.rollout == rollout, waves.c.opened_at.is_not(None))
+    waiting = sa.select(sa.func.count()).where(
+        members.c.rollout == rollout,
+        members.c.wave.in_(opened),
+        members.c.state == "under_way",
+        members.c.reason != "",
+    )
+    return found - int(connection.execute(waiting).scalar_one())

@@ -23,7 +23,7 @@ from ashat.node.core.db import from_text, now, to_text
 from ashat.node.core.errors import ApiError
 from ashat.node.omega.fleet.answers import accept_failures, try_again, withdraw_offers
 from ashat.node.omega.fleet.barred import barred_groups, is_barred, running
-from ashat.node.omega.fleet.counters import count_moved, counting, moving
+from ashat.node.omega.fleet.counters import count_moved, counting, moving, switching_in
 from ashat.node.omega.fleet.database import FleetDatabase, next_number
 from ashat.node.omega.fleet.freezes import FreezeStore, give_up, held_waiting
 from ashat.node.omega.fleet.outbox import note
@@ -353,7 +353,7 @@ def offer_to_one(connection: sa.Connection, licence: str, offer: Offer) -> int |
     if row.status not in ("running", "completed") or wave.opened_at is None:
         return None
     policy = policy_of(row)
-    if policy.at_once and under_way_in(connection, row.id) >= policy.at_once:
+    if policy.at_once and switching_in(connection, row.id, policy.at_once) >= policy.at_once:
         return None
     _move(connection, member, "under_way", offered_at=to_text(now()))
     return int(member.tries)
@@ -375,13 +375,15 @@ def _offer_to_held(connection: sa.Connection, licence: str, offer: Offer) -> int
 
 
 def _stop_if_too_many(connection: sa.Connection, row: Any) -> None:
-    """Pause a rollout that too many failures stop, as its policy says, in the transaction that counts the failure."""
+    """Pause a rollout that too many failures stop, as its policy says, in the transaction that counts the failure.
+    Where it waits for an owner's word or a window, it waits no more."""
     state = _state(connection, row)
     if not state.opened:
         return
     stopped = too_many_failed(state.policy, state.as_rollout())
     if stopped is not None:
         status = "asked" if state.policy.on_failure == "ask" else "paused"
+        withdraw_offers(connection, row.id, only_waiting=True)
         _set(connection, row.id, status, stopped.why)
         _decided(connection, row.id, f"rollout-{status}", "OMEGA", why=stopped.why)
         fault_point("rollout.stopped")
@@ -506,12 +508,6 @@ def _member(connection: sa.Connection, rollout: str, licence: str) -> Any:
 
 def _wave(connection: sa.Connection, rollout: str, number: int) -> Any:
     return connection.execute(_WAVE, {"rollout": rollout, "wave": number}).one()
-
-
-def under_way_in(connection: sa.Connection, rollout: str) -> int:
-    """Count who is under way in a rollout."""
-    total = sa.select(sa.func.sum(waves.c.under_way)).where(waves.c.rollout == rollout)
-    return int(connection.execute(total).scalar() or 0)
 
 
 def _state(connection: sa.Connection, row: Any, held: Container[str] = ()) -> RolloutState:

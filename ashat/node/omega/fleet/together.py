@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from ashat.node.core.db import now, to_text
-from ashat.node.omega.fleet.counters import count_moved, moving
+from ashat.node.omega.fleet.counters import count_moved, moving, switching_in
 from ashat.node.omega.fleet.database import FleetDatabase
 from ashat.node.omega.fleet.rollouts import (
     has_it,
@@ -18,7 +18,6 @@ from ashat.node.omega.fleet.rollouts import (
     offer_to_one,
     policy_of,
     reported,
-    under_way_in,
 )
 from ashat.node.omega.fleet.tables import members, waves
 from ashat.protocol.fleet import MainframeReport, MemberState
@@ -83,7 +82,8 @@ def _tell_members(connection: sa.Connection, row: Any, those: Mapping[str, Any])
     opened = sa.select(waves.c.number).where(waves.c.rollout == row.id, waves.c.opened_at.is_not(None))
     waiting = any(member.state == "waiting" for member in those.values()) and row.status in ("running", "completed")
     may = set(connection.execute(opened).scalars()) if waiting else set()
-    left = policy.at_once - under_way_in(connection, row.id) if may and policy.at_once else len(those)
+    at_once = policy.at_once if may else 0
+    left = at_once - switching_in(connection, row.id, at_once) if at_once else len(those)
     told: list[tuple[str, Told]] = []
     moved: _Moved = []
     for licence, member in those.items():

@@ -113,6 +113,31 @@ def test_what_is_aborted_is_offered_only_to_who_runs_it(fleet: Fleet, members: M
     assert counts(fleet) == counted_anew(fleet) == [(1, 0, 2, 1, 0, 0)]
 
 
+def test_who_waits_for_an_owner_takes_nobody_s_place_and_gets_nothing_that_failures_stopped(
+    fleet: Fleet, members: Members
+) -> None:
+    fleet_of = members(8)
+    policy = RolloutPolicy.all_at_once().model_copy(
+        update={"at_once": 2, "failure_least": 1, "failure_percent": 0, "success_percent": 0}
+    )
+    fleet.rollouts.begin("r", OFFER, policy, "kim")
+    fleet.rollouts.open("r", 0, "it begins", "kim")
+    asked = told(fleet, fleet_of)
+    assert len(asked) == 2
+    for each in asked:
+        say(fleet, each, "waiting", "UPD-7 is here and waits for whoever runs this machine")
+    more = [each for each in told(fleet, fleet_of) if each not in asked]
+    assert len(more) == 2, "others need not wait for their owners"
+    left = next(each for each in fleet_of if each not in (*asked, *more))
+    assert fleet.rollouts.offer_to(left.id, OFFER).result() is None, "these are in the middle of it"
+    say(fleet, more[0], "failed", "it does not start")
+    assert fleet.rollouts.state("r").status == "paused"
+    assert counts(fleet) == counted_anew(fleet) == [(6, 1, 0, 1, 0, 0)]
+    assert told(fleet, fleet_of) == [each for each in fleet_of if each in more]
+    fleet.rollouts.set("r", "running", "it was the machine", "kim")
+    assert len(told(fleet, asked)) == 1, "they are asked again, in their turn"
+
+
 def test_it_stops_by_itself_with_the_failure_that_is_one_too_many(fleet: Fleet, members: Members) -> None:
     fleet_of = members(12)
     fleet.rollouts.begin("r", OFFER, TWO_WAVES, "kim")
