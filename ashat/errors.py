@@ -49,6 +49,9 @@ AshatError
    + LogError                the log that a release stands in is not the one that was seen before
  x ReceiptError              a file is no receipt, or something in it does not fit
  x ControlPlaneError         Prefect's server or its workers
+ x TrackerError              a tracker of tasks said no, or nothing
+   + TrackerBusyError        it asks to wait                      (may pass by itself)
+   + TaskRefusedError        it does not do it for this task
 """
 
 from __future__ import annotations
@@ -352,6 +355,26 @@ class ReceiptError(AshatError):
 
 class ControlPlaneError(AshatError):
     """Prefect's server, its workers or its deployments are not there or not as expected."""
+
+
+class TrackerError(AshatError):
+    """A tracker of tasks does not answer, or not as one does."""
+
+
+class TrackerBusyError(TrackerError):
+    """A tracker asks to be left alone for so many `seconds`."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class TaskRefusedError(TrackerError):
+    """A tracker does not do it for one task, such as one that is not there; `status` is as HTTP says."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class SelfTestError(AshatError):

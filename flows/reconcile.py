@@ -37,6 +37,7 @@ from tasks.reconcile.repair import (
     restart_approve,
     restart_rollback,
 )
+from tasks.reconcile.trackers import tell_trackers
 from tasks.rollback.approval import Rollback
 from tasks.runtime.artifacts import publish_table
 from tasks.runtime.connections import this_run
@@ -87,6 +88,7 @@ def reconcile() -> PrefectState[Any]:
     troubles = drift()
     note_troubles(troubles)
     look_at_channels()
+    tell_trackers()
     if troubles:
         publish_table("drift", [trouble._asdict() for trouble in troubles], "What is wrong with the servers")
     for line in (*report.done, *report.failed, *(trouble.what for trouble in troubles)):

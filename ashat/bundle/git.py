@@ -25,6 +25,8 @@ from ashat.errors import BundleError, UsageError
 SECONDS = 600
 COMMITS = 20
 _SUBJECT = 100
+_MESSAGES = 500
+MESSAGES_LIMIT = 1024 * 1024
 CLONE_SECONDS = 3600
 OUTPUT_LIMIT = 128 * 1024 * 1024
 _WORDS_LIMIT = 64 * 1024
@@ -134,6 +136,19 @@ def newest_commits(path: Path, commit: str) -> tuple[str, ...]:
     format_ = f"--format=%H %<({_SUBJECT},trunc)%s"
     said = run_git(path, "log", "--no-show-signature", f"--max-count={COMMITS}", format_, commit, "--", check=False)
     return tuple(line.strip() for line in said.stdout.decode("utf-8", "replace").split("\n") if line.strip())
+
+
+def messages_since(path: Path, commit: str, earlier: str | None) -> str:
+    """Read the messages of the commits that `commit` has and `earlier` lacks, the newest first, of 500 commits and
+    1 MiB at most; without `earlier`, or where that is not here, of the newest `COMMITS`. "" where git cannot tell."""
+    since = earlier if earlier and _commit_of(path, earlier).returncode == 0 else None
+    range_ = (f"--max-count={_MESSAGES}", commit, f"^{since}") if since else (f"--max-count={COMMITS}", commit)
+    words = ("log", "--no-show-signature", "--format=%B", *range_, "--")
+    with open(os.devnull, "r+b") as nothing:
+        descriptor = nothing.fileno()
+        with start_git(path, *words, stdin=descriptor, stderr=descriptor, seconds=SECONDS) as process:
+            assert process.stdout is not None
+            return process.stdout.read(MESSAGES_LIMIT).decode("utf-8", "replace")
 
 
 def commit_tracked(path: Path, message: str) -> tuple[str, bool]:

@@ -45,6 +45,7 @@ from ashat.cli.commands import (
     stats,
     status_history,
     team,
+    tracker,
     up_down,
     wait,
     windows,
@@ -112,6 +113,7 @@ app.command("doctor", short_help="What is wrong here, and at the servers; what t
 app.command("logs", short_help="What the program of a server wrote last.")(logs.logs)
 app.command("heal", short_help="Bring back what a server's store lost.")(heal.heal)
 app.add_typer(notify.notify_app, name="notify", short_help="Say by which channels people are told.")
+app.add_typer(tracker.tracker_app, name="tracker", short_help="Say which trackers hear of their tasks.")
 app.add_typer(schedule.schedule_app, name="schedule", short_help="Say when a source is released by itself.")
 app.add_typer(windows.window_app, name="window", short_help="Say when a release may go to a server.")
 app.add_typer(windows.freeze_app, name="freeze", short_help="Say when no release may go to a server.")

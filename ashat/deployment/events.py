@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from ashat.common.trackers import MOST_TASKS
 from ashat.protocol.messages import Digest, Moment, ReleaseSignature, Source
 
 Text = Annotated[str, Field(max_length=4000)]
 Title = Annotated[str, Field(max_length=100)]
+TaskKey = Annotated[str, Field(max_length=64)]
 Subject = Literal["release", "rollback"]
 
 
@@ -72,6 +74,7 @@ class Packaged(Event):
 
     `attestation` is the digest of the builder's signed statement; `commits` are the newest of those that it was packed
     from, each its id and its subject, the newest first. `irreversible`: its migrate step cannot be taken back.
+    `tasks` are the keys of the tasks that it brings, as its tracker has them.
     `installable_from` are the versions from which it can be installed, None: from any.
     """
 
@@ -85,6 +88,7 @@ class Packaged(Event):
     commits: tuple[str, ...] = ()
     irreversible: bool = False
     installable_from: tuple[Text, ...] | None = None
+    tasks: tuple[TaskKey, ...] = Field(default=(), max_length=MOST_TASKS)
 
 
 class PublicSwitching(Event):

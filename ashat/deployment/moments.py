@@ -73,8 +73,8 @@ class ReleasePayload(_Payload):
 
     `subject` is what people are asked about, or was decided: a release or its rollback. `by` names who did it, as they
     gave their name; `reason` says why. `run` is the flow run that waits for an answer, or did so last, `expires` until
-    when, and `link` the address of its page, where the form is. `before` is for how many seconds more it waits, in a
-    reminder. `opens` is when a server opens that it waits for.
+    when, and `link` the address of its page, where the form is. `tasks` are the keys of those that it brings. `before`
+    is for how many seconds more it waits, in a reminder. `opens` is when a server opens that it waits for.
     """
 
     update_id: str
@@ -94,6 +94,7 @@ class ReleasePayload(_Payload):
     expires: Time | None = None
     release_seq: int | None = None
     mainframes: Mainframes | None = None
+    tasks: tuple[e.TaskKey, ...] = ()
     before: int | None = None
     opens: Time | None = None
 
@@ -215,6 +216,7 @@ def _release(
         expires=request.expires if request else None,
         release_seq=state.release_seq,
         mainframes=_mainframes(state) if distributed else None,
+        tasks=state.tasks,
         opens=event.opens if isinstance(event, e.WindowAwaited) else None,
     )
     resource = f"ashat.release.{state.update_id}.{state.attempt}"

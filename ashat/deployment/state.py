@@ -139,6 +139,7 @@ class State:
     size: int = 0
     source: Source | None = None
     commits: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     built: str | None = None
     irreversible: bool = False
     migrated: Mapping[str, str] = field(default_factory=dict)
@@ -334,6 +335,7 @@ class State:
             "target": self.target,
             "target_name": self.the_target,
             "commit": self.source.commit if self.source else None,
+            "tasks": list(self.tasks),
             "release_seq": self.release_seq,
             "outcome": self.outcome,
             "rolling_back": self.rolling_back,

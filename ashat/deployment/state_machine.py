@@ -109,6 +109,7 @@ def _packaged(state: State, event: e.Packaged) -> State:
         size=event.size,
         source=event.source,
         commits=event.commits,
+        tasks=event.tasks,
         built=event.attestation,
         irreversible=event.irreversible,
     )

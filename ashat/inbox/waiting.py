@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ashat.deployment.stages import Stage
 
-Kind = Literal["release", "rollback", "rollout", "window", "trust", "server", "channel"]
+Kind = Literal["release", "rollback", "rollout", "window", "trust", "server", "channel", "tracker"]
 SOON = timedelta(days=30)
 """How long before its end a trust root waits to be renewed."""
 _FAR = datetime.max.replace(tzinfo=UTC)
@@ -18,6 +18,7 @@ _TROUBLES = {
     "drift": "deploy servers; then push again what it should run, or roll it back",
     "doubt": "docs/architecture.md#the-audit-log says what that may mean",
     "channel": "deploy notify test",
+    "tracker": "deploy tracker test",
 }
 
 
@@ -173,10 +174,11 @@ def of_window(summary: Mapping[str, Any]) -> Waiting | None:
 
 
 def of_trouble(trouble: Mapping[str, str]) -> Waiting:
-    """Tell of what `reconcile` saw to be wrong with a server, or with a channel."""
+    """Tell of what `reconcile` saw to be wrong with a server, with a channel, or with a tracker."""
     kind = trouble["kind"]
+    which: dict[str, Kind] = {"channel": "channel", "tracker": "tracker"}
     return Waiting(
-        "channel" if kind == "channel" else "server",
+        which.get(kind, "server"),
         trouble.get("name") or trouble["server"],
         f"{kind}: {trouble['what']}",
         _time(trouble["since"]),

@@ -57,7 +57,7 @@ def summaries() -> list[dict[str, Any]]:
 
 def glance(most_ended: int | None = None) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """`summaries`, and what was last seen to be wrong: `server`, `kind`, `what`, `since`. `reconcile` looks at the
-    servers; of the kind `channel` is a notification block by which no message gets through.
+    servers; of the kind `channel` is a notification block by which no message gets through, and `tracker` one of tasks.
 
     With `most_ended` it may leave out deployments that have ended, but for at least so many, the newest.
 

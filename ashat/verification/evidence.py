@@ -178,7 +178,8 @@ class Evidence(_Part):
 
     `policy` is `Policy.model_dump(mode="json")`, and `policy_digest` its digest. `rehearsal` is null where none was
     made, `self_test` (by the name of the check) where none was. `sbom` is the digest of the list of what the bundle is
-    built from, a document beside this one; format 2 has none.
+    built from, a document beside this one; format 2 has none. `tasks` are the keys of the tasks that it brings; it is
+    there only where there are some.
     """
 
     format: Literal["ashat-evidence/2", "ashat-evidence/3"]
@@ -199,6 +200,7 @@ class Evidence(_Part):
     outcome: Outcome
     checks: list[EvidencedCheck]
     sbom: Digest | None = None
+    tasks: list[str] = []
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Evidence:

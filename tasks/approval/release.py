@@ -116,6 +116,7 @@ def _facts(d: Deployment, state: State, seen: NodeState | None, fleet: int | Non
         *lines,
         f"- Pushed by {escape(state.pushed_by)}, {origin}",
         f"- Version {escape(state.bundle_version)}, bundle `{(state.bundle or '')[:12]}`",
+        *([f"- Tasks: {escape(', '.join(state.tasks))}"] if state.tasks else []),
         f"- Will reach {target}{served}",
         *(_way_back(d, state, seen) if seen else []),
         *_closed(d, state),

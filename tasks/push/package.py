@@ -32,6 +32,7 @@ from ashat.trust.tuf.metadata import BUILDER
 from blocks.source import load_source
 from tasks.checks.kit.declared_schemas import check_promises
 from tasks.push.route import find_route
+from tasks.push.tracked import check_keys, tasks_of
 from tasks.runtime.connections import this_run
 from tasks.runtime.run import now, run_id
 from tasks.runtime.step import step
@@ -56,7 +57,7 @@ class Origin:
 @dataclass(frozen=True)
 class PushRequest:
     """What a person wants pushed, and in which words. `resume` goes on with an interrupted push; `override_freeze` says
-    why it goes although Public is closed."""
+    why it goes although Public is closed. `tasks` are the keys of tasks that are named, beside those of the commits."""
 
     update_id: str
     description: str
@@ -66,15 +67,17 @@ class PushRequest:
     by: str
     resume: bool = False
     override_freeze: str = ""
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Package:
-    """A packed tree with what is known of it."""
+    """A packed tree with what is known of it; `directory` is where it lay."""
 
     packed: Packed
     raos: RaosToml
     source: Source
+    directory: Path
     commits: tuple[str, ...] = ()
 
 
@@ -137,7 +140,7 @@ def pack(origin: Origin) -> Package:
         packed.close()
         raise
     commits = newest_commits(origin.directory, source.commit) if source.commit else ()
-    return Package(packed, raos, source, commits)
+    return Package(packed, raos, source, origin.directory, commits)
 
 
 def begin(request: PushRequest, package: Package) -> State:
@@ -162,11 +165,13 @@ def begin(request: PushRequest, package: Package) -> State:
     manifest, ledger = package.packed.manifest, this_run().ledger
     refuse_barriers_in_a_circle(ledger, package.raos)
     state = _mine_or_free(ledger, request.update_id, resume=request.resume) or ledger.create(request.update_id, created)
-    attestation = ledger.put_document("attestation", _attested(state, package, by=request.by))
+    named = dict.fromkeys((*state.tasks, *check_keys(request.tasks)))
+    tasks = tasks_of(ledger, request.target, package.directory, package.source, list(named))
+    attestation = ledger.put_document("attestation", _attested(state, package, by=request.by, tasks=tasks))
     fault_point("push.attested")
 
     def packed(newest: State) -> Packaged | None:
-        if newest.stage is not Stage.PLANNING or newest.bundle == manifest.digest:
+        if newest.stage is not Stage.PLANNING or (newest.bundle, newest.tasks) == (manifest.digest, tasks):
             return None
         return Packaged(
             at=now(),
@@ -180,6 +185,7 @@ def begin(request: PushRequest, package: Package) -> State:
             commits=package.commits,
             irreversible=package.raos.migrate is not None and not package.raos.migrate.reversible,
             installable_from=_origins(package.raos),
+            tasks=tasks,
         )
 
     state = ledger.advance(request.update_id, state.attempt, packed)
@@ -212,7 +218,7 @@ def refuse_barriers_in_a_circle(ledger: Ledger, raos: RaosToml) -> None:
     refuse_circle([*known.values(), Release(version, frozenset(origins))])
 
 
-def _attested(state: State, package: Package, *, by: str) -> Attestation:
+def _attested(state: State, package: Package, *, by: str, tasks: tuple[str, ...]) -> Attestation:
     return attest_build(
         machine_signer(Settings().ensure_home(), BUILDER),
         bundle=package.packed.manifest.digest,
@@ -220,6 +226,7 @@ def _attested(state: State, package: Package, *, by: str) -> Attestation:
         attempt=state.attempt,
         source=package.source,
         pushed_by=by,
+        tasks=tasks,
     )
 
 

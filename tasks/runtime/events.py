@@ -73,7 +73,7 @@ def as_prefect_has_it(told: Told) -> dict[str, Any]:
 def _tell_from(ledger: Ledger, origin: str, place: int, since: datetime | None) -> None:
     """Tell of each event from that place on; of those before `since` nothing."""
     while records := list(ledger.records(_AT_ONCE, first=place)):
-        found = [told for record in records if (told := _told(ledger, origin, record)) is not None]
+        found = [told for record in records if (told := told_at(ledger, origin, record)) is not None]
         events = [told for told in found if since is None or told.occurred >= since]
         place = records[-1].seq + 1
         reached = place
@@ -86,7 +86,8 @@ def _tell_from(ledger: Ledger, origin: str, place: int, since: datetime | None) 
         in_time(SECONDS, send, "events")
 
 
-def _told(ledger: Ledger, origin: str, record: Record) -> Told | None:
+def told_at(ledger: Ledger, origin: str, record: Record) -> Told | None:
+    """Tell of the event at that place of the ledger of the name `origin`; None where it is no moment."""
     happened = ledger.events(record.update_id, record.attempt)[: record.version]
     state = fold(record.update_id, record.attempt, happened)
     return told_of(origin, record.seq, happened, state)

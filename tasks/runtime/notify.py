@@ -31,6 +31,7 @@ from tasks.runtime.run import now, run_id
 
 SECONDS = 20.0
 _AT_ONCE = 16
+_CHANNEL = "channel"
 # Prefect makes a block of a class that is imported; it knows those of its own.
 OWN_CHANNELS = (MailServer,)
 _WORDS = 200
@@ -62,7 +63,7 @@ def send(names: Sequence[str], subject: str, body: str) -> dict[str, str]:
         told = [pool.submit(context.copy().run, _deliver, name, body, printable(subject)) for name in names]
     found = {name: one.result() for name, one in zip(names, told, strict=True)}
     for name, why in found.items():
-        _note(name, why, sent=True)
+        note(name, why, sent=True)
     return found
 
 
@@ -102,13 +103,19 @@ def look_at_channels() -> None:
         try:
             _load(name)
         except Exception as error:  # noqa: BLE001  others' code, as above
-            _note(name, f"no message can be sent: {_words(error, None)}")
-    for name in {kept["server"] for kept in _noted()["troubles"]} - set(known):
+            note(name, f"no message can be sent: {_words(error, None)}")
+    forget_others(known)
+
+
+def forget_others(known: Sequence[str], kind: str = _CHANNEL) -> None:
+    """Forget what was wrong with those of a kind that are not known any more."""
+    noted = {kept["server"] for kept in _noted()["troubles"] if kept["kind"] == kind}
+    for name in sorted(noted - set(known)):
         forget(name)
 
 
 def forget(name: str) -> None:
-    """Forget what became of the messages by a channel that is not there any more."""
+    """Forget what became of the messages by a channel, or to a tracker, that is not there any more."""
     try:
         noted = _noted()
         troubles = [kept for kept in noted["troubles"] if kept["server"] != name]
@@ -130,9 +137,9 @@ def _noted() -> dict[str, Any]:
     return {"troubles": found.get("troubles", []), "last": found.get("last", {})}
 
 
-def _note(name: str, what: str, *, sent: bool = False) -> None:
-    """Keep what is wrong with a channel ("": nothing) where `deploy status` reads it, and when a message was `sent`
-    last, and whether it got through, where `deploy notify list` does."""
+def note(name: str, what: str, *, sent: bool = False, kind: str = _CHANNEL) -> None:
+    """Keep what is wrong with a channel or a tracker ("": nothing) where `deploy status` reads it, and when a message
+    was `sent` last, and whether it got through, where `deploy notify list` and `deploy tracker list` do."""
     if what:
         reporter().say(f"⚠️ {name}: {what}")
     try:
@@ -141,7 +148,7 @@ def _note(name: str, what: str, *, sent: bool = False) -> None:
         if not sent and what == before.get(name, {}).get("what", ""):
             return
         since = before[name]["since"] if name in before else at
-        one = [{"server": name, "kind": "channel", "what": what, "since": since}] if what else []
+        one = [{"server": name, "kind": kind, "what": what, "since": since}] if what else []
         others = [kept for kept in before.values() if kept["server"] != name]
         last = {**noted["last"], **({name: {"at": at, "why": what}} if sent else {})}
         this_run().ledger.put_newest(CHANNELS, {"troubles": [*others, *one], "last": last})

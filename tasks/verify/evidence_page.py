@@ -186,6 +186,8 @@ def _about(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield "Commit", source.commit + (", with changes that were not committed" if source.dirty else "")
         if source.who:
             yield "Pushed by", source.who
+    if evidence.tasks:
+        yield "Tasks", ", ".join(evidence.tasks)
     if evidence.sbom:
         yield "SBOM", f"{evidence.sbom}, which deploy sbom {evidence.update_id} shows"
     yield "Verified on", f"{evidence.public.name}, {evidence.public.url}"

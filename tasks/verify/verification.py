@@ -257,6 +257,7 @@ def evidence_of(state: State, report: Report) -> Evidence:
             "outcome": outcome_of(report.results),
             "checks": checks,
             "sbom": digest_of(report.sbom),
+            **({"tasks": list(state.tasks)} if state.tasks else {}),
         }
     )
 

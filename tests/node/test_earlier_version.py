@@ -119,8 +119,8 @@ def as_then(state: State) -> dict[str, Any]:
     if found["source"]:
         assert (found["source"].pop("differences"), found["source"].pop("history_cut")) == (None, False)
         assert (found["source"].pop("artifact"), found["source"].pop("committed")) == (None, None)
-    since = ("baselines", "commits", "output", "public_title", "target_title", "irreversible", "migrated")
-    assert [found.pop(name) for name in since] == [[], [], [], "", "", False, {}]
+    since = ("baselines", "commits", "tasks", "output", "public_title", "target_title", "irreversible", "migrated")
+    assert [found.pop(name) for name in since] == [[], [], [], [], "", "", False, {}]
     assert (found.pop("rollout"), found.pop("mainframes_counted")) == (None, None)
     assert (found.pop("window"), found.pop("held"), found.pop("overridden")) == (None, False, {})
     deciders = found.pop("deciders")
@@ -163,6 +163,7 @@ SINCE = {"stuck", "mainframes_running", "mainframes_total", "not_running", "obst
     "target_name",
     "rollout",
     "rollout_run",
+    "tasks",
     "window",
     "window_opens",
 }

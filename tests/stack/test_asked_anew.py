@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ashat.deployment.state_machine import Stage, State
-from tests.support.processes.stack import Stack, eventually
+from tests.support.processes.stack import Stack
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
-
-
-def reconcile(stack: Stack) -> None:
-    run = stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})["id"]
-    eventually(lambda: stack.run(run)["state"]["type"] in ("COMPLETED", "FAILED"), "reconcile to end")
 
 
 def put(stack: Stack, update_id: str) -> State:
@@ -48,11 +43,11 @@ def test_what_was_asked_while_omega_was_down_is_asked_anew_and_the_first_approva
         assert (code, "'WORLD-1' cannot be approved yet: " in said) == (1, True), said
         assert "cannot be approved yet" in stack.deploy("status").stdout
         again = stack.wait_asked("WORLD-1", 2)
-        reconcile(stack)
+        stack.reconcile()
         assert stack.state("WORLD-1").version == again.version, "nothing has changed, so nobody is asked anew"
     finally:
         stack.omega.start()
-    reconcile(stack)
+    stack.reconcile()
     state = stack.wait_asked("WORLD-1", 3)
     assert (state.approvals["release"].obstacle, state.approvals["release"].run) == ("", gate.run)
     assert "what stood in the way is over" in page(stack, state)
@@ -62,7 +57,7 @@ def test_what_was_asked_while_omega_was_down_is_asked_anew_and_the_first_approva
     stack.wait_asked(put(stack, "WORLD-2").update_id)
     code, said = told(stack, "WORLD-1", "--comment", "however noisy")
     assert (code, stack.state("WORLD-1").stage) == (0, Stage.COMPLETED), said
-    reconcile(stack)
+    stack.reconcile()
     state = stack.wait_asked("WORLD-2", 2)
     stale = " runs something else than when this was verified: deploy verify WORLD-2"
     assert state.approvals["release"].obstacle.endswith(stale)
@@ -78,7 +73,7 @@ def test_who_looks_again_after_a_repair_need_not_wait_for_reconcile(stack: Stack
     put(stack, "WORLD-3")
     stack.configure_policy(rehearses=False, evidence_max_age=77)
     try:
-        reconcile(stack)
+        stack.reconcile()
         state = stack.wait_asked("WORLD-3", 2)
         assert "the verification policy is another one by now" in state.approvals["release"].obstacle
     finally:

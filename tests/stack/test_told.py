@@ -81,13 +81,6 @@ def inbox_page(stack: Stack) -> str:
     return str(page["data"])
 
 
-def reconcile(stack: Stack) -> None:
-    run = stack.api("POST", f"/deployments/{stack.deployment('reconcile/reconcile')}/create_flow_run", {})
-    eventually(
-        lambda: stack.run(run["id"])["state_type"] in ("COMPLETED", "FAILED", "CRASHED"), "reconcile to have looked"
-    )
-
-
 def test_each_moment_is_one_event_however_often_it_is_told_and_starts_an_automation_once(stack: Stack) -> None:
     when = {"expect": ["ashat.release.completed"], "match": {"prefect.resource.id": "ashat.release.UPD-told.1"}}
     trigger = {"type": "event", **when, "posture": "Reactive", "threshold": 1, "within": 0}
@@ -100,7 +93,7 @@ def test_each_moment_is_one_event_however_often_it_is_told_and_starts_an_automat
     state = stack.wait_asked("UPD-told")
     assert state.gate is not None
     assert state.evidence is not None
-    reconcile(stack)
+    stack.reconcile()
     page = inbox_page(stack)
     assert r"To be \| told of" in page
     assert f"[the form]({stack.ui_url}/runs/flow-run/{state.gate.run})" in page
@@ -122,7 +115,7 @@ def test_each_moment_is_one_event_however_often_it_is_told_and_starts_an_automat
 
     kept = stack.api("GET", "/variables/name/ashat_told")["value"]
     stack.api("PATCH", "/variables/name/ashat_told", {"value": {**kept, "events": 0}})
-    reconcile(stack)
+    stack.reconcile()
     assert stack.api("GET", "/variables/name/ashat_told")["value"]["events"] >= kept["events"]
     assert [event["id"] for event in told(stack, "UPD-told")] == [event["id"] for event in events]
     assert fired(stack, automation) == 1

@@ -211,6 +211,7 @@ def _look_at_plane(root: Path, servers: list[dict[str, Any]]) -> Iterator[Findin
     yield Finding("control plane", "ok", f"it answers at {api.url}, Prefect {version}")
     yield from _look_at_workers(api)
     yield from _look_at_channels(api)
+    yield from _look_at_trackers(api)
     yield from _look_at_rollout_policy(api)
     servers += api.servers(secrets=True)
     for kind in ("public", "omega"):
@@ -247,6 +248,20 @@ def _look_at_channels(api: PrefectApi) -> Iterator[Finding]:
             if channel.added:
                 todo = f"deploy notify add makes it anew, deploy notify remove {name} forgets it"
             yield Finding(f"channel {channel.block}", "wrong", "there is no such block", todo)
+
+
+def _look_at_trackers(api: PrefectApi) -> Iterator[Finding]:
+    from ashat.common.trackers import VARIABLE, trackers_of
+
+    kept = api.ask("GET", f"/variables/name/{VARIABLE}")
+    for tracker in trackers_of(kept.get("value") if isinstance(kept, dict) else None):
+        kind, _, name = tracker.block.partition("/")
+        if api.has_block(kind, name):
+            seen = "its block is there; whether it answers is not looked at"
+            yield Finding(f"tracker {tracker.block}", "ok", seen, f"deploy tracker test {name}")
+        else:
+            todo = f"deploy tracker add makes it anew, deploy tracker remove {name} forgets it"
+            yield Finding(f"tracker {tracker.block}", "wrong", "there is no such block", todo)
 
 
 def _look_at_rollout_policy(api: PrefectApi) -> Iterator[Finding]:

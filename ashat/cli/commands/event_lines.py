@@ -28,7 +28,8 @@ def what(event: AnyEvent, public: str, target: str) -> str:
 
 def _packaged(event: Any) -> str:
     commit = f", {event.source.in_short}" if event.source.in_short else ""
-    return f"bundle {event.bundle[:_SHORT]}, {event.files} files{commit}"
+    tasks = f", tasks {', '.join(event.tasks)}" if event.tasks else ""
+    return f"bundle {event.bundle[:_SHORT]}, {event.files} files{commit}{tasks}"
 
 
 def _verified(event: Any) -> str:

@@ -140,6 +140,8 @@ def _facts(found: Evidence) -> Iterator[tuple[str, str]]:
     yield "Public", f"{found.public.name} at {found.public.url}; before, it ran {found.public.ran_before or 'nothing'}"
     bundle = f"unknown: {found.target.unknown}" if found.target.unknown else found.target.bundle or "nothing"
     yield "Target", f"{found.target.name} ran {bundle}"
+    if found.tasks:
+        yield "Tasks", ", ".join(found.tasks)
     if found.sbom:
         yield "SBOM", f"{found.sbom} (deploy sbom {found.update_id})"
     yield "Policy", f"{found.policy_digest}: {', '.join(_departures(found.policy)) or 'the default'}"

@@ -27,6 +27,7 @@ _MARKS = {
     "trust": "🔑",
     "server": "⚠️",
     "channel": "⚠️",
+    "tracker": "⚠️",
 }
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ashat.cli.control_plane.api import kept_variable
 from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
 from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
+from ashat.cli.terminal.secret_input import given_secrets
 from ashat.common.channels import VARIABLE, Channel, channels_of
-from ashat.common.files import read_bounded
-from ashat.common.home import home
 from ashat.common.identifiers import check_server_name
 from ashat.errors import ControlPlaneError, NotConfiguredError, UsageError
 
 notify_app = typer.Typer(no_args_is_help=True, help="Say by which channels people are told.")
 
-_LIMIT = 16 * 1024
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The channel's name.")]
 
 
@@ -55,7 +53,7 @@ def add(
 
     from blocks.channels import Given, make_channel, save_channel, secrets_of
 
-    given = _given(secrets, secrets_of(kind, account))
+    given = given_secrets(secrets, secrets_of(kind, account))
     block = make_channel(kind, Given(name, tuple(to or ()), sender, account, given))
     if dry_run:
         told = "escalations only" if escalations_only else "everything"
@@ -136,14 +134,8 @@ def _known() -> list[Channel]:
     Raises:
         ControlPlaneError: the control plane, which keeps them, does not run or does not answer.
     """
-    from ashat.cli.control_plane.api import known_api
-    from ashat.cli.control_plane.connect import running_state
-
-    api = known_api(home())
-    if api is None or (api.embedded and running_state(home()) is None):
-        raise ControlPlaneError("The control plane, which keeps the channels, does not run: deploy up starts it.")
-    found: Any = api.ask("GET", f"/variables/name/{VARIABLE}")
-    return channels_of(os.environ.get("ASHAT_NOTIFY", ""), found.get("value") if isinstance(found, dict) else None)
+    found = kept_variable(VARIABLE, "channels")
+    return channels_of(os.environ.get("ASHAT_NOTIFY", ""), found)
 
 
 def _find(name: str) -> Channel:
@@ -158,39 +150,6 @@ def _find(name: str) -> Channel:
     if len(found) > 1:
         raise NotConfiguredError(f"Which one? {' or '.join(channel.block for channel in found)}")
     return found[0]
-
-
-def _given(file: Path | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Read the secrets that are `wanted` from a file, from standard input, or from who is asked.
-
-    Raises:
-        UsageError: one is missing, or nobody is there to be asked.
-        KeyFileError: others may read the file, or nobody can.
-    """
-    if not wanted:
-        return ()
-    if file is None:
-        if not output.interactive():
-            raise UsageError(f"Give the {' and the '.join(wanted)} by --secrets FILE, one a line; - is standard input.")
-        return tuple(str(typer.prompt(f"The {what}", hide_input=True)).strip() for what in wanted)
-    lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
-    if len(lines) != len(wanted):
-        where = "standard input" if str(file) == "-" else str(file)
-        raise UsageError(f"{where} must have {len(wanted)} lines: the {', the '.join(wanted)}; it has {len(lines)}.")
-    return tuple(lines)
-
-
-def _text(file: Path) -> str:
-    if str(file) == "-":
-        return sys.stdin.read(_LIMIT)
-    from ashat.trust.keys.files import refuse_open
-
-    refuse_open(file)
-    try:
-        return read_bounded(file, _LIMIT).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"{file} cannot be read: {reason}.") from None
 
 
 def _hears(channel: Channel) -> str:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _TEXT_LIMIT = 4000
 
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", metavar="KEY", help="A task that it brings, such as PROJ-12; repeat it.")
+]
+
 
 def push(
     update_id: Annotated[str, typer.Argument(metavar="ID", help="A new id, such as UPD-2026-11.")],
@@ -45,16 +49,14 @@ def push(
         bool, typer.Option("--resume", help="Go on with a push of this id that was interrupted.")
     ] = False,
     override_freeze: OverrideFreeze = "",
+    task: Tasks = None,
     public: Annotated[str, typer.Option(help="The Public Server to push to.")] = "public",
     target: Annotated[str, typer.Option(help="Where it goes once it is approved.")] = "omega",
     dry_run: DryRun = False,
 ) -> None:
     """Pack a source tree, bring it to the Public Server, and let that run it."""
-    from ashat.common.identifiers import check_server_name, check_update_id
 
-    check_update_id(update_id)
-    for block in (public, target):
-        check_server_name(block)
+    _check_names(update_id, public, target)
     _check_words(description, info)
     override = given_reason(override_freeze)
     wanted = _artifact_digest(source, digest, subdirectory, ref if commit else None)
@@ -63,9 +65,11 @@ def push(
 
     from tasks.push.package import Origin, PushRequest, check_free
     from tasks.push.route import find_route
+    from tasks.push.tracked import check_keys
     from tasks.runtime.connections import connections
     from tasks.runtime.run import whoami
 
+    tasks = check_keys(task or ())
     with connections():
         check_free(update_id, resume=resume)
         route = find_route(public, target)
@@ -73,7 +77,7 @@ def push(
         if commit:
             _commit(directory, f"{update_id}: {description}")
         origin = Origin(directory.name, directory, ref, allow_dirty, subdirectory, wanted)
-        request = PushRequest(update_id, description, info, public, target, whoami(), resume, override)
+        request = PushRequest(update_id, description, info, public, target, whoami(), resume, override, tasks)
         _push(request, origin, route, dry_run=dry_run)
 
 
@@ -180,6 +184,14 @@ def _tell_verified(state: State) -> None:
 def _refuse_to_commit(*, commit: bool, dry_run: bool) -> None:
     if commit and dry_run:
         raise UsageError("A dry run commits nothing: give --dry-run with --allow-dirty, to see what would be packed.")
+
+
+def _check_names(update_id: str, *servers: str) -> None:
+    from ashat.common.identifiers import check_server_name, check_update_id
+
+    check_update_id(update_id)
+    for block in servers:
+        check_server_name(block)
 
 
 def _check_words(description: str, info: str) -> None:

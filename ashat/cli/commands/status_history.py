@@ -61,7 +61,7 @@ def history(
         list[str] | None, typer.Option(help="Only this stage, such as Completed; may be repeated.")
     ] = None,
     since: Annotated[str, typer.Option(help="Only what changed since: 2026-11-30, or 12h, 7d, 2w ago.")] = "",
-    search: Annotated[str, typer.Option(help="Only ids and descriptions that hold this text.")] = "",
+    search: Annotated[str, typer.Option(help="Only ids, descriptions and tasks that hold this text.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the newest.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +77,7 @@ def history(
         for summary in (as_of(summary, at) for summary in summaries())
         if (not stages or summary["stage"] in stages)
         and (earliest is None or _time(summary["updated_at"]) >= earliest)
-        and search.casefold() in f"{summary['update_id']} {summary['description']}".casefold()
+        and search.casefold() in " ".join(_searched(summary)).casefold()
     ][:limit]
     if as_json:
         output.show_json({"deployments": found})
@@ -175,14 +175,19 @@ def _cannot_be(summary: dict[str, Any]) -> str:
     return f"cannot be approved yet: {why}" if why else ""
 
 
+def _searched(summary: dict[str, Any]) -> list[str]:
+    return [summary["update_id"], summary["description"], *summary.get("tasks", ())]
+
+
 def _history_row(summary: dict[str, Any]) -> tuple[str, ...]:
+    tasks = f" [{', '.join(summary['tasks'])}]" if summary.get("tasks") else ""
     return (
         _moment_of(_time(summary["updated_at"])),
         _mark(summary),
         _name(summary),
         summary["stage"] + _of(summary),
         summary["pushed_by"],
-        summary["description"] + (f" ({summary['reason']})" if summary["reason"] else ""),
+        summary["description"] + tasks + (f" ({summary['reason']})" if summary["reason"] else ""),
     )
 
 
@@ -228,6 +233,8 @@ def _facts(state: State, stage: Stage) -> Iterator[tuple[str, str]]:
     if stage is Stage.COMPLETED:
         yield "Mainframes", state.reach.words
     yield "Description", state.description
+    if state.tasks:
+        yield "Tasks", ", ".join(state.tasks)
     if state.reason:
         yield "Reason", state.reason
     yield from _obstacles(state)

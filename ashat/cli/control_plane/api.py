@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ashat.cli.control_plane.state import read_password, read_state
+from ashat.common.home import home
 from ashat.errors import ControlPlaneError, DocumentError
 
 ANSWER_LIMIT = 4 * 1024 * 1024
@@ -124,3 +125,19 @@ def known_api(home: Path) -> PrefectApi | None:
     if named and (state is None or named != state.api_url):
         return PrefectApi(named, os.environ.get("PREFECT_API_AUTH_STRING", ""), embedded=False)
     return PrefectApi(state.api_url, read_password(home), embedded=True) if state else None
+
+
+def kept_variable(name: str, what: str) -> object:
+    """Read the value of a variable of Prefect, which keeps `what`; None where there is none.
+
+    Raises:
+        ControlPlaneError: the control plane does not run or does not answer.
+    """
+    from ashat.cli.control_plane.connect import running_state
+
+    root = home()
+    api = known_api(root)
+    if api is None or (api.embedded and running_state(root) is None):
+        raise ControlPlaneError(f"The control plane, which keeps the {what}, does not run: deploy up starts it.")
+    found = api.ask("GET", f"/variables/name/{name}")
+    return found.get("value") if isinstance(found, dict) else None

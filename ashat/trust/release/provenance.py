@@ -62,7 +62,8 @@ class _Resource(_Part):
 
 class Parameters(_Part):
     """Of what, and by whom, a bundle was packed. Names are as they were told; `commit` is None outside git. `dirty`,
-    `differences` and `artifact` are as of `ashat.protocol.messages.Source`."""
+    `differences` and `artifact` are as of `ashat.protocol.messages.Source`; `tasks` as of the event `Packaged`, None
+    where there are none."""
 
     update_id: str = Field(alias="updateId", max_length=200)
     attempt: int
@@ -74,6 +75,7 @@ class Parameters(_Part):
     artifact: Artifact | None = None
     author: str = ""
     pushed_by: str = Field(alias="pushedBy", default="")
+    tasks: tuple[str, ...] | None = None
 
 
 class _Definition(_Part):
@@ -120,7 +122,14 @@ class VerifiedProvenance:
 
 
 def attest_build(
-    signer: Signer, *, bundle: str, update_id: str, attempt: int, source: Source, pushed_by: str
+    signer: Signer,
+    *,
+    bundle: str,
+    update_id: str,
+    attempt: int,
+    source: Source,
+    pushed_by: str,
+    tasks: tuple[str, ...] = (),
 ) -> Attestation:
     """Sign the builder's statement about what was packed as `bundle`.
 
@@ -138,6 +147,7 @@ def attest_build(
         artifact=source.artifact,
         author=source.who,
         pushedBy=pushed_by,
+        tasks=tasks or None,
     )
     return _attest(
         signer,

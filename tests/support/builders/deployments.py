@@ -38,9 +38,10 @@ def record(
     at: datetime | None = None,
     expires: datetime | None = None,
     outcome: str = "passed",
+    tasks: tuple[str, ...] = (),
 ) -> State:
     """Bring an update to `stage` the way there is; its events begin at `at` (default: now) and follow by a second."""
-    writer = _Writer(ledger, at or datetime.now(UTC), expires)
+    writer = _Writer(ledger, at or datetime.now(UTC), expires, tasks)
     writer.create(update_id, description)
     if stage is Stage.CANCELLED:
         return writer.add(e.Cancelled, reason="not needed")
@@ -64,8 +65,9 @@ def record(
 
 
 class _Writer:
-    def __init__(self, ledger: Ledger, at: datetime, expires: datetime | None) -> None:
+    def __init__(self, ledger: Ledger, at: datetime, expires: datetime | None, tasks: tuple[str, ...]) -> None:
         self._ledger = ledger
+        self._tasks = tasks
         self._at = at
         self.expires = expires or at + timedelta(days=7)
         self.state: State
@@ -83,7 +85,13 @@ class _Writer:
     def push(self) -> None:
         source = Source(name="raos", commit="c" * 40)
         self.add(
-            e.Packaged, bundle=digest(self.state.update_id), version="9.4.1", files=2, size=3_000_000, source=source
+            e.Packaged,
+            bundle=digest(self.state.update_id),
+            version="9.4.1",
+            files=2,
+            size=3_000_000,
+            source=source,
+            tasks=self._tasks,
         )
         self.add(e.PublicSwitching, from_bundle=None)
         self.add(e.Pushed, url="http://127.0.0.1:1")

@@ -267,6 +267,12 @@ class Stack:
         found: dict[str, Any] = self.api("GET", f"/flow_runs/{run}")
         return found
 
+    def reconcile(self) -> None:
+        """Let `reconcile` look once, now, in a worker."""
+        run = self.api("POST", f"/deployments/{self.deployment('reconcile/reconcile')}/create_flow_run", {})["id"]
+        ended = ("COMPLETED", "FAILED", "CRASHED")
+        eventually(lambda: self.run(run)["state_type"] in ended, "reconcile to have looked")
+
     def deployment(self, name: str) -> str:
         """The id of a deployment."""
         return str(self.api("GET", f"/deployments/name/{name}")["id"])

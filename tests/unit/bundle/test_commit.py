@@ -13,7 +13,16 @@ import pytest
 
 from ashat.bundle.blob_ids import BlobIds
 from ashat.bundle.compare import NAMES_SHOWN, compare_with_commit, refuse_lfs_pointers
-from ashat.bundle.git import COMMITS, branch_of, clone, find_repository, git_info, newest_commits, run_git
+from ashat.bundle.git import (
+    COMMITS,
+    branch_of,
+    clone,
+    find_repository,
+    git_info,
+    messages_since,
+    newest_commits,
+    run_git,
+)
 from ashat.bundle.git_objects import ObjectStore
 from ashat.bundle.pack import pack_directory, pack_git_ref
 from ashat.errors import BundleError, SourceChangedError, UsageError
@@ -611,3 +620,14 @@ def test_the_newest_commits_are_listed_by_id_and_subject_and_no_more_than_are_sh
     listed = newest_commits(tree, last)
     assert len(listed) == COMMITS
     assert listed[0] == f"{last} change {COMMITS - 1}"
+
+
+def test_the_messages_since_a_commit_are_those_that_it_lacks_and_without_it_the_newest(tree: Path) -> None:
+    first = git(tree, "rev-parse", "HEAD")
+    commit(tree, {"empty": "1"}, "second\n\nwith a body")
+    last = commit(tree, {"empty": "2"}, "third")
+    assert messages_since(tree, last, first).split() == ["third", "second", "with", "a", "body"]
+    assert messages_since(tree, last, last) == ""
+    assert len(messages_since(tree, last, None)) > len(messages_since(tree, last, first))
+    assert messages_since(tree, last, "0" * 40) == messages_since(tree, last, None)
+    assert messages_since(tree, "0" * 40, None) == ""

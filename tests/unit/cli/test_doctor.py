@@ -131,6 +131,8 @@ def test_servers_tokens_workers_and_channels_are_looked_at(
         ]
         channel = {"/api/block_types/slug/slack-webhook/block_documents/name/releases": {"id": 1}}
         added = {"/api/variables/name/ashat_channels": {"value": {"channels": [{"block": "twilio-sms/night"}]}}}
+        tracker = {"block": "raos-jira-tracker/work", "kind": "jira", "prefixes": ["PROJ-"]}
+        added["/api/variables/name/ashat_trackers"] = {"value": {"trackers": [tracker]}}
         with prefect(servers, **channel, **added, **{"/api/work_pools/alpha/workers/filter": []}) as url:
             monkeypatch.setenv("PREFECT_API_URL", url)
             found = examined(capsys, 1)
@@ -143,6 +145,7 @@ def test_servers_tokens_workers_and_channels_are_looked_at(
     assert verdicts["channel slack-webhook/releases"] == "ok"
     assert verdicts["channel sendgrid-email/owner"] == "wrong"
     assert verdicts["channel twilio-sms/night"] == "wrong"
+    assert verdicts["tracker raos-jira-tracker/work"] == "wrong"
     assert "t-public" not in str(found)
     assert "t-omega" not in str(found)
 
