@@ -24,12 +24,11 @@ STAYS = "none"
 
 
 class Given(NamedTuple):
-    """What an operator gives for a tracker: where it is (`url`), which `project` or repository, by which `account`,
-    what its keys begin with, the state that a task gets once it is completed ("": the usual), and its secrets."""
+    """What an operator gives for a tracker: where it is (`url`), which `project` or repository, what its keys begin
+    with, the state that a task gets once it is completed ("": the usual), and its secrets."""
 
     project: str
     url: str
-    account: str
     prefixes: tuple[str, ...]
     done: str
     secrets: tuple[str, ...]
@@ -61,7 +60,6 @@ def make_tracker(kind: str, given: Given) -> tuple[Tracker, tuple[str, ...]]:
     words = {
         "--project": given.project,
         "--url": given.url,
-        "--account": given.account,
         "--key-prefix": given.prefixes,
     }
     present = {word for word, value in words.items() if value}
@@ -136,13 +134,19 @@ def _state(given: Given) -> str:
     return "" if given.done == STAYS else given.done
 
 
+def _jira(given: Given) -> Tracker:
+    """Take an e-mail address and its API token, as the cloud's are used, or a personal access token alone."""
+    account, _, token = given.secrets[0].rpartition(":")
+    return JiraTracker(url=given.url, account=account, token=SecretStr(token), done=_state(given))
+
+
 def _webhook(given: Given) -> Tracker:
     address, key = (SecretStr(secret) for secret in given.secrets)
     usable_url(given.secrets[0])
     return WebhookTracker(address=address, key=key, done=_state(given))
 
 
-_PROJECT, _URL, _ACCOUNT, _PREFIX = "--project", "--url", "--account", "--key-prefix"
+_PROJECT, _URL, _PREFIX = "--project", "--url", "--key-prefix"
 
 MADE: dict[str, Kind] = {
     "github": Kind(
@@ -164,13 +168,11 @@ MADE: dict[str, Kind] = {
         ),
     ),
     "jira": Kind(
-        ("token",),
+        ("token, in the cloud EMAIL:TOKEN",),
         frozenset({_URL, _PREFIX}),
-        frozenset({_ACCOUNT}),
+        frozenset(),
         (),
-        lambda given: JiraTracker(
-            url=given.url, account=given.account, token=SecretStr(given.secrets[0]), done=_state(given)
-        ),
+        _jira,
     ),
     "webhook": Kind(("address", "signing key"), frozenset({_PREFIX}), frozenset(), (), _webhook),
 }

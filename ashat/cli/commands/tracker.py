@@ -27,7 +27,6 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of your own, such as issues.")],
     project: Annotated[str, typer.Option(help="github: OWNER/NAME. gitlab: GROUP/NAME, or its number.")] = "",
     url: Annotated[str, typer.Option(help="jira: its address. github, gitlab: of one of your own.")] = "",
-    account: Annotated[str, typer.Option(help="jira in the cloud: the e-mail address whose API token it is.")] = "",
     key_prefix: Annotated[
         list[str] | None, typer.Option("--key-prefix", help="What its keys begin with, such as PROJ-; repeat it.")
     ] = None,
@@ -48,7 +47,7 @@ def add(
     from tasks.runtime.connections import connections
 
     given = given_secrets(secrets, secrets_of(kind))
-    made = Given(project, url, account, tuple(dict.fromkeys(key_prefix or ())), done.strip(), given)
+    made = Given(project, url, tuple(dict.fromkeys(key_prefix or ())), done.strip(), given)
     block, prefixes = make_tracker(kind, made)
     tracker = save_tracker(block, kind, name, prefixes)
     with connections():

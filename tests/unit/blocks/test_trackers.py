@@ -32,7 +32,7 @@ def server() -> Iterator[TrackerServer]:
 
 
 def given(kind: str, url: str, /, *, token: str = TOKEN, done: str = "", **words: Any) -> Given:
-    usual: dict[str, Any] = {"project": "", "url": url, "account": "", "prefixes": (), "done": done}
+    usual: dict[str, Any] = {"project": "", "url": url, "prefixes": (), "done": done}
     more: dict[str, dict[str, Any]] = {
         "github": {"project": "owner/name"},
         "gitlab": {"project": "group/name"},
@@ -106,9 +106,9 @@ def test_what_people_wrote_is_no_markup_of_jira(server: TrackerServer) -> None:
 
 
 def test_a_jira_in_the_cloud_is_asked_with_the_account(server: TrackerServer) -> None:
-    assert made("jira", server, account=ACCOUNT).look() == "it knows us as Deploy"
+    assert made("jira", server, token=f"{ACCOUNT}:{TOKEN}").look() == "it knows us as Deploy"
     with pytest.raises(TrackerError, match="refuses the token"):
-        made("jira", server, account="other@example.com").look()
+        made("jira", server, token=f"other@example.com:{TOKEN}").look()
 
 
 def test_a_state_that_was_renamed_is_said_with_those_that_there_are(server: TrackerServer) -> None:
@@ -223,7 +223,7 @@ def test_every_kind_shows_no_secret() -> None:
         ("pigeon", {}, "There is no tracker of the kind 'pigeon'; there are github"),
         ("github", {"project": ""}, "needs --project"),
         ("github", {"project": "../../etc"}, "repository: "),
-        ("github", {"account": "me"}, "takes no --account"),
+        ("webhook", {"project": "me"}, "takes no --project"),
         ("github", {"url": "http://github.example"}, "cross the network readable"),
         ("github", {"url": f"https://kim:{TOKEN}@github.example"}, "without a user or a password"),
         ("github", {"url": "ftp://github.example"}, "begins with https://"),
