@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from ashat.cli.control_plane.api import kept_variable
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
+from ashat.cli.terminal.dry_run import DryRun, would
 from ashat.cli.terminal.output import Json
 from ashat.cli.terminal.secret_input import given_secrets
 from ashat.common.identifiers import check_server_name
@@ -36,11 +38,12 @@ def add(
     secrets: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file with the secrets, one a line; - is standard input.")
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Add a tracker whose tasks hear of the releases that bring them, from now on. Its token is asked for, or read from
     a file; never give it as a word of the command."""
     check_server_name(name)
-    _ready()
+    ready(dry_run=dry_run)
 
     from blocks.tracker_kinds import Given, make_tracker, save_tracker, secrets_of
     from tasks.reconcile.trackers import tell_from_now_on
@@ -49,6 +52,9 @@ def add(
     given = given_secrets(secrets, secrets_of(kind))
     made = Given(project, url, tuple(dict.fromkeys(key_prefix or ())), done.strip(), given)
     block, prefixes = make_tracker(kind, made)
+    if dry_run:
+        would(f"let {name} ({kind}) hear of tasks such as {prefixes[0]}12", "Whether it answers was not looked at.")
+        return
     tracker = save_tracker(block, kind, name, prefixes)
     with connections():
         tell_from_now_on(tracker)
@@ -88,7 +94,7 @@ def test(name: Name) -> None:
     """Ask a tracker from this machine whether it knows us, and say what it answered; a webhook gets an event of its
     own."""
     tracker = _find(name)
-    _ready()
+    ready()
 
     from tasks.reconcile.trackers import COMMENT_SECONDS, TRACKER, load_tracker
     from tasks.runtime.in_time import in_time
@@ -103,10 +109,13 @@ def test(name: Name) -> None:
 
 
 @tracker_app.command("remove", short_help="Remove a tracker, with its secrets.")
-def remove(name: Name) -> None:
+def remove(name: Name, dry_run: DryRun = False) -> None:
     """Remove a tracker: it hears of nothing any more, and its block, which holds its secrets, is deleted."""
     tracker = _find(name)
-    _ready()
+    if dry_run:
+        would(f"remove {tracker.block} with its secrets; it hears of tasks such as {tracker.prefixes[0]}12 now")
+        return
+    ready()
 
     from blocks.tracker_kinds import remove_tracker
     from tasks.reconcile.trackers import forget_place
@@ -145,10 +154,3 @@ def _row(tracker: Tracker, last: dict[str, str] | None) -> tuple[str, ...]:
         mark = "❌" if last["why"] else "✅"
         what = f"{ago} ago: {last['why']}" if last["why"] else f"it took what it was told last, {ago} ago"
     return mark, tracker.block, " ".join(tracker.prefixes), what
-
-
-def _ready() -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)

@@ -16,13 +16,13 @@ READ = frozenset(
         *("fleet at", "fleet show", "fleet watch", "freeze list", "help", "history", "inbox", "licences list"),
         *("licences show", "logs", "metrics", "notify list", "open", "receipt", "rollout compare", "rollout list"),
         *("rollout report", "rollout show", "sbom", "schedule list", "servers", "sign", "stats", "status"),
-        *("trust builder-key", "trust status", "trust verifier-key", "ui", "wait", "window list"),
+        *("tracker list", "trust builder-key", "trust status", "trust verifier-key", "ui", "wait", "window list"),
     }
 )
 # They start and stop processes of this machine, send a message to be looked at, or write the file that is named.
 HERE = frozenset(
     {
-        *("backup", "demo", "down", "init", "notify test", "team init", "team server", "team services"),
+        *("backup", "demo", "down", "init", "notify test", "tracker test", "team init", "team server", "team services"),
         *("team upgrade", "trust keygen", "trust sign", "up", "worker"),
     }
 )
