@@ -12,9 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from math import log2
+from typing import NamedTuple
 
+USUAL_LETTERS, LIST_COMMAS = 24, 3
+_USUAL = re.compile(r"[A-Za-z]+(?:[-_.!@#$ ][A-Za-z]*)*[0-9]{0,4}[!@#$.]?|(?:[A-Za-z]{1,12}[0-9]{1,4}[-_.!@#]?){1,3}")
 _HINTS = (b"pass", b"pwd", b"secret", b"token", b"credent", b"key", b"identified by")
-_KEYS = re.compile(rb"(?:api|access|private|auth|cryption|signing|master|account|shared)[_.-]?$")
+_KEYS = re.compile(
+    rb"(?:api|access|private|auth|cryption|signing|master|account|shared|app|jwt|hmac|webhook|cookie|deploy)[_.-]?$"
+)
 _BEFORE = re.compile(rb"[\w.-]*\Z")
 _AFTER = re.compile(rb"[\w.-]{0,40}")
 _OPEN = rb"[bfruBFRU]{0,2}(?P<quote>\\?[\"'`])(?P<value>[^\"'`\r\n]{4,512})(?P=quote)"
@@ -27,6 +32,13 @@ _BARE = re.compile(
     rb"(?P<gap>[ \t]{0,40}(?P<sign>[=:])[ \t]{0,40})(?P<value>[^\s\0\"'`,;(){}\[\]<>|]{6,256})(?=[\s\0;,\"'&]|$)"
 )
 _OPTION = re.compile(rb"[ =]{1,2}[\"']?(?P<value>[^\s\"'`,;(){}\[\]<>|-][^\s\"'`;(){}\[\]<>|]{7,255})")
+# The name in one field, and its value in the next.
+_NAME = re.compile(rb"(?:name|key|id|field|param)[\"']?[ \t]{0,4}[:=]>?[ \t]{0,4}[\"']?\Z", re.IGNORECASE)
+_PAIRED = re.compile(
+    rb"[\"']?[ \t]{0,4},?\s{0,60}[\"']?(?:value|val|default)[\"']?[ \t]{0,4}[:=]>?[ \t]{0,4}"
+    rb"[\"']?(?P<value>[^\"'\s,}<>]{6,256})",
+    re.IGNORECASE,
+)
 _START = re.compile(
     rb"[ \t]*(?:-[ \t]+|export[ \t]+|set[ \t]+|ENV[ \t]+|ARG[ \t]+|[;?&][ \t]{0,4})?$|.*[;?&][ \t]{0,4}[\w ]{0,30}$"
 )
@@ -109,8 +121,15 @@ _HASH = re.compile(
 _BASIC = re.compile(rb"[bB]asic[ \t]{1,4}([A-Za-z0-9+/]{8,200}={0,2})")
 
 
-def assigned_secrets(text: bytes) -> Iterator[int]:
-    """Find where in `text` a value is given to a name such as `password`; positions, in order."""
+class Place(NamedTuple):
+    """Where a value stands; `usual` is one such as tests have."""
+
+    position: int
+    usual: bool = False
+
+
+def assigned_secrets(text: bytes) -> Iterator[Place]:
+    """Find where in `text` a value is given to a name such as `password`, in order."""
     position = 0
     for hint, length in _hints(text.lower()):
         if hint < position:
@@ -121,8 +140,26 @@ def assigned_secrets(text: bytes) -> Iterator[int]:
         after = _AFTER.match(text, hint + length)
         position = after.end() if after else hint + length
         name = text[start:position].decode("utf-8", "replace")
-        if not _HARMLESS.search(name) and _is_given(text, name, start, position):
-            yield start
+        if harmless(name) or _for_browsers(text, start):
+            continue
+        if value := _given(text, name, start, position):
+            yield Place(start, usual=usual_in_tests(value))
+
+
+def harmless(name: str) -> bool:
+    """Tell whether a name that has the word password or the like is of something else, such as of a field's length."""
+    return bool(_HARMLESS.search(name))
+
+
+def usual_in_tests(value: str) -> bool:
+    """Tell whether `value` is words and a few digits, as the passwords of tests are."""
+    return len(value) <= USUAL_LETTERS and bool(_USUAL.fullmatch(value))
+
+
+def _for_browsers(text: bytes, start: int) -> bool:
+    """Tell whether the names beside it are those of a key that pages carry: Algolia's for searches, Firebase's."""
+    beside = text[max(0, start - 240) : start + 240]
+    return (b"ndexName" in beside and b"ppId" in beside) or b"essagingSenderId" in beside or b"uthDomain" in beside
 
 
 def _hints(lowered: bytes) -> list[tuple[int, int]]:
@@ -137,24 +174,31 @@ def _hints(lowered: bytes) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _is_given(text: bytes, name: str, start: int, end: int) -> bool:
+def _given(text: bytes, name: str, start: int, end: int) -> str:
+    """Find the value that is given to `name`, "" where there is none or it can be no secret."""
     if quoted := _QUOTED.match(text, end):
         value = _str(quoted["value"])
         listed, called = quoted["sign"] == b",", quoted["sign"].startswith(b"(")
         if called and not _hints(name.rpartition(".")[2].lower().encode()):
-            return False
-        return could_be(name, value) and not (
-            listed and (text[start - 1 : start] not in _QUOTES or _WORDLIKE.fullmatch(value))
-        )
+            return ""
+        named = listed and (text[start - 1 : start] not in _QUOTES or _WORDLIKE.fullmatch(value))
+        return value if could_be(name, value) and not named else ""
     if tagged := _TAG.match(text, end):
-        return could_be(name, _str(tagged["value"]))
+        return _if_secret(name, tagged)
     if text[max(0, start - 2) : start + 2].find(b"--") >= 0 and (option := _OPTION.match(text, end)):
-        return could_be(name, _str(option["value"]))
+        return _if_secret(name, option)
     if bare := _BARE.match(text, end):
         first = text.rfind(b"\n", max(0, start - 200), start) + 1 or max(0, start - 200)
         settled = bool(_START.match(text[first:start])) and (bare["sign"] == b":" or b" " not in bare["gap"])
-        return could_be(name, _str(bare["value"]), bare=not settled)
-    return False
+        return _if_secret(name, bare, bare=not settled)
+    if _NAME.search(text, max(0, start - 40), start) and (paired := _PAIRED.match(text, end)):
+        return _if_secret(name, paired)
+    return ""
+
+
+def _if_secret(name: str, match: re.Match[bytes], *, bare: bool = False) -> str:
+    value = _str(match["value"])
+    return value if could_be(name, value, bare=bare) else ""
 
 
 def _str(value: bytes) -> str:
@@ -169,6 +213,8 @@ def could_be(name: str, value: str, *, bare: bool = False) -> bool:
         return False
     mixed = any(each.isdigit() for each in value) and any(each.isalpha() for each in value)
     if bare and not (mixed and entropy(value) >= 3.0 and len(value) >= 10 and not _WORDLIKE.fullmatch(value)):
+        return False
+    if value.count(",") >= LIST_COMMAS or (value.rstrip("?!.:*").isalpha() and value[-1] in "?!.:*"):
         return False
     if value.casefold() in _WORDS or value.casefold() == name.casefold() or not value.isascii():
         return False
@@ -193,16 +239,16 @@ def entropy(value: str) -> float:
     return -sum(count / len(value) * log2(count / len(value)) for count in counts.values()) if value else 0.0
 
 
-def hashed_passwords(text: bytes) -> Iterator[int]:
+def hashed_passwords(text: bytes) -> Iterator[Place]:
     """Find where `text` has the hash of a password, which can be tried at leisure."""
     if not any(mark in text for mark in _HASHES):
         return
     for match in _HASH.finditer(text):
         if entropy(_str(match.group())) >= 4.0:
-            yield match.start()
+            yield Place(match.start(), usual=True)
 
 
-def basic_credentials(text: bytes) -> Iterator[int]:
+def basic_credentials(text: bytes) -> Iterator[Place]:
     """Find where `text` has a user's name and password as HTTP's Basic authentication sends them."""
     for match in _BASIC.finditer(text) if b"asic " in text else ():
         try:
@@ -212,4 +258,4 @@ def basic_credentials(text: bytes) -> Iterator[int]:
         except (binascii.Error, UnicodeDecodeError):
             continue
         if colon and user.isprintable() and len(password) >= 6 and not _PLACEHOLDER.search(password):
-            yield match.start()
+            yield Place(match.start(), usual=usual_in_tests(password))

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from backports import zstd
 
+from tasks.checks.scan.streams import PDF, PNG, pdf_streams, png_texts
+
 OPENED_LIMIT = 256 * 1024 * 1024
 MEMBER_LIMIT = 64 * 1024 * 1024
 MEMBERS_LIMIT = 50_000
@@ -100,6 +102,8 @@ def _reader_of(content: bytes) -> _Reader | None:
         return _xz
     if head.startswith(b"(\xb5/\xfd"):
         return _zstandard
+    if head.startswith((PDF, PNG)):
+        return _streams
     if content[257:262] == b"ustar":
         return _tar
     if head.startswith((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")) and int.from_bytes(head[:2], "big") % 31 == 0:
@@ -177,6 +181,15 @@ def _zlib(content: bytes, opening: Opening, place: str) -> Iterator[tuple[str, b
         return
     opening.left -= len(found)
     yield "", bytes(found)
+
+
+def _streams(content: bytes, opening: Opening, place: str) -> Iterator[tuple[str, bytes]]:
+    """Open the deflated parts of a PDF or PNG, as long as there is room."""
+    for number, inner in enumerate(png_texts(content) if content.startswith(PNG) else pdf_streams(content), 1):
+        opening.left -= len(inner)
+        if not _counted(opening, place) or not _room(0, opening, place):
+            return
+        yield f"stream {number}", inner
 
 
 def _bzip2(content: bytes, opening: Opening, place: str) -> Iterator[tuple[str, bytes]]:

@@ -25,6 +25,8 @@ from tasks.checks.scan.assignments import assigned_secrets, basic_credentials, h
 from tasks.checks.scan.containers import Opening, members
 from tasks.checks.scan.decoding import DECODED_LIMIT, RUN_LIMIT, Reading, readings
 from tasks.checks.scan.key_files import key_in
+from tasks.checks.scan.placed_passwords import placed_passwords
+from tasks.checks.scan.published import is_published
 from tasks.checks.scan.token_rules import TOKEN_RULES, as_document
 
 TEXT_LIMIT = 1024 * 1024
@@ -53,6 +55,7 @@ _WEAK = re.compile(
 # Brackets end a credential as blanks do, but not every rule knows that.
 _APART = bytes.maketrans(b"<>()[]{}|,*", b" " * 11)
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.")
+_BODY = re.compile(r"[A-Za-z0-9+/]{40}")
 _EXAMPLE_NAMES = re.compile(
     rb"John Doe|Jane Doe|1234567890|some.{1,4}payload|foo.{1,5}bar|hello.{1,5}world|example\.com|user123", re.IGNORECASE
 )
@@ -78,13 +81,14 @@ _SPELLED = {
 class Secret:
     """A credential in some content: its kind and line, and how it was hidden there, "" where it was not.
 
-    `sure` is False where it may well be an example or a mere name.
+    `sure` is False where it may well be an example or a mere name, `usual` True where it is as those of tests are.
     """
 
     line: int
     kind: str
     sure: bool
     how: str = ""
+    usual: bool = False
 
     @property
     def shown(self) -> str:
@@ -110,7 +114,7 @@ def find_secrets(content: bytes, *, seconds: float = SECONDS) -> list[Secret]:
             for each in (*_in_text(reading, left), *_in_file(reading, left)):
                 secret = replace(each, line=each.line + first)
                 known = found.setdefault((secret.line, secret.kind), secret)
-                if secret.sure and not known.sure:
+                if secret.sure > known.sure or (secret.sure == known.sure and known.usual > secret.usual):
                     found[secret.line, secret.kind] = secret
     sure = {secret.line for secret in found.values() if secret.sure}
     return sorted(secret for secret in found.values() if secret.sure or secret.line not in sure)
@@ -151,14 +155,15 @@ def _in_text(reading: Reading, seconds: float) -> Iterator[Secret]:
                 lines.add(line)
                 yield Secret(line, kind, sure, reading.how)
     for kind, find in () if reading.again else _WITHOUT_FORM:
-        for position in find(text):
-            line = _place(reading, text, position)
+        for place in find(text):
+            line = _place(reading, text, place.position)
             if line not in lines:
-                yield Secret(line, kind, False, reading.how)
+                yield Secret(line, kind, False, reading.how, place.usual)
 
 
 _WITHOUT_FORM = (
     (BY_NAME, assigned_secrets),
+    ("a password by its place", placed_passwords),
     ("the hash of a password", hashed_passwords),
     ("a name and password for HTTP", basic_credentials),
 )
@@ -195,14 +200,22 @@ def _short(identifier: str) -> str:
 def judged(finding: Finding) -> tuple[str, bool]:
     """Name what `finding` is, "" where it is no credential, and say whether it is sure to be one."""
     rule = finding.rule_id
-    if not finding.visible or _PUBLIC.search(rule):
+    if not finding.visible or _PUBLIC.search(rule) or is_published(finding.secret):
         return "", False
+    if "private-key" in rule or _names()[rule] == "Private Key":
+        return (_names()[rule], True) if _has_body(finding.secret) else ("", False)
     if "credential-uri" in rule or ("connection-string" in rule and "mongo" in rule):
         return _of_address(finding)
     if "jwt" in rule:
         return _of_web_token(finding)
     sure = not _UNSURE.search(rule) and (finding.confidence == "high" or rule.startswith("veles."))
     return _names()[rule], sure
+
+
+def _has_body(key: str) -> bool:
+    """Tell whether a key follows the first line of a PEM file, and not code about keys, or an example cut short."""
+    body = re.sub(r"\\[nr]|[\s\"'+,\\]", "", key.partition("KEY")[2].partition("-----")[2])
+    return "Proc-Type" in body or bool(_BODY.search(body))
 
 
 def _of_address(finding: Finding) -> tuple[str, bool]:

@@ -14,6 +14,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tasks.checks.scan.der_keys import PAIR_BYTES, is_key_pair
+from tasks.checks.scan.joined import from_quoted_printable, joined_literals
+
 DEPTH = 3
 RUN_LIMIT = 4 * 1024 * 1024
 DECODED_LIMIT = 32 * 1024 * 1024
@@ -28,6 +31,7 @@ _WIDE_LE = re.compile(rb"(?:[\t\r\n -~]\0){12,}")
 _WIDE_BE = re.compile(rb"(?:\0[\t\r\n -~]){12,}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}(?:\r?\n[ \t]{0,16}[A-Za-z0-9+/_-]{4,}){0,2000}={0,2}")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
+_PARTED = re.compile(rb"(?:[0-9a-fA-F]{2}[:-]){15,}[0-9a-fA-F]{2}")
 _BYTES = re.compile(rb"(?:0[xX][0-9a-fA-F]{1,2}[ \t\r\n]{0,16},[ \t\r\n]{0,16}){15,}0[xX][0-9a-fA-F]{1,2}")
 _NUMBERS = re.compile(rb"(?:[0-9]{1,3}[ \t\r\n]{0,16},[ \t\r\n]{0,16}){15,}[0-9]{1,3}")
 _BLANKS = bytes.maketrans(b"-_", b"+/")
@@ -42,8 +46,11 @@ _SIMPLE = (
     (b"\\/", b"/"),
 )
 _PERCENT = re.compile(rb"%(2[BbFf2]|3[DdAa]|40)")
+_PERCENTS = re.compile(rb"(?:%[2-7][0-9A-Fa-f]){6,}")
+_NUMBERED = re.compile(rb"&#(?:0{0,4}([3-9][0-9]|1[01][0-9]|12[0-6])|[xX]0{0,4}([2-7][0-9A-Fa-f]));")
 _ENTITIES = ((b"&quot;", b'"'), (b"&#34;", b'"'), (b"&#39;", b"'"), (b"&apos;", b"'"), (b"&amp;", b"&"))
-_MAGIC = (b"PK\x03\x04", b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"0\x82", b"\xfe\xed\xfe\xed")
+_MAGIC = (b"PK\x03\x04", b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"0\x82", b"\xfe\xed\xfe\xed",
+          b"0\x81", b"0w\x02\x01\x01\x04", b"0.\x02\x01\x000")  # fmt: skip
 _PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 _HEX_LETTERS = b"0123456789abcdefABCDEF"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
@@ -89,6 +96,11 @@ def readings(content: bytes, budget: int = DECODED_LIMIT) -> Iterator[Reading]:
                 yield Reading(narrow, _line(content, match.start()), "UTF-16", whole=False)
     if plain != text:
         yield Reading(plain)
+    if joined := joined_literals(plain):
+        yield Reading(joined, how="pieces of text that are joined", again=True)
+    position, mail = from_quoted_printable(text)
+    if mail:
+        yield Reading(mail, _line(text, position), "quoted-printable", whole=False)
     yield from _decoded(plain, budget)
 
 
@@ -108,10 +120,13 @@ def unescaped(text: bytes) -> bytes:
         if b"\\u00" in text or b"\\x" in text:
             text = _CODE_POINT.sub(lambda match: bytes.fromhex(match[1].decode()), text)
     if b"%" in text:
+        text = _PERCENTS.sub(lambda match: bytes.fromhex(match.group().replace(b"%", b"").decode()), text)
         text = _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), text)
     if b"&" in text:
         for written, meant in _ENTITIES:
             text = text.replace(written, meant)
+        if b"&#" in text:
+            text = _NUMBERED.sub(lambda match: bytes([int(match[1]) if match[1] else int(match[2], 16)]), text)
     return text
 
 
@@ -162,6 +177,10 @@ def _from_hex(run: bytes) -> bytes:
     return bytes.fromhex(run[: len(run) // 2 * 2].decode())
 
 
+def _from_parted(run: bytes) -> bytes:
+    return bytes.fromhex(run.translate(None, b":-").decode())
+
+
 def _from_numbers(run: bytes, base: int) -> bytes:
     numbers = [int(each, base) for each in run.split(b",") if each.strip()]
     return bytes(numbers) if max(numbers) < 256 else b""
@@ -187,7 +206,7 @@ def tells(content: bytes) -> bool:
     """Tell whether decoded bytes are text, in one of its encodings, or begin as a file that can be opened."""
     if len(content) < 8:
         return False
-    if content.startswith(_MAGIC):
+    if content.startswith(_MAGIC) or (len(content) == PAIR_BYTES and is_key_pair(content)):
         return True
     head = content[:4096]
     narrow = head.replace(b"\0", b"") if head.count(0) * 3 > len(head) else head
@@ -198,6 +217,7 @@ _LISTED = _classes(_HEX_LETTERS + b"xX, \t\r\n")
 _RUNS: tuple[tuple[re.Pattern[bytes], bytes, bytes, str, Callable[[bytes], bytes]], ...] = (
     (_HEX, _classes(_HEX_LETTERS), b"\1" * 32, "hexadecimal", _from_hex),
     (_BASE64, _classes(_ALPHABET), b"\1" * 24, "base64", _from_base64),
+    (_PARTED, _classes(_HEX_LETTERS + b":-"), b"\1" * 47, "hexadecimal", _from_parted),
     (_BYTES, _LISTED, b"\1" * 46, "a list of bytes", lambda run: _from_numbers(run, 16)),
     (_NUMBERS, _LISTED, b"\1" * 46, "a list of bytes", lambda run: _from_numbers(run, 10)),
 )

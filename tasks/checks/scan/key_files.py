@@ -8,6 +8,8 @@ import struct
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from tasks.checks.scan.der_keys import holds_der_key, is_key_pair
+
 DER_LIMIT = 10 * 1024
 STORE_LIMIT = 4 * 1024 * 1024
 _KEY_BAGS = tuple(bytes.fromhex("060b2a864886f70d010c0a01") + last for last in (b"\1", b"\2"))
@@ -49,9 +51,22 @@ def key_in(content: bytes) -> str:
         return "a Bouncy Castle keystore"
     if content[:1] == b"\x95" and len(content) > 100 and content[3:4] in (b"\x03", b"\x04"):
         return "an OpenPGP secret key"
-    if content[:1] == b"\x30" and len(content) <= STORE_LIMIT:
-        return _der(content)
-    return ""
+    if content.startswith(b"== ed25519v1-secret: type0 =="):
+        return "the secret key of a Tor service"
+    if content.startswith((b"\5\1", b"\5\2")) and _is_keytab(content):
+        return "a Kerberos keytab"
+    if content[:1] == b"\x30" and len(content) <= STORE_LIMIT and (key := _der(content)):
+        return key
+    if is_key_pair(content):
+        return "an Ed25519 key pair"
+    return "a file with a private key in it (DER)" if holds_der_key(content) else ""
+
+
+def _is_keytab(content: bytes) -> bool:
+    """Tell whether content is a keytab by its first entry: its length, and a realm that is text."""
+    length, parts, realm = int.from_bytes(content[2:6], "big"), content[6:8], int.from_bytes(content[8:10], "big")
+    name = content[10 : 10 + realm]
+    return 16 < length <= len(content) and parts[0] == 0 and 0 < realm < 256 and name.isascii() and len(name) == realm
 
 
 def _java_store(content: bytes) -> str:

@@ -94,7 +94,8 @@ UNREAD: dict[re.Pattern[str], tuple[str, frozenset[str]]] = {
         (r"build\.gradle(\.kts)?", "a program of Gradle's, which is not run", ("gradle.lockfile",)),
         (r"libs\.versions\.toml", "Gradle's catalogue of versions", ("gradle.lockfile", "../gradle.lockfile")),
         (r"setup\.py", "a program of setuptools', which is not run", ("pyproject.toml", "setup.cfg", "__init__.py")),
-        (r"deno\.lock", "Deno's lock file", ()),
+        (r"deno\.(lock|jsonc?)", "Deno's", ()),
+        (r"config/importmap\.rb", "Rails' map of imports", ()),
         (r"build\.sbt|[^/]+\.sbt\.lock|build\.sc", "Scala's build", ()),
         (r"project\.clj|deps\.edn", "Clojure's build", ()),
         (r"ivy\.xml", "Ivy's", ()),
@@ -201,7 +202,7 @@ _ENDINGS = frozenset(
     ]
 )
 _OF_MANY = re.compile(
-    r"(^|/)(setup\.py|conanfile\.py|(.*[./-])?(package|deps|lock|assets|installed|composer|shrinkwrap|vcpkg|elm)\.json|"
+    r"(^|/)(setup\.py|conanfile\.py|(.*[./-])?(package|deps|lock|assets|installed|composer|shrinkwrap|vcpkg|elm|deno)\.jsonc?|"
     r"packages[^/]*\.json|conda-meta/[^/]+\.json)$"
 )
 

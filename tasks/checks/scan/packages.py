@@ -23,6 +23,8 @@ _NAMES = {
     "Maven": re.compile(rf"{_PART}:{_PART}", re.ASCII),
     "Packagist": re.compile(rf"{_PART}/{_PART}", re.ASCII),
 }
+# A commit, or a digest.
+_FIXED = re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?:[0-9a-f]{24})?(?![0-9a-f])|sha(?:256|384|512)[=:-]")
 _ELSEWHERE = "what comes from an address"
 
 
@@ -44,6 +46,7 @@ class Declared:
     that do not say what their packages bring with them, `complete` the ecosystems of which another file says it.
     `development` are the packages that are declared for development only. `unnamed` are jars that do not say what
     they are, `closed` archives that are not opened, and `inner` counts the lock files of the packages themselves.
+    `fixed` are, by file, the names of what comes from an address at one commit, or with a digest.
     """
 
     packages: dict[Package, str] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class Declared:
     unnamed: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
     inner: int = 0
+    fixed: dict[str, list[str]] = field(default_factory=dict)
     _loose: int = 0
 
     def add(self, path: str, ecosystem: Ecosystem, name: object, version: object, *, dev: bool = False) -> None:
@@ -75,8 +79,12 @@ class Declared:
             self.development.discard(package)
         self.packages.setdefault(package, path)
 
-    def elsewhere(self, path: str, ecosystem: Ecosystem, name: object = "") -> None:
+    def elsewhere(self, path: str, ecosystem: Ecosystem, name: object = "", *, address: str = "") -> None:
         """Add what comes from an address instead of a registry. The address may hold a credential: it is not kept."""
+        fixed = self.fixed.setdefault(path, []) if _FIXED.search(address) else []
+        if _FIXED.search(address) and len(fixed) < LOOSE_LIMIT:
+            fixed.append(str(name or _ELSEWHERE))
+            return
         self._add_loose(path, ecosystem, str(name or _ELSEWHERE))
 
     def leave(self, path: str, why: str) -> None:
@@ -101,6 +109,9 @@ class Declared:
             text = f"{one_line(path)}: {why}; what it declares was not looked up"
             yield Finding("medium", text, "unreadable", path, unseen=True)
         yield from self._unknown()
+        for path, names in sorted(self.fixed.items()):
+            text = f"{one_line(path)}: {listed(names)}, from addresses at one commit or digest: not looked up"
+            yield Finding("low", text, "not-looked-up", path, unseen=True, count=len(names))
         notes = [
             (
                 {path for path, system in self.direct.items() if system not in self.complete},

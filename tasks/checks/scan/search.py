@@ -7,6 +7,7 @@ time is over is counted, and the search says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,9 @@ SHARE = 0.25
 FILES_A_SECOND = 2_000
 BYTES_A_SECOND = 8 * 1024 * 1024
 LINES_SHOWN = 3
+_OF_TESTS = re.compile(
+    r"(^|/)(tests?|__tests__|specs?|fixtures|testdata|test-data)/|(^|/)(test_[^/]*|conftest)\.py$|[._-](test|spec)s?\.\w{1,4}$"
+)
 FILES_SHOWN = 3
 
 
@@ -55,6 +59,7 @@ class Scan:
     late_bytes: int = 0
     unopened: int = 0
     published: dict[str, int] = field(default_factory=dict)
+    tests: dict[str, int] = field(default_factory=dict)
 
     @property
     def searched_shown(self) -> str:
@@ -145,6 +150,8 @@ def _search(context: CheckContext, file: FileEntry, content: bytes | None, vendo
     published = content is not None and not found.nothing and vendored.published(file, content)
     scan.unopened += len(found.unopened)
     scan.findings += _findings(file.path, found, published=published)
+    if not published and of_tests(file.path) and (usual := sum(_usual(secret) for _, secret in found.secrets)):
+        scan.tests[file.path] = usual
     if published and (unsure := sum(not secret.sure for _, secret in found.secrets)):
         scan.published[file.path] = unsure
     return found.nothing
@@ -200,7 +207,7 @@ def _findings(path: str, found: Found, *, published: bool) -> Iterator[Finding]:
         if secret.sure:
             text = f"{one_line(place)}, line {secret.line}: {secret.shown}: take it out and revoke it"
             yield Finding("high", text, "secret", path)
-        elif not published:
+        elif not (published or (_usual(secret) and of_tests(path))):
             unsure.setdefault((place, secret.shown), []).append(secret.line)
     for (place, kind), lines in unsure.items():
         where = f"{one_line(place)}, {_lines(lines)}"
@@ -215,6 +222,15 @@ def _findings(path: str, found: Found, *, published: bool) -> Iterator[Finding]:
         yield Finding("low" if published else "medium", text, "unsearched", path)
 
 
+def of_tests(path: str) -> bool:
+    """Tell whether the file at `path` is one of tests, by its name or its directory."""
+    return bool(_OF_TESTS.search(path))
+
+
+def _usual(secret: Secret) -> bool:
+    return secret.usual and not secret.sure
+
+
 def _lines(lines: Sequence[int]) -> str:
     if len(lines) == 1:
         return f"line {lines[0]}"
@@ -223,11 +239,13 @@ def _lines(lines: Sequence[int]) -> str:
 
 
 def _published(scan: Scan) -> Iterator[Finding]:
-    """Say for the record what may be credentials in files of packages that others published."""
-    if scan.published:
-        paths = sorted(scan.published)
+    """Say for the record what may be credentials in files of packages that others published, and of tests."""
+    for places, whose in ((scan.published, "packages that others published"), (scan.tests, "tests")):
+        if not places:
+            continue
+        paths = sorted(places)
         shown = ", ".join(one_line(path, 80) for path in paths[:FILES_SHOWN])
         more = f" and {len(paths) - FILES_SHOWN} more files" if len(paths) > FILES_SHOWN else ""
-        total = sum(scan.published.values())
-        text = f"{total} places in packages that others published look like passwords, as examples do: {shown}{more}"
+        total = sum(places.values())
+        text = f"{total} places in {whose} look like passwords, as examples do: {shown}{more}"
         yield Finding("low", text)

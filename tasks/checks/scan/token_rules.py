@@ -123,6 +123,44 @@ TOKEN_RULES = (
         r"(?i)(-----BEGIN (?:[A-Z0-9]{1,12} )?PRIVATE KEY(?: BLOCK)?-----(?:\\n|\\r|[^A-Za-z0-9+/]){1,8}(?:Proc-Type|MI[A-Z]|b3BlbnNzaC1rZXkt|MC4CAQ|MC8CAQ|MFQCAQ|lQ)[A-Za-z0-9+/=:,\s\\-]{12,})",
         2.5,
     ),
+    TokenRule("Dropbox Token", r"\b(sl\.(?:[uB]\.)?[A-Za-z0-9_-]{130,1500})(?:[^A-Za-z0-9_-]|$)", 3.8),
+    TokenRule(
+        "OpenVPN Static Key",
+        r"(-----BEGIN OpenVPN Static key V1-----(?:\\n|\\r|\s){1,8}(?:[0-9a-f]{32}(?:\\n|\\r|\s){1,8}){8,})",
+        2.0,
+    ),
+    TokenRule(
+        "DNSSEC Private Key",
+        r"Private-key-format: v1\.[0-9]\s[\s\S]{0,1000}?Private(?:Key|Exponent): ([A-Za-z0-9+/]{40,1400}={0,2})",
+        3.8,
+    ),
+    TokenRule("Minisign Secret Key", r"(?:^|[^A-Za-z0-9+/])(RWRTY0Iy[A-Za-z0-9+/]{100,300}={0,2})", 4.0),
+    TokenRule("Age Secret Key", r"(AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58})\b", 3.5),
+    TokenRule(
+        "RSA Key in XML",
+        r"<RSAKeyValue>[\s\S]{0,4000}?<D>\s{0,8}([A-Za-z0-9+/=\s]{80,1500})</D>",
+        4.0,
+    ),
+    TokenRule(
+        "Wallet Key",
+        r"(?i)(?:accounts|private_?keys?)[\"']?\s{0,4}[:=]\s{0,4}\[\s{0,40}[\"'](?:0x)?([0-9a-f]{64})[\"']",
+        3.2,
+    ),
+    TokenRule(
+        "Wallet Mnemonic",
+        r"(?i)(?:mnemonic|seed[ _-]?phrase|recovery[ _-]?phrase)[\"']?\s{0,4}[:=]\s{0,4}[\"'`]?((?:[a-z]{3,8} ){11,23}[a-z]{3,8})\b",
+        3.2,
+    ),
+    TokenRule(
+        "JSON Web Key",
+        r"\"kty\"\s{0,4}:\s{0,4}\"oct\"[^{}]{0,400}?\"k\"\s{0,4}:\s{0,4}\"([A-Za-z0-9_-]{22,700})\"",
+        3.8,
+    ),
+    TokenRule(
+        "JSON Web Key",
+        r"\"k\"\s{0,4}:\s{0,4}\"([A-Za-z0-9_-]{22,700})\"[^{}]{0,400}?\"kty\"\s{0,4}:\s{0,4}\"oct\"",
+        3.8,
+    ),
     TokenRule(
         "JSON Web Key",
         r"\"kty\"\s{0,4}:\s{0,4}\"(?:RSA|EC|OKP)\"[^{}]{0,4000}?\"d\"\s{0,4}:\s{0,4}\"([A-Za-z0-9_-]{40,700})\"",

@@ -120,7 +120,7 @@ def _berry(path: str, document: object, found: Declared) -> None:
         elif patched := re.match(r"patch:.*@npm%3A([^#]+)#", spec[2]):
             found.add(path, "npm", spec[1], patched[1])
         elif not _HERE.match(spec[2]):
-            found.elsewhere(path, "npm", spec[1])
+            found.elsewhere(path, "npm", spec[1], address=spec[2])
 
 
 def pnpm_lock(path: str, content: bytes, found: Declared) -> None:
@@ -133,7 +133,7 @@ def pnpm_lock(path: str, content: bytes, found: Declared) -> None:
         elif spec := _PNPM_KEY.match(key):
             found.add(path, "npm", spec[1], spec[2], dev=dev)
         elif "file:" not in key and "link:" not in key:
-            found.elsewhere(path, "npm", (_SPEC.match(key) or ["", ""])[1])
+            found.elsewhere(path, "npm", (_SPEC.match(key) or ["", ""])[1], address=key)
 
 
 def bun_lock(path: str, content: bytes, found: Declared) -> None:
@@ -146,7 +146,7 @@ def bun_lock(path: str, content: bytes, found: Declared) -> None:
         if _EXACT.fullmatch(spec[2]):
             found.add(path, "npm", spec[1], spec[2])
         elif not _HERE.match(spec[2]):
-            found.elsewhere(path, "npm", spec[1])
+            found.elsewhere(path, "npm", spec[1], address=spec[2])
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

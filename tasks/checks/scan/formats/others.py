@@ -84,7 +84,7 @@ def cargo_lock(path: str, content: bytes, found: Declared) -> None:
         if source.startswith(("registry+", "sparse+")):
             found.add(path, "crates.io", item["name"], item["version"])
         elif source:
-            found.elsewhere(path, "crates.io", item["name"])
+            found.elsewhere(path, "crates.io", item["name"], address=source)
 
 
 def cargo_toml(path: str, content: bytes, found: Declared) -> None:

@@ -26,6 +26,7 @@ _OPTION = re.compile(r"\s--?[A-Za-z].*$")
 _EDITABLE = re.compile(r"(-e|--editable)[\s=]*+\S+://")
 _INCLUDE = re.compile(r"(-[rc]\s*|--(?:requirement|constraint)[\s=]+)(.+)")
 _DEVELOPMENT = {"dev", "develop", "test", "tests", "docs", "lint", "typing"}
+_PINNED = re.compile(r"@[0-9a-f]{40}(?:$|[#&])|#(?:[^#]*&)?sha(?:256|384|512)=")
 _LOCAL = {"editable", "virtual", "directory", "path"}
 _ELSEWHERE = {"git", "url", "vcs", "archive"}
 
@@ -66,9 +67,12 @@ def requirement(path: str, text: str, found: Declared) -> None:
         wanted = Requirement(text if len(text) <= REQUIREMENT_LIMIT else "")
     except InvalidRequirement:
         if "://" in text:
-            found.elsewhere(path, "PyPI")
+            found.elsewhere(path, "PyPI", address=text)
         elif not re.match(r"\.{0,2}/|\.{1,2}$|\S+\.(whl|zip|tar\.gz)\b", text):
             found.add(path, "PyPI", text, None)
+        return
+    if wanted.url and _PINNED.search(wanted.url):
+        found.elsewhere(path, "PyPI", wanted.name, address=wanted.url)
         return
     exact = [each.version for each in wanted.specifier if each.operator in ("==", "===")]
     found.add(path, "PyPI", wanted.name, exact[0] if len(exact) == 1 and not wanted.url else None)
@@ -86,7 +90,7 @@ def toml_lock(path: str, content: bytes, found: Declared) -> None:
             continue
         elsewhere = _ELSEWHERE & (source.keys() | item.keys()) and "registry" not in source
         if (elsewhere or source.get("type") in _ELSEWHERE) and source.get("type") != "legacy":
-            found.elsewhere(path, "PyPI", item["name"])
+            found.elsewhere(path, "PyPI", item["name"], address=str((source, item.get("vcs"), item.get("archive"))))
         else:
             found.add(path, "PyPI", item["name"], item.get("version"), dev=_for_development(item))
 
