@@ -6,7 +6,6 @@ Rules: `leak`, `exposed`, `listing`, by URL path; `unanswered` where the program
 from __future__ import annotations
 
 import ipaddress
-import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from tasks.checks.kit.base import CheckContext, Finding
 from tasks.checks.kit.http import Answer, NoAnswerError, Web
 from tasks.checks.scan.behaviour import shown_by_behaviour
 from tasks.checks.scan.credentials import find_secrets
+from tasks.checks.scan.exposed_paths import EXPOSED, LISTED, LISTING, METRICS, TOOLBAR
 from tasks.checks.scan.headers import missing_headers, weak_cookies, weak_headers
 
 ANSWER_SECONDS = 5.0
@@ -27,40 +27,9 @@ PATIENCE_SECONDS = 15.0
 # Nothing has this page: what is answered here is answered everywhere, so it shows no file.
 ABSENT = "/ashat-deploy/no-such-page"
 
-# Each with what its content always has, so that a program that answers every path with one page shows none of them.
-_EXPOSED = {
-    "/.git/config": re.compile(r"^[ \t]*\[(core|remote |branch )", re.MULTILINE),
-    "/.git/HEAD": re.compile(r"\A(ref: refs/|[0-9a-f]{40}\s*\Z)"),
-    "/.env": re.compile(r"^[ \t]*(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=", re.MULTILINE),
-    "/raos.toml": re.compile(r"^[ \t]*\[raos\]", re.MULTILINE),
-    "/appsettings.json": re.compile(r'\A\s*\{[^<]*"(ConnectionStrings|Logging|AllowedHosts)"\s*:'),
-    "/web.config": re.compile(r"<configuration[\s>]"),
-    "/docker-compose.yml": re.compile(r"^services:[ \t\r]*$", re.MULTILINE),
-    "/.htpasswd": re.compile(r"^[^:\s<>]+:(\$(apr1|2[aby]|5|6)\$|\{SHA\})", re.MULTILINE),
-    "/.DS_Store": re.compile(r"\A\x00\x00\x00\x01Bud1"),
-    "/server-status": re.compile(r"<title>Apache Status</title>", re.IGNORECASE),
-    "/phpinfo.php": re.compile(r"<title>[^<]*phpinfo\(\)", re.IGNORECASE),
-    "/actuator/env": re.compile(r'"propertySources"\s*:\s*\['),
-    "/debug/pprof/": re.compile(r"<title>/debug/pprof/</title>", re.IGNORECASE),
-    "/.npmrc": re.compile(r"_authToken\s*="),
-    "/.aws/credentials": re.compile(r"^aws_secret_access_key\s*=", re.MULTILINE),
-    "/id_rsa": re.compile(r"\A\s*-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "/backup.sql": re.compile(r"^-- (MySQL dump|MariaDB dump|PostgreSQL database dump)", re.MULTILINE),
-    "/console": re.compile(r"<title>[^<]*Werkzeug|Werkzeug Debugger</title>"),
-    "/_profiler/": re.compile(r"<title>[^<]*Symfony Profiler", re.IGNORECASE),
-    "/telescope": re.compile(r"<title>[^<]*Telescope[^<]*</title>"),
-    "/rails/info/properties": re.compile(r"Rails version"),
-    "/h2-console/": re.compile(r"<title>H2 Console</title>"),
-    "/adminer.php": re.compile(r"<title>[^<]*Adminer</title>"),
-    "/phpmyadmin/": re.compile(r"<title>[^<]*phpMyAdmin", re.IGNORECASE),
-    "/elmah.axd": re.compile(r"Error Log for ", re.IGNORECASE),
-    "/trace.axd": re.compile(r"Application Trace", re.IGNORECASE),
-    "/actuator": re.compile(r'"heapdump"\s*:\s*\{'),
-}
-_FILES = ("/.git/config", "/.git/HEAD", "/.env", "/appsettings.json", "/web.config", "/.htpasswd", "/.npmrc")
-PREFIXES_LIMIT = 4
-_LISTED = ("/", "/Modules/", "/static/", "/uploads/")
-_LISTING = re.compile(r"<title>\s*(index of|directory listing for) /", re.IGNORECASE)
+_FILES = ("/.git/config", "/.git/HEAD", "/.env", "/.env.production", "/appsettings.json", "/web.config", "/.htpasswd",
+    "/.npmrc", "/db.sqlite3")  # fmt: skip
+PREFIXES_LIMIT, PARENTS_LIMIT = 4, 12
 
 
 class _Program:
@@ -92,6 +61,15 @@ class _Program:
                 self.silent.append(path)
         return self._answers[asked]
 
+    def others(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+        """Give the answers beside `answers`, without the cookies that these set already, each with what was asked."""
+        known = {line.partition("=")[0] for each in answers.values() for line in each.headers.get_list("set-cookie")}
+        return {
+            f"{asked[1]} {asked[0]}": answer
+            for asked, answer in self._answers.items()
+            if answer and not known & {line.partition("=")[0] for line in answer.headers.get_list("set-cookie")}
+        }
+
 
 def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
     """Find everything that the program at `context.app_url` should not show to a stranger."""
@@ -109,7 +87,9 @@ def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
         yield from weak_cookies(answers, https=https)
         yield from _leaks(answers)
         yield from _exposed(program, context.raos)
+        yield from _for_developers(program, context.raos, answers)
         yield from shown_by_behaviour(program.ask, context.raos, list(answers), ABSENT, url.host, _sure)
+        yield from weak_cookies(program.others(answers), https=https)
         if program.not_asked:
             silent, rest = ", ".join(program.silent), len(program.not_asked)
             text = f"the program left {silent} unanswered, so it was not asked for {rest} other things"
@@ -125,12 +105,33 @@ def _pages(program: _Program, raos: RaosToml) -> dict[str, Answer]:
 
 def _leaks(answers: dict[str, Answer]) -> Iterator[Finding]:
     for path, answer in answers.items():
-        for kind in _sure(answer.body):
+        headers = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+        for kind in _sure(answer.body + b"\n" + headers.encode()):
             yield Finding("high", f"{path} shows a credential: {kind}", "leak", path)
 
 
 def _sure(body: bytes) -> list[str]:
     return [secret.shown for secret in find_secrets(body) if secret.sure]
+
+
+def _parents(raos: RaosToml) -> list[str]:
+    """The directories of the declared paths, as URLs have them."""
+    names = [each.path.split("?")[0].split("/")[1:-1] for each in raos.endpoints]
+    found = ["/" + "/".join(name[:depth]) + "/" for name in names for depth in range(1, len(name) + 1)]
+    return list(dict.fromkeys(found))[:PARENTS_LIMIT]
+
+
+def _for_developers(program: _Program, raos: RaosToml, answers: Mapping[str, Answer]) -> Iterator[Finding]:
+    """Find what is for those who make or run the program: their toolbars in its pages, and its figures."""
+    for path, answer in answers.items():
+        if TOOLBAR.search(_text(answer)):
+            yield Finding("high", f"{path} has a tool for developers in its page: turn debugging off", "exposed", path)
+    declared = {each.path.split("?")[0] for each in raos.endpoints}
+    for path, pattern in METRICS.items():
+        found = program.ask(path) if path not in declared else None
+        if found and found.status == httpx.codes.OK and pattern.search(_text(found)):
+            text = f"anyone can read {path}, the program's own figures: serve it elsewhere, or declare it in raos.toml"
+            yield Finding("medium", text, "exposed", path)
 
 
 def _prefixes(raos: RaosToml) -> list[str]:
@@ -143,15 +144,15 @@ def _exposed(program: _Program, raos: RaosToml) -> Iterator[Finding]:
     absent = program.ask(ABSENT)
     everywhere = _text(absent) if absent and absent.status == httpx.codes.OK else ""
     prefixes = _prefixes(raos)
-    below = {prefix + path: _EXPOSED[path] for prefix in prefixes for path in _FILES}
-    for path, pattern in {**_EXPOSED, **below}.items():
+    below = {prefix + path: EXPOSED[path] for prefix in prefixes for path in _FILES}
+    for path, pattern in {**EXPOSED, **below}.items():
         found = program.ask(path)
         if found and found.status == httpx.codes.OK and pattern.search(_text(found)) and not pattern.search(everywhere):
             text = f"anyone can read {path} from the running program: do not serve it"
             yield Finding("high", text, "exposed", path)
-    for path in dict.fromkeys([*_LISTED, *(f"{prefix}/" for prefix in prefixes)]):
+    for path in dict.fromkeys([*LISTED, *_parents(raos)]):
         found = program.ask(path)
-        if found and found.status == httpx.codes.OK and _LISTING.search(_text(found)):
+        if found and found.status == httpx.codes.OK and LISTING.search(_text(found)):
             yield Finding("high", f"{path} lists a directory of the server: turn listings off", "listing", path)
 
 

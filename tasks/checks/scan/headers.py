@@ -20,6 +20,8 @@ _ANY_SOURCE = {"*", "http:", "https:", "data:"}
 _GUARDED = re.compile(r"'(nonce-|sha(256|384|512)-|strict-dynamic')")
 # Names of cookies that carry a session. Those against forged requests are there to be read by scripts.
 _SESSION = re.compile(r"sess|sid$|^sid|auth|token|jwt|login|remember", re.IGNORECASE)
+# A choice of the user's, such as `dark` or `en-GB`, which scripts may read.
+_SETTING = re.compile(r"[a-z]{1,12}([-_][A-Za-z]{2,8})?|[0-9]{1,3}")
 _FORGERY = re.compile(r"csrf|xsrf", re.IGNORECASE)
 
 Answers = Mapping[str, Answer]
@@ -104,7 +106,8 @@ def weak_cookies(answers: Answers, *, https: bool) -> Iterator[Finding]:
             name = one_line(first.partition("=")[0].strip(), 60)
             words = [part.partition("=") for part in rest]
             attributes = {key.strip().lower(): value.strip().lower() for key, _, value in words}
-            if name in named or attributes.get("max-age") == "0":
+            setting = _SETTING.fullmatch(first.partition("=")[2]) and not _SESSION.search(name)
+            if name in named or attributes.get("max-age") == "0" or setting:
                 continue
             for finding in _cookie(name, path, attributes, https):
                 named.add(name)

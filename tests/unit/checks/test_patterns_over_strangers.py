@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tasks.checks.scan.credentials import find_secrets
-from tasks.checks.scan.exposure import _EXPOSED, _LISTING
+from tasks.checks.scan.exposed_paths import EXPOSED, LISTING, METRICS, TOOLBAR
 from tasks.checks.scan.key_files import environment_file, named
 from tasks.checks.scan.osv_offline import _FIELD
 
@@ -42,7 +42,7 @@ TEXTS = {
 def test_no_text_takes_long(text: str) -> None:
     began = time.process_time()
 
-    for pattern in (*_EXPOSED.values(), _LISTING):
+    for pattern in (*EXPOSED.values(), *METRICS.values(), LISTING, TOOLBAR):
         pattern.search(text)
     _FIELD.findall(text.encode())
     environment_file(text)
