@@ -402,6 +402,8 @@ def test_the_quick_look_lets_every_format_pass() -> None:
         "conanfile.txt",
         "conanfile.py",
         "vcpkg.json",
+        "deno.json",
+        "config/importmap.rb",
         "stack.yaml",
         "stack.yaml.lock",
         "cabal.project",
