@@ -8,9 +8,10 @@ the wait for an answer, headers included, ends after so many seconds and what it
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -65,17 +66,34 @@ async def exchange(
 class BoundedTransport(httpx.HTTPTransport):
     """httpx's connections, each with a bound on how long its server may be waited for."""
 
-    def __init__(self, *, verify: ssl.SSLContext | bool, proxy: str | None = None) -> None:
+    def __init__(
+        self, *, verify: ssl.SSLContext | bool, proxy: str | None = None, allowed: Callable[[str], bool] | None = None
+    ) -> None:
+        """`allowed` tells of each address of a host whether to connect to it."""
         super().__init__(verify=verify, trust_env=False, proxy=proxy)
-        self._pool._network_backend = _Network()
+        self._pool._network_backend = _Network(allowed)
 
 
 class _Network(httpcore.NetworkBackend):
-    def __init__(self) -> None:
-        self._network = httpcore.SyncBackend()
+    def __init__(self, allowed: Callable[[str], bool] | None) -> None:
+        self._network, self._allowed = httpcore.SyncBackend(), allowed
 
     def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        if self._allowed is not None:
+            host = _allowed_address(host, port, self._allowed)
         return _Stream(self._network.connect_tcp(host, port, *args, **options))
+
+
+def _allowed_address(host: str, port: int, allowed: Callable[[str], bool]) -> str:
+    """Resolve `host` to the first of its addresses that may be connected to, so that none is looked up anew."""
+    try:
+        found = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(f"{host} is not known: {error}") from error
+    address = next(filter(allowed, found), None)
+    if address is None:
+        raise httpcore.ConnectError(f"{host} has no address to which OMEGA may send: {', '.join(found)[:100]}")
+    return address
 
 
 class _Stream(httpcore.NetworkStream):

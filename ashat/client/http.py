@@ -9,7 +9,7 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ class Transport:
             NodeError: of the class that says whose fault it is; 2xx and 304 alone are returned.
         """
         with self.stream(method, path, **options) as response:
-            content = _up_to(response, limit)
+            content = up_to(response, limit)
         if len(content) > limit:
             raise NodeRefusedError(
                 f"{self.name} answers more than {limit} bytes, as no ASHAT node does; check the address {self.url}.",
@@ -179,11 +179,14 @@ class Transport:
             ) from None
 
     @contextmanager
-    def stream(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:
-        """Ask, and leave the answer's body to be read within the `with` block; raises as `request`."""
+    def stream(
+        self, method: str, path: str, *, passed: Sequence[int] = (), **options: Unpack[RequestOptions]
+    ) -> Iterator[httpx.Response]:
+        """Ask, and leave the answer's body to be read within the `with` block; raises as `request`, but not at the
+        statuses in `passed`."""
         with self.answer(method, path, **options) as response:
-            if not response.is_success and response.status_code != 304:
-                raise self.refusal(response, _up_to(response, _REFUSAL_LIMIT))
+            if not response.is_success and response.status_code not in (304, *passed):
+                raise self.refusal(response, up_to(response, _REFUSAL_LIMIT))
             yield response
 
     @contextmanager
@@ -313,7 +316,7 @@ def _guess(transport: Transport, response: httpx.Response, content: bytes) -> st
     return f"HTTP {status}, and not as an ASHAT node answers; check the address {transport.url}."
 
 
-def _up_to(response: httpx.Response, limit: int) -> bytes:
+def up_to(response: httpx.Response, limit: int) -> bytes:
     """Read the body as it was sent, and no further than the chunk that goes beyond `limit` bytes."""
     content = bytearray()
     for chunk in response.iter_raw():

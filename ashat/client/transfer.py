@@ -7,20 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from itertools import chain
 from typing import Protocol, TypeVar
-
-import httpx
 
 from ashat.bundle.manifest import MANIFEST_LIMIT, Manifest
 from ashat.bundle.pack import Packed, changed
 from ashat.bundle.parsed import ParsedManifests
+from ashat.client.elsewhere import Batch, Elsewhere, Part, Tell
+from ashat.client.fetching import check_digest, counted, fetch_part, fetching, verified
 from ashat.client.http import Transport
 from ashat.client.line import Line
-from ashat.client.pace import Pace
 from ashat.common.failpoints import fault_point
 from ashat.errors import (
     BodyTooLargeError,
@@ -30,7 +28,7 @@ from ashat.errors import (
     NodeUnreachableError,
     ObjectsMissingError,
 )
-from ashat.protocol.compression import ZSTD, Decompressor, compressed, pays
+from ashat.protocol.compression import ZSTD, compressed, pays
 from ashat.protocol.frames import FrameDecoder, frame_header, frames_size
 from ashat.protocol.messages import FRAMES, OBJECT_LIMIT, RoomRequest
 
@@ -51,8 +49,6 @@ _PARSED = ParsedManifests()
 
 Progress = Callable[[int, int], None]
 RequireRoom = Callable[[RoomRequest], None]
-Batch = list[tuple[str, int]]
-Tell = Callable[[int], None]
 # Moves the objects of a batch; or the rest of its one object, where so many of its bytes moved before.
 Move = Callable[[Batch, int, Tell], None]
 _Asked = TypeVar("_Asked")
@@ -164,8 +160,9 @@ def relay_bundle(
     """
 
     def send(batch: Batch, begun: int, tell: Tell) -> None:
-        with fetching(source, batch, "/v1", begun, compress=line.compresses) as response:
-            chunks = _counted(response, tell, batch, begun, source.name)
+        part = Part(batch, begun=begun, compress=line.compresses)
+        with fetching(source, part) as response:
+            chunks = counted(response, tell, part, source.name)
             if begun:
                 _put_rest(target, batch, begun, chunks)
             else:
@@ -182,13 +179,14 @@ def pull_bundle(
     *,
     prefix: str = "/v1",
     progress: Progress | None = None,
-    connections: int | None = None,
+    elsewhere: Elsewhere | None = None,
     room: RequireRoom = lambda _: None,
 ) -> TransferReport:
     """Fetch what `store` lacks of a bundle, then put its manifest: on return it is durable here.
 
-    `prefix` is `/v1/mainframe` for a Mainframe that asks OMEGA. `room` is called with what is needed before the first
-    byte, and raises where there is none. It comes no faster than the transport's `pace`, counted as it is on the wire.
+    `prefix` is `/v1/mainframe` for a Mainframe that asks OMEGA, and that goes `elsewhere` for objects if OMEGA says so.
+    `room` is called with what is needed before the first byte, and raises where there is none. It comes no faster than
+    the transport's `pace`, counted as it is on the wire.
 
     Raises:
         IntegrityError: the node sent other bytes than the bundle names; none of them are kept.
@@ -207,9 +205,8 @@ def pull_bundle(
         with store.receive() as incoming:
             begun = incoming.resume(*batch[0]) if begun else 0
             try:
-                with fetching(transport, batch, prefix, begun, compress=line.compresses) as response:
-                    incoming.feed(_counted(response, tell, batch, begun, transport.name, transport.pace))
-                    incoming.finish()
+                fetch_part(transport, Part(batch, prefix, begun, line.compresses), incoming.feed, tell, elsewhere)
+                incoming.finish()
             except IntegrityError:
                 if not begun:
                     raise  # else the store has forgotten the beginning, and is asked again what is missing
@@ -217,7 +214,7 @@ def pull_bundle(
     def commit() -> None:
         store.put_manifest(manifest.canonical, digest)
 
-    line = Line(transport, connections=connections)
+    line = Line(transport)
     return _fill(manifest, ask, room, fetch, commit, progress, line)
 
 
@@ -254,7 +251,7 @@ def fetch_objects(transport: Transport, digests: Iterable[str], *, prefix: str =
                     )
                 content += piece.data
                 if piece.last:
-                    _check(hashlib.sha256(content).hexdigest(), piece.digest, transport.name)
+                    check_digest(hashlib.sha256(content).hexdigest(), piece.digest, transport.name)
                     yield piece.digest, bytes(content)
                     content.clear()
         decoder.finish()
@@ -520,64 +517,3 @@ def _packed_frames(packed: Packed, batch: Batch, tell: Tell) -> Iterator[bytes]:
     if pending:
         yield b"".join(pending)
         tell(held)
-
-
-@contextmanager
-def fetching(
-    source: Transport, batch: Batch, prefix: str, begun: int = 0, *, compress: bool = False
-) -> Iterator[httpx.Response]:
-    """Ask `source` for the objects of `batch`, as frames; or for what follows the first `begun` bytes of its one. With
-    `compress`, frames may come compressed.
-
-    Raises:
-        NodeError: as `Transport.request`.
-    """
-    digests = [digest for digest, _ in batch]
-    if not begun:
-        asked = {"Accept-Encoding": ZSTD} if compress else {}
-        path = f"{prefix}/objects/fetch"
-        with source.stream("POST", path, json={"digests": digests}, headers=asked) as response:
-            yield response
-        return
-    headers = {"Range": f"bytes={begun}-"}
-    with source.stream("GET", f"{prefix}/objects/{digests[0]}", headers=headers) as response:
-        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
-            raise NodeRefusedError(f"{source.name} does not send the part that it was asked for.", server=source.name)
-        yield response
-
-
-def _counted(
-    response: httpx.Response, tell: Tell, batch: Batch, begun: int, name: str, pace: Pace | None = None
-) -> Iterator[bytes]:
-    """The answer as it comes, as long as it is not longer than what was asked for."""
-    left = batch[0][1] - begun if begun else frames_size(size for _, size in batch)
-    chunks = pace.keep(response.iter_raw()) if pace else response.iter_raw()
-    if response.headers.get("content-encoding", "") == ZSTD:
-        chunks = Decompressor(left).feed(chunks)
-    for chunk in chunks:
-        left -= len(chunk)
-        if left < 0:
-            raise IntegrityError(f"{name} sent more than it was asked for.")
-        tell(len(chunk))
-        yield chunk
-
-
-def verified(chunks: Iterator[bytes], batch: Batch, name: str) -> Iterator[bytes]:
-    """Pass `chunks` on only while they are the frames of `batch`, each matching its digest."""
-    decoder, hashing = FrameDecoder(), hashlib.sha256()
-    expected = iter(batch)
-    for chunk in chunks:
-        for piece in decoder.feed(chunk):
-            if piece.offset == 0 and (piece.digest, piece.size) != next(expected, None):
-                raise IntegrityError(f"{name} sent an object that was not asked for.", digest=piece.digest)
-            hashing.update(piece.data)
-            if piece.last:
-                _check(hashing.hexdigest(), piece.digest, name)
-                hashing = hashlib.sha256()
-        yield chunk
-    decoder.finish()
-
-
-def _check(actual: str, digest: str, name: str) -> None:
-    if actual != digest:
-        raise IntegrityError(f"{name} sent bytes that do not match {digest}.", digest=digest)

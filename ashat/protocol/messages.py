@@ -435,6 +435,16 @@ CHANGE_LOG_HEADER = "Ashat-Journal"
 TRIES_HEADER = "Ashat-Tries"
 # The headers with which a Mainframe says of which version its node is, and which run of it asks.
 AGENT_HEADER, RUN_HEADER = "Ashat-Agent", "Ashat-Run"
+# The header with which a Mainframe says that it goes elsewhere for objects where OMEGA says so; its only value.
+REDIRECTS_HEADER, FOLLOWS = "Ashat-Redirects", "follow"
+# What answers such a Mainframe, instead of frames.
+OBJECTS_AT = "application/vnd.ashat.objects-at+json"
+
+
+class ObjectsAt(Message):
+    """Where objects are, beside OMEGA: an address with the digest left open (`ashat.protocol.object_address`)."""
+
+    address: Annotated[str, Field(max_length=500)]
 
 
 class Caller(StrEnum):

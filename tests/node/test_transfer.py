@@ -27,7 +27,8 @@ from starlette.requests import Request
 
 from ashat.bundle.manifest import FILE_MODE, PART_SIZE, FileEntry, Manifest
 from ashat.bundle.pack import Packed, pack_directory, pack_git_ref
-from ashat.client import line, transfer
+from ashat.client import fetching, line, transfer
+from ashat.client.elsewhere import Part
 from ashat.client.environment import is_loopback
 from ashat.client.http import Timeouts, Transport, normalise_url
 from ashat.client.line import Line
@@ -428,8 +429,10 @@ def test_a_push_that_is_cut_goes_on_where_it_stopped(node: NodeProcess, packed: 
 
 @pytest.mark.usefixtures("soon")
 def test_a_pull_that_is_cut_goes_on_where_it_stopped(
-    node: NodeProcess, transport: Transport, packed: Packed, tmp_path: Path
+    node: NodeProcess, transport: Transport, packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(line, "CONNECTIONS", 1)
+    monkeypatch.setattr(line, "FAR_CONNECTIONS", 1)
     push_bundle(transport, packed)
     total = sum(packed.manifest.objects.values())
     with Store(tmp_path / "store") as store:
@@ -438,7 +441,7 @@ def test_a_pull_that_is_cut_goes_on_where_it_stopped(
             Transport(proxy.url, token=node.token()) as cut,
             pytest.raises(NodeUnreachableError),
         ):
-            pull_bundle(cut, packed.manifest.digest, store, connections=1)
+            pull_bundle(cut, packed.manifest.digest, store)
         assert not store.has_bundle(packed.manifest.digest)
         report = pull_bundle(transport, packed.manifest.digest, store)
         assert 0 < report.bytes_sent < total * 0.8
@@ -646,8 +649,8 @@ def test_wrong_bytes_are_refused_on_the_way(packed: Packed, tmp_path: Path, tran
     strange = frame(b"something else")
     for stream, message in ((wrong, "do not match"), (strange, "not asked for")):
         with answering(200, stream, {"Content-Type": FRAMES}) as url, Transport(url, name="liar") as liar:
-            with pytest.raises(IntegrityError, match=message), transfer.fetching(liar, batch, "/v1") as response:
-                b"".join(transfer.verified(response.iter_raw(), batch, "liar"))
+            with pytest.raises(IntegrityError, match=message), fetching.fetching(liar, Part(batch)) as response:
+                b"".join(fetching.verified(response.iter_raw(), batch, "liar"))
             with pytest.raises(IntegrityError, match=message):
                 list(fetch_objects(liar, [name for name, _ in batch]))
     first, second = (frame(packed.read_object(name)) for name, _ in batch)

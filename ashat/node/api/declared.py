@@ -42,6 +42,12 @@ def answered(content: str, *statuses: int) -> Responses:
     return {status: {"description": names[status], **({} if status == 304 else body)} for status in (200, *statuses)}
 
 
+def redirected() -> Responses:
+    """Declare that a call may say where else what was asked for is."""
+    return {307: {"description": "It is at the address in Location", "headers": {"Location": _ADDRESS}}}
+
+
+_ADDRESS = {"schema": {"type": "string", "format": "uri"}}
 OBJECT = answered(BYTES, 206, 304) | refused(404, 416)
 DOCUMENT = answered("application/json", 304) | refused(404)
 OBJECTS = answered(FRAMES) | refused(404)

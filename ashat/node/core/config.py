@@ -13,6 +13,7 @@ import shlex
 import stat
 from pathlib import Path
 from typing import Any, Literal, Self, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -38,6 +39,7 @@ from ashat.common.files import read_bounded
 from ashat.common.windows import Window
 from ashat.errors import DocumentError, UsageError
 from ashat.protocol.messages import Line, Role
+from ashat.protocol.object_address import check_object_address
 
 PREFIX = "ASHAT_NODE_"
 _DAY = 86_400
@@ -210,6 +212,32 @@ class DatabaseConfig(BaseModel):
         return SecretStr(read_secret(self.dsn_file, "database.dsn_file"))
 
 
+class ObjectsConfig(BaseModel):
+    """`[objects]`: how OMEGA's Mainframes get the bytes of a release."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    redirect: str = Field(
+        default="",
+        description="Where Mainframes are sent for objects, such as https://cdn.example.com/{digest}; without it they "
+        "come from OMEGA itself.",
+    )
+    downloads: int = Field(
+        default=100, ge=1, le=100_000, description="How many Mainframes download from OMEGA at once; others wait."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.redirect:
+            from ashat.client.environment import is_loopback  # which loads httpx
+
+            try:
+                check_object_address(self.redirect, plain_http=is_loopback(urlsplit(self.redirect).hostname or ""))
+            except (UsageError, ValueError) as error:
+                raise ValueError(f"redirect: {error}".rstrip(".")) from None
+        return self
+
+
 class NodeConfig(BaseSettings):
     """Everything that the operator of a node decides. Build it with `load`."""
 
@@ -283,6 +311,7 @@ class NodeConfig(BaseSettings):
     app: AppConfig = AppConfig()
     slots: SlotsConfig = SlotsConfig()
     database: DatabaseConfig = DatabaseConfig()
+    objects: ObjectsConfig = ObjectsConfig()
     _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -299,6 +328,8 @@ class NodeConfig(BaseSettings):
             except UsageError as error:
                 raise ValueError(f"windows: {error}".rstrip(".")) from None
         self._check_slots()
+        if self.objects.model_fields_set and self.role is not Role.OMEGA:
+            raise ValueError("[objects] is for OMEGA alone, which has Mainframes; leave it out here")
         if not self.name:
             self.name = str(self.role)
         return self
@@ -460,7 +491,12 @@ def _flag(location: tuple[str, ...], flags: dict[str, Any]) -> str:
 
 
 def _suggestion(location: tuple[str, ...]) -> str:
-    models: dict[str, type[BaseModel]] = {"app": AppConfig, "slots": SlotsConfig, "database": DatabaseConfig}
+    models: dict[str, type[BaseModel]] = {
+        "app": AppConfig,
+        "slots": SlotsConfig,
+        "database": DatabaseConfig,
+        "objects": ObjectsConfig,
+    }
     model = models.get(location[0], NodeConfig) if len(location) > 1 else NodeConfig
     near = difflib.get_close_matches(location[-1], model.model_fields, n=1)
     return f"; did you mean {near[0]!r}?" if near else "."

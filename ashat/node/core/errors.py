@@ -33,6 +33,8 @@ from ashat.protocol.messages import OUT_OF_RANGE
 log = logging.getLogger("ashat.node")
 
 MISSING_SHOWN = 1000
+# The code of a refusal of bytes, since as many Mainframes download as may: to come back later, which is no error.
+DOWNLOADS_FULL = "downloads_full"
 REFUSALS = {
     400: "The body or a parameter is malformed",
     401: "The caller is unknown",
@@ -46,6 +48,7 @@ REFUSALS = {
     416: "The range is not in the object",
     422: "The bytes or the document break the rules, or a number is beyond what is kept",
     423: "Another update holds the server",
+    429: "Come back later",
     500: "The node failed; its log says why",
     503: "Come back later",
     507: "The disk is full, or cannot be written to; nothing was kept of the request",

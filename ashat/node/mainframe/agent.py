@@ -27,6 +27,7 @@ from ashat.errors import (
     DocumentError,
     LicenceError,
     NodeAuthError,
+    NodeBusyError,
     NodeError,
     NodeRefusedError,
     StoreFullError,
@@ -38,7 +39,7 @@ from ashat.node.app_process.commands import is_urgent
 from ashat.node.app_process.health import Repeated
 from ashat.node.context import NodeContext
 from ashat.node.core.db import Database, from_text, now
-from ashat.node.core.errors import ApiError
+from ashat.node.core.errors import DOWNLOADS_FULL, ApiError
 from ashat.node.mainframe.barrier import barrier
 from ashat.node.mainframe.importer import Importer
 from ashat.node.mainframe.omega_client import OmegaClient
@@ -89,12 +90,19 @@ class Patience:
 
     interval: float
     failures: int = 0
+    turns: int = 0
 
     def after_failure(self, at_least: float | None = None) -> float:
         """Wait, after one more failure to reach OMEGA or to do what it offers: 1 s, doubling up to the slow pace."""
-        self.failures += 1
+        self.failures, self.turns = self.failures + 1, 0
         pause = min(2.0 ** min(self.failures - 1, 10), SLOW * self.interval) * _random.uniform(0.75, 1.25)
         return max(pause, at_least or 0.0)
+
+    def until_turn(self, at_least: float | None) -> float:
+        """Wait for a turn to download, which is no failure: as OMEGA says, longer each time, up to the slow pace."""
+        self.turns += 1
+        pause = min(max(2.0 ** min(self.turns, 10), at_least or 0.0), SLOW * self.interval)
+        return pause * _random.uniform(1.0, 1.5)
 
     def after_refusal(self) -> float:
         """Wait, after OMEGA refused the licence: the slow pace."""
@@ -220,6 +228,8 @@ class MainframeAgent:
         except (LicenceError, WrongRoleError, UsageError) as error:
             return self._lost("refused", error, self._interval)
         except NodeError as error:
+            if self._offer and isinstance(error, NodeBusyError) and error.body.get("error") == DOWNLOADS_FULL:
+                return self._wait_turn(self._offer, error)
             asked = min(error.retry_after or 0.0, SLOW * self._interval)
             return self._lost("unreachable", error, self._patience.after_failure(asked))
         except ApiError as error:
@@ -323,7 +333,8 @@ class MainframeAgent:
             self._say("refused", f"{_named(offer)} is refused: {error} {_KEEPS_RUNNING}", contact=True)
             self._report(offer, "failed", f"refused: {error}")
             return self._patience.after_failure()
-        if not (self._context.store.has_bundle(offer.bundle) or (self._lack and self._lack[0] == offer)):
+        told = self._lack is not None and self._lack[0] == offer
+        if not (self._context.store.has_bundle(offer.bundle) or told or self._patience.turns):
             self._say("pulling", f"Pulling {_named(offer)}.", contact=True)
         try:
             moved = self._omega.pull(offer, self._context.store, self._room.require, self._progress)
@@ -338,7 +349,7 @@ class MainframeAgent:
             self._say("failed", f"{_named(offer)} could not be pulled: {error}", contact=True)
             self._report(offer, "failed", f"could not be pulled: {error}")
             return self._patience.after_failure()
-        self._lack = None
+        self._lack, self._patience.turns = None, 0
         if moved.objects_sent:
             log.info("%s is here: %d bytes came in %.1f s", _named(offer), moved.bytes_sent, moved.seconds)
         fault_point("mainframe.pulled")
@@ -367,6 +378,11 @@ class MainframeAgent:
         self._say("failed", f"{_named(offer)} could not be pulled: {words} {again}", contact=True)
         self._report(offer, "failed", f"could not be pulled: {words}")
         return self._patience.after_failure()
+
+    def _wait_turn(self, offer: Offer, error: NodeBusyError) -> float:
+        """Come back later, as OMEGA asks where enough others download; nothing has failed."""
+        self._say("waiting", f"{_named(offer)} waits for its turn to be downloaded: {error}", contact=True)
+        return self._patience.until_turn(error.retry_after)
 
     def _switch(self, offer: Offer, attempt: int, running: str | None, refused: Callable[[str], None]) -> bool:
         """Switch to what is here, and wait for the end, whichever that is. False where the settings of this node do

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from ashat import __version__
+from ashat.client.elsewhere import Elsewhere
 from ashat.client.http import Transport
 from ashat.client.node import NodeClient, none_if_not_found
 from ashat.client.pace import Pace
@@ -45,6 +46,7 @@ class OmegaClient:
         self._config = config
         self._signed = OfferVerifier(config)
         self._pace = Pace(config.max_download_rate) if config.max_download_rate else None
+        self._elsewhere = Elsewhere(config.omega, config.ca_file, self._pace)
         self._licence = ""
         self._run = secrets.token_hex(8)
         self._transport: Transport | None = None
@@ -131,7 +133,9 @@ class OmegaClient:
             IntegrityError: OMEGA sent other bytes than the bundle names.
             StoreError: the store cannot take it.
         """
-        return pull_bundle(self._open, offer.bundle, store, prefix=PREFIX, progress=progress, room=room)
+        return pull_bundle(
+            self._open, offer.bundle, store, prefix=PREFIX, progress=progress, room=room, elsewhere=self._elsewhere
+        )
 
     def report(self, report: MainframeReport) -> None:
         """Tell OMEGA what came of an offer."""
@@ -142,6 +146,7 @@ class OmegaClient:
         if self._transport is not None:
             self._transport.close()
         self._transport, self._licence = None, ""
+        self._elsewhere.close()
 
     @property
     def _repository(self) -> RemoteRepository:

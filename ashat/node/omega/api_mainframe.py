@@ -15,9 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from ashat.common.identifiers import check_licence_key
 from ashat.errors import UsageError
 from ashat.node.api.bundles import DigestList, manifest_response, object_response, objects_response
-from ashat.node.api.declared import DOCUMENT, OBJECT, OBJECTS, Responses, refused
+from ashat.node.api.declared import DOCUMENT, OBJECT, OBJECTS, Responses, redirected, refused
+from ashat.node.core.config import ObjectsConfig
 from ashat.node.core.errors import ApiError
 from ashat.node.logs.change_log_proofs import ChangeLogProofs
+from ashat.node.omega.downloads import Downloads
 from ashat.node.omega.fleet.awaited import awaited
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
@@ -28,18 +30,30 @@ from ashat.protocol.fleet import MainframeReport
 from ashat.protocol.messages import (
     AGENT_HEADER,
     CHANGE_LOG_HEADER,
+    FOLLOWS,
+    OBJECTS_AT,
+    REDIRECTS_HEADER,
     RUN_HEADER,
     TRIES_HEADER,
     Count,
     Digest,
+    ObjectsAt,
     Offer,
     SignedCheckpoint,
 )
+from ashat.protocol.object_address import object_address
 
 WAIT_LIMIT = 30.0
 PREFIX = "/v1/mainframe"
 _TAG = "For a Mainframe"
+_FOR_NOW = {"Cache-Control": "no-store"}
 _AGENT, _RUN = AGENT_HEADER.lower(), RUN_HEADER.lower()
+REDIRECTS = REDIRECTS_HEADER.lower()
+_OBJECTS: Responses = {
+    **OBJECTS,
+    200: {"content": {**OBJECTS[200]["content"], OBJECTS_AT: {"schema": ObjectsAt.model_json_schema()}}},
+    **refused(429),
+}
 _NO_OFFER: Responses = {
     204: {"description": "Nothing is offered"},
     304: {"description": "What is offered is what the caller knows"},
@@ -58,9 +72,11 @@ class MainframeDesk:
     proofs: ChangeLogProofs
     store: Store
     stopping: threading.Event
+    objects: ObjectsConfig
 
     def __post_init__(self) -> None:
         self._poll = OfferLongPoll(self.offers, self.fleet, self.stopping)
+        self.downloads, self.elsewhere = Downloads(self.objects.downloads), self.objects.redirect
         self.offered = OfferedObjects(self.offers, self.store)
 
     def check_licence(self, headers: Mapping[str, str], state: MutableMapping[str, Any]) -> Licence:
@@ -81,6 +97,10 @@ class MainframeDesk:
         if wait:
             self.check_licence(headers, state)
         return _release_response(told, headers.get("if-none-match", ""), after, self.proofs.size())
+
+    def sends_elsewhere(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether who asks with those headers is told where objects are, instead of getting them here."""
+        return bool(self.elsewhere) and headers.get(REDIRECTS, "").strip().lower() == FOLLOWS
 
     async def report(self, licence: Licence, report: MainframeReport) -> None:
         """Keep what the Mainframe with that licence reported; on return it is durable.
@@ -127,23 +147,33 @@ def offered_bundle_router(desk: MainframeDesk) -> APIRouter:
     router = APIRouter(prefix=PREFIX, tags=[_TAG], dependencies=[licensed])
     offered, store = desk.offered, desk.store
 
-    @router.get("/bundles/{digest}", response_class=Response, responses=DOCUMENT)
+    @router.get("/bundles/{digest}", response_class=Response, responses=DOCUMENT | refused(429))
     async def bundle(digest: Digest, request: Request) -> Response:
         """The offered bundle's manifest."""
         offered.check_bundle(digest)
-        return await run_in_threadpool(manifest_response, store, digest, request)
+        return await desk.downloads.counted(
+            request.scope["state"]["licence"], lambda: run_in_threadpool(manifest_response, store, digest, request)
+        )
 
-    @router.post("/objects/fetch", response_class=Response, responses=OBJECTS)
+    @router.post("/objects/fetch", response_class=Response, responses=_OBJECTS)
     async def fetch(asked: DigestList, request: Request) -> Response:
-        """Objects of the offered bundle, as frames, in order."""
+        """Objects of the offered bundle, as frames, in order; or where they are, to who follows (`Ashat-Redirects`)."""
         await run_in_threadpool(offered.check_objects, asked.digests)
-        return await objects_response(store, asked.digests, request)
+        if desk.sends_elsewhere(request.headers):
+            at = ObjectsAt(address=desk.elsewhere)
+            return Response(at.model_dump_json(), media_type=OBJECTS_AT, headers=_FOR_NOW)
+        licence = request.scope["state"]["licence"]
+        return await desk.downloads.counted(licence, lambda: objects_response(store, asked.digests, request))
 
-    @router.get("/objects/{digest:object}", response_class=Response, responses=OBJECT)
-    def one_object(digest: Digest, request: Request) -> Response:
-        """One object of the offered bundle."""
-        offered.check_objects([digest])
-        return object_response(store, digest, request)
+    @router.get("/objects/{digest:object}", response_class=Response, responses=OBJECT | redirected() | refused(429))
+    async def one_object(digest: Digest, request: Request) -> Response:
+        """One object of the offered bundle; or where it is, to who follows (`Ashat-Redirects`)."""
+        await run_in_threadpool(offered.check_objects, [digest])
+        if desk.sends_elsewhere(request.headers):
+            return Response(status_code=307, headers=_FOR_NOW | {"Location": object_address(desk.elsewhere, digest)})
+        return await desk.downloads.counted(
+            request.scope["state"]["licence"], lambda: run_in_threadpool(object_response, store, digest, request)
+        )
 
     return router
 

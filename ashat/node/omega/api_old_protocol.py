@@ -8,7 +8,8 @@ that the archive has the sha256 which this very OMEGA names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -20,7 +21,8 @@ from ashat.common.identifiers import check_licence_key
 from ashat.errors import BundleError, UsageError
 from ashat.node.api.bundles import byte_range
 from ashat.node.api.declared import Responses
-from ashat.node.core.errors import ApiError
+from ashat.node.core.errors import REFUSALS, ApiError
+from ashat.node.omega.downloads import Downloads
 from ashat.node.omega.fleet.fleet import Fleet
 from ashat.node.omega.fleet.licences import Licence
 from ashat.node.omega.offers import Offers
@@ -33,6 +35,7 @@ from ashat.raos_toml.load import raos_toml_of
 _CHUNK = 256 * 1024
 _ZIP = "application/zip"
 _NAMES = {400: "A version or a parameter is wrong", 403: "The licence is not served here", 404: "It is not offered"}
+_NAMES[429] = REFUSALS[429]
 _REFUSED = {"application/json": {"schema": {"type": "object", "required": ["error"]}}}
 
 
@@ -56,10 +59,10 @@ class Checked(Message):
 
 
 def old_protocol_router(
-    fleet: Fleet, installs: OldInstalls, offers: Offers, store: Store, zips: ReleaseZips
+    fleet: Fleet, installs: OldInstalls, offers: Offers, zips: ReleaseZips, downloads: Downloads
 ) -> APIRouter:
     """Make the two routes."""
-    router = APIRouter(prefix="/api/updates", tags=["The old protocol"])
+    router, store = APIRouter(prefix="/api/updates", tags=["The old protocol"]), zips.store
 
     @router.get("/check", response_model=Checked, responses=_refusals(400, 403, 404))
     async def check(request: Request, version: Asked = "", license: Asked = "") -> Response:  # noqa: A002
@@ -86,7 +89,7 @@ def old_protocol_router(
         )
         return Response(Checked(success=True, update=update).model_dump_json(), media_type="application/json")
 
-    @router.get("/download/{version}", response_class=Response, responses=_ARCHIVE | _refusals(400, 403, 404, 416))
+    @router.get("/download/{version}", response_class=Response, responses=_ARCHIVE | _refusals(400, 403, 404, 416, 429))
     async def download(request: Request, version: str, license: Asked = "") -> Response:  # noqa: A002
         """The offered release as a ZIP file, whose sha256 is in X-Checksum-SHA256; `Range` asks for a part."""
         licence = await run_in_threadpool(_served, fleet, license, request)
@@ -100,7 +103,7 @@ def old_protocol_router(
             return _refused(404, "this version is not offered; check for updates again")
         if not await _may_have(fleet, licence, offer):
             return _refused(404, "this version is not offered to this install yet; check for updates again later")
-        return _archive(await zips.of(offer.bundle), latest, request)
+        return await _counted(downloads, licence, partial(_packed, zips, offer.bundle, latest, request))
 
     return router
 
@@ -146,10 +149,21 @@ def _offered(offers: Offers, store: Store) -> tuple[Offer | None, str]:
         return None, ""
 
 
+async def _counted(downloads: Downloads, licence: Licence, make: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await downloads.counted(licence.id, make)
+    except ApiError as error:
+        return JSONResponse({"error": error.detail}, error.status, error.headers)
+
+
 def _newer(latest: str, version: str) -> bool:
     """Whether to update: by number, and where the newest is no dotted version, whenever it is another one."""
     numbers, known = version_numbers(latest), version_numbers(version)
     return latest != version if numbers is None or known is None else numbers > known
+
+
+async def _packed(zips: ReleaseZips, bundle: str, version: str, request: Request) -> Response:
+    return _archive(await zips.of(bundle), version, request)
 
 
 def _archive(archive: ReleaseZip, version: str, request: Request) -> Response:

@@ -9,7 +9,8 @@ another form goes on to the routes, untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from ashat.node.api.bundles import manifest_answer, object_answer
-from ashat.node.omega.api_mainframe import PREFIX, WAIT_LIMIT, MainframeDesk
+from ashat.node.omega.api_mainframe import PREFIX, REDIRECTS, WAIT_LIMIT, MainframeDesk
 from ashat.node.omega.trust import OmegaTrust
 from ashat.protocol.fleet import MainframeReport
 
@@ -31,7 +32,7 @@ REMEMBERED: Final = 16 * 1024 * 1024
 _ASKED: Final = re.compile(rb"after=([0-9]{1,15})&wait=([0-9]{1,2}(?:\.[0-9]{1,6})?)(?:&tries=([0-9]{1,15}))?")
 _LENGTH: Final = re.compile(r"[0-9]{1,5}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_OF_A_PART: Final = ("range", "if-none-match")
+_FOR_THE_ROUTES: Final = ("range", "if-none-match", REDIRECTS)
 Answer = Response | None
 
 
@@ -72,14 +73,16 @@ class MainframeCalls:
             return None
         if call == "release" and not name:
             return await self._release(headers, scope)
-        if any(key in headers for key in _OF_A_PART):
+        if any(key in headers for key in _FOR_THE_ROUTES):
             return None
         if call == "trust":
             self._desk.check_licence(headers, scope["state"])
             return Response(self._trust.file(name), media_type="application/json")
         if call in ("bundles", "objects") and _DIGEST.fullmatch(name):
             self._desk.check_licence(headers, scope["state"])
-            return await (self._bundle(name) if call == "bundles" else self._object(name))
+            return await (
+                self._bundle(name, scope["state"]) if call == "bundles" else self._object(name, scope["state"])
+            )
         return None
 
     async def _release(self, headers: Mapping[str, str], scope: Scope) -> Answer:
@@ -103,22 +106,29 @@ class MainframeCalls:
         await self._desk.report(self._desk.check_licence(headers, state), report)
         return Response(status_code=204)
 
-    async def _bundle(self, digest: str) -> Response:
+    async def _bundle(self, digest: str, state: Mapping[str, Any]) -> Response:
         self._desk.offered.check_bundle(digest)
         known = self._objects.find(digest, digest)
         if known is None:
-            known = await run_in_threadpool(manifest_answer, self._desk.store, digest)
-            self._objects.remember(digest, digest, known)
+            read = partial(run_in_threadpool, manifest_answer, self._desk.store, digest)
+            return await self._admitted(state, digest, digest, read)
         return known
 
-    async def _object(self, digest: str) -> Response:
+    async def _object(self, digest: str, state: Mapping[str, Any]) -> Response:
         offered = self._desk.offered.effective_bundle()
         known = self._objects.find(offered, digest)
         if known is None:
             await run_in_threadpool(self._desk.offered.check_objects, [digest])
-            known = await run_in_threadpool(object_answer, self._desk.store, digest)
-            self._objects.remember(offered, digest, known)
+            read = partial(run_in_threadpool, object_answer, self._desk.store, digest)
+            return await self._admitted(state, offered, digest, read)
         return known
+
+    async def _admitted(
+        self, state: Mapping[str, Any], bundle: str | None, digest: str, read: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        admitted = await self._desk.downloads.counted(state["licence"], read)
+        self._objects.remember(bundle, digest, admitted.answer)
+        return admitted
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         async def refused(*_: object) -> None:
@@ -135,7 +145,8 @@ class MainframeCalls:
 
 
 class _SmallAnswers:
-    """Small answers of one bundle, checked as they were read; bounded in bytes, and forgotten with the bundle."""
+    """Small answers of one bundle, checked as they were read, which go out at once to however many ask; bounded in
+    bytes, and forgotten with the bundle."""
 
     def __init__(self) -> None:
         self._bundle: str | None = None

@@ -45,7 +45,7 @@ class ReleaseZips:
 
     def __init__(self, directory: Path, store: Store) -> None:
         self._directory = directory
-        self._store = store
+        self.store = store
         self._packing = asyncio.Lock()
 
     async def of(self, bundle: str) -> ReleaseZip:
@@ -64,8 +64,8 @@ class ReleaseZips:
         return None
 
     def _pack(self, bundle: str) -> ReleaseZip:
-        manifest = self._store.manifest(bundle)
-        with disk_errors(self._store.root):
+        manifest = self.store.manifest(bundle)
+        with disk_errors(self.store.root):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._require_room(manifest)
             draft = self._directory / "draft"
@@ -108,7 +108,7 @@ class ReleaseZips:
             info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, entry.size
             with archive.open(info, "w") as file:
                 for digest, _ in entry.objects():
-                    file.write(self._store.read(digest))
+                    file.write(self.store.read(digest))
         elif path.endswith("/"):
             info.external_attr = (stat.S_IFDIR | 0o755) << 16
             archive.writestr(info, b"")

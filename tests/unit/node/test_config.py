@@ -53,7 +53,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
 
 
 GIVEN = {
-    "role": ("mainframe", Role.MAINFRAME),
+    "role": ("omega", Role.OMEGA),
     "name": ("n", "n"),
     "host": ("::1", "::1"),
     "port": ("1", 1),
@@ -112,6 +112,8 @@ GIVEN = {
     "slots-warm": ("23", 23.0),
     "database-dsn-file": ("f", Path("f")),
     "database-timeout": ("19", 19.0),
+    "objects-redirect": ("https://c/{digest}", "https://c/{digest}"),
+    "objects-downloads": ("24", 24),
 }
 
 
@@ -185,6 +187,53 @@ def test_what_is_not_said(tmp_path: Path) -> None:
 def test_each_mistake_in_the_file_is_a_line(tmp_path: Path, text: str, lines: list[str]) -> None:
     file = written(tmp_path, f'role = "public"\ndata = "d"\n{text}\n')
     assert mistakes(file) == [line.format(file=file) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('redirect = "https://cdn.example.com/"', "lacks {digest}"),
+        ('redirect = "https://cdn.example.com/{head}"', "lacks {digest}"),
+        ('redirect = "https://cdn.example.com/{digest}/{name}"', "and nothing else"),
+        ('redirect = "https://cdn.example.com/{digest"', "and nothing else"),
+        ('redirect = "https://{digest}.example.com/"', "names one host"),
+        ('redirect = "http://cdn.example.com/{digest}"', "begins with https://, not with http://"),
+        ('redirect = "file:///srv/{digest}"', "names one host"),
+        ('redirect = "s3://bucket/{digest}"', "begins with https://, not with s3://"),
+        ('redirect = "//cdn.example.com/{digest}"', "begins with https://"),
+        ('redirect = "cdn.example.com/{digest}"', "names one host"),
+        ('redirect = "https:///{digest}"', "names one host"),
+        ('redirect = "https://cdn.example.com:99999/{digest}"', "names one host"),
+        ('redirect = "https://me:hunter2@cdn.example.com/{digest}"', "no user, no password"),
+        ('redirect = "https://cdn.example.com/{digest}#x"', "no fragment"),
+        ('redirect = "https://cdn.example.com/{digest}\\r\\nX: y"', "none that a URL cannot have"),
+        ('redirect = "https://cdn.example.com/\\u0000{digest}"', "none that a URL cannot have"),
+        ('redirect = "https://cdn.example.com/ {digest}"', "none that a URL cannot have"),
+        ('redirect = "https://cdn.example.com/é/{digest}"', "none that a URL cannot have"),
+        (f'redirect = "https://cdn.example.com/{"x" * 500}/{{digest}}"', "at most 500 characters"),
+        ("redirect = 1", "objects.redirect: input should be a valid string"),
+        ("downloads = 0", "objects.downloads: input should be greater than or equal to 1"),
+        ("downloads = -1", "objects.downloads: input should be greater than or equal to 1"),
+        ("downloads = 100001", "objects.downloads: input should be less than or equal to 100000"),
+        ('downloads = "many"', "objects.downloads: input should be a valid integer"),
+        ("download = 5", "there is no setting 'objects.download'; did you mean 'downloads'?"),
+    ],
+)
+def test_where_objects_are_and_how_many_download_must_make_sense(tmp_path: Path, setting: str, words: str) -> None:
+    file = written(tmp_path, f'role = "omega"\ndata = "d"\n[objects]\n{setting}\n')
+    (line,) = mistakes(file)
+    assert line.startswith(f"{file}: ")
+    assert words in line
+    assert "hunter2" not in line
+
+
+def test_objects_elsewhere_are_for_omega_alone(tmp_path: Path) -> None:
+    text = 'data = "d"\n[objects]\nredirect = "https://cdn.example.com/a/{head}/{tail}?v=1"\n'
+    assert NodeConfig.load(written(tmp_path, f'role = "omega"\n{text}')).objects.downloads == 100
+    assert "[objects] is for OMEGA alone" in mistakes(written(tmp_path, f'role = "public"\n{text}'))[0]
+    for host in ("127.0.0.1:8", "localhost", "[::1]:8"):
+        made = NodeConfig.load(role="omega", data=tmp_path, objects={"redirect": f"http://{host}/{{digest}}"})
+        assert made.objects.redirect.startswith("http://")
 
 
 def test_mistakes_elsewhere_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
