@@ -1,5 +1,5 @@
 """`python -m ashat.cli` is `deploy`."""
 
-from ashat.cli.main import main
+from ashat.common.entry import deploy
 
-main()
+deploy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ashat.node.cli.main import main
+from ashat.common.entry import ashat_node
 
 if __name__ == "__main__":
-    main()
+    ashat_node()

@@ -159,16 +159,24 @@ def how_it_ended(flow_run: str) -> tuple[str, bool]:
     return (state.message or state.name or "").partition(AND_THEN)[0], state.type is StateType.CRASHED
 
 
+def waits_for_answer(flow_run: str) -> bool:
+    """Say whether a flow run is suspended; one that was resumed has an answer, and is about to judge it."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    return state is not None and state.type is StateType.PAUSED
+
+
 def put_anew(flow_run: str) -> bool:
     """Let a run that waits for an answer go on without one, from its first line, so that it asks anew; whether it did
     wait."""
     try:
         _await_suspended(flow_run)
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(flow_run)).state
     except (ObjectNotFound, ValueError):
         return False
-    if state is None or state.type is not StateType.PAUSED:
+    if not waits_for_answer(flow_run):
         return False
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run), Scheduled(name="AskingAnew"), force=True)

@@ -33,6 +33,8 @@ from tasks.runtime.step import step
 from tasks.servers.drift import why_not_owner
 
 _SILENT = " does not answer: "
+_SINCE = "since then, "
+_OVER = "what stood in the way is over: "
 _WORDS = 2000
 
 
@@ -69,11 +71,7 @@ class World:
     def differs_from(self, request: ApprovalRequest, target: str) -> str:
         """Say what differs from when the question was put; "" where nothing does that it tells of."""
         if _gist(self.obstacle) != _gist(request.obstacle):
-            return (
-                f"since then, {self.obstacle}"
-                if self.obstacle
-                else f"what stood in the way is over: {request.obstacle}"
-            )
+            return f"{_SINCE}{self.obstacle}" if self.obstacle else f"{_OVER}{request.obstacle}"
         if self.seen is not None and running(self.seen) != request.target_bundle:
             return f"{target} runs something else than when it was asked"
         if not self.obstacle and self.proposal != request.proposal:
@@ -132,7 +130,7 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
         why=subject.why,
         shown=d.ledger.put_document("gate", {"markdown": composed.form, "page": composed.page}),
         proposal=world.proposal,
-        reason=request.reason if request and open_still else "",
+        reason=_still_true(request.reason, world) if request and open_still else "",
         obstacle=world.obstacle,
         rollout_policy=keep(d.ledger, world.rollout_policy) if world.rollout_policy is not None else None,
         rollout_policy_name=world.rollout_policy.name if world.rollout_policy is not None else "",
@@ -140,6 +138,12 @@ def ask(d: Deployment, state: State, subject: Subject, *, resumed_keys: frozense
     state = d.ledger.append(state, event)
     fault_point("approval.asked")
     return state
+
+
+def _still_true(reason: str, world: World) -> str:
+    """Say why a question is put again that was taken back for `reason`, as the world is by now: what came in between
+    may be over."""
+    return f"{_OVER}{reason.removeprefix(_SINCE)}" if reason.startswith(_SINCE) and not world.obstacle else reason
 
 
 def withdraw_if_outdated(d: Deployment, state: State, subject: Subject) -> str:

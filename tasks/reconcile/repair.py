@@ -25,6 +25,7 @@ from tasks.approval.gate import (
     put_anew,
     start_approve_run,
     start_run,
+    waits_for_answer,
 )
 from tasks.approval.request import withdraw_if_outdated
 from tasks.approval.subject import Subject
@@ -90,11 +91,12 @@ def restart_approve(d: Deployment) -> str:
 def put_questions_anew(d: Deployment, subject_of: Callable[[ApprovalRequest], Subject]) -> list[str]:
     """Let people be asked anew where what a question tells of has changed; a line for each, with the reason.
 
-    `subject_of` says what a request is about.
+    `subject_of` says what a request is about. Where somebody has answered by now, the run that was resumed with the
+    answer judges that, by what holds then.
     """
     state, lines = d.state, []
     for request in state.approvals.values():
-        if state.undecided(request.subject) is None or not request.run:
+        if state.undecided(request.subject) is None or not waits_for_answer(request.run):
             continue
         if why := withdraw_if_outdated(d, d.state, subject_of(request)):
             notify(f"{d.update_id}: people are asked anew", why, run=request.run)
@@ -106,13 +108,12 @@ def put_questions_anew(d: Deployment, subject_of: Callable[[ApprovalRequest], Su
 
 
 def _withdrawn(d: Deployment, request: ApprovalRequest) -> bool:
-    """Say whether the question was taken back, and its run still waits: whoever did so died before the run was told.
+    """Say whether the question was taken back of a run that still waits: whoever did so died before the run was told.
 
-    A run that asks records that before it waits, so Prefect is asked first.
+    A run that asks records that before it waits, so the caller asks Prefect first.
     """
-    waits = _state_type(request.run) is StateType.PAUSED
     found = d.state.undecided(request.subject)
-    return waits and found is not None and found.run == request.run and found.answered and found.shown is None
+    return found is not None and found.run == request.run and found.answered and found.shown is None
 
 
 def needs_gate(state: State) -> bool:

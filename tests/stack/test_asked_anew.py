@@ -81,3 +81,17 @@ def test_who_looks_again_after_a_repair_need_not_wait_for_reconcile(stack: Stack
     code, said = told(stack, "WORLD-3", "--comment", "however noisy")
     assert (code, stack.state("WORLD-3").stage) == (0, Stage.COMPLETED), said
     assert "It is asked again now" in said
+
+
+def test_an_answer_that_is_on_its_way_when_the_world_changes_is_judged_and_not_lost(stack: Stack) -> None:
+    gate = put(stack, "WORLD-4").approvals["release"]
+    stack.omega.kill9()
+    try:
+        form = {"decision": "reject", "evidence": gate.evidence[-8:], "approver": "kim", "comment": "not this one"}
+        assert stack.api("POST", f"/flow_runs/{gate.run}/resume", {"run_input": form})["status"] == "ACCEPT"
+        stack.reconcile()
+        state = stack.wait("WORLD-4", lambda state: state.ended)
+    finally:
+        stack.omega.start()
+    assert (state.stage, state.approvals["release"].ordinal) == (Stage.REJECTED, gate.ordinal)
+    assert "not this one" in stack.deploy("history", "WORLD-4").stdout

@@ -344,13 +344,14 @@ def _asked_anew(state: State, request: ApprovalRequest) -> tuple[State, Approval
     Raises:
         SessionError: nobody can by now.
     """
-    from tasks.approval.gate import put_anew
+    from tasks.approval.gate import put_anew, waits_for_answer
     from tasks.approval.request import withdraw
 
     output.note(f"It could not be approved when it was asked: {request.obstacle}. It is asked again now …")
     with open_ledger() as ledger:
-        with suppress(ConflictError):  # somebody else was quicker: an answer, or reconcile
-            withdraw(ledger, state, request, "somebody wants to approve it")
+        if waits_for_answer(request.run):
+            with suppress(ConflictError):  # somebody else was quicker: an answer, or reconcile
+                withdraw(ledger, state, request, "somebody wants to approve it")
         put_anew(request.run)
         state = ledger.load(state.update_id, state.attempt)
     state, request = _asked(state, request.subject)
