@@ -160,10 +160,11 @@ def _of_redirect(path: str, answer: Answer | None, host: str) -> Iterator[Findin
     if answer is None or not 300 <= answer.status < 400:
         return
     try:
-        to = urlsplit(answer.headers.get("location", "")).hostname
+        parts = urlsplit(answer.headers.get("location", ""))
+        to, user = parts.hostname, parts.username or parts.password
     except ValueError:
-        to = "an address that cannot be read"
-    if to and "@" in answer.headers.get("location", "").partition("?")[0]:
+        to, user = "an address that cannot be read", None
+    if to and user:
         yield Finding("high", f"{path} sends whoever asks to an address with a name and password", "redirect", path)
     if to and to != host:
         yield Finding("medium", f"{path} sends whoever asks to {one_line(to, 80)}", "redirect", path)

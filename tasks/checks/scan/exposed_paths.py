@@ -36,7 +36,7 @@ EXPOSED = {
     "/backup.sql": re.compile(r"^-- (MySQL dump|MariaDB dump|PostgreSQL database dump)", re.MULTILINE),
     "/console": re.compile(r"<title>[^<]*Werkzeug|Werkzeug Debugger</title>"),
     "/_profiler/": re.compile(r"<title>[^<]*Symfony Profiler", re.IGNORECASE),
-    "/telescope": re.compile(r"<title>[^<]*Telescope[^<]*</title>"),
+    "/telescope": re.compile(r"<title>(Laravel )?Telescope( - [^<]*)?</title>"),
     "/rails/info/properties": re.compile(r"Rails version"),
     "/h2-console/": re.compile(r"<title>H2 Console</title>"),
     "/adminer.php": re.compile(r"<title>[^<]*Adminer</title>"),
@@ -82,8 +82,8 @@ EXPOSED = {
     "/rails/info/routes": re.compile(r"Controller#Action"),
     "/rails/mailers": re.compile(r"<title>Mailer Previews"),
     "/sidekiq": re.compile(r"<title>[^<]*Sidekiq"),
-    "/horizon": re.compile(r"<title>Horizon\b"),
-    "/flower": re.compile(r"<title>Flower\b"),
+    "/horizon": re.compile(r"<title>Horizon( - [^<]*)?</title>"),
+    "/flower": re.compile(r"<title>Flower</title>"),
     "/nginx_status": re.compile(r"^Active connections: [0-9]", re.MULTILINE),
     "/status": re.compile(r"^pool: +\S+\r?\nprocess manager:", re.MULTILINE),
     "/@vite/client": re.compile(r"createHotContext|/@vite/env"),
@@ -93,9 +93,9 @@ EXPOSED = {
 METRICS = {"/metrics": re.compile(r"^# (HELP|TYPE) [a-zA-Z_:]", re.MULTILINE)}
 LISTED = ("/", "/Modules/", "/static/", "/uploads/", "/media/", "/files/", "/assets/", "/backup/")
 LISTING = re.compile(
-    r"<title>\s?((index of|directory listing for|listing directory|files within|directory:) ?/?"
-    r"|directory listing for \[)[^<\s]*[/\]]?</title>"
-    r"|<title>\s?(?:index of|directory listing for) /|\[To Parent Directory\]"
+    r"<title>\s?(index of|directory listing for|listing directory|files within|directory:) ?"
+    r"(/|[^<\s]{0,400}/\s?</title>)"
+    r"|<title>\s?directory listing for \[|\[To Parent Directory\]"
     r"|<div id=\"summary\">\s?<span class=\"meta-item\">",
     re.IGNORECASE,
 )

@@ -61,13 +61,12 @@ class _Program:
                 self.silent.append(path)
         return self._answers[asked]
 
-    def others(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
-        """Give the answers beside `answers`, without the cookies that these set already, each with what was asked."""
-        known = {line.partition("=")[0] for each in answers.values() for line in each.headers.get_list("set-cookie")}
+    def with_cookies(self) -> dict[str, Answer]:
+        """Give the answers that set cookies, each with what was asked."""
         return {
             f"{asked[1]} {asked[0]}": answer
             for asked, answer in self._answers.items()
-            if answer and not known & {line.partition("=")[0] for line in answer.headers.get_list("set-cookie")}
+            if answer and "set-cookie" in answer.headers
         }
 
 
@@ -89,7 +88,9 @@ def shown_by_the_program(context: CheckContext) -> Iterator[Finding]:
         yield from _exposed(program, context.raos)
         yield from _for_developers(program, context.raos, answers)
         yield from shown_by_behaviour(program.ask, context.raos, list(answers), ABSENT, url.host, _sure)
-        yield from weak_cookies(program.others(answers), https=https)
+        lines = [line for answer in answers.values() for line in answer.headers.get_list("set-cookie")]
+        known = {line.partition("=")[0].strip() for line in lines}
+        yield from (each for each in weak_cookies(program.with_cookies(), https=https) if each.path not in known)
         if program.not_asked:
             silent, rest = ", ".join(program.silent), len(program.not_asked)
             text = f"the program left {silent} unanswered, so it was not asked for {rest} other things"
