@@ -378,6 +378,7 @@ INNARDS = {
     "Rust": "thread 'main' panicked at src/main.rs:10:5:\n",
     "Rust, with a number": "thread 'tokio-runtime-worker' (4711) panicked at src/main.rs:10:5:\n",
     "PHP": "<b>Warning</b>:  include(x.php): failed to open stream in <b>/var/www/x.php</b> on line <b>3</b>",
+    "Go, in JSON": '{"error":"panic: x\\n\\ngoroutine 7 [running]:\\n"}',
     "Java, in JSON": '{"trace":"java.lang.NullPointerException\\n\\tat com.a.B.c(B.java:3)\\n"}',
 }
 HARMLESS = [
