@@ -214,7 +214,7 @@ def test_a_switch_that_fails_fails_the_rehearsal(rehearsals: Rehearsals, way: st
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("unhealthy-after=3", "is not healthy after the switch"), ("wrong-version=9.4.0", "an old process answers")],
+    [("unhealthy-after=30", "is not healthy after the switch"), ("wrong-version=9.4.0", "an old process answers")],
 )
 def test_a_release_before_that_is_not_itself_fails(rehearsals: Rehearsals, fault: str, says: str) -> None:
     def until_unhealthy(_: Path) -> None:

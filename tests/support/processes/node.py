@@ -70,12 +70,18 @@ def tiny_bundle(directory: Path, behaviour: str = "", **files: str) -> Path:
     return directory
 
 
+_GIVEN_OUT: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on now, and that this process did not give out before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN_OUT:
+            _GIVEN_OUT.add(port)
+            return port
 
 
 class NodeProcess:
