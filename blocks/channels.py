@@ -22,8 +22,6 @@ from prefect.blocks.notifications import (
     SlackWebhook,
     TwilioSMS,
 )
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
 from prefect.variables import Variable
 from pydantic import SecretStr, ValidationError
@@ -31,6 +29,7 @@ from pydantic import SecretStr, ValidationError
 from ashat.client.environment import is_loopback
 from ashat.common.channels import VARIABLE, Channel, added_channels, as_variable
 from ashat.errors import UsageError
+from blocks.find import delete_block
 from blocks.mail import MailServer, Security
 
 
@@ -101,12 +100,7 @@ def remove_channel(channel: Channel) -> None:
     """Take a channel from the list, and delete its block."""
     others = [one for one in added_channels(Variable.get(VARIABLE)) if one.block != channel.block]
     Variable.set(VARIABLE, as_variable(others), overwrite=True)
-    slug, _, name = channel.block.partition("/")
-    with get_client(sync_client=True) as client:
-        try:
-            client.delete_block_document(client.read_block_document_by_name(name, slug).id)
-        except ObjectNotFound:
-            return  # somebody deleted it in the UI
+    delete_block(channel.block)
 
 
 def _kind(name: str) -> Kind:

@@ -1,10 +1,12 @@
-"""Find a block of ours in Prefect by its name."""
+"""Find a block of ours in Prefect by its name, or delete it."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from ashat.common.text import first_misfit
@@ -33,3 +35,13 @@ def find_block(kind: type[_Kind], name: str) -> _Kind | None:
     if not isinstance(block, kind):
         raise NotConfiguredError(f"The block '{name}' is a {type(block).__name__}, not a {kind.get_block_type_name()}.")
     return block
+
+
+def delete_block(block: str) -> None:
+    """Delete the block that is named as kind/name; nothing where somebody did so in the UI."""
+    slug, _, name = block.partition("/")
+    with get_client(sync_client=True) as client:
+        try:
+            client.delete_block_document(client.read_block_document_by_name(name, slug).id)
+        except ObjectNotFound:
+            return

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
 from prefect.variables import Variable
 from pydantic import SecretStr, ValidationError
 
 from ashat.common.trackers import MOST, PREFIX, VARIABLE, as_variable, trackers_of
 from ashat.common.trackers import Tracker as Listed
 from ashat.errors import UsageError
+from blocks.find import delete_block
 from blocks.tracker_http import usable_url
 from blocks.trackers import GITHUB, GITLAB, GitHubTracker, GitLabTracker, JiraTracker, Tracker, WebhookTracker
 
@@ -105,12 +104,7 @@ def remove_tracker(tracker: Listed) -> None:
     """Take a tracker from the list, and delete its block."""
     others = [one for one in trackers_of(Variable.get(VARIABLE)) if one.block != tracker.block]
     Variable.set(VARIABLE, as_variable(others), overwrite=True)
-    slug, _, name = tracker.block.partition("/")
-    with get_client(sync_client=True) as client:
-        try:
-            client.delete_block_document(client.read_block_document_by_name(name, slug).id)
-        except ObjectNotFound:
-            return  # somebody deleted it in the UI
+    delete_block(tracker.block)
 
 
 def _kind(name: str) -> Kind:

@@ -56,7 +56,8 @@ def plan_push(request: PushRequest, origin: Origin, route: Route) -> None:
         f"To: {route.words}",
         f"Sent: {len(lacking)} of {len(objects)} objects, {output.size(sum(objects[each] for each in lacking))}",
         f"Switched: {public.name} runs {runs} now",
-        then=filter(None, (route.lacking, waits)),
+        route.lacking,
+        waits,
     )
 
 
@@ -87,12 +88,12 @@ def plan_verify(update_id: str, policy: str, *, fresh: bool) -> None:
     runs = name_of_release(current.bundle, current.update_id) if current else "nothing"
     would(
         f"verify '{update_id}' on {state.the_public} by the policy {block.policy().digest[:12]}",
-        *([] if there else [f"Switch: {state.the_public} runs {runs} now"]),
+        "" if there else f"Switch: {state.the_public} runs {runs} now",
         f"Rehearse the way back: to {name_of_release(before.bundle, before.update_id)}, and forward again",
         f"Run: {', '.join(asked) or 'no check'}",
-        *([f"Keep the answers of: {', '.join(kept)}"] if kept else []),
-        *([f"Skip, as the policy says: {', '.join(skipped)}"] if skipped else []),
-        then=[_OVER],
+        f"Keep the answers of: {', '.join(kept)}" if kept else "",
+        f"Skip, as the policy says: {', '.join(skipped)}" if skipped else "",
+        _OVER,
     )
 
 
@@ -132,8 +133,7 @@ def plan_rollback(update_id: str, reason: str) -> None:
         before = restore_target(state, d.ledger.find)
         asks = "omega" in plan.servers and not state.rolling_back and rollback_to_sign(d, reason)
         steps = list(_put_back(d, state, plan, before))
-    people = [f"First people would be asked: {asks.why}"] if asks else []
-    would(f"roll back '{update_id}'", *people, *steps)
+    would(f"roll back '{update_id}'", f"First people would be asked: {asks.why}" if asks else "", *steps)
 
 
 def _put_back(d: Deployment, state: State, plan: RollbackPlan, before: PreviousRelease) -> Iterator[str]:
@@ -182,7 +182,7 @@ def plan_answer(state: State, request: ApprovalRequest | None, decided: Decided)
             would(f"approve {about}", f"{state.the_target} and its Mainframes would go back")
             return
         typed = "" if decided.evidence else "The end of the evidence, which approves, was not typed: --evidence TAIL"
-        would(f"approve {about}", *_shipped(d, state, decided), then=filter(None, [typed]))
+        would(f"approve {about}", *_shipped(d, state, decided), typed)
 
 
 def _refuse_answer(d: Deployment, state: State, request: ApprovalRequest, decided: Decided) -> None:
@@ -197,8 +197,14 @@ def _refuse_answer(d: Deployment, state: State, request: ApprovalRequest, decide
     from tasks.rollback.approval import Rollback
 
     typed = decided.evidence or request.evidence[-TAIL:]
-    decision = "reject" if decided.reject else "approve"
-    answer = Answer(decision, typed, decided.by, decided.comment or decided.reason, "", decided.not_before)  # type: ignore[arg-type]
+    answer = Answer(
+        "reject" if decided.reject else "approve",
+        typed,
+        decided.by,
+        decided.comment or decided.reason,
+        not_before=decided.not_before,
+        override_freeze=decided.override_freeze,
+    )
     subject = Release() if request.subject == "release" else Rollback(state, request.why, request.reason)
     world, _ = context_of_answer(d, state, subject, answer)
     if why := refusal(state, request.subject, answer, world):

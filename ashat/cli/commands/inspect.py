@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
 from ashat.common.home import home
 from ashat.common.text import printable
@@ -181,10 +182,7 @@ def _origin(proven: VerifiedProvenance) -> str:
 
 
 def _look_at_release(state: State, proposal: Proposal, given: GivenPublic | None) -> None:
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready()
 
     from blocks.server import load_server
 

@@ -59,7 +59,7 @@ def create(
         if dry_run:
             alike = [each.id for each in node.licences() if each.name == name]
             warned = f"{node.name} has a licence of that name already: {', '.join(alike[:_NAMED])}" if alike else ""
-            would(f"make a licence for {name} on {node.name}, {_until(until)}", *filter(None, (_kept_in(out), warned)))
+            would(f"make a licence for {name} on {node.name}, {_until(until)}", _kept_in(out), warned)
             return
         if out is not None:
             _write_key(out, key)

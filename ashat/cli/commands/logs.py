@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
 from ashat.cli.terminal.interrupts import when_interrupted
 from ashat.cli.terminal.output import Json
@@ -32,10 +33,7 @@ def logs(
     """Show the last lines that the program of a server, or its hook, wrote, without the secrets that the node knows."""
     if follow and as_json:
         raise UsageError("--follow shows lines as they come, and --json one document: give one of them.")
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready()
 
     from blocks.listing import configured_servers
     from blocks.server import load_server

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ashat.cli.control_plane.ready import ready
 from ashat.cli.terminal import output
 from ashat.cli.terminal.output import MAINFRAME_MARKS, Json
 from ashat.cli.terminal.progress import waiting_for
@@ -28,10 +29,7 @@ _ASKED_MORE = 40
 
 def servers(as_json: Json = False) -> None:
     """List the configured servers and the Mainframes: what each runs, or why it does not answer."""
-    from ashat.cli.control_plane.connect import ensure_control_plane
-    from ashat.settings import Settings
-
-    ensure_control_plane(Settings(), output.note)
+    ready()
 
     from blocks.listing import configured_servers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -12,10 +11,10 @@ from ashat.cli.terminal import output
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
 
-def would(what: str, *steps: str, then: Iterable[str] = ()) -> None:
-    """Say what the command would do, with its `steps` below it, `then` what a person should know; and that nothing was
-    changed."""
+def would(what: str, *steps: str) -> None:
+    """Say what the command would do, with its `steps` and what a person should know below it; and that nothing was
+    changed. Empty steps are left out."""
     output.say(f"📋 Would {what}")
-    for step in (*steps, *then):
+    for step in filter(None, steps):
         output.say(f"  {step}")
     output.say("Dry run: nothing was changed.")
