@@ -412,7 +412,7 @@ def test_the_operators_commands(
         said = capsys.readouterr()
         return code, said.err or said.out
 
-    monkeypatch.setattr(carry, "open_omega", lambda *_: world.omega.client())
+    monkeypatch.setattr(carry, "open_omega", lambda *_, **__: world.omega.client())
     bundle, file, report = world.ship("UPD-8"), tmp_path / "file", tmp_path / "report"
     code, said = deploy("export", "UPD-8", file, "--for", "baker")
     assert (code, "UPD-8/1 for baker" in said, "It can be imported until" in said) == (0, True, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ashat.deployment.state_machine import Stage, State
-from tests.support.processes.stack import Stack
+from tests.support.processes.stack import Stack, eventually
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(1200)]
 
@@ -95,3 +95,4 @@ def test_an_answer_that_is_on_its_way_when_the_world_changes_is_judged_and_not_l
         stack.omega.start()
     assert (state.stage, state.approvals["release"].ordinal) == (Stage.REJECTED, gate.ordinal)
     assert "not this one" in stack.deploy("history", "WORLD-4").stdout
+    eventually(lambda: len(set(stack.bundles().values())) == 1, "Public to be put back")

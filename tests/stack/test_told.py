@@ -146,8 +146,8 @@ def test_a_channel_is_told_from_the_moment_it_is_added_and_one_that_fails_is_see
         assert f"type {(gate.evidence or '')[-8:]}" in body
         assert "Pushed by " in body
         assert "Licensed Mainframes" in body
-    eventually(lambda: channels(stack)["custom-webhook/good"]["last_got_through"], "that to be noted")
-    listed = channels(stack)
+        eventually(lambda: channels(stack)["custom-webhook/good"]["last_got_through"], "that to be noted")
+        listed = channels(stack)  # once nobody listens there any more, the bad one's reason is another
     assert listed["custom-webhook/bad"]["last_got_through"] is False
     assert "500" in listed["custom-webhook/bad"]["why"]
     assert listed["custom-webhook/boss"]["hears"] == "escalations"

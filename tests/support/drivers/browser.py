@@ -19,7 +19,7 @@ from ashat.cli.control_plane.state import read_state
 from tests.support.needs import chromium_path
 from tests.support.processes.prefect_api import ask_prefect
 
-WAIT_MS = 45_000
+WAIT_MS = 120_000
 WIDTH, HEIGHT = 1200, 1000
 _PRESSES = 10
 _FLAGS = (
