@@ -4,7 +4,8 @@
 
 A test that passes only when nothing runs beside it has a fault of its own, which is to be mended; it is named, so that
 nobody takes its pass for more than it is. A test that fails again fails the run, and so do more failures than a busy
-machine explains, and a run that failed without a failed test. Which failed is read from pytest's own cache.
+machine explains, and a run with more wrong than failed tests: one that was broken off before all had run, or that left
+a process behind. Which failed is read from pytest's own cache, where tests/conftest.py also keeps how the run ended.
 """
 
 from __future__ import annotations
@@ -13,10 +14,31 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAST_FAILED = ".pytest_cache/v/cache/lastfailed"
+CACHE = ".pytest_cache/v"
+LAST_FAILED = "cache/lastfailed"
+END = "ashat/end"
 AT_MOST = 6
+
+
+def keep_end(config: pytest.Config, status: int, left_behind: int) -> None:
+    """Keep how a run ended, where it has a cache: pytest's exit status, and how many processes it left behind."""
+    if hasattr(config, "cache"):
+        config.cache.set(END, {"status": status, "left_behind": left_behind})
+
+
+def more_than_failed_tests(root: Path) -> str:
+    """Say what was wrong with the last run below `root` beside tests that failed, or ""."""
+    end = _kept(root, END)
+    if end.get("status") != pytest.ExitCode.TESTS_FAILED:
+        return "The run did not end by failed tests alone, so not all of them may have run."
+    if end.get("left_behind") != 0:
+        return "The run left a process behind."
+    return ""
 
 
 def failed_tests(root: Path) -> list[str]:
@@ -24,11 +46,15 @@ def failed_tests(root: Path) -> list[str]:
 
     xdist adds a test's group to its id, behind an '@'.
     """
+    return sorted({_without_group(test) for test in _kept(root, LAST_FAILED)})
+
+
+def _kept(root: Path, name: str) -> dict[str, Any]:
     try:
-        kept = json.loads((root / LAST_FAILED).read_text())
+        found: dict[str, Any] = json.loads((root / CACHE / name).read_text())
     except FileNotFoundError:
-        return []
-    return sorted({_without_group(test) for test in kept})
+        return {}
+    return found
 
 
 def _without_group(test: str) -> str:
@@ -39,11 +65,13 @@ def _without_group(test: str) -> str:
 def main() -> int:
     """Run them, and say how it went."""
     failed = failed_tests(ROOT)
+    why = more_than_failed_tests(ROOT)
     if not failed:
-        print("No test failed, so there is none to run again.", file=sys.stderr)
-        return 1
-    if len(failed) > AT_MOST:
-        print(f"{len(failed)} tests failed: too many to be a busy machine's doing.", file=sys.stderr)
+        why = why or "No test failed, so there is none to run again."
+    elif len(failed) > AT_MOST:
+        why = why or f"{len(failed)} tests failed: too many to be a busy machine's doing."
+    if why:
+        print(why, file=sys.stderr)
         return 1
     code = subprocess.run([sys.executable, "-m", "pytest", "-q", *failed], cwd=ROOT, check=False).returncode
     if code == 0:

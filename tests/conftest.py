@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from ashat.trust.update_client.client import ReleaseClient
+from scripts import retest
 from tests.support import durations, needs
 from tests.support.builders.databases import new_postgresql_database
 from tests.support.builders.trust_world import Server, World, mainframe, serving
@@ -184,6 +185,7 @@ def _end_leftovers(session: pytest.Session) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+    retest.keep_end(session.config, int(session.exitstatus), left_behind=len(found))
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
